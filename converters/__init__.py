@@ -1,0 +1,1 @@
+"""Converters: from a trained model and a recipe to proven variants."""

@@ -1,0 +1,155 @@
+"""What a pass is: frozen options plus one pure function, artifact in, artifact out.
+
+Caching, hashing, timing, progress and verification are done around it by `converters.pipeline`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from hone.artifact import Artifact
+from hone.data import Dataset, load_dataset
+from hone.errors import RecipeError
+from hone.recipe import LoadedRecipe
+from hone.signature import Signature
+from hone.userload import load_function
+
+Need = Literal["calibration", "train"]
+
+
+class PassOptions(BaseModel):
+    """Base of every pass's options: unknown names and wrong types are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a pass wrote into its output directory.
+
+    Attributes:
+        entry: the file that the runtime opens, relative to the output directory.
+        precision: fp32, fp16, int8, …; None keeps the input's.
+        signature: only when the pass changes it.
+        runtime_options: how the runtime should load it; None keeps the input's.
+        requires: hardware it needs; None keeps the input's.
+        details: facts for the report, such as how many nodes were quantized.
+    """
+
+    entry: str
+    precision: str | None = None
+    signature: Signature | None = None
+    runtime_options: dict[str, Any] | None = None
+    requires: dict[str, str] | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+class PassContext:
+    """What a pass may use beside its input: the recipe's data and hooks, a scratch folder, a progress line."""
+
+    def __init__(self, loaded: LoadedRecipe, signature: Signature, progress: Callable[[str], None]) -> None:
+        self.loaded = loaded
+        self.signature = signature
+        self.progress = progress
+
+    @cached_property
+    def calibration(self) -> Dataset:
+        """The calibration rows, checked against the signature.
+
+        Raises:
+            RecipeError: the recipe has no `calibration`.
+        """
+        spec = self.loaded.recipe.calibration
+        if spec is None:
+            raise RecipeError(f"{self.loaded.path}: calibration: is required by this pass; name a data set")
+        return load_dataset(self.loaded, "calibration", spec, self.signature)
+
+    @cached_property
+    def sample(self) -> Dataset:
+        """A few real rows to trace or check a model with: the first of the calibration or evaluation set."""
+        recipe = self.loaded.recipe
+        name, spec = ("calibration", recipe.calibration) if recipe.calibration else ("evaluation", recipe.evaluation)
+        return load_dataset(self.loaded, name, spec, self.signature).head(4)
+
+    @cached_property
+    def train(self) -> Callable[..., Any] | None:
+        """The recipe's fine-tune hook, or None."""
+        reference = self.loaded.recipe.train
+        if reference is None:
+            return None
+        return load_function(reference, self.loaded.root, f"{self.loaded.path}: train")
+
+
+class PassFunction(Protocol):
+    __name__: str
+    __doc__: str | None
+
+    def __call__(self, model: Artifact, options: Any, out: Path, context: PassContext) -> Built: ...
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A registered pass.
+
+    Attributes:
+        name: how recipes call it.
+        consumes: the runtime format it takes, or `*` for any source framework.
+        produces: the runtime format it gives; `=` keeps the input's.
+        function: does the work.
+        options: the options class.
+        needs: parts of the recipe it reads; they become part of its cache key.
+        tools: packages whose versions become part of its cache key.
+        runtime: the runtime that must be usable on this host for the pass to run, if any.
+        revision: raise it when the code changes what the pass writes.
+    """
+
+    name: str
+    consumes: str
+    produces: str
+    function: PassFunction
+    options: type[PassOptions]
+    needs: tuple[Need, ...] = ()
+    tools: tuple[str, ...] = ()
+    runtime: str | None = None
+    revision: int = 1
+
+    def output_of(self, runtime: str) -> str:
+        return runtime if self.produces == "=" else self.produces
+
+    def accepts(self, runtime: str) -> bool:
+        return self.consumes in (runtime, "*")
+
+
+_REGISTER: dict[str, Pass] = {}
+
+
+def register(
+    name: str,
+    *,
+    consumes: str,
+    produces: str,
+    options: type[PassOptions],
+    needs: tuple[Need, ...] = (),
+    tools: tuple[str, ...] = (),
+    runtime: str | None = None,
+    revision: int = 1,
+) -> Callable[[PassFunction], PassFunction]:
+    """Register a pass; see `Pass` for the arguments."""
+
+    def add(function: PassFunction) -> PassFunction:
+        if name in _REGISTER:
+            raise ValueError(f"pass '{name}' is registered twice")
+        _REGISTER[name] = Pass(name, consumes, produces, function, options, needs, tools, runtime, revision)
+        return function
+
+    return add
+
+
+def registered() -> dict[str, Pass]:
+    return _REGISTER

@@ -1,0 +1,64 @@
+"""Sources: the frameworks that trained models come from, one file each."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+from pathlib import Path
+
+from converters.sources.base import Source, registered
+from hone.errors import RecipeError, did_you_mean
+from hone.recipe import LoadedRecipe
+from hone.userload import call, load_function
+
+__all__ = ["Source", "all_sources", "for_file", "for_recipe", "get"]
+
+
+@cache
+def all_sources() -> dict[str, Source]:
+    for module in pkgutil.iter_modules(__path__):
+        if module.name != "base":
+            importlib.import_module(f"{__name__}.{module.name}")
+    return {name: cls() for name, cls in sorted(registered().items())}
+
+
+def get(name: str) -> Source:
+    return all_sources()[name]
+
+
+def for_file(file: Path) -> Source | None:
+    """Return the source whose format a file's ending belongs to."""
+    return next((source for source in all_sources().values() if file.name.endswith(source.suffixes)), None)
+
+
+def for_recipe(loaded: LoadedRecipe) -> Source:
+    """Return the source of a recipe's model: as stated, by the file's ending, or by what the loader returns.
+
+    Raises:
+        RecipeError: when none of these tells the framework.
+    """
+    spec = loaded.recipe.source
+    field = f"{loaded.path}: source"
+    if spec.framework:
+        return get(spec.framework)
+    if spec.file:
+        source = for_file(Path(spec.file))
+        if source:
+            return source
+        suffix = Path(spec.file).suffix
+        known = [suffix for source in all_sources().values() for suffix in source.suffixes]
+        if spec.loader is None:
+            raise RecipeError(
+                f"{field}.file: '{suffix}' doesn't tell the framework{did_you_mean(suffix, known)}; "
+                "set source.framework"
+            )
+    assert spec.loader is not None
+    model = call(load_function(spec.loader, loaded.root, f"{field}.loader"), spec.loader, f"{field}.loader")
+    for source in all_sources().values():
+        if source.owns(model):
+            return source
+    raise RecipeError(
+        f"{field}.loader: {spec.loader} returned {type(model).__module__}.{type(model).__qualname__}, "
+        f"which is no model of {', '.join(all_sources())}; set source.framework if it is one"
+    )

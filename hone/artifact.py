@@ -1,0 +1,298 @@
+"""Artifacts: a directory of files and an `artifact.json` that says what they are and proves that they are whole."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hone.errors import ArtifactError, one_line
+from hone.signature import Signature
+
+MANIFEST = "artifact.json"
+SCHEMA_VERSION = 1
+
+
+class FileRecord(BaseModel):
+    """Size in bytes and sha256 of one file of an artifact."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sha256: str
+    size: int
+
+
+class PassRecord(BaseModel):
+    """One step of an artifact's lineage: the pass, its options, the digest it started from, and what it reported."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    parent: str | None = None
+    seconds: float = 0.0
+    details: dict[str, Any] = Field(default_factory=dict)
+
+
+class Latency(BaseModel):
+    """Latency of one call in milliseconds, and the throughput that it amounts to."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    batch: int
+    threads: int
+    p50: float
+    p95: float
+    p99: float
+    mean: float
+    rows_per_s: float
+    calls: int
+
+
+class Quality(BaseModel):
+    """What a variant computes, compared with its source on the evaluation set."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    metric: str
+    value: float
+    source: float = Field(description="The same metric of the source model.")
+    drop: float = Field(description="How much worse than the source, in the metric's unit; negative when better.")
+    max_difference: float = Field(description="Largest absolute difference of any output value.")
+    mean_difference: float
+    rows: int
+
+
+class Measurements(BaseModel):
+    """Everything that was measured of an artifact on one host."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    quality: Quality
+    latency: tuple[Latency, ...]
+    peak_rss_mb: float = Field(description="Peak resident memory of a fresh process that loads and runs it, MiB.")
+    load_ms: float
+    size_mb: float = Field(description="Size of all files, MB (10^6 bytes).")
+    host: dict[str, Any]
+
+    def at(self, batch: int, threads: int) -> Latency | None:
+        for latency in self.latency:
+            if latency.batch == batch and latency.threads == threads:
+                return latency
+        return None
+
+
+class Selection(BaseModel):
+    """Where an artifact stands among the variants of its run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: str
+    rank: int = Field(description="0 is the winner; larger is slower (or larger, by the recipe's objective).")
+    eligible: bool = Field(description="True when it meets the budget.")
+    reason: str = ""
+
+
+class Manifest(BaseModel):
+    """The content of `artifact.json`, version 1."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = SCHEMA_VERSION
+    name: str = Field(description="The model's name, from the recipe.")
+    variant: str = ""
+    runtime: str = Field(description="Which runtime loads it: onnx, tensorrt, mlx, torch, keras, sklearn, xgboost.")
+    precision: str = Field(description="fp32, fp16, bf16, int8, int4, …")
+    entry: str = Field(description="The file that the runtime opens.")
+    signature: Signature
+    runtime_options: dict[str, Any] = Field(default_factory=dict)
+    requires: dict[str, str] = Field(default_factory=dict, description="Hardware it needs, e.g. {'gpu': 'sm_90'}.")
+    files: dict[str, FileRecord] = Field(default_factory=dict)
+    lineage: tuple[PassRecord, ...] = ()
+    tools: dict[str, str] = Field(default_factory=dict)
+    created: str = ""
+    measurements: Measurements | None = None
+    selection: Selection | None = None
+
+    @property
+    def digest(self) -> str:
+        """sha256 over everything that decides what the artifact computes; measurements and dates are left out."""
+        content = self.model_dump(
+            mode="json", include={"runtime", "precision", "entry", "signature", "runtime_options", "files"}
+        )
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(record.size for record in self.files.values())
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An artifact on disk."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def digest(self) -> str:
+        return self.manifest.digest
+
+    @property
+    def entry(self) -> Path:
+        return self.path / self.manifest.entry
+
+    @property
+    def runtime(self) -> str:
+        return self.manifest.runtime
+
+    @property
+    def signature(self) -> Signature:
+        return self.manifest.signature
+
+    @classmethod
+    def open(cls, path: Path, *, verify: bool = True) -> Artifact:
+        """Read an artifact and, unless told otherwise, check the hash of each of its files.
+
+        Raises:
+            ArtifactError: naming the file that is missing, corrupt or not listed.
+        """
+        manifest_path = path / MANIFEST
+        try:
+            manifest = Manifest.model_validate_json(manifest_path.read_bytes())
+        except FileNotFoundError:
+            raise ArtifactError(f"{path}: not an artifact, {MANIFEST} is missing") from None
+        except OSError as error:
+            raise ArtifactError(f"{manifest_path}: cannot be read: {error.strerror or error}") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "content"
+            raise ArtifactError(f"{manifest_path}: {where}: {first['msg']}") from None
+        except ValueError as error:
+            raise ArtifactError(f"{manifest_path}: {one_line(error)}") from None
+        if manifest.schema_version != SCHEMA_VERSION:
+            raise ArtifactError(
+                f"{manifest_path}: schema version {manifest.schema_version}, this Hone reads {SCHEMA_VERSION}"
+            )
+        artifact = cls(path, manifest)
+        if verify:
+            artifact.verify()
+        return artifact
+
+    def verify(self) -> None:
+        """Compare every file with the manifest.
+
+        Raises:
+            ArtifactError: naming the first file that is missing, of another size or hash, or not listed.
+        """
+        for name, record in self.manifest.files.items():
+            file = self.path / name
+            if not _inside(self.path, file):
+                raise ArtifactError(f"{self.path / MANIFEST}: file '{name}' lies outside the artifact")
+            if not file.is_file():
+                raise ArtifactError(f"{file}: missing; {MANIFEST} lists it")
+            size = file.stat().st_size
+            if size != record.size:
+                raise ArtifactError(f"{file}: corrupt, {size} bytes instead of {record.size}")
+            if hash_file(file) != record.sha256:
+                raise ArtifactError(f"{file}: corrupt, its sha256 is not the one in {MANIFEST}")
+        for file in files_of(self.path):
+            name = file.relative_to(self.path).as_posix()
+            if name not in self.manifest.files:
+                raise ArtifactError(f"{file}: not listed in {MANIFEST}; it was added after the artifact was made")
+
+    def with_manifest(self, **changes: Any) -> Artifact:
+        """Return this artifact with changed manifest fields, without writing them."""
+        return Artifact(self.path, self.manifest.model_copy(update=changes))
+
+    def copy_to(self, target: Path) -> Artifact:
+        """Copy the listed files and the manifest, as it is in memory, to a new directory (made atomically)."""
+        with atomic_directory(target) as partial:
+            for name in self.manifest.files:
+                destination = partial / name
+                destination.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(self.path / name, destination)
+            write_manifest(partial, self.manifest)
+        return Artifact(target, self.manifest)
+
+
+# Files that other programs keep beside an artifact's own: BentoML's record of a stored model.
+_FOREIGN = {MANIFEST, "model.yaml"}
+
+
+def files_of(path: Path) -> list[Path]:
+    """Return the files of an artifact directory that its manifest must list, sorted."""
+    return sorted(
+        file for file in path.rglob("*") if file.is_file() and file.relative_to(path).as_posix() not in _FOREIGN
+    )
+
+
+def hash_file(path: Path) -> str:
+    """Return the sha256 of a file as hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def seal(path: Path, manifest: Manifest) -> Artifact:
+    """Hash every file in a directory and write its `artifact.json`: from here on it is an artifact."""
+    files = {
+        file.relative_to(path).as_posix(): FileRecord(sha256=hash_file(file), size=file.stat().st_size)
+        for file in files_of(path)
+    }
+    if manifest.entry not in files:
+        raise ArtifactError(f"{path}: the entry file '{manifest.entry}' was not written")
+    created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    sealed = manifest.model_copy(update={"files": files, "created": created})
+    write_manifest(path, sealed)
+    return Artifact(path, sealed)
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    atomic_write(path / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
+
+
+def atomic_write(path: Path, text: str | bytes) -> None:
+    """Write a file so that a reader sees either the old content or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = text.encode() if isinstance(text, str) else text
+    handle, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(partial).chmod(0o644)
+        Path(partial).replace(path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def atomic_directory(target: Path) -> Iterator[Path]:
+    """Yield a temporary sibling directory that takes the target's name only when the block succeeds."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+    try:
+        yield partial
+        partial.chmod(0o755)
+        if target.exists():
+            shutil.rmtree(target)
+        partial.rename(target)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _inside(root: Path, file: Path) -> bool:
+    return file.resolve().is_relative_to(root.resolve())

@@ -1,0 +1,168 @@
+"""Calibration and evaluation data: arrays by input name, from the user's function, an .npz or a .parquet file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hone.errors import RecipeError, SignatureError, UnavailableError, did_you_mean, one_line
+from hone.recipe import DataSpec, LoadedRecipe
+from hone.signature import Signature, TensorSpec
+from hone.userload import call, load_function
+
+DEFAULT_LABELS = "label"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Rows to run a model on: inputs by name, each with the rows on axis 0, and labels where there are any."""
+
+    inputs: dict[str, np.ndarray]
+    labels: np.ndarray | None = None
+
+    @property
+    def rows(self) -> int:
+        return len(next(iter(self.inputs.values())))
+
+    def head(self, rows: int) -> Dataset:
+        return self.slice(0, rows)
+
+    def slice(self, start: int, stop: int) -> Dataset:
+        labels = None if self.labels is None else self.labels[start:stop]
+        return Dataset({name: array[start:stop] for name, array in self.inputs.items()}, labels)
+
+    def batches(self, size: int) -> Iterator[dict[str, np.ndarray]]:
+        for start in range(0, self.rows, size):
+            yield self.slice(start, start + size).inputs
+
+    @property
+    def digest(self) -> str:
+        """sha256 over names, dtypes, shapes and bytes: the identity of the data for the pass cache."""
+        digest = hashlib.sha256()
+        labels = {} if self.labels is None else {DEFAULT_LABELS: self.labels}
+        for name, array in {**self.inputs, **labels}.items():
+            digest.update(f"{name}{array.dtype}{array.shape}".encode())
+            digest.update(repr(array.tolist()).encode() if array.dtype == object else np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+
+def load_dataset(loaded: LoadedRecipe, field: str, spec: DataSpec, signature: Signature | None) -> Dataset:
+    """Load a data set and check it against the signature.
+
+    Args:
+        loaded: the recipe; files and modules are looked up beside it.
+        field: the recipe field (`calibration`, `evaluation`), for messages.
+        spec: what the recipe says about the data.
+        signature: the model's inputs; None takes every array as it is.
+
+    Raises:
+        RecipeError: the data is missing, or doesn't fit the signature.
+    """
+    where = f"{loaded.path}: {field}"
+    if spec.is_file:
+        path = loaded.file(spec.source, f"{field}.from")
+        arrays = _read_npz(path, where) if path.suffix == ".npz" else _read_parquet(path, spec, where)
+        labels_key = spec.labels or DEFAULT_LABELS
+    else:
+        function = load_function(spec.source, loaded.root, where)
+        arrays, labels_key = _from_function(call(function, spec.source, where), spec, where)
+    labels = arrays.pop(labels_key, None)
+    if labels is None and spec.labels:
+        raise RecipeError(f"{where}: no labels '{spec.labels}'{did_you_mean(spec.labels, arrays)}")
+    inputs = _fit(arrays, signature, where) if signature else arrays
+    _check_rows(inputs, labels, where)
+    dataset = Dataset(inputs, labels)
+    return dataset.head(spec.limit) if spec.limit else dataset
+
+
+def _from_function(value: Any, spec: DataSpec, where: str) -> tuple[dict[str, np.ndarray], str]:
+    """Accept what users return: a dict of arrays, or (inputs, labels)."""
+    labels_key = spec.labels or DEFAULT_LABELS
+    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], Mapping):
+        value = {**value[0], labels_key: value[1]}
+    if not isinstance(value, Mapping):
+        raise RecipeError(
+            f"{where}: {spec.source} returned {type(value).__name__}; return a dict of arrays by input name, "
+            "or a tuple (that dict, labels)"
+        )
+    return {str(name): np.asarray(array) for name, array in value.items()}, labels_key
+
+
+def _read_npz(path: Path, where: str) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except Exception as error:
+        raise RecipeError(f"{where}: {path} can't be read as .npz: {one_line(error)}") from error
+
+
+def _read_parquet(path: Path, spec: DataSpec, where: str) -> dict[str, np.ndarray]:
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError:
+        raise UnavailableError("reading .parquet needs pyarrow", "install the [ops] extra") from None
+    try:
+        table = parquet.read_table(path)
+    except Exception as error:
+        raise RecipeError(f"{where}: {path} can't be read as parquet: {one_line(error)}") from error
+    columns = {name: table.column(name).to_numpy() for name in table.column_names}
+    for names in spec.columns.values():
+        for name in names:
+            if name not in columns:
+                raise RecipeError(f"{where}: {path.name} has no column '{name}'{did_you_mean(name, columns)}")
+    grouped = {key: np.column_stack([columns[name] for name in names]) for key, names in spec.columns.items()}
+    used = {name for names in spec.columns.values() for name in names}
+    return {**grouped, **{name: array for name, array in columns.items() if name not in used}}
+
+
+def _fit(arrays: dict[str, np.ndarray], signature: Signature, where: str) -> dict[str, np.ndarray]:
+    """Pick the model's inputs out of the arrays, in signature order, cast where nothing is lost but precision."""
+    fitted = {}
+    for spec in signature.inputs:
+        if spec.name not in arrays:
+            raise RecipeError(f"{where}: no array for input '{spec.name}'{did_you_mean(spec.name, arrays)}")
+        fitted[spec.name] = _cast(arrays[spec.name], spec, where)
+    try:
+        return signature.check(fitted)
+    except SignatureError as error:
+        raise RecipeError(f"{where}: {error}") from None
+
+
+def _cast(array: np.ndarray, spec: TensorSpec, where: str) -> np.ndarray:
+    wanted = spec.numpy_dtype
+    if wanted.kind == "O":
+        array = array.astype(str).astype(object) if array.dtype.kind in "US" else array
+    elif array.dtype != wanted:
+        if array.dtype.kind != wanted.kind and not np.can_cast(array.dtype, wanted, "safe"):
+            raise RecipeError(f"{where}: input '{spec.name}' has dtype {array.dtype}, expected {spec.dtype}")
+        cast = array.astype(wanted)
+        if wanted.kind in "iu" and not np.array_equal(cast, array):
+            raise RecipeError(f"{where}: input '{spec.name}' has {array.dtype} values that don't fit {spec.dtype}")
+        array = cast
+    if array.ndim == 1 and len(spec.shape) == 2 and spec.shape[1] == 1:
+        array = array[:, None]
+    if array.dtype.kind == "f" and not spec.allow_nan:
+        bad = ~np.isfinite(array.reshape(len(array), -1)).all(axis=1)
+        if bad.any():
+            raise RecipeError(
+                f"{where}: input '{spec.name}' has NaN or infinity in {int(bad.sum())} rows, first in row "
+                f"{int(np.argmax(bad))}; clean the data, or set allow_nan on the input if the model takes them"
+            )
+    return np.ascontiguousarray(array) if array.dtype != object else array
+
+
+def _check_rows(inputs: dict[str, np.ndarray], labels: np.ndarray | None, where: str) -> None:
+    if not inputs:
+        raise RecipeError(f"{where}: the data holds no arrays")
+    counts = {name: len(array) for name, array in inputs.items()}
+    if labels is not None:
+        counts["labels"] = len(labels)
+    if len(set(counts.values())) > 1:
+        raise RecipeError(f"{where}: rows differ: {', '.join(f'{name} {count}' for name, count in counts.items())}")
+    if not next(iter(counts.values())):
+        raise RecipeError(f"{where}: the data holds no rows")

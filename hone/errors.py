@@ -1,0 +1,70 @@
+"""Errors that people read: one line that says what is wrong, where, and what to do about it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class HoneError(Exception):
+    """Base of every error Hone raises on purpose; the command line prints it as one line, without a traceback."""
+
+    exit_code = 1
+
+
+class RecipeError(HoneError):
+    """The recipe, or a file it names, is wrong. The message starts with `file: field`."""
+
+    exit_code = 2
+
+
+class ArtifactError(HoneError):
+    """An artifact on disk is missing, incomplete or corrupt. The message names the file."""
+
+
+class SignatureError(HoneError):
+    """Tensors that do not match a signature. The message names the tensor."""
+
+
+class PassError(HoneError):
+    """A pass could not transform its input. The message names the layer or node, and the remedy."""
+
+
+class StoreError(HoneError):
+    """A tag that the model store does not hold, or one that it already holds."""
+
+
+class UnavailableError(HoneError):
+    """This host cannot do it: a package, a library or a piece of hardware is missing.
+
+    Args:
+        reason: what is missing.
+        remedy: the command or the host that makes it available.
+    """
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(f"{reason}; {remedy}")
+        self.reason = reason
+        self.remedy = remedy
+
+
+class BudgetError(HoneError):
+    """No variant meets the budget."""
+
+    exit_code = 3
+
+
+def did_you_mean(name: str, valid: Iterable[str]) -> str:
+    """Return `; did you mean 'x'?`, or the list of valid names when none is near."""
+    names = sorted(valid)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if near:
+        return f"; did you mean '{near[0]}'?"
+    return f"; valid: {', '.join(names)}" if names else ""
+
+
+def one_line(error: BaseException, limit: int = 400) -> str:
+    """Return the first meaningful line of an exception, for a message that must stay on one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    return text if len(text) <= limit else text[: limit - 1] + "…"

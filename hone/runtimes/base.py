@@ -1,0 +1,92 @@
+"""What a runtime is, and the register of all of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from hone.artifact import Artifact
+from hone.errors import UnavailableError
+
+_REGISTER: dict[str, type[Runtime]] = {}
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether this host can use a runtime, and if not, what is missing and how to get it."""
+
+    usable: bool
+    version: str = ""
+    detail: str = ""
+    reason: str = ""
+    remedy: str = ""
+
+
+class Runtime(ABC):
+    """An artifact in memory, ready to run.
+
+    Instances are used by one thread at a time unless `concurrent` says otherwise.
+    """
+
+    name: ClassVar[str]
+    concurrent: ClassVar[bool] = False
+    """True when `run` may be called from several threads at once."""
+    threads_adjustable: ClassVar[bool] = True
+    """False when the framework can't limit its threads; a measurement then limits the process's cores instead."""
+
+    @abstractmethod
+    def __init__(self, artifact: Artifact, threads: int | None = None) -> None: ...
+
+    @classmethod
+    @abstractmethod
+    def availability(cls) -> Availability:
+        """Say whether this host can use the runtime; must be cheap and must not raise."""
+
+    @classmethod
+    def check_host(cls, artifact: Artifact) -> str:
+        """Return why this host can't run this artifact, or an empty string. Overridden where hardware matters."""
+        return ""
+
+    @classmethod
+    def require(cls) -> None:
+        """Raise UnavailableError when this host can't use the runtime."""
+        state = cls.availability()
+        if not state.usable:
+            raise UnavailableError(state.reason, state.remedy)
+
+    @abstractmethod
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run one batch.
+
+        Args:
+            inputs: arrays by input name, in the dtypes and shapes of the artifact's signature.
+
+        Returns:
+            Arrays by output name, in signature order; axis 0 is the batch where the signature says so.
+        """
+
+    @abstractmethod
+    def describe(self) -> str:
+        """One line for people: the framework, its version and where it computes."""
+
+    def close(self) -> None:  # noqa: B027 - most runtimes have nothing to give back
+        """Give back what garbage collection alone would not."""
+
+
+def register(name: str) -> Callable[[type[Runtime]], type[Runtime]]:
+    """Register a runtime under the name that artifacts carry in `runtime`."""
+
+    def add(cls: type[Runtime]) -> type[Runtime]:
+        cls.name = name
+        _REGISTER[name] = cls
+        return cls
+
+    return add
+
+
+def registered() -> dict[str, type[Runtime]]:
+    return _REGISTER

@@ -1,0 +1,97 @@
+"""ONNX Runtime: the CPU, CUDA and TensorRT execution providers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from hone.artifact import Artifact
+from hone.errors import ArtifactError, one_line
+from hone.runtimes.base import Availability, Runtime, register
+
+INSTALL = "install it with: uv pip install onnxruntime (CPU) or the [cuda] extra (NVIDIA GPU)"
+
+
+@register("onnx")
+class OnnxRuntime(Runtime):
+    """An ONNX Runtime session.
+
+    `runtime_options` of the artifact: `providers`, a list of execution provider names in order of preference
+    (default: CPU), and `provider_options`, a mapping from provider name to its options. Providers that this
+    installation lacks are passed over; `describe` names the one that computes.
+    """
+
+    concurrent = True
+
+    def __init__(self, artifact: Artifact, threads: int | None = None) -> None:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        providers = self._providers(artifact.manifest.runtime_options, ort.get_available_providers())
+        try:
+            self._session = ort.InferenceSession(str(artifact.entry), options, providers=providers)
+        except Exception as error:  # ONNX Runtime raises a class of its own for each kind of failure
+            raise ArtifactError(f"{artifact.entry}: ONNX Runtime can't load it: {one_line(error)}") from error
+        self._outputs = artifact.signature.output_names
+        self._check_names(artifact)
+
+    @staticmethod
+    def _providers(options: Mapping[str, Any], available: list[str]) -> list[tuple[str, dict[str, Any]]]:
+        wanted = [*options.get("providers", []), "CPUExecutionProvider"]
+        settings = options.get("provider_options", {})
+        chosen = dict.fromkeys(name for name in wanted if name in available)
+        return [(name, settings.get(name, {})) for name in chosen]
+
+    def _check_names(self, artifact: Artifact) -> None:
+        """The graph must have the signature's inputs and outputs, or every later run would fail."""
+        graph_inputs = {node.name for node in self._session.get_inputs()}
+        graph_outputs = {node.name for node in self._session.get_outputs()}
+        for kind, wanted, found in (
+            ("input", artifact.signature.input_names, graph_inputs),
+            ("output", self._outputs, graph_outputs),
+        ):
+            for name in wanted:
+                if name not in found:
+                    raise ArtifactError(f"{artifact.entry}: no {kind} '{name}' in the graph, it has {sorted(found)}")
+
+    @classmethod
+    def availability(cls) -> Availability:
+        if find_spec("onnxruntime") is None:
+            return Availability(False, reason="onnxruntime is not installed", remedy=INSTALL)
+        installed = [name for name in ("onnxruntime", "onnxruntime-gpu") if _version(name)]
+        if len(installed) == 2:
+            return Availability(
+                False,
+                reason="onnxruntime and onnxruntime-gpu are both installed and overwrite each other",
+                remedy="uninstall both, then install one",
+            )
+        import onnxruntime as ort
+
+        detail = ", ".join(name.removesuffix("ExecutionProvider") for name in ort.get_available_providers())
+        return Availability(True, version=ort.__version__, detail=f"providers: {detail}")
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        values = self._session.run(self._outputs, dict(inputs))
+        return dict(zip(self._outputs, values, strict=True))
+
+    def describe(self) -> str:
+        import onnxruntime as ort
+
+        provider = self._session.get_providers()[0].removesuffix("ExecutionProvider")
+        return f"ONNX Runtime {ort.__version__}, {provider}"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

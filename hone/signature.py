@@ -1,0 +1,157 @@
+"""Signatures: the names, dtypes and shapes of a model's inputs and outputs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from hone.errors import SignatureError, did_you_mean
+
+BATCH = "batch"
+DTYPES = (
+    "float16", "float32", "float64", "bfloat16",
+    "int8", "int16", "int32", "int64",
+    "uint8", "uint16", "uint32", "uint64",
+    "bool", "string",
+)  # fmt: skip
+AXIS_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
+
+Axis = Annotated[int | str, Field(description="A fixed size, or the name of a dynamic axis.")]
+
+
+class TensorSpec(BaseModel):
+    """One input or output: a dtype and a shape whose named axes are dynamic.
+
+    Axis 0 of a batchable tensor is named `batch`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    dtype: str = "float32"
+    shape: tuple[Axis, ...]
+    allow_nan: bool = Field(False, description="Accept NaN and infinities in this input when serving.")
+
+    @field_validator("dtype")
+    @classmethod
+    def _known_dtype(cls, value: str) -> str:
+        if value not in DTYPES:
+            raise ValueError(f"unknown dtype '{value}'{did_you_mean(value, DTYPES)}")
+        return value
+
+    @field_validator("shape")
+    @classmethod
+    def _valid_axes(cls, value: tuple[int | str, ...]) -> tuple[int | str, ...]:
+        for axis in value:
+            if isinstance(axis, int) and axis < 1:
+                raise ValueError(f"axis size {axis} is not positive; give a dynamic axis a name, such as 'batch'")
+            if isinstance(axis, str) and not AXIS_NAME.match(axis):
+                raise ValueError(f"axis name '{axis}' is not an identifier")
+        return value
+
+    @property
+    def batchable(self) -> bool:
+        return bool(self.shape) and self.shape[0] == BATCH
+
+    @property
+    def numpy_dtype(self) -> np.dtype[Any]:
+        """The numpy dtype; `string` is `object`, `bfloat16` travels as float32."""
+        if self.dtype == "string":
+            return np.dtype(object)
+        if self.dtype == "bfloat16":
+            return np.dtype(np.float32)
+        return np.dtype(self.dtype)
+
+    def describe(self) -> str:
+        return f"{self.dtype}[{', '.join(str(axis) for axis in self.shape)}]"
+
+    def example(self, rows: int = 1, axis_size: int = 4) -> np.ndarray:
+        """Return zeros (empty strings) of this spec: `rows` on the batch axis, `axis_size` on other dynamic axes."""
+        sizes = [rows if axis == BATCH else axis_size if isinstance(axis, str) else axis for axis in self.shape]
+        if self.dtype == "string":
+            return np.full(sizes, "", dtype=object)
+        return np.zeros(sizes, self.numpy_dtype)
+
+
+class Signature(BaseModel):
+    """The inputs and outputs of a model, in the order in which the model takes and gives them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...] = ()
+
+    def input(self, name: str) -> TensorSpec:
+        for spec in self.inputs:
+            if spec.name == name:
+                return spec
+        raise SignatureError(f"unknown input '{name}'{did_you_mean(name, self.input_names)}")
+
+    @property
+    def input_names(self) -> list[str]:
+        return [spec.name for spec in self.inputs]
+
+    @property
+    def output_names(self) -> list[str]:
+        return [spec.name for spec in self.outputs]
+
+    @property
+    def batchable(self) -> bool:
+        """True when every input and output carries the batch axis first, so rows of several callers can be joined."""
+        return all(spec.batchable for spec in (*self.inputs, *self.outputs))
+
+    @property
+    def dynamic_axes(self) -> list[str]:
+        """Names of all dynamic axes of the inputs, in order of appearance."""
+        names: dict[str, None] = {}
+        for spec in self.inputs:
+            names.update({axis: None for axis in spec.shape if isinstance(axis, str)})
+        return list(names)
+
+    def check(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the inputs in signature order, or raise.
+
+        Arrays must have the exact dtype and shape of their spec, and agree on every named axis.
+
+        Raises:
+            SignatureError: naming the tensor: missing, unknown, of another dtype or shape, or empty.
+        """
+        for name in arrays:
+            self.input(name)
+        checked: dict[str, np.ndarray] = {}
+        sizes: dict[str, tuple[int, str]] = {}
+        for spec in self.inputs:
+            if spec.name not in arrays:
+                raise SignatureError(f"input '{spec.name}' is missing; it is {spec.describe()}")
+            array = arrays[spec.name]
+            if array.dtype != spec.numpy_dtype:
+                raise SignatureError(f"input '{spec.name}' has dtype {array.dtype}, expected {spec.dtype}")
+            _check_shape(spec, array.shape, sizes)
+            checked[spec.name] = array
+        return checked
+
+
+def _check_shape(spec: TensorSpec, shape: tuple[int, ...], sizes: dict[str, tuple[int, str]]) -> None:
+    """Compare a shape with its spec; `sizes` holds (size, input) of each named axis seen so far."""
+    wanted = f"[{', '.join(str(axis) for axis in spec.shape)}]"
+    if len(shape) != len(spec.shape):
+        raise SignatureError(
+            f"input '{spec.name}' has {len(shape)} axes {list(shape)}, expected {len(spec.shape)}: {wanted}"
+        )
+    for position, (axis, size) in enumerate(zip(spec.shape, shape, strict=True)):
+        if isinstance(axis, int):
+            if axis != size:
+                raise SignatureError(
+                    f"input '{spec.name}' has shape {list(shape)}, expected {wanted} "
+                    f"(axis {position} is {size}, not {axis})"
+                )
+            continue
+        if size == 0:
+            raise SignatureError(f"input '{spec.name}' is empty: axis '{axis}' has size 0")
+        first, owner = sizes.setdefault(axis, (size, spec.name))
+        if first != size:
+            raise SignatureError(f"inputs '{owner}' and '{spec.name}' differ in axis '{axis}': {first} and {size}")

@@ -1,0 +1,325 @@
+"""The store: artifacts in the BentoML model store, one entry an artifact.
+
+An entry's tag is `NAME:VARIANT-RUN`: the recipe's name, the variant and the run of `hone optimize` that measured it.
+Entries never change; a new run adds new ones. `NAME:latest` is the winner of the newest run.
+
+Entries are written beside the store and renamed into it, because BentoML's own register fills an entry in place and
+leaves half of one behind when it is killed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from hone import runtimes
+from hone.artifact import MANIFEST, Artifact, atomic_write, write_manifest
+from hone.errors import ArtifactError, HoneError, StoreError, UnavailableError, did_you_mean, one_line
+
+if TYPE_CHECKING:
+    from bentoml._internal.models import ModelStore
+
+MODULE = "hone"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One stored artifact. `error` is set, and `artifact` is None, when its manifest can't be read."""
+
+    name: str
+    version: str
+    path: Path
+    artifact: Artifact | None
+    error: str = ""
+
+    @property
+    def tag(self) -> str:
+        return f"{self.name}:{self.version}"
+
+    def opened(self, *, verify: bool = True) -> Artifact:
+        """Return the artifact with its files checked; raises ArtifactError naming the file that is wrong."""
+        return Artifact.open(self.path, verify=verify)
+
+    @property
+    def run(self) -> str:
+        selection = self.artifact.manifest.selection if self.artifact else None
+        return selection.run if selection else ""
+
+    @property
+    def rank(self) -> int:
+        selection = self.artifact.manifest.selection if self.artifact else None
+        return selection.rank if selection else sys.maxsize
+
+    @property
+    def eligible(self) -> bool:
+        selection = self.artifact.manifest.selection if self.artifact else None
+        return bool(selection and selection.eligible)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The artifact that a host serves, and why: one line an entry that was passed over."""
+
+    entry: Entry
+    reason: str
+    passed_over: tuple[str, ...] = ()
+
+
+def models_dir() -> Path:
+    """Return the directory of the BentoML model store that is in force.
+
+    BentoML points its store into a bento while it serves one, so it is asked when it is loaded; importing it only
+    to read a path would cost the command line a second.
+    """
+    if "bentoml._internal.configuration.containers" in sys.modules:
+        from bentoml._internal.configuration.containers import BentoMLContainer
+
+        return Path(BentoMLContainer.model_store.get()._path)
+    return Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml").expanduser() / "models"
+
+
+def entries(name: str | None = None) -> list[Entry]:
+    """Return stored artifacts, newest run first and best first within a run; models of other tools are left out."""
+    root = models_dir()
+    names = [name] if name else sorted(path.name for path in root.iterdir()) if root.is_dir() else []
+    found = []
+    for model in names:
+        for path in sorted((root / model).iterdir()) if (root / model).is_dir() else []:
+            if path.is_dir() and _is_ours(path):
+                found.append(_read(model, path))
+    found.sort(key=lambda entry: (entry.rank, entry.version))
+    found.sort(key=lambda entry: entry.run, reverse=True)
+    found.sort(key=lambda entry: entry.name)
+    return found
+
+
+def resolve(reference: str) -> Entry:
+    """Return the entry that a reference names.
+
+    Args:
+        reference: `NAME` or `NAME:latest` (the winner of the newest run), `NAME:VARIANT` (of the newest run that has
+            it), `NAME:VERSION`, or a unique beginning of a version.
+
+    Raises:
+        StoreError: nothing, or more than one thing, answers to the reference.
+    """
+    name, _, version = reference.partition(":")
+    candidates = entries(name)
+    if not candidates:
+        known = {entry.name for entry in entries()}
+        hint = did_you_mean(name, known) or "; run hone optimize first"
+        raise StoreError(f"no model '{name}' in {models_dir()}{hint}")
+    if version in ("", "latest"):
+        return _newest_winner(name, candidates)
+    for entry in candidates:
+        if entry.version == version or (entry.artifact and entry.artifact.manifest.variant == version):
+            return entry
+    matches = [entry for entry in candidates if entry.version.startswith(version)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise StoreError(f"'{reference}' is ambiguous: {', '.join(entry.version for entry in matches)}")
+    known = {entry.version for entry in candidates}
+    raise StoreError(f"no version '{version}' of '{name}'{did_you_mean(version, known)}")
+
+
+def _newest_winner(name: str, candidates: list[Entry]) -> Entry:
+    for entry in candidates:
+        if entry.eligible:
+            return entry
+    raise StoreError(f"no stored variant of '{name}' met its budget; name one explicitly: {candidates[0].tag}")
+
+
+def serving_set(name: str) -> list[Entry]:
+    """Return the artifacts a host may have to choose from: those of the newest run that met the budget, best first,
+    down to the first that needs no special hardware, which every host can run."""
+    winner = resolve(name)
+    chosen = []
+    for entry in entries(name):
+        if entry.run != winner.run or not entry.eligible or entry.artifact is None:
+            continue
+        chosen.append(entry)
+        if is_portable(entry.artifact):
+            break
+    return chosen
+
+
+def is_portable(artifact: Artifact) -> bool:
+    """True when any host with ONNX Runtime can run the artifact."""
+    return artifact.runtime == "onnx" and not artifact.manifest.requires
+
+
+def choose(candidates: list[Entry]) -> Choice:
+    """Return the best entry that this host can run, and why the better ones were passed over.
+
+    Raises:
+        StoreError: none can be run here; the message says why for each.
+    """
+    passed_over: list[str] = []
+    for entry in candidates:
+        problem = host_problem(entry)
+        if problem:
+            passed_over.append(f"{entry.tag}: {problem}")
+            continue
+        place = "the winner of its run" if entry.rank == 0 else f"rank {entry.rank + 1} of its run"
+        if not entry.eligible:
+            return Choice(entry, "named explicitly; it missed its budget", tuple(passed_over))
+        return Choice(entry, f"{place}, the best that this host can run", tuple(passed_over))
+    raise StoreError("no stored variant can run on this host: " + "; ".join(passed_over))
+
+
+def host_problem(entry: Entry) -> str:
+    """Return why this host can't run an entry, or an empty string."""
+    if entry.artifact is None:
+        return entry.error
+    try:
+        runtime = runtimes.runtime_class(entry.artifact.runtime)
+        runtime.require()
+    except UnavailableError as error:
+        return error.reason
+    except HoneError as error:
+        return str(error)
+    return runtime.check_host(entry.artifact)
+
+
+def put(artifact: Artifact, name: str, version: str) -> Entry:
+    """Copy an artifact into the store; it appears whole or not at all, and becomes `NAME:latest`.
+
+    Raises:
+        StoreError: the tag exists, or the disk is full.
+    """
+    from bentoml.models import ModelContext
+    from bentoml.models import create as create_model
+
+    target = models_dir() / name / version
+    if target.exists():
+        raise StoreError(f"{name}:{version} is in the store already; entries never change")
+    manifest = artifact.manifest
+    with _partial_store() as partial:
+        with create_model(
+            f"{name}:{version}",
+            module=MODULE,
+            labels={"variant": manifest.variant, "runtime": manifest.runtime, "precision": manifest.precision},
+            metadata={"digest": manifest.digest, "run": manifest.selection.run if manifest.selection else ""},
+            context=ModelContext(framework_name=manifest.runtime, framework_versions=dict(manifest.tools)),
+            _model_store=partial,
+        ) as model:
+            root = Path(model.path)
+            for file in manifest.files:
+                (root / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(artifact.path / file, root / file)
+            write_manifest(root, manifest)
+        return _adopt(Path(partial._path) / name / version, name, version)
+
+
+def _adopt(source: Path, name: str, version: str) -> Entry:
+    """Rename a complete entry into the store and point `latest` at it."""
+    artifact = Artifact.open(source)
+    target = models_dir() / name / version
+    if target.exists():
+        raise StoreError(f"{name}:{version} is in the store already; entries never change")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source.rename(target)
+    atomic_write(target.parent / "latest", version)
+    return Entry(name, version, target, Artifact(target, artifact.manifest))
+
+
+@contextmanager
+def _partial_store() -> Iterator[ModelStore]:
+    """Yield a throw-away BentoML store on the file system of the real one, so that a rename is enough."""
+    from bentoml._internal.models import ModelStore
+
+    root = models_dir()
+    root.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=".hone-partial-", dir=root.parent))
+    try:
+        yield ModelStore(partial)
+    except OSError as error:
+        raise StoreError(f"{root}: cannot be written: {error.strerror or one_line(error)}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def remove(entry: Entry) -> None:
+    """Delete an entry; `latest` moves to the best entry of the newest remaining run."""
+    trash = Path(tempfile.mkdtemp(prefix=".hone-partial-", dir=models_dir().parent))
+    entry.path.rename(trash / entry.version)
+    shutil.rmtree(trash)
+    rest = entries(entry.name)
+    latest = models_dir() / entry.name / "latest"
+    if rest:
+        atomic_write(latest, next((other for other in rest if other.eligible), rest[0]).version)
+        return
+    latest.unlink(missing_ok=True)
+    if not any(latest.parent.iterdir()):
+        latest.parent.rmdir()
+
+
+def export(entry: Entry, target: Path) -> Path:
+    """Write an entry as a `.tar.gz` that `hone models import` and `bentoml models import` read."""
+    entry.opened()
+    file = target / f"{entry.name}-{entry.version}.tar.gz" if target.is_dir() else target
+    if not file.name.endswith((".tar.gz", ".tgz")):
+        raise StoreError(f"{file}: give a folder or a name that ends in .tar.gz")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.partial")
+    try:
+        with tarfile.open(partial, "w:gz") as archive:
+            for path in sorted(entry.path.rglob("*")):
+                archive.add(path, path.relative_to(entry.path).as_posix(), recursive=False)
+        partial.replace(file)
+    except OSError as error:
+        raise StoreError(f"{file}: cannot be written: {error.strerror or one_line(error)}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return file
+
+
+def import_archive(file: Path) -> Entry:
+    """Add an exported entry to the store, after checking every file's hash.
+
+    Raises:
+        StoreError: the archive can't be read, isn't an exported model, or its tag is taken.
+        ArtifactError: a file in it is corrupt.
+    """
+    if not file.is_file():
+        raise StoreError(f"{file}: no such file")
+    root = models_dir()
+    root.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=".hone-partial-", dir=root.parent))
+    try:
+        with tarfile.open(file, "r:*") as archive:
+            archive.extractall(partial, filter="data")
+        record = yaml.safe_load((partial / "model.yaml").read_text())
+        name, version = str(record["name"]), str(record["version"])
+        return _adopt(partial, name, version)
+    except (tarfile.TarError, OSError, EOFError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise StoreError(f"{file}: not an exported model: {one_line(error)}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _is_ours(path: Path) -> bool:
+    if (path / MANIFEST).exists():
+        return True
+    try:
+        return (yaml.safe_load((path / "model.yaml").read_text()) or {}).get("module") == MODULE
+    except (OSError, yaml.YAMLError):
+        return False
+
+
+def _read(name: str, path: Path) -> Entry:
+    try:
+        return Entry(name, path.name, path, Artifact.open(path, verify=False))
+    except ArtifactError as error:
+        return Entry(name, path.name, path, None, str(error))
