@@ -1,0 +1,30 @@
+"""Every test gets a model store and a pass cache of its own; nothing of the user's is read or written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Before anything imports bentoml: its configuration is read once a process.
+os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Point Hone and BentoML at folders of this test."""
+    root = tmp_path / "home"
+    for folder in ("models", "bentos"):
+        (root / "bentoml" / folder).mkdir(parents=True)
+    monkeypatch.setenv("BENTOML_HOME", str(root / "bentoml"))
+    monkeypatch.setenv("HONE_CACHE", str(root / "cache"))
+
+    from bentoml._internal.bento import BentoStore
+    from bentoml._internal.configuration.containers import BentoMLContainer
+    from bentoml._internal.models import ModelStore
+
+    BentoMLContainer.bentoml_home.set(str(root / "bentoml"))
+    BentoMLContainer.model_store.set(ModelStore(root / "bentoml" / "models"))
+    BentoMLContainer.bento_store.set(BentoStore(root / "bentoml" / "bentos"))
+    return root
