@@ -10,7 +10,8 @@ from typing import ClassVar
 import numpy as np
 
 from hone.artifact import Artifact
-from hone.errors import UnavailableError
+from hone.errors import ArtifactError, UnavailableError
+from hone.signature import Signature
 
 _REGISTER: dict[str, type[Runtime]] = {}
 
@@ -90,3 +91,23 @@ def register(name: str) -> Callable[[type[Runtime]], type[Runtime]]:
 
 def registered() -> dict[str, type[Runtime]]:
     return _REGISTER
+
+
+def name_outputs(values: Mapping[str, np.ndarray], signature: Signature) -> dict[str, np.ndarray]:
+    """Give a model's outputs the names of the signature.
+
+    Names that the model itself uses are matched by name; otherwise outputs are taken in order.
+
+    Raises:
+        ArtifactError: the signature names an output that the model doesn't have.
+    """
+    names = signature.output_names
+    if not names:
+        return dict(values)
+    if all(name in values for name in names):
+        return {name: values[name] for name in names}
+    if len(names) != len(values):
+        raise ArtifactError(
+            f"signature.outputs: {names} don't match the model's outputs {list(values)}; name them, or all in order"
+        )
+    return dict(zip(names, values.values(), strict=True))

@@ -1,0 +1,32 @@
+"""Export a source model to ONNX."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from converters import sources
+from converters.passes.base import Built, PassContext, PassOptions, register
+from hone.artifact import Artifact
+
+
+class Options(PassOptions):
+    """Conversion to ONNX with the signature's names and dynamic axes."""
+
+    opset: int = Field(20, ge=13, le=25, description="ONNX operator set; 20 is read by every runtime Hone targets.")
+
+
+@register(
+    "export",
+    consumes="*",
+    produces="onnx",
+    options=Options,
+    tools=("torch", "onnxscript", "onnx", "tf2onnx", "skl2onnx", "onnxmltools"),
+)
+def export(model: Artifact, options: Options, out: Path, context: PassContext) -> Built:
+    """Convert with the exporter of the model's framework: torch.onnx (dynamo), tf2onnx, skl2onnx or onnxmltools.
+
+    Raises PassError naming the layer that can't be exported.
+    """
+    return sources.get(model.runtime).export(model, options.opset, out, context)

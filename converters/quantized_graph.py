@@ -1,0 +1,56 @@
+"""What the quantizing passes share: counting what was quantized, and keeping ONNX Runtime's tool quiet."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import onnx
+
+# Operators that carry the arithmetic of a model; the others only move or reshape values.
+_HEAVY = {"Conv", "ConvTranspose", "MatMul", "Gemm", "LSTM", "GRU", "Attention", "Gather"}
+_INTEGER = {
+    "ConvInteger": "Conv",
+    "MatMulInteger": "MatMul",
+    "QLinearConv": "Conv",
+    "QLinearMatMul": "MatMul",
+    "DynamicQuantizeLSTM": "LSTM",
+    "QAttention": "Attention",
+    "DynamicQuantizeMatMul": "MatMul",
+}
+
+
+def count_quantized(model: onnx.ModelProto) -> dict[str, object]:
+    """Return how many heavy operators run in int8 and which stayed in float, by name.
+
+    A QDQ operator counts as quantized when its first two inputs come from DequantizeLinear.
+    """
+    dequantized = {output for node in model.graph.node if node.op_type == "DequantizeLinear" for output in node.output}
+    quantized: Counter[str] = Counter()
+    left: list[str] = []
+    for node in model.graph.node:
+        if node.op_type in _INTEGER:
+            quantized[_INTEGER[node.op_type]] += 1
+        elif node.op_type in _HEAVY:
+            if any(name in dequantized for name in node.input[:2]):
+                quantized[node.op_type] += 1
+            else:
+                left.append(node.name or node.output[0])
+    return {"quantized": sum(quantized.values()), "by_operator": dict(quantized), "left_in_float": left}
+
+
+@contextmanager
+def quiet_quantizer() -> Iterator[None]:
+    """ONNX Runtime's quantizer logs advice about its own command line tools to the root logger; drop it."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.setLevel(level)

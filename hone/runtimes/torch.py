@@ -1,0 +1,112 @@
+"""PyTorch in eager mode: the baseline of torch models, never part of a serving image."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hone.artifact import Artifact
+from hone.errors import ArtifactError, one_line
+from hone.runtimes.base import Availability, Runtime, name_outputs, register
+from hone.userload import call, load_function
+
+if TYPE_CHECKING:
+    import torch
+
+
+@register("torch")
+class TorchRuntime(Runtime):
+    """An `nn.Module`, from the user's class and a safetensors file, or from an exported program (`.pt2`)."""
+
+    def __init__(self, artifact: Artifact, threads: int | None = None) -> None:
+        import torch
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self._module = load_module(artifact)
+        self._signature = artifact.signature
+        self._by_name = takes_names(self._module, artifact.signature.input_names)
+
+    @classmethod
+    def availability(cls) -> Availability:
+        if find_spec("torch") is None:
+            return Availability(False, reason="torch is not installed", remedy="install the [torch] extra")
+        import torch
+
+        return Availability(True, version=torch.__version__, detail="baseline only, not served")
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        import torch
+
+        tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
+        with torch.inference_mode():
+            result = self._module(**tensors) if self._by_name else self._module(*tensors.values())
+        values = {name: tensor.detach().float().numpy() if tensor.dtype == torch.bfloat16 else tensor.detach().numpy()
+                  for name, tensor in named_tensors(result).items()}  # fmt: skip
+        return name_outputs(values, self._signature)
+
+    def describe(self) -> str:
+        import torch
+
+        return f"PyTorch {torch.__version__}, eager, CPU"
+
+
+def load_module(artifact: Artifact) -> torch.nn.Module:
+    """Return the module of a torch artifact, in evaluation mode.
+
+    Raises:
+        ArtifactError: the files don't load.
+        RecipeError: the user's loader fails.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    if artifact.entry.suffix == ".pt2":
+        return load_program(artifact.entry).module()
+    options = artifact.manifest.runtime_options
+    reference, root = options["loader"], Path(options["root"])
+    module = call(load_function(reference, root, "source.loader"), reference, "source.loader")
+    if not isinstance(module, torch.nn.Module):
+        raise ArtifactError(f"source.loader: {reference} returned {type(module).__name__}, not an nn.Module")
+    try:
+        module.load_state_dict(load_file(artifact.entry))
+    except Exception as error:
+        raise ArtifactError(f"{artifact.entry}: weights don't fit {reference}: {one_line(error)}") from error
+    return module.eval()
+
+
+def load_program(file: Path) -> torch.export.ExportedProgram:
+    """Return an exported program; raises ArtifactError when the file can't be read."""
+    import torch
+
+    try:
+        return torch.export.load(file)
+    except Exception as error:
+        raise ArtifactError(f"{file}: not a readable .pt2 exported program: {one_line(error)}") from error
+
+
+def takes_names(module: torch.nn.Module, names: list[str]) -> bool:
+    """True when every input is a parameter of `forward`, so inputs go by name; else they go by position."""
+    try:
+        parameters = inspect.signature(module.forward).parameters
+    except (TypeError, ValueError):
+        return False
+    return all(name in parameters for name in names)
+
+
+def named_tensors(result: Any) -> dict[str, torch.Tensor]:
+    """Return what a module gave as tensors by name: a tensor, a tuple of them or a mapping such as a ModelOutput."""
+    import torch
+
+    if isinstance(result, torch.Tensor):
+        return {"output": result}
+    if isinstance(result, Mapping):
+        return {str(name): value for name, value in result.items() if isinstance(value, torch.Tensor)}
+    if isinstance(result, tuple | list):
+        return {f"output_{index}": value for index, value in enumerate(result) if isinstance(value, torch.Tensor)}
+    raise ArtifactError(f"the model returned {type(result).__name__}; return a tensor, a tuple or a dict of tensors")
