@@ -166,3 +166,29 @@ def _check_rows(inputs: dict[str, np.ndarray], labels: np.ndarray | None, where:
         raise RecipeError(f"{where}: rows differ: {', '.join(f'{name} {count}' for name, count in counts.items())}")
     if not next(iter(counts.values())):
         raise RecipeError(f"{where}: the data holds no rows")
+
+
+def save_dataset(dataset: Dataset, file: Path) -> None:
+    """Write a data set as .npz without pickles: strings are kept as fixed-width text."""
+    arrays = {f"input.{name}": _plain(array) for name, array in dataset.inputs.items()}
+    if dataset.labels is not None:
+        arrays["labels"] = _plain(dataset.labels)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("wb") as stream:
+        np.savez(stream, allow_pickle=False, **arrays)
+
+
+def read_dataset(file: Path) -> Dataset:
+    """Read what `save_dataset` wrote."""
+    with np.load(file, allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    inputs = {name.removeprefix("input."): _rich(array) for name, array in arrays.items() if name != "labels"}
+    return Dataset(inputs, arrays.get("labels"))
+
+
+def _plain(array: np.ndarray) -> np.ndarray:
+    return array.astype(str) if array.dtype.kind == "O" else array
+
+
+def _rich(array: np.ndarray) -> np.ndarray:
+    return array.astype(object) if array.dtype.kind == "U" else array

@@ -1,0 +1,139 @@
+"""Prepare a run: the source model as an artifact with a full signature, and the evaluation rows as a file."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from converters import sources
+from converters.passes.base import PassContext
+from hone import __version__, runtimes
+from hone.artifact import Artifact, Manifest, seal
+from hone.data import load_dataset, save_dataset
+from hone.errors import HoneError, RecipeError, one_line
+from hone.hardware import tool_versions
+from hone.recipe import LoadedRecipe, load_recipe
+from hone.runtimes.base import Runtime
+from hone.signature import BATCH, Signature, TensorSpec
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The inputs of a run, as paths, so that it can travel between processes."""
+
+    source: Path
+    evaluation: Path
+    calibration_digest: str
+    framework: str
+
+
+def prepare(recipe: Path, sources_dir: Path, evaluation: Path) -> Prepared:
+    """Write the source artifact to `sources_dir/DIGEST` and the evaluation rows to the file `evaluation`.
+
+    The source is read anew each time: what a user's loader reads can't be known from outside. Everything after it
+    is cached by the digest of what it gave.
+    """
+    loaded = load_recipe(recipe)
+    source = sources.for_recipe(loaded)
+    runtimes.runtime_class(source.name).require()
+    artifact = _ingest(loaded, source, sources_dir)
+    spec = loaded.recipe.evaluation
+    dataset = load_dataset(loaded, "evaluation", spec, artifact.signature)
+    save_dataset(dataset, evaluation)
+    context = PassContext(loaded, artifact.signature, lambda _: None)
+    digest = context.calibration.digest if loaded.recipe.calibration else ""
+    return Prepared(artifact.path, evaluation, digest, source.name)
+
+
+def _ingest(loaded: LoadedRecipe, source: sources.Source, sources_dir: Path) -> Artifact:
+    """Write the source artifact and move it to a folder named after its digest."""
+    sources_dir.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=".incoming.", suffix=".partial", dir=sources_dir))
+    try:
+        built = source.ingest(loaded, partial)
+        assert built.signature is not None
+        manifest = Manifest(
+            name=loaded.recipe.name,
+            variant=source.name,
+            runtime=source.name,
+            precision=built.precision or "fp32",
+            entry=built.entry,
+            signature=built.signature,
+            runtime_options=built.runtime_options or {},
+            requires=built.requires or {},
+            tools={**tool_versions(*source.tools), "hone": __version__},
+        )
+        names = loaded.recipe.signature.outputs if loaded.recipe.signature else ()
+        context = PassContext(loaded, built.signature, lambda _: None)
+        outputs = find_outputs(seal(partial, manifest), context, names)
+        signature = built.signature.model_copy(update={"outputs": outputs})
+        target = sources_dir / seal(partial, manifest.model_copy(update={"signature": signature})).digest
+        if not target.exists():
+            partial.chmod(0o755)
+            partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return Artifact.open(target)
+
+
+def find_outputs(artifact: Artifact, context: PassContext, names: tuple[str, ...]) -> tuple[TensorSpec, ...]:
+    """Find the outputs' dtypes and shapes by running the model on sample rows of different sizes.
+
+    An output axis that grows with a dynamic axis of the inputs gets that axis's name.
+
+    Raises:
+        RecipeError: the model can't run on the sample, which means that signature and model disagree.
+    """
+    inputs = context.sample.inputs
+    if len(next(iter(inputs.values()))) < 2:
+        inputs = {name: np.concatenate([array, array]) for name, array in inputs.items()}
+    where = f"{context.loaded.path}: signature"
+    draft = artifact.with_manifest(
+        signature=artifact.signature.model_copy(
+            update={"outputs": tuple(TensorSpec(name=name, shape=(BATCH,)) for name in names)}
+        )
+    )
+    try:
+        runtime = runtimes.load(draft)
+        whole = runtime.run(inputs)
+        shapes: dict[str, list[int | str]] = {name: list(array.shape) for name, array in whole.items()}
+        for axis in artifact.signature.dynamic_axes:
+            _mark_axis(runtime, artifact.signature, inputs, axis, whole, shapes)
+    except HoneError as error:
+        raise RecipeError(f"{where}: {one_line(error)}") from error
+    except Exception as error:
+        given = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in inputs.items())
+        raise RecipeError(f"{where}: the model fails on {given}: {type(error).__name__}: {one_line(error)}") from error
+    return tuple(
+        TensorSpec(name=name, dtype=_dtype_name(array), shape=tuple(shapes[name])) for name, array in whole.items()
+    )
+
+
+def _mark_axis(
+    runtime: Runtime,
+    signature: Signature,
+    inputs: dict[str, np.ndarray],
+    axis: str,
+    whole: dict[str, np.ndarray],
+    shapes: dict[str, list[int | str]],
+) -> None:
+    """Run with one index less on an axis; output axes that shrink along carry its name."""
+    smaller = {}
+    for spec in signature.inputs:
+        array = inputs[spec.name]
+        for position, name in enumerate(spec.shape):
+            if name == axis and array.shape[position] > 1:
+                array = np.take(array, range(array.shape[position] - 1), axis=position)
+        smaller[spec.name] = np.ascontiguousarray(array) if array.dtype != object else array
+    for name, array in runtime.run(smaller).items():
+        for position, (old, new) in enumerate(zip(whole[name].shape, array.shape, strict=True)):
+            if new != old:
+                shapes[name][position] = axis
+
+
+def _dtype_name(array: np.ndarray) -> str:
+    return "string" if array.dtype.kind in "OUS" else str(array.dtype)
