@@ -127,7 +127,7 @@ def make_metric(loaded: LoadedRecipe, output_names: list[str], *, has_labels: bo
     user = load_function(spec.metric, loaded.root, f"{field}.metric")
     return Metric(
         spec.metric,
-        True,
+        spec.higher_is_better,
         lambda got, _, labels: float(call(user, spec.metric, f"{field}.metric", got, labels)),
     )
 

@@ -60,7 +60,7 @@ class Probe:
             for name, array in self._run(rows).items():
                 parts.setdefault(name, []).append(array.astype(str) if array.dtype.kind == "O" else array)
         outputs = {name: np.concatenate(arrays) for name, arrays in parts.items()}
-        np.savez(out, allow_pickle=False, **outputs)  # type: ignore[arg-type]
+        np.savez(out, allow_pickle=False, **outputs)
         return {"rows": self._data.rows, "peak_rss_mb": peak_rss_mb()}
 
     def time(self, batch: int, milliseconds: int) -> dict[str, Any]:

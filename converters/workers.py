@@ -144,7 +144,7 @@ def guarded(function: Callable[..., Any], *arguments: Any) -> Any:
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         return Failure(f"{place}{error.strerror or one_line(error)}", expected=True, detail=traceback.format_exc())
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - a worker's every error must reach the main process
         message = f"{type(error).__name__}: {one_line(error)}"
         return Failure(message, expected=False, detail=traceback.format_exc())
 

@@ -96,10 +96,11 @@ class QualitySpec(_Strict):
     metric: str = Field(
         "cosine",
         description="accuracy, f1, rmse or mae (against labels), cosine or top_k_agreement (against the source model's "
-        "outputs), or `module:function` taking (outputs, labels) and returning a float, larger is better.",
+        "outputs), or `module:function` taking (outputs, labels) and returning a float.",
     )
     output: str | None = Field(None, description="The output that the metric reads; default: the first.")
     k: int = Field(5, gt=0, description="For top_k_agreement.")
+    higher_is_better: bool = Field(True, description="For `module:function`: False when the number is an error.")
 
 
 class Conditions(_Strict):

@@ -34,6 +34,8 @@ class Runtime(ABC):
     """
 
     name: ClassVar[str]
+    module: ClassVar[str] = ""
+    """The Python module of the framework; `hone doctor` imports it to see whether it loads."""
     concurrent: ClassVar[bool] = False
     """True when `run` may be called from several threads at once."""
     threads_adjustable: ClassVar[bool] = True

@@ -25,6 +25,7 @@ class OnnxRuntime(Runtime):
     installation lacks are passed over; `describe` names the one that computes.
     """
 
+    module = "onnxruntime"
     concurrent = True
 
     def __init__(self, artifact: Artifact, threads: int | None = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 class TorchRuntime(Runtime):
     """An `nn.Module`, from the user's class and a safetensors file, or from an exported program (`.pt2`)."""
 
+    module = "torch"
+
     def __init__(self, artifact: Artifact, threads: int | None = None) -> None:
         import torch
 
@@ -36,9 +39,7 @@ class TorchRuntime(Runtime):
     def availability(cls) -> Availability:
         if find_spec("torch") is None:
             return Availability(False, reason="torch is not installed", remedy="install the [torch] extra")
-        import torch
-
-        return Availability(True, version=torch.__version__, detail="baseline only, not served")
+        return Availability(True, version=version("torch"), detail="baseline only, not served")
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         import torch

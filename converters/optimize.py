@@ -1,0 +1,290 @@
+"""Optimize: recipe in; proven variants, a report and stored artifacts out."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from converters.evaluate import Subject, prove, resolve_threads
+from converters.metrics import make_metric
+from converters.pipeline import Outcome, Pipeline, Progress, cache_dir, drop_stale
+from converters.plan import Node, Plan, Variant, make_plan
+from converters.prepare import Prepared, prepare
+from converters.records import PassReport, Report, VariantReport, latency_table
+from converters.select import Candidate, Verdict, select
+from converters.workers import Failure, Workers
+from hone import store
+from hone.artifact import Artifact, Measurements, Selection
+from hone.data import read_dataset
+from hone.errors import HoneError
+from hone.hardware import host
+from hone.recipe import LoadedRecipe, Recipe, load_recipe
+
+SERVABLE = ("onnx", "tensorrt", "mlx")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for on the command line."""
+
+    recipe: Path
+    only: tuple[str, ...] = ()
+    force: bool = False
+    jobs: int = 1
+    store: bool = True
+
+
+@dataclass
+class Display:
+    """How progress reaches the user."""
+
+    plan: Callable[[Plan], None]
+    passes: Progress
+    proof: Callable[[int, int, str], None]
+    message: Callable[[str], None]
+
+
+def optimize(request: Request, display: Display) -> Report:
+    """Make, prove and rank the variants of a recipe, and store those that the recipe keeps.
+
+    Raises:
+        RecipeError: the recipe, or data or code that it names, is wrong.
+        HoneError: the source model can't be measured.
+    """
+    started = time.monotonic()
+    loaded = load_recipe(request.recipe)
+    scratch = Path(tempfile.mkdtemp(prefix="hone-run-"))
+    workers = Workers(request.jobs, display.passes.on_message)
+    clean = False
+    try:
+        display.message("reading the source model and the data")
+        prepared = _prepare(loaded, workers, scratch)
+        plan = make_plan(loaded, prepared.framework, request.only)
+        display.plan(plan)
+        pipeline = Pipeline(loaded, prepared, workers, force=request.force)
+        outcomes = pipeline.run(plan, display.passes)
+        workers.close()
+        clean = True
+        subjects = _prove(loaded, prepared, plan, outcomes, scratch, display)
+    finally:
+        if not clean:
+            workers.close(kill=True)
+        shutil.rmtree(scratch, ignore_errors=True)
+    return _conclude(request, loaded, plan, outcomes, subjects, started)
+
+
+def _prepare(loaded: LoadedRecipe, workers: Workers, scratch: Path) -> Prepared:
+    folder = cache_dir() / "sources"
+    folder.mkdir(parents=True, exist_ok=True)
+    drop_stale(folder)
+    future = workers.call(prepare, loaded.path, folder, scratch / "evaluation.npz")
+    result = workers.result(future)
+    if isinstance(result, Failure):
+        raise HoneError(result.message) if result.expected else HoneError(f"{loaded.path}: source: {result.message}")
+    assert isinstance(result, Prepared)
+    return result
+
+
+def _prove(
+    loaded: LoadedRecipe,
+    prepared: Prepared,
+    plan: Plan,
+    outcomes: dict[int, Outcome],
+    scratch: Path,
+    display: Display,
+) -> list[Subject]:
+    source = Artifact.open(prepared.source)
+    subjects = [Subject(plan.source, source)]
+    for variant in plan.variants:
+        artifact = _artifact_of(plan, outcomes, variant)
+        if artifact:
+            subjects.append(Subject(variant.name, artifact))
+    has_labels = read_dataset(prepared.evaluation).labels is not None
+    metric = make_metric(loaded, source.signature.output_names, has_labels=has_labels)
+    prove(subjects, prepared.evaluation, scratch, loaded.recipe.measure, metric, display.proof)
+    return subjects
+
+
+def _artifact_of(plan: Plan, outcomes: dict[int, Outcome], variant: Variant) -> Artifact | None:
+    leaf = plan.leaves.get(variant.name)
+    return outcomes[id(leaf)].artifact if leaf else None
+
+
+def _conclude(
+    request: Request,
+    loaded: LoadedRecipe,
+    plan: Plan,
+    outcomes: dict[int, Outcome],
+    subjects: list[Subject],
+    started: float,
+) -> Report:
+    """Rank, store and report."""
+    recipe = loaded.recipe
+    now = datetime.datetime.now(datetime.UTC)
+    run = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    measured = {subject.name: subject for subject in subjects if subject.measurements}
+    candidates = [
+        Candidate(name, _measured(subject), servable=name != plan.source) for name, subject in measured.items()
+    ]
+    verdicts = select(candidates, recipe)
+    winner = next((name for name, v in verdicts.items() if v.rank == 0 and v.eligible and name != plan.source), None)
+    tags = _store(loaded, measured, verdicts, run) if request.store else {}
+    base = _rows_per_s(_measured(subjects[0]), recipe.budget.at.threads)
+    reports = [_baseline_report(subjects[0], verdicts[plan.source], recipe)]
+    by_name = {subject.name: subject for subject in subjects}
+    for variant in plan.variants:
+        report = _variant_report(variant, plan, outcomes, by_name.get(variant.name), recipe, base)
+        verdict = verdicts.get(variant.name)
+        if verdict:
+            report = report.model_copy(
+                update={
+                    "rank": verdict.rank,
+                    "eligible": verdict.eligible,
+                    "pareto": verdict.pareto,
+                    "reason": verdict.reason,
+                    "tag": tags.get(variant.name),
+                }
+            )
+        reports.append(report)
+    return Report(
+        name=recipe.name,
+        run=run,
+        created=now.isoformat(timespec="seconds"),
+        recipe=loaded.path.name,
+        recipe_sha256=hashlib.sha256(loaded.path.read_bytes()).hexdigest(),
+        source=plan.source,
+        metric=recipe.quality.metric,
+        objective=recipe.objective,
+        budget=recipe.budget,
+        evaluation_rows=_measured(subjects[0]).quality.rows,
+        host=host(),
+        tools=_tools(measured),
+        seconds=round(time.monotonic() - started, 1),
+        winner=winner,
+        variants=reports,
+    )
+
+
+def _measured(subject: Subject) -> Measurements:
+    assert subject.measurements is not None
+    return subject.measurements
+
+
+def _tools(measured: dict[str, Subject]) -> dict[str, str]:
+    tools: dict[str, str] = {}
+    for subject in measured.values():
+        tools.update(subject.artifact.manifest.tools)
+    return dict(sorted(tools.items()))
+
+
+def _store(
+    loaded: LoadedRecipe, measured: dict[str, Subject], verdicts: dict[str, Verdict], run: str
+) -> dict[str, str]:
+    """Put what the recipe keeps into the store, the winner last: it becomes the model's `latest`."""
+    keep = loaded.recipe.keep
+    tags: dict[str, str] = {}
+    for name, verdict in sorted(verdicts.items(), key=lambda item: -item[1].rank):
+        subject = measured[name]
+        if subject.artifact.runtime not in SERVABLE or not subject.artifact.manifest.lineage:
+            continue
+        if (keep == "eligible" and not verdict.eligible) or (keep == "winner" and verdict.rank > 0):
+            continue
+        if not any(other.eligible for other in verdicts.values() if other.rank == 0):
+            continue
+        artifact = subject.artifact.with_manifest(
+            variant=name,
+            measurements=subject.measurements,
+            selection=Selection(run=run, rank=verdict.rank, eligible=verdict.eligible, reason=verdict.reason),
+        )
+        tags[name] = store.put(artifact, loaded.recipe.name, f"{name}-{run}").tag
+    return tags
+
+
+def _rows_per_s(measurements: Measurements, threads: int | str) -> float | None:
+    latency = measurements.at(1, resolve_threads(threads))
+    return latency.rows_per_s if latency else None
+
+
+def _baseline_report(subject: Subject, verdict: Verdict, recipe: Recipe) -> VariantReport:
+    report = VariantReport(
+        name=subject.name, status="built", baseline=True, reason=verdict.reason, pareto=verdict.pareto
+    )
+    measured = _with_measurements(report, subject, recipe, None)
+    return measured.model_copy(update={"eligible": verdict.eligible})
+
+
+def _variant_report(
+    variant: Variant,
+    plan: Plan,
+    outcomes: dict[int, Outcome],
+    subject: Subject | None,
+    recipe: Recipe,
+    base: float | None,
+) -> VariantReport:
+    if variant.unavailable:
+        reason, remedy = variant.unavailable.reason, variant.unavailable.remedy
+        return VariantReport(name=variant.name, status="skipped", reason=reason, remedy=remedy)
+    leaf = plan.leaves[variant.name]
+    outcome = outcomes[id(leaf)]
+    if outcome.failure:
+        return VariantReport(name=variant.name, status="failed", reason=outcome.failure.message)
+    assert subject is not None
+    report = VariantReport(name=variant.name, status="built", passes=_passes(leaf, outcomes))
+    if subject.failure:
+        return report.model_copy(update={"status": "failed", "reason": subject.failure})
+    return _with_measurements(report, subject, recipe, base)
+
+
+def _with_measurements(report: VariantReport, subject: Subject, recipe: Recipe, base: float | None) -> VariantReport:
+    measurements = _measured(subject)
+    manifest = subject.artifact.manifest
+    rows_per_s = _rows_per_s(measurements, recipe.budget.at.threads)
+    return report.model_copy(
+        update={
+            "runtime": subject.runtime,
+            "precision": manifest.precision,
+            "digest": manifest.digest,
+            "quality": measurements.quality.value,
+            "quality_drop": measurements.quality.drop,
+            "max_difference": measurements.quality.max_difference,
+            "mean_difference": measurements.quality.mean_difference,
+            "rows_per_s_batch1": rows_per_s,
+            "speedup": round(rows_per_s / base, 3) if rows_per_s and base else None,
+            "size_mb": measurements.size_mb,
+            "peak_rss_mb": measurements.peak_rss_mb,
+            "load_ms": measurements.load_ms,
+            "latency_ms": latency_table(
+                measurements.latency, {str(item): resolve_threads(item) for item in recipe.measure.threads}
+            ),
+        }
+    )
+
+
+def _passes(leaf: Node, outcomes: dict[int, Outcome]) -> list[PassReport]:
+    chain: list[Node] = []
+    node: Node | None = leaf
+    while node:
+        chain.append(node)
+        node = node.parent
+    reports = []
+    for step in reversed(chain):
+        outcome = outcomes[id(step)]
+        assert outcome.artifact is not None
+        record = outcome.artifact.manifest.lineage[-1]
+        reports.append(
+            PassReport(
+                name=record.name,
+                options=record.options,
+                seconds=record.seconds,
+                cached=outcome.cached,
+                details=record.details,
+            )
+        )
+    return reports

@@ -1,0 +1,161 @@
+"""The pictures of a report, as SVG text: quality against latency, and sizes."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+from converters.records import Report, VariantReport
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe-Ito colors: told apart by color-blind readers too.
+WINNER, MET, MISSED, SOURCE, INK, GRID = "#009E73", "#0072B2", "#B8B8B8", "#D55E00", "#1f2933", "#e4e7eb"
+STYLE = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["Inter", "Helvetica Neue", "Arial", "DejaVu Sans"],
+    "font.size": 10.5,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "text.color": INK,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "hone",
+}
+LABEL_GAP = 15.0
+
+
+def pareto_svg(report: Report) -> str:
+    """Quality against p50 latency (log scale) at the budget's conditions, with the Pareto front and the budget."""
+    figure, axes = _figure(7.6, 4.5)
+    points = [(_latency(v, report), float(v.quality or 0.0), v) for v in report.variants if v.status == "built"]
+    _budget_lines(axes, report)
+    front = sorted((latency, quality) for latency, quality, variant in points if variant.pareto)
+    axes.step(*zip(*front, strict=True), where="post", color=MET, alpha=0.35, linewidth=1.5, zorder=1)
+    for latency, quality, variant in points:
+        winner = variant.name == report.winner
+        axes.scatter(
+            latency, quality, s=150 if winner else 58, color=_color(variant, report), marker="*" if winner else "o",
+            zorder=3, edgecolors="white", linewidths=0.8,
+        )  # fmt: skip
+    axes.set_xscale("log")
+    low, high = min(p[0] for p in points), max(p[0] for p in points)
+    axes.set_xlim(low / 1.35, high * max(1.35, (high / low) ** 0.28))
+    axes.margins(y=0.16)
+    _label_points(axes, points, report)
+    threads = report.budget.at.threads
+    axes.set_xlabel(f"p50 latency, ms (batch {report.budget.at.batch}, threads: {threads}; log scale)")
+    axes.set_ylabel(report.metric)
+    axes.xaxis.set_major_formatter(_plain_number)
+    axes.xaxis.set_minor_formatter(_sparse_number)
+    return _svg(figure)
+
+
+def size_svg(report: Report) -> str:
+    """Size on disk, smallest first."""
+    built = sorted((v for v in report.variants if v.status == "built"), key=lambda v: -(v.size_mb or 0))
+    figure, axes = _figure(7.6, 0.55 + 0.34 * len(built))
+    names = [variant.name for variant in built]
+    sizes = [variant.size_mb or 0.0 for variant in built]
+    axes.barh(names, sizes, color=[_color(variant, report) for variant in built], height=0.62)
+    for row, size in enumerate(sizes):
+        axes.annotate(f" {size:.2f} MB" if size >= 0.1 else f" {size * 1000:.0f} kB", (size, row), va="center")
+    axes.set_xlim(0, max(sizes) * 1.16)
+    axes.grid(visible=False)
+    axes.xaxis.set_visible(False)
+    axes.spines["left"].set_visible(False)
+    axes.spines["bottom"].set_visible(False)
+    axes.tick_params(length=0)
+    return _svg(figure)
+
+
+def _latency(variant: VariantReport, report: Report) -> float:
+    return variant.latency_ms[str(report.budget.at.batch)][str(report.budget.at.threads)].p50
+
+
+def _color(variant: VariantReport, report: Report) -> str:
+    if variant.baseline:
+        return SOURCE
+    if variant.name == report.winner:
+        return WINNER
+    return MET if variant.eligible else MISSED
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """Build a figure without pyplot, whose global state doesn't belong in a library."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    matplotlib.rcParams.update(STYLE)
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    return figure, axes
+
+
+def _budget_lines(axes: Axes, report: Report) -> None:
+    """Draw the quality floor that the budget sets; the source's own quality is its reference."""
+    source = report.baseline.quality or 0.0
+    drop = report.budget.quality_drop
+    allowed = float(drop.rstrip("% ")) / 100 * abs(source) if isinstance(drop, str) else drop
+    higher = report.variants[0].quality is None or report.metric not in ("rmse", "mae")
+    floor = source - allowed if higher else source + allowed
+    axes.axhline(floor, color=SOURCE, linewidth=1, linestyle=(0, (4, 3)), alpha=0.7, zorder=0)
+    axes.annotate(
+        "quality budget",
+        (1, floor),
+        xycoords=("axes fraction", "data"),
+        ha="right",
+        va="bottom",
+        fontsize=9,
+        color=SOURCE,
+    )
+
+
+def _label_points(axes: Axes, points: list[tuple[float, float, VariantReport]], report: Report) -> None:
+    """Write each name beside its point; names that would overlap are moved apart, with a thin line to their point."""
+    axes.figure.canvas.draw()
+    placed: list[tuple[float, float, float]] = []
+    for latency, quality, variant in sorted(points, key=lambda point: (-point[1], point[0])):
+        x, y = axes.transData.transform((latency, quality))
+        width = 6.2 * len(variant.name) + 16
+        text_y = y
+        while any(abs(text_y - other) < LABEL_GAP and x < right and left < x + width for left, other, right in placed):
+            text_y -= 3
+        placed.append((x, text_y, x + width))
+        moved = text_y != y
+        axes.annotate(
+            variant.name,
+            (latency, quality),
+            xytext=(10, (text_y - y) * 72 / axes.figure.dpi),
+            textcoords="offset points",
+            va="center",
+            fontsize=9.5,
+            fontweight="bold" if variant.name == report.winner else "normal",
+            color=_color(variant, report) if variant.eligible or variant.baseline else "#7b8794",
+            arrowprops={"arrowstyle": "-", "color": MISSED, "linewidth": 0.7, "shrinkB": 4} if moved else None,
+        )
+
+
+def _plain_number(value: float, _: Any) -> str:
+    return f"{value:g}"
+
+
+def _sparse_number(value: float, _: Any) -> str:
+    """Label only the 2 and 5 between powers of ten."""
+    digit = f"{value:.1e}"[0]
+    return f"{value:g}" if digit in "25" else ""
+
+
+def _svg(figure: Figure) -> str:
+    """Return the `<svg>` element alone, ready to stand in a page, the same for the same data."""
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None})
+    text = stream.getvalue()
+    return text[text.index("<svg") :]

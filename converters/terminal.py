@@ -1,0 +1,140 @@
+"""What `hone optimize` shows on the terminal: the plan, progress, and the table of results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.tree import Tree
+
+from converters.optimize import Display, Request, optimize
+from converters.pipeline import Progress as PassProgress
+from converters.plan import Node, Plan, make_plan
+from converters.records import Report, VariantReport
+from converters.report import write_html, write_json
+from converters.sources import for_recipe
+from hone.recipe import load_recipe
+
+console = Console(stderr=True)
+
+
+def print_plan(recipe: Path, only: tuple[str, ...]) -> None:
+    """Print the tree of passes without running any."""
+    loaded = load_recipe(recipe)
+    plan = make_plan(loaded, for_recipe(loaded).name, only)
+    tree = Tree(f"[bold]{loaded.recipe.name}[/] ({plan.source})")
+    branches = {id(None): tree}
+    for node in plan.nodes:
+        parent = branches[id(node.parent)] if node.parent else tree
+        ends = [name for name, leaf in plan.leaves.items() if leaf is node]
+        branches[id(node)] = parent.add(f"{node.step.name}{_changed_options(node)}  [green]{'  '.join(ends)}[/]")
+    Console().print(tree)
+    for variant in plan.variants:
+        if variant.unavailable:
+            Console().print(f"skipped [yellow]{variant.name}[/]: {variant.unavailable}", highlight=False)
+
+
+def _changed_options(node: Node) -> str:
+    """Show the options that differ from the pass's defaults."""
+    defaults = node.step.definition.options().model_dump(mode="json")
+    changed = [f"{key}={value}" for key, value in node.step.options.items() if defaults.get(key) != value]
+    return f"[dim]({', '.join(changed)})[/]" if changed else ""
+
+
+def run_optimize(request: Request, out: Path | None) -> Report:
+    """Run with progress bars, write the reports and print the table."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bars:
+        report = optimize(request, _display(bars))
+    folder = out or Path("out") / report.name
+    write_json(report, folder)
+    html = write_html(report, folder)
+    print_table(report)
+    Console().print(f"report: {html}", highlight=False, soft_wrap=True)
+    return report
+
+
+def _display(bars: Progress) -> Display:
+    passes = bars.add_task("starting", total=None)
+    proof = bars.add_task("proof", total=None, visible=False)
+    counts = {"cached": 0, "run": 0}
+
+    def on_plan(plan: Plan) -> None:
+        bars.update(passes, total=len(plan.nodes), completed=0, description="passes")
+
+    def on_done(title: str, cached: bool) -> None:
+        counts["cached" if cached else "run"] += 1
+        bars.advance(passes)
+
+    def on_proof(done: int, total: int, what: str) -> None:
+        if done == 0:
+            console.print(f"passes: {counts['run']} run, {counts['cached']} from the cache", highlight=False)
+        bars.update(proof, completed=done, total=total, description=what, visible=True)
+
+    return Display(
+        plan=on_plan,
+        passes=PassProgress(
+            on_start=lambda title: bars.update(passes, description=title),
+            on_message=lambda text: bars.update(passes, description=text),
+            on_done=on_done,
+        ),
+        proof=on_proof,
+        message=lambda text: bars.update(passes, description=text),
+    )
+
+
+def print_table(report: Report) -> None:
+    """Print one row a variant, the winner marked, and why each loser lost."""
+    out = Console()
+    threads = report.budget.at.threads
+    table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
+    table.add_column("variant", no_wrap=True)
+    for column in (report.metric, "drop", "p50 ms", "p99 ms", "rows/s", "speed-up", "MB", "MiB peak"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for variant in sorted(report.variants, key=_order):
+        if variant.status == "built":
+            table.add_row(*_cells(variant, report, str(threads)))
+    out.print(table)
+    at = f"batch {report.budget.at.batch}, {threads} thread{'' if threads == 1 else 's'}"
+    out.print(f"[dim]latency at {at}; rows/s and speed-up at batch 1; {report.evaluation_rows} evaluation rows[/]\n")
+    for variant in sorted(report.variants, key=_order):
+        _print_reason(out, variant, report)
+
+
+def _order(variant: VariantReport) -> tuple[int, int]:
+    return (0 if variant.baseline else 1, variant.rank if variant.rank is not None else 1_000)
+
+
+def _cells(variant: VariantReport, report: Report, threads: str) -> list[str]:
+    latency = variant.latency_ms[str(report.budget.at.batch)][threads]
+    style = "bold green" if variant.name == report.winner else "dim" if not variant.eligible else "default"
+    name = f"{'★ ' if variant.name == report.winner else '  '}{variant.name}"
+    texts = [
+        name,
+        f"{variant.quality:.4f}",
+        f"{variant.quality_drop:+.4f}",
+        f"{latency.p50:.3f}",
+        f"{latency.p99:.3f}",
+        f"{variant.rows_per_s_batch1:,.0f}" if variant.rows_per_s_batch1 else "-",
+        f"{variant.speedup:.2f}x" if variant.speedup else "-",
+        f"{variant.size_mb:.2f}",
+        f"{variant.peak_rss_mb:.0f}",
+    ]
+    return [f"[{style}]{text}[/]" for text in texts]
+
+
+def _print_reason(out: Console, variant: VariantReport, report: Report) -> None:
+    if variant.baseline:
+        return
+    mark = {"built": "[green]met[/]    " if variant.eligible else "[red]missed[/] ", "skipped": "[yellow]skipped[/]"}
+    label = "[green]winner[/] " if variant.name == report.winner else mark.get(variant.status, "[red]failed[/] ")
+    remedy = f"; {variant.remedy}" if variant.remedy else ""
+    out.print(f"{label} {variant.name}: {variant.reason}{remedy}", highlight=False, soft_wrap=True)

@@ -1,0 +1,216 @@
+"""The command line. Every command imports what it needs when it runs, so that `hone --help` is instant."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from hone import __version__
+from hone.errors import BudgetError, HoneError
+
+UNEXPECTED = 70  # EX_SOFTWARE of sysexits.h
+
+
+class HoneGroup(click.Group):
+    """A command group that prints errors as one line and suggests the nearest command for a misspelled one."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except HoneError as error:
+            _fail(error, str(error), error.exit_code)
+        except KeyboardInterrupt as error:
+            _fail(error, "interrupted; finished passes are cached, the next run goes on from there", 130)
+        except Exception as error:  # noqa: BLE001 - people get one line, --debug gets the rest
+            message = f"unexpected {type(error).__name__}: {error}; 'hone --debug' shows the traceback"
+            _fail(error, message, UNEXPECTED)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        from hone.errors import did_you_mean
+
+        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            raise click.UsageError(f"no command '{args[0]}'{did_you_mean(args[0], self.list_commands(ctx))}")
+        return super().resolve_command(ctx, args)
+
+
+def _fail(error: BaseException, message: str, status: int) -> NoReturn:
+    """Print one line on standard error and exit; with --debug, raise the error as it is."""
+    if os.environ.get("HONE_DEBUG"):
+        raise error
+    click.echo(f"{click.style('error:', fg='red')} {message}", err=True)
+    sys.exit(status)
+
+
+@click.group(cls=HoneGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="hone")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """Optimize trained models under a budget, prove every variant, and serve the best one."""
+    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+    if debug:
+        os.environ["HONE_DEBUG"] = "1"
+
+
+@cli.command()
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the report. [default: out/NAME]")
+@click.option("--only", multiple=True, metavar="VARIANT", help="Make only this variant; may be repeated.")
+@click.option("--force", is_flag=True, help="Run every pass again, cached or not.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Passes to run at the same time.")
+@click.option("--no-store", is_flag=True, help="Report only; put nothing into the model store.")
+def optimize(
+    recipe: Path, out: Path | None, only: tuple[str, ...], force: bool, dry_run: bool, jobs: int, no_store: bool
+) -> None:
+    """Make, prove and rank the variants of RECIPE; store the best.
+
+    Exits with status 3 when no variant meets the budget.
+    """
+    from converters.optimize import Request
+    from converters.terminal import print_plan, run_optimize
+
+    if dry_run:
+        print_plan(recipe, only)
+        return
+    report = run_optimize(Request(recipe, only, force, jobs, not no_store), out)
+    if report.winner is None:
+        raise BudgetError(f"{recipe}: no variant meets the budget; the table says why, for each")
+
+
+@cli.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Where to write it. [default: recipe.yaml beside MODEL]")
+@click.option("--name", help="The model's name in the store. [default: the file's name]")
+def init(model: Path, out: Path | None, name: str | None) -> None:
+    """Write a commented recipe for a MODEL file."""
+    from converters.init import write_recipe
+
+    target = write_recipe(model, out, name=name)
+    click.echo(f"wrote {target}; fill in what is marked TODO, then: hone optimize {target}")
+
+
+@cli.command()
+@click.argument("model")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True)
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Worker processes.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of one inference. [default: cores / workers]")
+@click.option("--max-batch-rows", type=click.IntRange(1), help="Most rows the server joins into one batch.")
+@click.option("--max-body-mb", type=click.FloatRange(min=0, min_open=True), help="Largest request body accepted.")
+def serve(model: str, **options: Any) -> None:
+    """Serve a stored MODEL with BentoML.
+
+    MODEL is NAME (the best variant of the newest run that this host can run), NAME:VARIANT or a full tag.
+    """
+    from services.launch import serve as launch
+
+    sys.exit(launch(model, **options))
+
+
+@cli.command()
+@click.argument("model")
+@click.option("--url", help="A running service. [default: start one and stop it afterwards]")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of load.json. [default: out/NAME]")
+@click.option(
+    "--rate", type=click.FloatRange(min=0, min_open=True), help="Requests per second. [default: half the capacity]"
+)
+@click.option("--users", type=click.IntRange(1), help="Closed loop instead, with this many callers.")
+@click.option("--rows", type=click.IntRange(1), default=1, show_default=True, help="Rows in each request.")
+@click.option("--duration", type=click.FloatRange(min=1), default=20.0, show_default=True, help="Seconds.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the arrival times.")
+def bench(
+    model: str,
+    url: str | None,
+    out: Path | None,
+    rate: float | None,
+    users: int | None,
+    rows: int,
+    duration: float,
+    seed: int,
+) -> None:
+    """Load-test a MODEL with Locust: open loop, Poisson arrivals.
+
+    Writes load.json, load.html and a plot.
+    """
+    from contextlib import nullcontext
+
+    from benchmarks.bench import bench as run_bench
+    from benchmarks.scenarios import Scenario
+    from hone import store
+
+    entry = store.resolve(model)
+    artifact = entry.opened()
+    scenario = Scenario.from_options(rate=rate, users=users, rows=rows, duration_s=duration, seed=seed)
+    if url is None:
+        from services.launch import running
+
+        service: Any = running(model)
+    else:
+        service = nullcontext(url)
+    with service as base:
+        report = run_bench(
+            base,
+            artifact,
+            model=entry.tag,
+            out=out or Path("out") / entry.name,
+            scenario=scenario,
+            progress=lambda text: click.echo(text, err=True),
+        )
+    click.echo(report.summary())
+
+
+@cli.command()
+def doctor() -> None:
+    """List the runtimes, whether this host can use them, and what to install if not."""
+    from hone.doctor import print_doctor
+
+    print_doctor()
+
+
+@cli.command()
+@click.option("--out", type=click.Path(path_type=Path), help="Write to a file instead of standard output.")
+def schema(out: Path | None) -> None:
+    """Print the JSON Schema of recipes, for editors."""
+    from converters.schema import recipe_schema
+    from hone.artifact import atomic_write
+
+    text = recipe_schema()
+    if out:
+        atomic_write(out, text)
+    else:
+        click.echo(text, nl=False)
+
+
+@cli.command()
+@click.argument("report", type=click.Path(path_type=Path))
+def report(report: Path) -> None:
+    """Draw report.html anew from a report.json."""
+    from converters.records import read_report
+    from converters.report import write_html
+
+    click.echo(f"wrote {write_html(read_report(report), report.parent)}")
+
+
+@cli.group(cls=HoneGroup)
+def models() -> None:
+    """Look after the model store."""
+
+
+def _add_model_commands() -> None:
+    from hone.cli_models import COMMANDS
+
+    for command in COMMANDS:
+        models.add_command(command)
+
+
+_add_model_commands()
+
+
+def main() -> None:
+    cli(prog_name="hone")

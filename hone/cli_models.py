@@ -1,0 +1,193 @@
+"""`hone models`: list, show, export, import, verify, remove and compare stored artifacts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hone.errors import HoneError, StoreError
+
+if TYPE_CHECKING:
+    from hone.artifact import Manifest
+    from hone.store import Entry
+
+
+@click.command("list")
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def list_command(name: str | None, as_json: bool) -> None:
+    """List stored artifacts, newest run first, best first within a run."""
+    from hone import store
+
+    found = store.entries(name)
+    if as_json:
+        for entry in found:
+            click.echo(json.dumps(_summary(entry)))
+        return
+    if not found:
+        click.echo(f"no models in {store.models_dir()}; hone optimize puts them there")
+        return
+    rows = [("TAG", "RANK", "RUNTIME", "PRECISION", "SIZE", "QUALITY", "P50 ms", "BUDGET")]
+    rows += [_row(entry) for entry in found]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+
+
+@click.command("show")
+@click.argument("model")
+@click.option("--json", "as_json", is_flag=True, help="The whole artifact.json.")
+def show_command(model: str, as_json: bool) -> None:
+    """Show one artifact: signature, lineage, measurements, files."""
+    entry, manifest = _manifest(model)
+    if as_json:
+        click.echo(manifest.model_dump_json(indent=2))
+        return
+    click.echo(f"{entry.tag}\n  path      {entry.path}\n  digest    {manifest.digest}")
+    click.echo(f"  runtime   {manifest.runtime}, {manifest.precision}, entry {manifest.entry}")
+    for kind, specs in (("input", manifest.signature.inputs), ("output", manifest.signature.outputs)):
+        for spec in specs:
+            click.echo(f"  {kind:<9} {spec.name}: {spec.describe()}")
+    for record in manifest.lineage:
+        options = ", ".join(f"{key}={value}" for key, value in record.options.items())
+        click.echo(f"  pass      {record.name}({options}), {record.seconds:.2f} s")
+    if manifest.selection:
+        verdict = "meets the budget" if manifest.selection.eligible else "misses the budget"
+        click.echo(f"  run       {manifest.selection.run}, rank {manifest.selection.rank + 1}, {verdict}")
+        click.echo(f"  reason    {manifest.selection.reason}")
+    if manifest.measurements:
+        quality = manifest.measurements.quality
+        click.echo(f"  quality   {quality.metric} {quality.value:.4f}, source {quality.source:.4f}")
+        for latency in manifest.measurements.latency:
+            click.echo(
+                f"  latency   batch {latency.batch}, threads {latency.threads}: p50 {latency.p50:.3f} ms, "
+                f"p99 {latency.p99:.3f} ms, {latency.rows_per_s:,.0f} rows/s"
+            )
+        click.echo(
+            f"  memory    {manifest.measurements.peak_rss_mb:.0f} MiB peak; load {manifest.measurements.load_ms:.0f} ms"
+        )
+    for name, record in manifest.files.items():
+        click.echo(f"  file      {name}, {record.size:,} bytes, sha256 {record.sha256[:16]}")
+
+
+@click.command("export")
+@click.argument("model")
+@click.argument("target", type=click.Path(path_type=Path), default=".")
+def export_command(model: str, target: Path) -> None:
+    """Write MODEL as a .tar.gz to TARGET, a file or a folder."""
+    from hone import store
+
+    click.echo(f"wrote {store.export(store.resolve(model), target)}")
+
+
+@click.command("import")
+@click.argument("archive", type=click.Path(path_type=Path))
+def import_command(archive: Path) -> None:
+    """Add an exported ARCHIVE to the store, after checking every hash."""
+    from hone import store
+
+    click.echo(f"stored {store.import_archive(archive).tag}")
+
+
+@click.command("verify")
+@click.argument("model", required=False)
+def verify_command(model: str | None) -> None:
+    """Check the hash of every file of MODEL, or of all models."""
+    from hone import store
+
+    found = [store.resolve(model)] if model else store.entries()
+    broken = []
+    for entry in found:
+        try:
+            entry.opened()
+            click.echo(f"ok       {entry.tag}")
+        except HoneError as error:
+            click.echo(f"corrupt  {entry.tag}: {error}")
+            broken.append(entry.tag)
+    if broken:
+        raise StoreError(f"{len(broken)} of {len(found)} corrupt: {', '.join(broken)}")
+
+
+@click.command("rm")
+@click.argument("references", nargs=-1, required=True, metavar="MODEL...")
+@click.option("--all-versions", is_flag=True, help="MODEL is a bare name: remove every version of it.")
+@click.option("-y", "--yes", is_flag=True, help="Don't ask.")
+def rm_command(references: tuple[str, ...], all_versions: bool, yes: bool) -> None:
+    """Remove stored artifacts."""
+    from hone import store
+
+    found: dict[str, Entry] = {}
+    for reference in references:
+        if all_versions:
+            matches = store.entries(reference) or [store.resolve(reference)]
+        elif ":" in reference:
+            matches = [store.resolve(reference)]
+        else:
+            raise StoreError(f"'{reference}' names no version; give NAME:VERSION, or --all-versions")
+        found.update({entry.tag: entry for entry in matches})
+    if not yes:
+        click.confirm(f"remove {', '.join(found)}?", abort=True)
+    for tag, entry in found.items():
+        store.remove(entry)
+        click.echo(f"removed {tag}")
+
+
+@click.command("diff")
+@click.argument("first")
+@click.argument("second")
+def diff_command(first: str, second: str) -> None:
+    """Compare two artifacts: signature, passes, files, measurements."""
+    from hone.diff import differences
+
+    (one, left), (two, right) = _manifest(first), _manifest(second)
+    lines = differences(left, right)
+    click.echo(f"--- {one.tag}\n+++ {two.tag}")
+    click.echo("\n".join(lines) if lines else "no differences but their tags")
+
+
+def _manifest(model: str) -> tuple[Entry, Manifest]:
+    from hone import store
+
+    entry = store.resolve(model)
+    return entry, entry.opened(verify=False).manifest
+
+
+def _row(entry: Entry) -> tuple[str, ...]:
+    if entry.artifact is None:
+        return (entry.tag, "-", "-", "-", "-", "-", "-", f"unreadable: {entry.error}")
+    manifest = entry.artifact.manifest
+    measured = manifest.measurements
+    fastest = (
+        min((latency.p50 for latency in measured.latency if latency.batch == 1), default=None) if measured else None
+    )
+    return (
+        entry.tag,
+        str(entry.rank + 1) if manifest.selection else "-",
+        manifest.runtime,
+        manifest.precision,
+        f"{manifest.size_bytes / 1e6:.2f} MB",
+        f"{measured.quality.value:.4f}" if measured else "-",
+        f"{fastest:.3f}" if fastest is not None else "-",
+        ("met" if entry.eligible else "missed") if manifest.selection else "-",
+    )
+
+
+def _summary(entry: Entry) -> dict[str, object]:
+    summary: dict[str, object] = {"tag": entry.tag, "path": str(entry.path), "error": entry.error or None}
+    if entry.artifact:
+        summary["manifest"] = entry.artifact.manifest.model_dump(mode="json")
+    return summary
+
+
+COMMANDS = (
+    list_command,
+    show_command,
+    export_command,
+    import_command,
+    verify_command,
+    rm_command,
+    diff_command,
+)
