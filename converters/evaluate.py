@@ -36,7 +36,8 @@ class Subject:
     _load_ms: float = 0.0
     _peak_rss_mb: float = 0.0
     _outputs: Outputs = field(default_factory=dict)
-    _samples: dict[tuple[int, int], list[int]] = field(default_factory=dict)
+    _rounds: dict[tuple[int, int], list[list[int]]] = field(default_factory=dict)
+    """Latencies in nanoseconds of each round, by (batch, threads)."""
 
 
 class ProbeProcess:
@@ -205,7 +206,7 @@ def _time_one(subject: Subject, probe: ProbeProcess, measure: MeasureSpec, threa
             return
         with _blame(subject):
             answer = probe.ask("time", batch=batch, milliseconds=measure.round_ms)
-            subject._samples.setdefault((batch, threads), []).extend(answer["latencies_ns"])
+            subject._rounds.setdefault((batch, threads), []).append(answer["latencies_ns"])
 
 
 def _conclude(subject: Subject, source: Subject, metric: Metric, labels: np.ndarray | None) -> None:
@@ -215,6 +216,7 @@ def _conclude(subject: Subject, source: Subject, metric: Metric, labels: np.ndar
     subject.measurements = Measurements(
         quality=Quality(
             metric=metric.name,
+            higher_is_better=metric.higher_is_better,
             value=value,
             source=reference,
             drop=metric.drop(reference, value),
@@ -222,7 +224,7 @@ def _conclude(subject: Subject, source: Subject, metric: Metric, labels: np.ndar
             mean_difference=mean,
             rows=len(next(iter(source._outputs.values()))),
         ),
-        latency=tuple(_latency(key, samples) for key, samples in sorted(subject._samples.items())),
+        latency=tuple(_latency(key, rounds) for key, rounds in sorted(subject._rounds.items())),
         peak_rss_mb=round(subject._peak_rss_mb, 1),
         load_ms=round(subject._load_ms, 3),
         size_mb=round(subject.artifact.manifest.size_bytes / 1e6, 6),
@@ -230,18 +232,19 @@ def _conclude(subject: Subject, source: Subject, metric: Metric, labels: np.ndar
     )
 
 
-def _latency(key: tuple[int, int], samples: list[int]) -> Latency:
+def _latency(key: tuple[int, int], rounds: list[list[int]]) -> Latency:
+    """Percentiles over all calls; throughput as the median of the rounds', so that one disturbed round doesn't count."""
     batch, threads = key
-    milliseconds = np.asarray(samples) / 1e6
+    milliseconds = np.concatenate([np.asarray(latencies) for latencies in rounds]) / 1e6
     p50, p95, p99 = (round(float(value), 6) for value in np.percentile(milliseconds, [50, 95, 99]))
-    mean = float(milliseconds.mean())
+    throughput = float(np.median([batch * len(latencies) * 1e9 / sum(latencies) for latencies in rounds]))
     return Latency(
         batch=batch,
         threads=threads,
         p50=p50,
         p95=p95,
         p99=p99,
-        mean=round(mean, 6),
-        rows_per_s=round(batch * 1e3 / mean, 3),
-        calls=len(samples),
+        mean=round(float(milliseconds.mean()), 6),
+        rows_per_s=round(throughput, 3),
+        calls=len(milliseconds),
     )

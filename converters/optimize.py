@@ -161,6 +161,7 @@ def _conclude(
         recipe_sha256=hashlib.sha256(loaded.path.read_bytes()).hexdigest(),
         source=plan.source,
         metric=recipe.quality.metric,
+        higher_is_better=_measured(subjects[0]).quality.higher_is_better,
         objective=recipe.objective,
         budget=recipe.budget,
         evaluation_rows=_measured(subjects[0]).quality.rows,

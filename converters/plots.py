@@ -104,8 +104,7 @@ def _budget_lines(axes: Axes, report: Report) -> None:
     source = report.baseline.quality or 0.0
     drop = report.budget.quality_drop
     allowed = float(drop.rstrip("% ")) / 100 * abs(source) if isinstance(drop, str) else drop
-    higher = report.variants[0].quality is None or report.metric not in ("rmse", "mae")
-    floor = source - allowed if higher else source + allowed
+    floor = source - allowed if report.higher_is_better else source + allowed
     axes.axhline(floor, color=SOURCE, linewidth=1, linestyle=(0, (4, 3)), alpha=0.7, zorder=0)
     axes.annotate(
         "quality budget",

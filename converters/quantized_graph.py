@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import onnx
 
@@ -42,14 +43,14 @@ def count_quantized(model: onnx.ModelProto) -> dict[str, object]:
     return {"quantized": sum(quantized.values()), "by_operator": dict(quantized), "left_in_float": left}
 
 
-@contextmanager
+@contextlib.contextmanager
 def quiet_quantizer() -> Iterator[None]:
-    """ONNX Runtime's quantizer logs advice about its own command line tools to the root logger; drop it."""
+    """ONNX Runtime's quantizer prints its progress and logs advice about its own command line tools; drop both."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -81,6 +81,7 @@ class Report(_Record):
     recipe_sha256: str
     source: str
     metric: str
+    higher_is_better: bool
     objective: str
     budget: Budget
     evaluation_rows: int

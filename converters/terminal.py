@@ -18,6 +18,7 @@ from converters.sources import for_recipe
 from hone.recipe import load_recipe
 
 console = Console(stderr=True)
+TABLE_WIDTH = 112  # columns the table needs; a narrower terminal wraps lines rather than lose figures
 
 
 def print_plan(recipe: Path, only: tuple[str, ...]) -> None:
@@ -94,6 +95,8 @@ def _display(bars: Progress) -> Display:
 def print_table(report: Report) -> None:
     """Print one row a variant, the winner marked, and why each loser lost."""
     out = Console()
+    if out.width < TABLE_WIDTH:
+        out = Console(width=TABLE_WIDTH)
     threads = report.budget.at.threads
     table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
     table.add_column("variant", no_wrap=True)
@@ -104,7 +107,8 @@ def print_table(report: Report) -> None:
             table.add_row(*_cells(variant, report, str(threads)))
     out.print(table)
     at = f"batch {report.budget.at.batch}, {threads} thread{'' if threads == 1 else 's'}"
-    out.print(f"[dim]latency at {at}; rows/s and speed-up at batch 1; {report.evaluation_rows} evaluation rows[/]\n")
+    note = f"latency at {at}; rows/s and speed-up at batch 1; {report.evaluation_rows} evaluation rows"
+    out.print(f"[dim]{note}[/]\n", soft_wrap=True)
     for variant in sorted(report.variants, key=_order):
         _print_reason(out, variant, report)
 

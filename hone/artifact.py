@@ -65,6 +65,7 @@ class Quality(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     metric: str
+    higher_is_better: bool = True
     value: float
     source: float = Field(description="The same metric of the source model.")
     drop: float = Field(description="How much worse than the source, in the metric's unit; negative when better.")

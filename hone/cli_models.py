@@ -69,8 +69,8 @@ def show_command(model: str, as_json: bool) -> None:
         click.echo(
             f"  memory    {manifest.measurements.peak_rss_mb:.0f} MiB peak; load {manifest.measurements.load_ms:.0f} ms"
         )
-    for name, record in manifest.files.items():
-        click.echo(f"  file      {name}, {record.size:,} bytes, sha256 {record.sha256[:16]}")
+    for name, file in manifest.files.items():
+        click.echo(f"  file      {name}, {file.size:,} bytes, sha256 {file.sha256[:16]}")
 
 
 @click.command("export")

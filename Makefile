@@ -1,0 +1,69 @@
+# Every target sets up what it needs: `make demo` and `make test` work on a fresh machine with Python 3.11.
+# A Python of another name: make PYTHON=python3.12 demo. A host with an NVIDIA GPU: make TARGET=cuda demo.
+PYTHON ?= python3
+TARGET ?= cpu
+VENV := .venv
+BIN := $(VENV)/bin
+MODEL ?= digits
+
+# uv looks for local wheels where pip does.
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+export BENTOML_DO_NOT_TRACK := True
+
+CONSTRAINTS := requirements/constraints.txt
+EXTRAS_cpu :=
+EXTRAS_cuda := ,cuda
+INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python -c $(CONSTRAINTS) --overrides requirements/$(TARGET).txt
+
+.PHONY: demo test test-all lint serve bench schema clean help
+
+help:  ## List the targets.
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
+
+# A stamp is newer than what it was made from, so a second run installs nothing.
+$(VENV)/uv.stamp:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)) and "Hone needs Python 3.11 or 3.12: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet "$$(grep '^uv==' $(CONSTRAINTS))"
+	@touch $@
+
+$(VENV)/demo.stamp: $(VENV)/uv.stamp pyproject.toml $(CONSTRAINTS) requirements/$(TARGET).txt
+	@echo "setting up $(VENV) for the demo"
+	$(INSTALL) -e '.[demo$(EXTRAS_$(TARGET))]'
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/demo.stamp
+	@echo "setting up $(VENV) for development"
+	$(INSTALL) -e '.[dev,demo$(EXTRAS_$(TARGET))]'
+	@touch $@
+
+examples/digits/model.safetensors: | $(VENV)/demo.stamp
+	$(BIN)/python examples/digits/train.py
+
+demo: $(VENV)/demo.stamp examples/digits/model.safetensors  ## Train, optimize, prove, serve and load-test the digits model.
+	$(BIN)/hone optimize examples/digits/recipe.yaml --out out/digits
+	$(BIN)/hone bench digits --out out/digits
+	@echo "reports: out/digits/report.html, out/digits/load.html; serve it with: make serve"
+
+test: $(VENV)/dev.stamp  ## Run the tests that take seconds.
+	$(BIN)/pytest -m "not slow"
+
+test-all: $(VENV)/dev.stamp  ## Run every test.
+	$(BIN)/pytest
+
+lint: $(VENV)/dev.stamp  ## Check style and types.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+serve: $(VENV)/demo.stamp  ## Serve MODEL (default: digits) on http://127.0.0.1:3000.
+	$(BIN)/hone serve $(MODEL)
+
+bench: $(VENV)/demo.stamp  ## Load-test MODEL with Locust.
+	$(BIN)/hone bench $(MODEL)
+
+schema: $(VENV)/demo.stamp  ## Rewrite the recipe's JSON Schema in docs/.
+	$(BIN)/hone schema --out docs/recipe.schema.json
+
+clean:  ## Remove the environment and what the demo made; the model store and the pass cache stay.
+	rm -rf $(VENV) out examples/digits/model.safetensors build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
