@@ -233,7 +233,7 @@ def _conclude(subject: Subject, source: Subject, metric: Metric, labels: np.ndar
 
 
 def _latency(key: tuple[int, int], rounds: list[list[int]]) -> Latency:
-    """Percentiles over all calls; throughput as the median of the rounds', so that one disturbed round doesn't count."""
+    """Percentiles over all calls; throughput as the median over rounds, which one disturbed round doesn't move."""
     batch, threads = key
     milliseconds = np.concatenate([np.asarray(latencies) for latencies in rounds]) / 1e6
     p50, p95, p99 = (round(float(value), 6) for value in np.percentile(milliseconds, [50, 95, 99]))

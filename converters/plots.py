@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 # Okabe-Ito colors: told apart by color-blind readers too.
 WINNER, MET, MISSED, SOURCE, INK, GRID = "#009E73", "#0072B2", "#B8B8B8", "#D55E00", "#1f2933", "#e4e7eb"
-STYLE = {
+STYLE: dict[str, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["Inter", "Helvetica Neue", "Arial", "DejaVu Sans"],
     "font.size": 10.5,
@@ -89,7 +89,7 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     import matplotlib
     from matplotlib.figure import Figure
 
-    matplotlib.rcParams.update(STYLE)
+    matplotlib.rcParams.update(STYLE)  # type: ignore[arg-type]
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
     axes.grid(color=GRID, linewidth=0.8)

@@ -26,6 +26,8 @@ from hone.runtimes.base import Runtime
 
 MAX_CALLS = 20_000
 MIN_CALLS = 3
+WARM_UP_NS = 10_000_000
+"""Long enough for the threads of the variant before, which spin for a moment after a call, to go to sleep."""
 
 
 class Probe:
@@ -66,7 +68,10 @@ class Probe:
     def time(self, batch: int, milliseconds: int) -> dict[str, Any]:
         """Run one batch size for a while; return the latency of each call in nanoseconds."""
         rows = self._rows(batch)
+        warm = time.perf_counter_ns() + WARM_UP_NS
         for _ in range(MIN_CALLS):
+            self._run(rows)
+        while time.perf_counter_ns() < warm:
             self._run(rows)
         latencies: list[int] = []
         end = time.perf_counter_ns() + milliseconds * 1_000_000

@@ -155,8 +155,8 @@ class MeasureSpec(_Strict):
 
     batches: tuple[Annotated[int, Field(gt=0)], ...] = (1, 8, 32)
     threads: tuple[Annotated[int, Field(gt=0)] | Literal["all"], ...] = (1, "all")
-    rounds: int = Field(8, gt=0, description="Interleaved rounds; every variant runs once in each.")
-    round_ms: int = Field(60, gt=0, description="How long a variant runs per round, batch size and thread count.")
+    rounds: int = Field(20, gt=0, description="Interleaved rounds; every variant runs once in each.")
+    round_ms: int = Field(25, gt=0, description="How long a variant runs per round, batch size and thread count.")
 
 
 class Recipe(_Strict):

@@ -1,0 +1,1 @@
+"""Services: BentoML services around stored artifacts."""

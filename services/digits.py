@@ -1,0 +1,14 @@
+"""The digits service: `bentoml serve services.digits:Digits`."""
+
+from __future__ import annotations
+
+import bentoml
+
+from services.base import ModelService, configuration, stored
+
+
+@bentoml.service(name="digits", **configuration())
+class Digits(ModelService):
+    """Recognizes handwritten digits: the best variant of the newest `hone optimize examples/digits/recipe.yaml`."""
+
+    models = tuple(stored("digits", __file__))

@@ -1,0 +1,57 @@
+"""Every error a caller can get, and its status: one table."""
+
+from __future__ import annotations
+
+from hone.errors import SignatureError
+
+
+class RequestError(Exception):
+    """A request that can't be answered; the message is one line for the caller.
+
+    Attributes:
+        status: the HTTP status.
+        headers: extra response headers.
+    """
+
+    status = 400
+
+    def __init__(self, message: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(message)
+        self.headers = headers
+
+
+class MethodError(RequestError):
+    status = 405
+
+
+class BodyTooLargeError(RequestError):
+    status = 413
+
+
+class MediaTypeError(RequestError):
+    status = 415
+
+
+class OverloadedError(RequestError):
+    """The queue is full, or the service is stopping: the caller should try again."""
+
+    status = 503
+
+    def __init__(self, message: str, retry_after_s: int = 1) -> None:
+        super().__init__(message, (("retry-after", str(retry_after_s)),))
+
+
+class InferenceError(Exception):
+    """The runtime failed on a valid request; the log has the details."""
+
+
+UNEXPECTED = "the model failed on this request; the server's log says why"
+
+
+def status_of(error: BaseException) -> tuple[int, str, tuple[tuple[str, str], ...]]:
+    """Return (status, message, headers) of an error."""
+    if isinstance(error, RequestError):
+        return error.status, str(error), error.headers
+    if isinstance(error, SignatureError):
+        return 400, str(error), ()
+    return 500, UNEXPECTED, ()

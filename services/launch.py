@@ -1,0 +1,169 @@
+"""Run BentoML's server for a stored model: what `hone serve` and `hone bench` do."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from hone import store
+from hone.errors import HoneError
+
+SERVICE = "services.model:Model"
+START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 30.0
+
+
+def serve(
+    reference: str,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 3000,
+    workers: int = 1,
+    threads: int | None = None,
+    max_batch_rows: int | None = None,
+    max_body_mb: float | None = None,
+) -> int:
+    """Serve a stored model until it is stopped; return BentoML's exit status.
+
+    Raises:
+        StoreError: no such model.
+        HoneError: the port is taken.
+    """
+    choice = store.choose(_candidates(reference))
+    for reason in choice.passed_over:
+        sys.stderr.write(f"passed over {reason}\n")
+    _require_free_port(host, port)
+    sys.stderr.write(f"serving {choice.entry.tag} ({choice.reason}) on http://{host}:{port}\n")
+    with tempfile.TemporaryDirectory(prefix="hone-serve-") as folder:
+        environment = _environment(reference, workers, threads, max_batch_rows, max_body_mb, Path(folder))
+        process = subprocess.Popen(_command(host, port), env=environment, cwd=_code_root())
+        status = _wait_forwarding_signals(process)
+    return 0 if status in (-signal.SIGTERM, -signal.SIGINT) else abs(status)
+
+
+def _wait_forwarding_signals(process: subprocess.Popen[bytes]) -> int:
+    """Wait for the server to end; SIGINT and SIGTERM are passed on, so that it drains before it goes."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    previous = [signal.signal(number, lambda received, _: process.send_signal(received)) for number in numbers]
+    try:
+        return process.wait()
+    finally:
+        for number, handler in zip(numbers, previous, strict=True):
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def running(reference: str, *, workers: int = 1, threads: int | None = None) -> Iterator[str]:
+    """Start a service on a free port and yield its URL once it is ready; stop it afterwards.
+
+    Raises:
+        HoneError: it did not become ready; the message ends with the last line of its log.
+    """
+    store.choose(_candidates(reference))
+    port = free_port()
+    folder = Path(tempfile.mkdtemp(prefix="hone-serve-"))
+    log = folder / "serve.log"
+    environment = _environment(reference, workers, threads, None, None, folder)
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            _command("127.0.0.1", port), env=environment, cwd=_code_root(), stdout=stream, stderr=stream
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _wait_ready(url, process, log)
+        yield url
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _candidates(reference: str) -> list[store.Entry]:
+    from services.loading import candidates
+
+    return candidates(reference)
+
+
+def _command(host: str, port: int) -> list[str]:
+    address = ["--host", host, "--port", str(port)]
+    return [sys.executable, "-m", "bentoml", "serve", SERVICE, *address]
+
+
+def _code_root() -> Path:
+    """The folder that holds the `services` package: BentoML imports a service from its working directory."""
+    return Path(__file__).resolve().parent.parent
+
+
+def _environment(
+    reference: str,
+    workers: int,
+    threads: int | None,
+    max_batch_rows: int | None,
+    max_body_mb: float | None,
+    folder: Path,
+) -> dict[str, str]:
+    """Return the server's environment.
+
+    BentoML keeps its metrics under its home and wipes them when a server starts. Each server gets a home of its own
+    in `folder`, with the real model store in it, so that two servers on one host don't erase each other's.
+    """
+    home = folder / "home"
+    home.mkdir()
+    (home / "models").symlink_to(store.models_dir().resolve())
+    settings = {
+        "BENTOML_HOME": home,
+        "HONE_MODEL": reference,
+        "HONE_WORKERS": workers,
+        "HONE_THREADS": threads,
+        "HONE_MAX_BATCH_ROWS": max_batch_rows,
+        "HONE_MAX_BODY_MB": max_body_mb,
+        "BENTOML_DO_NOT_TRACK": "True",
+    }
+    return {**os.environ, **{name: str(value) for name, value in settings.items() if value is not None}}
+
+
+def _require_free_port(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise HoneError(f"can't listen on {host}:{port}: {error.strerror}; choose another --port") from None
+
+
+def _wait_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        try:
+            with urllib.request.urlopen(f"{url}/readyz", timeout=2) as answer:
+                if answer.status == 200:
+                    return
+        except (urllib.error.URLError, OSError):
+            pass
+        time.sleep(0.1)
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    raise HoneError(f"the service did not become ready: {lines[-1] if lines else 'it printed nothing'}")

@@ -1,0 +1,14 @@
+"""The generic service: serves the stored model that HONE_MODEL names. `hone serve` runs this one."""
+
+from __future__ import annotations
+
+import bentoml
+
+from services.base import ModelService, configuration, settings_or_exit, stored
+
+
+@bentoml.service(name="model", **configuration())
+class Model(ModelService):
+    """Any stored model, by its signature."""
+
+    models = tuple(stored(settings_or_exit().model or "digits", __file__))
