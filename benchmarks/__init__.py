@@ -1,0 +1,1 @@
+"""Benchmarks: load scenarios, the load generator and its reports."""

@@ -128,7 +128,9 @@ def resolve(reference: str) -> Entry:
     if len(matches) == 1:
         return matches[0]
     if matches:
-        raise StoreError(f"'{reference}' is ambiguous: {', '.join(entry.version for entry in matches)}")
+        shown = ", ".join(entry.version for entry in matches[:3])
+        more = f" and {len(matches) - 3} more" if len(matches) > 3 else ""
+        raise StoreError(f"'{reference}' is ambiguous: {shown}{more}")
     known = {entry.version for entry in candidates}
     raise StoreError(f"no version '{version}' of '{name}'{did_you_mean(version, known)}")
 

@@ -75,8 +75,12 @@ def _pinned_tags(name: str, module_file: Path) -> list[str]:
     for folder in module_file.resolve().parents:
         record = folder.parent / "bento.yaml"
         if folder.name == "src" and record.is_file():
-            models = (yaml.safe_load(record.read_text()) or {}).get("models") or []
-            tags = [str(model["tag"]) for model in models]
+            content = yaml.safe_load(record.read_text()) or {}
+            models = [
+                *content.get("models", []),
+                *(m for s in content.get("services", []) for m in s.get("models", [])),
+            ]
+            tags = dict.fromkeys(str(model["tag"]) for model in models)
             return [tag for tag in tags if tag.partition(":")[0] == name]
     return []
 

@@ -1,0 +1,102 @@
+"""Write a load report: `load.json`, its plot, and a page; each can be drawn again from the JSON."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.records import LoadReport, read_load_report
+from hone.artifact import atomic_write
+
+INK, GRID, MAIN, TAIL, BAD = "#1f2933", "#e4e7eb", "#0072B2", "#D55E00", "#CC3311"
+STYLE: dict[str, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["Inter", "Helvetica Neue", "Arial", "DejaVu Sans"],
+    "font.size": 10.5,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "text.color": INK,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "hone",
+}
+
+
+def write_load_report(report: LoadReport, folder: Path) -> None:
+    atomic_write(folder / "load.json", report.model_dump_json(indent=2) + "\n")
+    draw(report, folder)
+
+
+def redraw(file: Path) -> None:
+    """Draw the plot and the page of a `load.json` again."""
+    draw(read_load_report(file), file.parent)
+
+
+def draw(report: LoadReport, folder: Path) -> None:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    svg = plot(report)
+    atomic_write(folder / "load.svg", svg)
+    environment = Environment(loader=PackageLoader("benchmarks"), autoescape=True, undefined=StrictUndefined)
+    page = environment.get_template("load.html").render(report=report, plot=svg[svg.index("<svg") :])
+    atomic_write(folder / "load.html", page)
+
+
+def plot(report: LoadReport) -> str:
+    """Return an SVG: latency over time above, its distribution below."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    matplotlib.rcParams.update(STYLE)  # type: ignore[arg-type]
+    figure = Figure(figsize=(8.2, 5.6), layout="constrained")
+    above, below = figure.subplots(2, 1)
+    _over_time(above, report)
+    _distribution(below, report)
+    for axes in (above, below):
+        axes.grid(color=GRID, linewidth=0.8)
+        axes.set_axisbelow(True)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None})
+    return stream.getvalue()
+
+
+def _over_time(axes: Any, report: LoadReport) -> None:
+    seconds = [point for point in report.timeline if point.p50_ms is not None]
+    moments = [point.second + 0.5 for point in seconds]
+    for name, color, values in (
+        ("p99", TAIL, [point.p99_ms for point in seconds]),
+        ("p50", MAIN, [point.p50_ms for point in seconds]),
+    ):
+        axes.plot(moments, values, color=color, linewidth=1.8)
+        if moments:
+            axes.annotate(f" {name}", (moments[-1], values[-1]), color=color, va="center", fontweight="bold")
+    for point in report.timeline:
+        if point.errors:
+            axes.axvspan(point.second, point.second + 1, color=BAD, alpha=0.15, linewidth=0)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("seconds" + (" (red: seconds with errors)" if report.errors else ""))
+    axes.set_ylabel("latency, ms")
+
+
+def _distribution(axes: Any, report: LoadReport) -> None:
+    bounds, counts = (np.array(column) for column in zip(*report.histogram, strict=True))
+    share = 100 * counts.cumsum() / counts.sum()
+    axes.step(bounds, share, where="post", color=MAIN, linewidth=1.8)
+    marks = (("p50", report.p50_ms, 50, 8), ("p95", report.p95_ms, 95, -12), ("p99", report.p99_ms, 99, -12))
+    for name, value, height, lift in marks:
+        axes.plot([value], [height], "o", color=TAIL if name == "p99" else MAIN, markersize=5)
+        axes.annotate(
+            f"{name} {value:.2f} ms", (value, height), xytext=(8, lift), textcoords="offset points", fontsize=9
+        )
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.1e}"[0] in "25" else "")
+    axes.set_ylim(0, 104)
+    axes.set_xlabel("latency from the intended start, ms (log scale)")
+    axes.set_ylabel("% of requests")

@@ -1,0 +1,54 @@
+"""Scenarios: the shape of a load."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Scenario(BaseModel):
+    """A load: who sends what, how fast, for how long.
+
+    Open loop (the default) sends at times drawn from a Poisson process, whatever the service answers: a slow answer
+    doesn't slow the callers down, as in production. Closed loop has a number of callers who each wait for an answer
+    before they send again.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["open", "closed"] = "open"
+    rate: float | None = Field(None, gt=0, description="Open loop: requests per second; null asks for a probe.")
+    users: int = Field(8, gt=0, description="Closed loop: callers.")
+    rows: int = Field(1, gt=0, description="Rows in each request.")
+    duration_s: float = Field(20.0, gt=0)
+    warm_up_s: float = Field(1.0, ge=0, description="Before the measurement; its requests don't count.")
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _rate_is_open(self) -> Scenario:
+        if self.kind == "closed" and self.rate is not None:
+            raise ValueError("a closed loop has no rate: its callers send when they have an answer")
+        return self
+
+    @classmethod
+    def from_options(
+        cls, *, rate: float | None, users: int | None, rows: int, duration_s: float, seed: int
+    ) -> Scenario:
+        """Return the scenario of `hone bench`'s options: users make it a closed loop."""
+        if users is not None:
+            return cls(kind="closed", rate=rate, users=users, rows=rows, duration_s=duration_s, seed=seed)
+        return cls(rate=rate, rows=rows, duration_s=duration_s, seed=seed)
+
+    def arrivals(self) -> Iterator[float]:
+        """Yield arrival times in seconds from the start: exponential gaps, the same for the same seed."""
+        assert self.rate is not None
+        generator = random.Random(self.seed)
+        moment, end = 0.0, self.warm_up_s + self.duration_s
+        while True:
+            moment += generator.expovariate(self.rate)
+            if moment >= end:
+                return
+            yield moment
