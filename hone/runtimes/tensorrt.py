@@ -1,0 +1,176 @@
+"""TensorRT engines on an NVIDIA GPU.
+
+Written against the Python API of TensorRT 11.4 and of cuda-bindings 13; names were checked against both packages.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from hone.artifact import Artifact
+from hone.errors import ArtifactError, HoneError
+from hone.hardware import gpu_architecture, gpu_name
+from hone.runtimes.base import Availability, Runtime, register
+from hone.signature import BATCH
+
+ELSEWHERE = "on a host with an NVIDIA GPU run: uv pip install '.[torch,tensorrt]' && hone optimize RECIPE"
+
+
+@register("tensorrt")
+class TensorrtRuntime(Runtime):
+    """An engine with one execution context, one stream, and device buffers that grow with the largest batch."""
+
+    module = "tensorrt"
+
+    def __init__(self, artifact: Artifact, threads: int | None = None) -> None:
+        import tensorrt as trt
+        from cuda.bindings import runtime as cuda
+
+        problem = self.check_host(artifact)
+        if problem:
+            raise ArtifactError(f"{artifact.entry}: {problem}; build it here: hone optimize RECIPE")
+        self._cuda = cuda
+        self._signature = artifact.signature
+        self._logger = trt.Logger(trt.Logger.WARNING)
+        self._runtime = trt.Runtime(self._logger)
+        engine = self._runtime.deserialize_cuda_engine(artifact.entry.read_bytes())
+        if engine is None:
+            raise ArtifactError(f"{artifact.entry}: TensorRT can't load it; build it again on this host")
+        self._engine = engine
+        self._context = engine.create_execution_context()
+        self._types = {name: np.dtype(trt.nptype(engine.get_tensor_dtype(name))) for name in self._names()}
+        self._max_rows = max_rows(artifact)
+        self._stream = _checked(cuda, cuda.cudaStreamCreate())
+        self._buffers: dict[str, tuple[int, int]] = {}
+
+    def _names(self) -> list[str]:
+        return [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
+
+    @classmethod
+    def availability(cls) -> Availability:
+        if platform.system() not in ("Linux", "Windows"):
+            return Availability(False, reason=f"TensorRT doesn't run on {platform.system()}", remedy=ELSEWHERE)
+        if gpu_name() is None:
+            return Availability(False, reason="no NVIDIA GPU on this host", remedy=ELSEWHERE)
+        for module in ("tensorrt", "cuda.bindings"):
+            if not _found(module):
+                reason = f"{module} is not installed"
+                return Availability(False, reason=reason, remedy="install the [tensorrt] extra")
+        return Availability(True, version=version("tensorrt"), detail=f"{gpu_name()}, {gpu_architecture()}")
+
+    @classmethod
+    def check_host(cls, artifact: Artifact) -> str:
+        return host_mismatch(artifact.manifest.requires, gpu_architecture() or "none", _installed())
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        rows = len(next(iter(inputs.values())))
+        if not self._signature.batchable or rows <= self._max_rows:
+            return self._run(inputs)
+        parts = [
+            self._run({name: array[start : start + self._max_rows] for name, array in inputs.items()})
+            for start in range(0, rows, self._max_rows)
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        cuda, kinds = self._cuda, self._cuda.cudaMemcpyKind
+        held = []  # host arrays must live until the stream has copied them
+        for name, array in inputs.items():
+            host = np.ascontiguousarray(array, dtype=self._types[name])
+            held.append(host)
+            if not self._context.set_input_shape(name, host.shape):
+                raise HoneError(f"input '{name}' of shape {list(host.shape)} is outside the engine's profile")
+            address = self._buffer(name, host.nbytes)
+            copy = (address, host.ctypes.data, host.nbytes, kinds.cudaMemcpyHostToDevice, self._stream)
+            _checked(cuda, cuda.cudaMemcpyAsync(*copy))
+            self._context.set_tensor_address(name, address)
+        outputs = {}
+        for name in self._signature.output_names:
+            host = np.empty(tuple(self._context.get_tensor_shape(name)), self._types[name])
+            self._context.set_tensor_address(name, self._buffer(name, host.nbytes))
+            outputs[name] = host
+        if not self._context.execute_async_v3(self._stream):
+            raise HoneError("TensorRT could not run the batch; its log says why")
+        for name, host in outputs.items():
+            copy = (host.ctypes.data, self._buffers[name][0], host.nbytes, kinds.cudaMemcpyDeviceToHost, self._stream)
+            _checked(cuda, cuda.cudaMemcpyAsync(*copy))
+        _checked(cuda, cuda.cudaStreamSynchronize(self._stream))
+        return {spec.name: outputs[spec.name].astype(spec.numpy_dtype, copy=False) for spec in self._signature.outputs}
+
+    def _buffer(self, name: str, size: int) -> int:
+        """Return a device address with room for `size` bytes; it is kept for the next call."""
+        address, room = self._buffers.get(name, (0, 0))
+        if room >= size and address:
+            return address
+        if address:
+            _checked(self._cuda, self._cuda.cudaFree(address))
+        address = int(_checked(self._cuda, self._cuda.cudaMalloc(max(size, 1))))
+        self._buffers[name] = (address, size)
+        return address
+
+    def describe(self) -> str:
+        return f"TensorRT {version('tensorrt')}, {gpu_name()}"
+
+    def close(self) -> None:
+        for address, _ in self._buffers.values():
+            _checked(self._cuda, self._cuda.cudaFree(address))
+        self._buffers.clear()
+        _checked(self._cuda, self._cuda.cudaStreamDestroy(self._stream))
+
+
+def host_mismatch(requires: Mapping[str, str], architecture: str, installed: str) -> str:
+    """Return why a host can't run an engine, or an empty string.
+
+    Args:
+        requires: `gpu` is an architecture such as `sm_90`, or `sm_80+` for that and later ones; `tensorrt` is a
+            version, or `11+` for that major version and later ones.
+        architecture: the host's GPU.
+        installed: the host's TensorRT version.
+    """
+    gpu, wanted = requires.get("gpu", ""), requires.get("tensorrt", "")
+    if gpu.endswith("+"):
+        if not architecture.startswith("sm_") or int(architecture[3:]) < int(gpu[3:-1]):
+            return f"the engine needs a GPU of {gpu}, this host has {architecture}"
+    elif gpu and gpu != architecture:
+        return f"the engine was built for {gpu}, this host has {architecture}"
+    if wanted.endswith("+"):
+        if int(installed.split(".", 1)[0] or 0) < int(wanted[:-1]):
+            return f"the engine needs TensorRT {wanted}, this host has {installed or 'none'}"
+    elif wanted and wanted != installed:
+        return f"the engine was built with TensorRT {wanted}, this host has {installed or 'none'}"
+    return ""
+
+
+def max_rows(artifact: Artifact) -> int:
+    """Return the most rows that the engine's profile takes at once."""
+    profile = artifact.manifest.runtime_options.get("profiles", {}).get(BATCH)
+    return int(profile[2]) if profile else 1
+
+
+def _checked(cuda: Any, answer: tuple[Any, ...]) -> Any:
+    """Return the value of a CUDA call, or raise HoneError with CUDA's own words."""
+    status, *values = answer
+    if status != cuda.cudaError_t.cudaSuccess:
+        _, text = cuda.cudaGetErrorString(status)
+        raise HoneError(f"CUDA: {text.decode() if isinstance(text, bytes) else text}")
+    return values[0] if values else None
+
+
+def _found(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _installed() -> str:
+    try:
+        return version("tensorrt")
+    except PackageNotFoundError:
+        return ""
