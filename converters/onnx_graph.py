@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import onnx
 from onnx import helper
 
 from hone.errors import PassError, one_line
+from hone.signature import AXIS_NAME, BATCH, Signature, TensorSpec
 
 
 def load_graph(file: Path) -> onnx.ModelProto:
@@ -82,3 +84,95 @@ def _free(name: str, taken: set[str]) -> str:
         candidate, count = f"{name}_{count}", count + 1
     taken.add(candidate)
     return candidate
+
+
+def rename_inputs(model: onnx.ModelProto, names: list[str]) -> None:
+    """Give the graph's inputs these names, in order; initializers that old files list among the inputs are left out.
+
+    Raises:
+        PassError: the counts differ.
+    """
+    stored = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in stored]
+    if len(inputs) != len(names):
+        raise PassError(f"export: the graph has inputs {[value.name for value in inputs]}, the signature names {names}")
+    taken = value_names(model)
+    mapping: dict[str, str] = {}
+    for value, name in zip(inputs, names, strict=True):
+        if value.name != name:
+            if name in taken:
+                mapping[name] = _free(f"{name}_inner", taken)
+            mapping[value.name] = name
+    _rename(model.graph, mapping)
+
+
+def set_input_axes(model: onnx.ModelProto, signature: Signature) -> None:
+    """Write the signature's axes into the graph's inputs: names for dynamic ones, sizes for the others."""
+    specs = {spec.name: spec for spec in signature.inputs}
+    for value in model.graph.input:
+        spec = specs.get(value.name)
+        if spec is None:
+            continue
+        dims = value.type.tensor_type.shape.dim
+        del dims[:]
+        for axis in spec.shape:
+            if isinstance(axis, int):
+                dims.add().dim_value = axis
+            else:
+                dims.add().dim_param = axis
+
+
+def graph_signature(model: onnx.ModelProto) -> Signature:
+    """Return the signature that a graph declares.
+
+    A dynamic axis 0 is called `batch`, whatever name the graph has for it; other dynamic axes keep their name, or get
+    one from their position.
+
+    Raises:
+        PassError: an input or output is no tensor, or has an unknown element type.
+    """
+    stored = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in stored]
+    return Signature(
+        inputs=tuple(_spec(value) for value in inputs), outputs=tuple(_spec(value) for value in model.graph.output)
+    )
+
+
+def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    if not value.type.HasField("tensor_type"):
+        raise PassError(
+            f"'{value.name}' is a {value.type.WhichOneof('value')}, not a tensor; export the model without it "
+            "(for scikit-learn: option zipmap=False)"
+        )
+    tensor = value.type.tensor_type
+    name = "string" if tensor.elem_type == onnx.TensorProto.STRING else _DTYPES.get(tensor.elem_type)
+    if name is None:
+        kind = onnx.TensorProto.DataType.Name(tensor.elem_type)
+        raise PassError(f"'{value.name}' has element type {kind}, which Hone doesn't serve")
+    shape: list[int | str] = []
+    for position, dim in enumerate(tensor.shape.dim):
+        if dim.HasField("dim_value") and dim.dim_value > 0:
+            shape.append(dim.dim_value)
+        elif position == 0:
+            shape.append(BATCH)
+        else:
+            text = re.sub(r"\W", "_", dim.dim_param) if dim.dim_param else f"{value.name}_{position}"
+            shape.append(text if AXIS_NAME.match(text) else f"axis_{text}")
+    return TensorSpec(name=value.name, dtype=name, shape=tuple(shape))
+
+
+_DTYPES = {
+    onnx.TensorProto.FLOAT: "float32",
+    onnx.TensorProto.DOUBLE: "float64",
+    onnx.TensorProto.FLOAT16: "float16",
+    onnx.TensorProto.BFLOAT16: "bfloat16",
+    onnx.TensorProto.INT8: "int8",
+    onnx.TensorProto.INT16: "int16",
+    onnx.TensorProto.INT32: "int32",
+    onnx.TensorProto.INT64: "int64",
+    onnx.TensorProto.UINT8: "uint8",
+    onnx.TensorProto.UINT16: "uint16",
+    onnx.TensorProto.UINT32: "uint32",
+    onnx.TensorProto.UINT64: "uint64",
+    onnx.TensorProto.BOOL: "bool",
+}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.tree import Tree
@@ -34,7 +35,8 @@ def print_plan(recipe: Path, only: tuple[str, ...]) -> None:
     Console().print(tree)
     for variant in plan.variants:
         if variant.unavailable:
-            Console().print(f"skipped [yellow]{variant.name}[/]: {variant.unavailable}", highlight=False)
+            reason = escape(str(variant.unavailable))
+            Console().print(f"skipped [yellow]{variant.name}[/]: {reason}", highlight=False, soft_wrap=True)
 
 
 def _changed_options(node: Node) -> str:
@@ -140,5 +142,5 @@ def _print_reason(out: Console, variant: VariantReport, report: Report) -> None:
         return
     mark = {"built": "[green]met[/]    " if variant.eligible else "[red]missed[/] ", "skipped": "[yellow]skipped[/]"}
     label = "[green]winner[/] " if variant.name == report.winner else mark.get(variant.status, "[red]failed[/] ")
-    remedy = f"; {variant.remedy}" if variant.remedy else ""
-    out.print(f"{label} {variant.name}: {variant.reason}{remedy}", highlight=False, soft_wrap=True)
+    reason = escape(f"{variant.reason}; {variant.remedy}" if variant.remedy else variant.reason)
+    out.print(f"{label} {variant.name}: {reason}", highlight=False, soft_wrap=True)

@@ -29,6 +29,7 @@ TOOLS = (
 
 def print_doctor() -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console()
@@ -45,7 +46,10 @@ def print_doctor() -> None:
     for module, purpose, package, remedy in TOOLS:
         found = find_spec(module) is not None
         table.add_row(
-            package, _mark(found), _version(package) if found else "-", purpose if found else f"{purpose}: {remedy}"
+            package,
+            _mark(found),
+            _version(package) if found else "-",
+            purpose if found else escape(f"{purpose}: {remedy}"),
         )
     console.print(table)
 
@@ -84,7 +88,9 @@ def _mark(usable: bool) -> str:
 
 
 def _advice(state: Availability) -> str:
-    return f"{state.reason}; {state.remedy}"
+    from rich.markup import escape
+
+    return escape(f"{state.reason}; {state.remedy}")
 
 
 def _version(package: str) -> str:

@@ -1,0 +1,155 @@
+"""XGBoost: boosters and scikit-learn style models, as .ubj or .json files or by loader; exported tree by tree."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from converters.passes.base import Built, PassContext
+from converters.sources.base import Source, register
+from hone.artifact import Artifact
+from hone.errors import ArtifactError, RecipeError, one_line
+from hone.recipe import PICKLE_SUFFIXES, LoadedRecipe
+from hone.signature import BATCH, Signature, TensorSpec
+from hone.userload import call, load_function
+
+MODEL = "model.ubj"
+
+
+@register("xgboost")
+class XgboostSource(Source):
+    suffixes = (".ubj", ".json")
+    tools = ("xgboost", "xgboost-cpu", "onnx")
+
+    def owns(self, model: Any) -> bool:
+        xgboost = sys.modules.get("xgboost")
+        return xgboost is not None and isinstance(model, xgboost.Booster | xgboost.XGBModel)
+
+    def ingest(self, loaded: LoadedRecipe, out: Path) -> Built:
+        """Save the model as `model.ubj`, with what its settings imply made explicit.
+
+        A model trained with early stopping predicts with its best iterations only, so only these are kept;
+        `multi:softmax`, which gives the class alone, becomes `multi:softprob`.
+        """
+        _require()
+        where = f"{loaded.path}: source"
+        booster = _kept_rounds(_load(loaded), where)
+        config = json.loads(booster.save_config())["learner"]
+        if config["gradient_booster"]["name"] == "gblinear":
+            raise RecipeError(f"{where}: the booster is 'gblinear', not trees; use LinearRegression of scikit-learn")
+        if config["objective"]["name"] == "multi:softmax":
+            booster.set_param({"objective": "multi:softprob"})
+        signature = _signature(loaded, booster)
+        booster.save_model(out / MODEL)
+        return Built(MODEL, "fp32", signature)
+
+    def export(self, model: Artifact, opset: int, out: Path, context: PassContext) -> Built:
+        """Write the trees as one TreeEnsembleRegressor and the objective's link function as standard operators."""
+        import onnx
+
+        from converters.boosted_trees import tree_graph
+        from converters.graph_signature import fit_outputs
+        from hone.runtimes.xgboost import load_booster, objective
+
+        booster = load_booster(model.entry)
+        graph = tree_graph(booster, objective(booster), model.signature, opset)
+        fit_outputs(graph, [value.name for value in graph.graph.output], model.signature)
+        onnx.checker.check_model(graph)
+        onnx.save(graph, out / "model.onnx")
+        details = {"opset": opset, "rounds": booster.num_boosted_rounds(), "features": booster.num_features()}
+        return Built("model.onnx", runtime_options={}, details=details)
+
+    def inspect(self, file: Path) -> Signature | None:
+        from hone.runtimes.xgboost import load_booster
+
+        _require()
+        return _matrix(load_booster(file).num_features())
+
+
+def _require() -> None:
+    from hone.runtimes import runtime_class
+
+    runtime_class("xgboost").require()
+
+
+def _load(loaded: LoadedRecipe) -> Any:
+    """Return the Booster or XGBModel that the recipe names."""
+    from hone.runtimes.xgboost import load_booster
+
+    spec, field = loaded.recipe.source, f"{loaded.path}: source"
+    if spec.loader and spec.file:
+        raise RecipeError(f"{field}: give 'file' or 'loader' for an XGBoost model, not both")
+    if spec.loader:
+        model = call(load_function(spec.loader, loaded.root, f"{field}.loader"), spec.loader, f"{field}.loader")
+        return _checked(model, f"{field}.loader: {spec.loader} returned")
+    assert spec.file is not None
+    file = loaded.file(spec.file, "source.file")
+    if spec.file.endswith(PICKLE_SUFFIXES):
+        return _checked(_unpickle(file, field), f"{field}.file: {file.name} holds")
+    try:
+        return load_booster(file)
+    except ArtifactError as error:
+        raise RecipeError(f"{field}.file: {error}") from error
+
+
+def _unpickle(file: Path, field: str) -> Any:
+    """Load a pickle; the recipe has `trust_pickle: true`, or it would not have been read."""
+    import joblib
+
+    try:
+        return joblib.load(file)
+    except Exception as error:
+        raise RecipeError(f"{field}.file: {file} can't be unpickled: {one_line(error)}") from error
+
+
+def _checked(model: Any, where: str) -> Any:
+    import xgboost
+
+    if not isinstance(model, xgboost.Booster | xgboost.XGBModel):
+        raise RecipeError(f"{where} {type(model).__name__}, which is no XGBoost model; see source.framework")
+    missing = getattr(model, "missing", math.nan)
+    if missing is not None and not math.isnan(missing):
+        raise RecipeError(f"{where} a model with missing={missing}; Hone takes NaN for missing, train with missing=nan")
+    return model
+
+
+def _kept_rounds(model: Any, where: str) -> Any:
+    """Return the booster, cut to the iterations that the model predicts with."""
+    import xgboost
+
+    is_estimator = isinstance(model, xgboost.XGBModel)
+    try:
+        booster = (model.get_booster() if is_estimator else model).copy()
+    except Exception as error:
+        raise RecipeError(f"{where}: the model is not trained: {one_line(error)}") from error
+    best = booster.attr("best_iteration")
+    if best is not None and (is_estimator or booster.attr("scikit_learn") is not None):
+        booster = booster[: int(best) + 1]
+    if not booster.num_boosted_rounds():
+        raise RecipeError(f"{where}: the model holds no trees; train it first")
+    return booster
+
+
+def _signature(loaded: LoadedRecipe, booster: Any) -> Signature:
+    """Return the recipe's inputs, checked against the booster's features, or one matrix of all features."""
+    features, spec = booster.num_features(), loaded.recipe.signature
+    if spec is None:
+        return _matrix(features)
+    signature, where = spec.to_signature(), f"{loaded.path}: signature.inputs"
+    for tensor in signature.inputs:
+        if tensor.dtype in ("string", "bfloat16") or len(tensor.shape) > 2:
+            raise RecipeError(f"{where}: '{tensor.name}' is {tensor.describe()}; XGBoost takes numbers, [batch, n]")
+    widths = [tensor.shape[1] if len(tensor.shape) == 2 else 1 for tensor in signature.inputs]
+    if all(isinstance(width, int) for width in widths) and sum(map(int, widths)) != features:
+        raise RecipeError(f"{where}: have {sum(map(int, widths))} columns, the model has {features} features")
+    names, own = signature.input_names, list(booster.feature_names or ())
+    if len(names) > 1 and set(names) == set(own) and names != own:
+        raise RecipeError(f"{where}: are not in the model's order, which is {', '.join(own)}")
+    return signature
+
+
+def _matrix(features: int) -> Signature:
+    return Signature(inputs=(TensorSpec(name="features", dtype="float32", shape=(BATCH, features)),))
