@@ -52,10 +52,10 @@ class XgboostSource(Source):
 
         from converters.boosted_trees import tree_graph
         from converters.graph_signature import fit_outputs
-        from hone.runtimes.xgboost import load_booster, objective
+        from hone.runtimes.xgboost import objective_of, read_booster
 
-        booster = load_booster(model.entry)
-        graph = tree_graph(booster, objective(booster), model.signature, opset)
+        booster = read_booster(model.entry)
+        graph = tree_graph(booster, objective_of(booster), model.signature, opset)
         fit_outputs(graph, [value.name for value in graph.graph.output], model.signature)
         onnx.checker.check_model(graph)
         onnx.save(graph, out / "model.onnx")
@@ -63,10 +63,10 @@ class XgboostSource(Source):
         return Built("model.onnx", runtime_options={}, details=details)
 
     def inspect(self, file: Path) -> Signature | None:
-        from hone.runtimes.xgboost import load_booster
+        from hone.runtimes.xgboost import read_booster
 
         _require()
-        return _matrix(load_booster(file).num_features())
+        return _matrix(read_booster(file).num_features())
 
 
 def _require() -> None:
@@ -77,7 +77,7 @@ def _require() -> None:
 
 def _load(loaded: LoadedRecipe) -> Any:
     """Return the Booster or XGBModel that the recipe names."""
-    from hone.runtimes.xgboost import load_booster
+    from hone.runtimes.xgboost import read_booster
 
     spec, field = loaded.recipe.source, f"{loaded.path}: source"
     if spec.loader and spec.file:
@@ -90,7 +90,7 @@ def _load(loaded: LoadedRecipe) -> Any:
     if spec.file.endswith(PICKLE_SUFFIXES):
         return _checked(_unpickle(file, field), f"{field}.file: {file.name} holds")
     try:
-        return load_booster(file)
+        return read_booster(file)
     except ArtifactError as error:
         raise RecipeError(f"{field}.file: {error}") from error
 

@@ -1,4 +1,4 @@
-"""XGBoost: the baseline of XGBoost models, never part of a serving image."""
+"""XGBoost: the baseline of boosted trees, never part of a serving image."""
 
 from __future__ import annotations
 
@@ -15,10 +15,16 @@ from hone.artifact import Artifact
 from hone.errors import ArtifactError, one_line
 from hone.runtimes.base import Availability, Runtime, name_outputs, register
 
+BINARY, MULTICLASS = "binary:logistic", "multi:softprob"
+
 
 @register("xgboost")
 class XgboostRuntime(Runtime):
-    """A booster. Outputs: `label` and `probabilities` of a classifier, `prediction` [batch, 1] of a regressor."""
+    """A booster.
+
+    Objectives `binary:logistic` and `multi:softprob` give `label` (int64) and `probabilities` [batch, classes]; all
+    others give `prediction`: [batch], or [batch, targets] when there are several.
+    """
 
     module = "xgboost"
 
@@ -36,8 +42,9 @@ class XgboostRuntime(Runtime):
         return Availability(True, version=_version(), detail="baseline only, not served")
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        (features,) = inputs.values()
-        values = np.asarray(self._booster.inplace_predict(features), np.float32)
+        columns = [inputs[name] for name in self._signature.input_names]
+        matrix = np.hstack([column.reshape(len(column), -1) for column in columns])
+        values = np.asarray(self._booster.inplace_predict(matrix, validate_features=False), np.float32)
         return name_outputs(_outputs(values, self._objective), self._signature)
 
     def describe(self) -> str:
@@ -45,24 +52,37 @@ class XgboostRuntime(Runtime):
 
 
 def _outputs(values: np.ndarray, objective: str) -> dict[str, np.ndarray]:
-    if objective == "multi:softprob":
+    if objective == MULTICLASS:
         return {"label": values.argmax(axis=1).astype(np.int64), "probabilities": values}
-    if objective == "binary:logistic":
+    if objective == BINARY:
         pairs = np.stack([1 - values, values], axis=1)
         return {"label": (values > 0.5).astype(np.int64), "probabilities": pairs}
-    return {"prediction": values.reshape(len(values), -1)}
+    return {"prediction": values}
 
 
 def read_booster(file: Path) -> Any:
     """Load a .ubj or .json model; raises ArtifactError when it is none."""
     import xgboost
 
-    booster = xgboost.Booster()
+    if file.suffix == ".json":
+        _check_json(file)
     try:
-        booster.load_model(str(file))
+        return xgboost.Booster(model_file=file)
     except Exception as error:
-        raise ArtifactError(f"{file}: not an XGBoost model: {one_line(error)}") from error
-    return booster
+        # XGBoost's messages start with a time and a place in its own source.
+        detail = one_line(error)
+        raise ArtifactError(f"{file}: not a readable XGBoost model: {detail.partition(': ')[2] or detail}") from error
+
+
+def _check_json(file: Path) -> None:
+    """Raise ArtifactError when a .json file is no XGBoost model: many other things end in .json."""
+    try:
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{file}: not readable JSON: {one_line(error)}") from error
+    learner = content.get("learner") if isinstance(content, dict) else None
+    if not isinstance(learner, dict) or "gradient_booster" not in learner:
+        raise ArtifactError(f"{file}: JSON, but no XGBoost model; save one with booster.save_model('model.ubj')")
 
 
 def objective_of(booster: Any) -> str:
