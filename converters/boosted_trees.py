@@ -115,7 +115,7 @@ def _base_margins(booster: Any, trees: list[dict[str, Any]], targets: list[int],
     return margin
 
 
-def _attributes(trees: list[dict[str, Any]], targets: list[int], weights: list[float]) -> dict[str, list[Any]]:
+def _attributes(trees: list[dict[str, Any]], targets: list[int], weights: list[float]) -> dict[str, Any]:
     """Return the node and leaf arrays of TreeEnsembleRegressor."""
     nodes: dict[str, list[Any]] = {
         f"nodes_{key}": []

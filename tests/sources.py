@@ -39,7 +39,7 @@ def write_recipe(folder: Path, source: dict[str, Any], rows: dict[str, np.ndarra
         **{name: array.astype(str) if array.dtype == object else array for name, array in rows.items()},
     )
     content = {"name": "model", "source": source, "evaluation": "rows.npz", "variants": ["onnx-fp32"], **fields}
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(content))
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     return load_recipe(folder / "recipe.yaml")
 
 
