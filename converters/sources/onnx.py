@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import onnx
+from onnx import version_converter
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
-from converters.onnx_graph import graph_signature, load_graph, rename_outputs
+from converters.onnx_graph import graph_signature, load_graph, rename_outputs, set_input_axes
 from converters.passes.base import Built, PassContext
 from converters.sources.base import Source, register
 from hone.artifact import Artifact
-from hone.errors import PassError, RecipeError, one_line
+from hone.errors import PassError, RecipeError, did_you_mean, one_line
 from hone.recipe import LoadedRecipe
 from hone.signature import Signature
 from hone.userload import call, load_function
 
 LIMIT = 2**31 - 1  # protobuf's largest message; larger models keep their weights in a second file
 FILE, WEIGHTS = "model.onnx", "model.onnx.data"
+OLDEST_OPSET = 13
 
 
 @register("onnx")
@@ -27,48 +30,68 @@ class OnnxSource(Source):
     tools = ("onnx",)
 
     def owns(self, model: Any) -> bool:
-        return isinstance(model, onnx.ModelProto)
+        return isinstance(model, onnx.ModelProto) or (isinstance(model, str | Path) and str(model).endswith(".onnx"))
 
     def ingest(self, loaded: LoadedRecipe, out: Path) -> Built:
+        """Copy the graph with its external data; inputs keep their names, outputs take those of the recipe."""
         model = _load(loaded)
+        where = f"{loaded.path}: signature"
         try:
             declared = graph_signature(model)
         except PassError as error:
             raise RecipeError(f"{loaded.path}: source: {error}") from None
         spec = loaded.recipe.signature
         signature = spec.to_signature() if spec else Signature(inputs=declared.inputs)
-        for name in signature.input_names:
-            declared.input(name)
-        names = list(spec.outputs) if spec else []
-        if names and not set(names) <= set(declared.output_names):
+        _check_inputs(signature, declared, f"{where}.inputs")
+        set_input_axes(model, signature)
+        names, own = list(spec.outputs) if spec else [], declared.output_names
+        if names and not set(names) <= set(own):
+            if len(names) != len(own):
+                raise RecipeError(f"{where}.outputs: {names} don't match the model's outputs {own}; name all in order")
             rename_outputs(model, names)
         _save(model, out)
         return Built(FILE, _precision(model), signature)
 
     def export(self, model: Artifact, opset: int, out: Path, context: PassContext) -> Built:
-        """Copy the graph; one older than opset 13 is converted upward, because per-channel quantization needs it."""
+        """Copy the graph, less outputs that the signature leaves out.
+
+        The operator set stays as it is: converting it downward loses operators, upward gains nothing. One older than 13
+        is the exception, because per-channel quantization needs 13; it is converted to the requested one.
+        """
         graph = load_graph(model.entry)
-        version = next(item.version for item in graph.opset_import if item.domain in ("", "ai.onnx"))
-        if version < 13:
+        _keep_outputs(graph, model.signature)
+        version = next((item.version for item in graph.opset_import if item.domain in ("", "ai.onnx")), opset)
+        if version < OLDEST_OPSET:
             try:
-                graph = onnx.version_converter.convert_version(graph, opset)
+                graph = version_converter.convert_version(graph, opset)
             except Exception as error:
-                raise PassError(f"export: opset {version} can't be converted to {opset}: {one_line(error)}") from error
+                raise PassError(
+                    f"export: opset {version} can't be converted to {opset}: {one_line(error)}; "
+                    f"export the model anew with opset {OLDEST_OPSET} or later"
+                ) from error
         _save(graph, out)
-        return Built(FILE, details={"opset": max(version, opset) if version < 13 else version})
+        return Built(FILE, details={"opset": version if version >= OLDEST_OPSET else opset})
 
     def inspect(self, file: Path) -> Signature | None:
-        return graph_signature(_read(file, f"{file}"))
+        try:
+            return graph_signature(_read(file, f"{file}"))
+        except PassError as error:
+            raise RecipeError(f"{file}: {error}") from None
 
 
 def _load(loaded: LoadedRecipe) -> onnx.ModelProto:
     spec, field = loaded.recipe.source, f"{loaded.path}: source"
+    if spec.loader and spec.file:
+        raise RecipeError(f"{field}: give 'file' or 'loader' for an ONNX model, not both")
     if spec.file:
         return _read(loaded.file(spec.file, "source.file"), f"{field}.file")
     assert spec.loader is not None
     model = call(load_function(spec.loader, loaded.root, f"{field}.loader"), spec.loader, f"{field}.loader")
+    if isinstance(model, str | Path):
+        return _read(loaded.file(str(model), "source.loader"), f"{field}.loader")
     if not isinstance(model, onnx.ModelProto):
         raise RecipeError(f"{field}.loader: {spec.loader} returned {type(model).__name__}, not an onnx.ModelProto")
+    _check(model, f"{field}.loader: {spec.loader} returned")
     return model
 
 
@@ -81,7 +104,7 @@ def _read(file: Path, field: str) -> onnx.ModelProto:
     if not model.graph.node:
         raise RecipeError(f"{field}: {file} is not a readable ONNX model: its graph is empty")
     folder = file.parent.resolve()
-    for tensor in model.graph.initializer:
+    for tensor in _tensors(model.graph):
         if not uses_external_data(tensor):
             continue
         location = ExternalDataInfo(tensor).location
@@ -92,11 +115,58 @@ def _read(file: Path, field: str) -> onnx.ModelProto:
             raise RecipeError(f"{field}: tensor '{tensor.name}' needs the file {location}, which is missing")
     try:
         onnx.load_external_data_for_model(model, str(folder))
-        if model.ByteSize() < LIMIT:
-            onnx.checker.check_model(model)
     except Exception as error:
-        raise RecipeError(f"{field}: {file} is not a valid ONNX model: {one_line(error)}") from error
+        raise RecipeError(f"{field}: {file}: its external data can't be read: {one_line(error)}") from error
+    _check(model, f"{field}: {file} is")
     return model
+
+
+def _check(model: onnx.ModelProto, where: str) -> None:
+    if model.ByteSize() >= LIMIT:
+        return
+    try:
+        onnx.checker.check_model(model)
+    except Exception as error:
+        raise RecipeError(f"{where} not a valid ONNX model: {one_line(error)}") from error
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Yield every tensor that may hold data: initializers and constants, inside branches and loops too."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from attribute.tensors
+            if attribute.HasField("t"):
+                yield attribute.t
+            for inner in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
+                yield from _tensors(inner)
+
+
+def _check_inputs(signature: Signature, declared: Signature, where: str) -> None:
+    """The recipe's inputs must be the graph's: names, dtypes and number of axes; sizes that the graph fixes stay."""
+    missing = [name for name in declared.input_names if name not in signature.input_names]
+    for spec in signature.inputs:
+        if spec.name not in declared.input_names:
+            raise RecipeError(f"{where}: the graph has no input '{spec.name}'{did_you_mean(spec.name, missing)}")
+        own = declared.input(spec.name)
+        if spec.dtype != own.dtype or len(spec.shape) != len(own.shape):
+            raise RecipeError(f"{where}: '{spec.name}' is {own.describe()} in the graph, not {spec.describe()}")
+        for axis, fixed in zip(spec.shape, own.shape, strict=True):
+            if isinstance(fixed, int) and axis != fixed:
+                raise RecipeError(
+                    f"{where}: '{spec.name}' is fixed to {own.describe()} in the graph, not {spec.describe()}; "
+                    "write these sizes, or export the model anew with dynamic axes"
+                )
+    if missing:
+        raise RecipeError(f"{where}: the graph also needs {', '.join(missing)}")
+
+
+def _keep_outputs(graph: onnx.ModelProto, signature: Signature) -> None:
+    """Leave the signature's outputs alone in the graph, in its order."""
+    found = {value.name: value for value in graph.graph.output}
+    kept = [found[name] for name in signature.output_names]
+    del graph.graph.output[:]
+    graph.graph.output.extend(kept)
 
 
 def _save(model: onnx.ModelProto, out: Path) -> None:

@@ -42,7 +42,8 @@ class OnnxRuntime(Runtime):
             self._session = ort.InferenceSession(str(artifact.entry), options, providers=providers)
         except Exception as error:  # ONNX Runtime raises a class of its own for each kind of failure
             raise ArtifactError(f"{artifact.entry}: ONNX Runtime can't load it: {one_line(error)}") from error
-        self._outputs = artifact.signature.output_names
+        # A source model's outputs are not known before it has run once: then it gives all that its graph has.
+        self._outputs = artifact.signature.output_names or [node.name for node in self._session.get_outputs()]
         self._check_names(artifact)
 
     @staticmethod
