@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,70 +18,169 @@ import numpy as np
 from hone.artifact import Artifact
 from hone.errors import ArtifactError, UnavailableError, one_line
 from hone.runtimes.base import Availability, Runtime, name_outputs, register
+from hone.userload import load_function
+
+INSTALL = "install the [tensorflow] extra"
 
 
 @register("keras")
 class KerasRuntime(Runtime):
-    """A `.keras` file of Keras 3, or of Keras 2 (tf_keras)."""
+    """A `.keras` file of Keras 3, or of Keras 2 (tf_keras), called through one traced `tf.function`.
+
+    TensorFlow fixes its threads when it starts, so a measurement limits the process's cores instead.
+    `runtime_options` of the artifact: `loader` with `root`, whose module is imported first because it registers the
+    user's own layers.
+    """
 
     module = "tensorflow"
     threads_adjustable = False
 
     def __init__(self, artifact: Artifact, threads: int | None = None) -> None:
-        self._model = read_model(artifact.entry)
+        import_tensorflow()
+        self._version = written_by(artifact.entry)
+        model = read_model(artifact.entry, artifact.manifest.runtime_options)
         self._signature = artifact.signature
+        self._names: list[str] = []
+        self._call = traced(model, artifact.signature.input_names, self._names)
 
     @classmethod
     def availability(cls) -> Availability:
         if find_spec("tensorflow") is None:
-            return Availability(False, reason="tensorflow is not installed", remedy="install the [tensorflow] extra")
+            return Availability(False, reason="tensorflow is not installed", remedy=INSTALL)
         return Availability(True, version=version("keras"), detail="baseline only, not served")
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        result = self._model(model_arguments(self._model, inputs), training=False)
-        return name_outputs({name: np.asarray(value) for name, value in named_outputs(result).items()}, self._signature)
+        result = self._call(*(inputs[name] for name in self._signature.input_names))
+        values = {name: value.numpy() for name, value in zip(self._names, result, strict=True)}
+        return name_outputs(values, self._signature)
 
     def describe(self) -> str:
-        return f"Keras {version('keras')} on TensorFlow, CPU"
+        import tensorflow as tf
+
+        return f"Keras {self._version}, TensorFlow {tf.__version__}, CPU"
 
 
-def read_model(file: Path) -> Any:
+def import_tensorflow() -> Any:
+    """Return TensorFlow, with its start-up log silenced; it reads the settings when it is first imported.
+
+    Raises:
+        UnavailableError: it is not installed.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    try:
+        import tensorflow
+    except ImportError as error:
+        raise UnavailableError(f"{error.name or 'tensorflow'} is not installed", INSTALL) from None
+    return tensorflow
+
+
+def read_member(file: Path, member: str) -> dict[str, Any]:
+    """Return a JSON member of a `.keras` archive; raises ArtifactError when the file is no such archive."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            content = json.loads(archive.read(member))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise ArtifactError(f"{file}: not a .keras file: {one_line(error)}") from error
+    if not isinstance(content, dict):
+        raise ArtifactError(f"{file}: not a .keras file: {member} holds no object")
+    return content
+
+
+def written_by(file: Path) -> str:
+    """Return the version of Keras that wrote a file; raises ArtifactError when it is no `.keras` file."""
+    return str(read_member(file, "metadata.json").get("keras_version", "3"))
+
+
+def read_model(file: Path, options: Mapping[str, Any]) -> Any:
     """Load a `.keras` file with the Keras that wrote it; code in it (Lambda layers) is refused.
 
     Raises:
         ArtifactError: it can't be read, or holds code.
-        UnavailableError: that Keras is not installed.
+        UnavailableError: that Keras is not installed, or not on TensorFlow.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    old = written_by(file).startswith("2.")
+    import_tensorflow()
     try:
-        with zipfile.ZipFile(file) as archive:
-            written_by = str(json.loads(archive.read("metadata.json"))["keras_version"])
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise ArtifactError(f"{file}: not a .keras file: {one_line(error)}") from error
-    try:
-        if written_by.startswith("2."):
+        if old:
             from tf_keras.models import load_model
         else:
+            from keras import backend
             from keras.models import load_model
     except ImportError as error:
-        raise UnavailableError(f"{error.name} is not installed", "install the [tensorflow] extra") from None
+        raise UnavailableError(f"{error.name} is not installed", INSTALL) from None
+    if not old and backend.backend() != "tensorflow":
+        raise UnavailableError(f"Keras runs on {backend.backend()} here", "set KERAS_BACKEND=tensorflow")
+    if options.get("loader"):
+        load_function(options["loader"], Path(options["root"]), "source.loader")
     try:
         return load_model(file, compile=False, safe_mode=True)
     except Exception as error:
-        raise ArtifactError(f"{file}: Keras {written_by} can't load it: {one_line(error)}") from error
+        raise ArtifactError(f"{file}: {_explain(error)}") from error
 
 
-def model_arguments(model: Any, inputs: Mapping[str, Any]) -> Any:
-    """Return inputs as the model takes them: alone, by name where the names are its own, else in order."""
-    if len(inputs) == 1:
-        return next(iter(inputs.values()))
-    own = list(getattr(model, "input_names", []))
-    return dict(inputs) if set(own) == set(inputs) else list(inputs.values())
+def _explain(error: Exception) -> str:
+    """Say in one line why Keras refuses a file; its own messages are pages that print the layer's whole config."""
+    text = " ".join(str(error).split())
+    if "lambda" in text.lower() and "arbitrary code" in text:
+        return (
+            "holds a Lambda layer, whose code would run on loading, so it is refused; "
+            "replace it by an operation of keras.ops or a registered layer, and save the model anew"
+        )
+    unknown = re.search(r"(?:Could not locate class|Could not locate function|Unknown layer:?) '?(\w+)'?", text)
+    if unknown:
+        return (
+            f"uses '{unknown.group(1)}', which Keras doesn't know; decorate it with "
+            "@keras.saving.register_keras_serializable() in the module that source.loader names"
+        )
+    return f"Keras can't load it: {text[:300]}"
 
 
-def named_outputs(result: Any) -> dict[str, Any]:
+def traced(model: Any, names: list[str], found: list[str]) -> Callable[..., Any]:
+    """Return a `tf.function` that takes the inputs in the order of `names` and gives the outputs as a list.
+
+    Args:
+        model: a Keras model.
+        names: inputs of the signature; matched by name when they are the model's own, else by position.
+        found: is filled with the outputs' names when the function is first called.
+    """
+    tf = import_tensorflow()
+    own = input_names(model)
+    if own and len(own) != len(names):
+        raise ArtifactError(f"signature.inputs: the model has {len(own)} inputs {own}, the signature names {names}")
+    order = [names.index(name) for name in own] if set(own) == set(names) else list(range(len(names)))
+
+    @tf.function(autograph=False, reduce_retracing=True)  # Keras converts the code of layers itself
+    def call(*tensors: Any) -> list[Any]:
+        arguments = [tensors[index] for index in order]
+        outputs = named_outputs(model, model(_packed(model, own, arguments), training=False))
+        found[:] = outputs
+        return [tf.identity(value) for value in outputs.values()]
+
+    return call
+
+
+def input_names(model: Any) -> list[str]:
+    """Return the names of a model's inputs; none for a subclassed model."""
+    return [tensor.name.split(":", 1)[0] for tensor in getattr(model, "inputs", None) or []]
+
+
+def _packed(model: Any, own: list[str], arguments: list[Any]) -> Any:
+    """Give the inputs the structure that the model was made with: a dict, one tensor or a list."""
+    structure = getattr(model, "_inputs_struct", getattr(model, "_nested_inputs", None))
+    if isinstance(structure, Mapping):
+        keys = {tensor.name.split(":", 1)[0]: key for key, tensor in structure.items()}
+        return {keys[name]: argument for name, argument in zip(own, arguments, strict=True)}
+    return arguments[0] if len(arguments) == 1 else arguments
+
+
+def named_outputs(model: Any, result: Any) -> dict[str, Any]:
+    """Return what a model gave by name: a dict's keys, the names of its output layers, or `output`, `output_0`, …"""
     if isinstance(result, Mapping):
-        return dict(result)
-    if isinstance(result, list | tuple):
-        return {f"output_{index}": value for index, value in enumerate(result)}
-    return {"output": result}
+        return {re.sub(r"\W", "_", str(name)): value for name, value in result.items()}
+    values = list(result) if isinstance(result, tuple | list) else [result]
+    own = [re.sub(r"\W", "_", name) for name in getattr(model, "output_names", None) or []]
+    if len(own) == len(values) == len(set(own)):
+        return dict(zip(own, values, strict=True))
+    return {"output" if len(values) == 1 else f"output_{index}": value for index, value in enumerate(values)}
