@@ -1,0 +1,168 @@
+"""`hone init`: the recipe it writes is valid as written, and says what is left to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from converters.init import write_recipe
+from converters.plan import make_plan
+from converters.sources import for_recipe
+from hone.data import load_dataset
+from hone.errors import RecipeError
+from hone.recipe import LoadedRecipe, load_recipe
+from tests.models import FEATURES, dense_onnx
+
+
+def checked(model: Path, **options: Any) -> LoadedRecipe:
+    """Write a recipe, and read and plan it as `hone optimize` would."""
+    loaded = load_recipe(write_recipe(model, None, **options))
+    make_plan(loaded, for_recipe(loaded).name)
+    return loaded
+
+
+def test_onnx_recipe_has_the_graphs_signature(tmp_path: Path) -> None:
+    loaded = checked(dense_onnx(tmp_path / "Dense Model (v2).onnx"))
+    recipe = loaded.recipe
+    assert recipe.name == "dense-model-v2"
+    assert recipe.signature is not None
+    assert recipe.signature.inputs["features"].shape == ("batch", FEATURES)
+    assert [variant.preset for variant in recipe.variants] == [
+        "onnx-fp32",
+        "onnx-fp16",
+        "onnx-int8-dynamic",
+        "onnx-int8-static",
+    ]
+    text = loaded.path.read_text()
+    assert "# outputs: [scores]" in text
+    assert all(len(line) <= 130 for line in text.splitlines())
+
+
+def test_every_field_has_a_comment(tmp_path: Path) -> None:
+    lines = checked(dense_onnx(tmp_path / "dense.onnx")).path.read_text().splitlines()
+    fields = [number for number, line in enumerate(lines) if ": " in line and not line.lstrip().startswith("#")]
+    assert len(fields) > 8
+    bare = [lines[number] for number in fields if "# " not in lines[number] and "# " not in lines[number - 1]]
+    assert bare == []
+
+
+def test_data_stub_fails_with_what_to_do(tmp_path: Path) -> None:
+    loaded = checked(dense_onnx(tmp_path / "dense.onnx"))
+    assert '"features": float32[batch, 4]' in (tmp_path / "data.py").read_text()
+    for field in ("evaluation", "calibration"):
+        spec = getattr(loaded.recipe, field)
+        with pytest.raises(RecipeError, match=rf"{field}: data:{field} failed \(data\.py:\d+\).*TODO"):
+            load_dataset(loaded, field, spec, None)
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    model = dense_onnx(tmp_path / "dense.onnx")
+    (tmp_path / "data.py").write_text("MINE = True\n")
+    recipe = write_recipe(model, None)
+    recipe.write_text("mine: true\n")
+    with pytest.raises(RecipeError, match="exists already"):
+        write_recipe(model, None)
+    assert recipe.read_text() == "mine: true\n"
+    write_recipe(model, None, overwrite=True)
+    assert recipe.read_text() != "mine: true\n"
+    assert (tmp_path / "data.py").read_text() == "MINE = True\n"
+
+
+def test_target_elsewhere_names_the_file_relative_to_it(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "work").mkdir()
+    model = dense_onnx(tmp_path / "models" / "dense.onnx")
+    for target in (tmp_path / "work", tmp_path / "work" / "other.yaml"):
+        loaded = load_recipe(write_recipe(model, target))
+        assert loaded.recipe.source.file == "../models/dense.onnx"
+        assert loaded.file("../models/dense.onnx", "source.file") == model
+
+
+@pytest.mark.parametrize("stem", ["123", "true", "1e3", "Ünïcode", "a: b", "model"])
+def test_awkward_file_names_give_valid_recipes(tmp_path: Path, stem: str) -> None:
+    loaded = checked(dense_onnx(tmp_path / f"{stem}.onnx"))
+    assert loaded.recipe.source.file == f"{stem}.onnx"
+
+
+def test_name_is_checked(tmp_path: Path) -> None:
+    model = dense_onnx(tmp_path / "dense.onnx")
+    assert checked(model, name="my-model").recipe.name == "my-model"
+    with pytest.raises(RecipeError, match="--name: 'My Model'"):
+        write_recipe(model, tmp_path / "other.yaml", name="My Model")
+
+
+def test_safetensors_recipe_asks_for_loader_and_signature(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    save_file({"head.weight": np.zeros((3, 4), np.float32)}, tmp_path / "net.safetensors")
+    loaded = checked(tmp_path / "net.safetensors")
+    text = loaded.path.read_text()
+    assert "# 1 tensors, 12 parameters: head.weight [3, 4]" in text
+    assert loaded.recipe.source.loader == "model:build"
+    assert "TODO: a function in model.py" in text
+    assert "TODO: name, dtype and shape" in text
+    assert "pruned50-onnx-int8" in text
+
+
+def test_exported_program_recipe_asks_for_the_signature(tmp_path: Path) -> None:
+    (tmp_path / "net.pt2").write_bytes(b"not read by init")
+    text = checked(tmp_path / "net.pt2").path.read_text()
+    assert "TODO: name, dtype and shape" in text
+    assert "loader" not in text
+
+
+def test_xgboost_recipe_has_trees_variants_and_metric(tmp_path: Path) -> None:
+    xgboost = pytest.importorskip("xgboost")
+    matrix = np.random.default_rng(0).normal(size=(20, 3))
+    for objective, metric in (("binary:logistic", "accuracy"), ("reg:squarederror", "rmse")):
+        folder = tmp_path / metric
+        folder.mkdir()
+        data = xgboost.DMatrix(matrix, (matrix[:, 0] > 0).astype(int))
+        xgboost.train({"objective": objective}, data, 2).save_model(folder / "model.ubj")
+        recipe = checked(folder / "model.ubj").recipe
+        assert recipe.quality.metric == metric
+        assert recipe.calibration is None
+        assert [variant.preset for variant in recipe.variants] == ["onnx-fp32"]
+        assert recipe.signature is not None
+        assert recipe.signature.inputs["features"].shape == ("batch", 3)
+        assert "calibration" not in (folder / "data.py").read_text()
+
+
+def test_sklearn_recipe_tells_classifier_from_regressor(tmp_path: Path) -> None:
+    skops = pytest.importorskip("skops.io")
+    from sklearn.linear_model import LinearRegression, LogisticRegression
+
+    matrix = np.random.default_rng(0).normal(size=(20, 3))
+    for model, metric in ((LogisticRegression(), "accuracy"), (LinearRegression(), "rmse")):
+        folder = tmp_path / metric
+        folder.mkdir()
+        skops.dump(model.fit(matrix, (matrix[:, 0] > 0).astype(int)), folder / "model.skops")
+        assert checked(folder / "model.skops").recipe.quality.metric == metric
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("weights.h5", r"'\.h5' tells no framework; known: .*\.keras.*\.onnx"),
+        ("model.pkl", "loading a pickle runs code"),
+        ("model.pt", "loading a pickle runs code"),
+        ("config.json", "no XGBoost model"),
+        ("broken.onnx", "not a readable ONNX model"),
+        ("broken.safetensors", "not a safetensors file"),
+    ],
+)
+def test_files_that_are_no_model_are_refused_and_leave_nothing(tmp_path: Path, file: str, message: str) -> None:
+    from hone.errors import HoneError
+
+    (tmp_path / file).write_text("{}")
+    with pytest.raises(HoneError, match=message):
+        write_recipe(tmp_path / file, None)
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [file]
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"nothing\.onnx: no such file"):
+        write_recipe(tmp_path / "nothing.onnx", None)
