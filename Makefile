@@ -13,7 +13,7 @@ export BENTOML_DO_NOT_TRACK := True
 CONSTRAINTS := requirements/constraints.txt
 EXTRAS_cpu :=
 EXTRAS_cuda := ,cuda
-INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python -c $(CONSTRAINTS) --overrides requirements/$(TARGET).txt
+INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c $(CONSTRAINTS) --overrides requirements/$(TARGET).txt
 
 .PHONY: demo test test-all lint serve bench schema clean help
 

@@ -71,14 +71,23 @@ class Pipeline:
         outcomes: dict[int, Outcome] = {}
         waiting = list(plan.nodes)
         running: dict[Any, Node] = {}
+        limit = self._workers.jobs
         while waiting or running:
             for node in [node for node in waiting if node.parent is None or id(node.parent) in outcomes]:
+                if len(running) >= limit:
+                    break
                 waiting.remove(node)
                 future = self._start(node, source, outcomes, progress)
                 if future is not None:
                     running[future] = node
+            beside = len(running) > 1
             for future in self._workers.wait(running):
                 node = running.pop(future)
+                if beside and self._workers.was_killed(future):
+                    # The worker that died took its neighbors' passes with it; run alone, each shows whose fault it was.
+                    waiting.append(node)
+                    limit = 1
+                    continue
                 outcomes[id(node)] = self._finish(node, future)
                 progress.on_done(node.title, False)
         return outcomes

@@ -93,6 +93,15 @@ class Workers:
         pending = set(futures)
         return wait_futures(pending, return_when=FIRST_COMPLETED).done if pending else set()
 
+    @property
+    def jobs(self) -> int:
+        return self._jobs
+
+    @staticmethod
+    def was_killed(future: Future[Any]) -> bool:
+        """True when a worker died under this task, its own or a neighbor."""
+        return isinstance(future.exception(), BrokenProcessPool)
+
     @staticmethod
     def result(future: Future[Any]) -> Any:
         """Return what the function returned, or a Failure."""

@@ -146,7 +146,7 @@ def _cast(array: np.ndarray, spec: TensorSpec, where: str) -> np.ndarray:
         array = cast
     if array.ndim == 1 and len(spec.shape) == 2 and spec.shape[1] == 1:
         array = array[:, None]
-    if array.dtype.kind == "f" and not spec.allow_nan:
+    if array.size and array.dtype.kind == "f" and not spec.allow_nan:
         bad = ~np.isfinite(array.reshape(len(array), -1)).all(axis=1)
         if bad.any():
             raise RecipeError(

@@ -79,7 +79,7 @@ def _with_nulls(raw: np.ndarray, spec: TensorSpec) -> np.ndarray:
         raise SignatureError(f"input '{spec.name}' is ragged or mixes types; it is {spec.describe()}")
     if not spec.allow_nan and any(item is None for item in flat):
         position = next(index for index, item in enumerate(flat) if item is None)
-        row = position // max(1, raw.size // len(raw))
+        row = position // max(1, raw.size // len(raw)) if raw.ndim else 0
         raise SignatureError(f"input '{spec.name}' has a null in row {row}; the model takes no missing values")
     try:
         return np.array([np.nan if item is None else float(item) for item in flat]).reshape(raw.shape)

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hone.data import Dataset, load_dataset, read_dataset, save_dataset
+from hone.errors import RecipeError
+from hone.recipe import DataSpec, load_recipe
+from hone.signature import Signature, TensorSpec
+from tests.projects import write_project
+
+SIGNATURE = Signature(inputs=(TensorSpec(name="features", dtype="float32", shape=("batch", 4)),))
+
+
+def load(tmp_path: Path, spec: dict[str, object] | str, code: str | None = None) -> Dataset:
+    loaded = load_recipe(write_project(tmp_path, **({"code": code} if code else {})))
+    return load_dataset(loaded, "evaluation", DataSpec.model_validate(spec), SIGNATURE)
+
+
+def test_npz_parquet_and_function_give_the_same_rows(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    features, labels = np.arange(20, dtype=np.float32).reshape(5, 4), np.arange(5)
+    np.savez(tmp_path / "rows.npz", features=features, label=labels)
+    columns = {name: features[:, index] for index, name in enumerate("abcd")}
+    parquet.write_table(pa.table({**columns, "label": labels}), tmp_path / "rows.parquet")
+    code = (
+        "import numpy as np\n"
+        "def rows():\n    return {'features': np.arange(20, dtype=np.float64).reshape(5, 4)}, np.arange(5)\n"
+    )
+    sets = [
+        load(tmp_path, "rows.npz", code),
+        load(tmp_path, {"from": "rows.parquet", "columns": {"features": list("abcd")}}, code),
+        load(tmp_path, "network:rows", code),
+    ]
+    for dataset in sets:
+        np.testing.assert_array_equal(dataset.inputs["features"], features)
+        np.testing.assert_array_equal(dataset.labels, labels)
+    assert len({dataset.digest for dataset in sets}) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("return {'feature': np.zeros((2, 4))}", "no array for input 'features'; did you mean 'feature'"),
+        ("return {'features': np.zeros((2, 5), 'float32')}", "axis 1 is 5, not 4"),
+        ("return {'features': np.full((2, 4), np.nan)}", "NaN or infinity in 2 rows, first in row 0"),
+        ("return {'features': np.array([['a'] * 4])}", "dtype <U1, expected float32"),
+        ("return {'features': np.zeros((0, 4))}", "empty"),
+        ("return {'features': np.zeros((2, 4)), 'label': np.zeros(3)}", "rows differ: features 2, labels 3"),
+        ("return 3", "returned int; return a dict"),
+        ("return 1 / 0", r"network:rows failed \(network.py:3\): ZeroDivisionError"),
+    ],
+)
+def test_wrong_data_is_explained(tmp_path: Path, body: str, words: str) -> None:
+    with pytest.raises(RecipeError, match=words):
+        load(tmp_path, "network:rows", f"import numpy as np\ndef rows():\n    {body}\n")
+
+
+@pytest.mark.parametrize(
+    ("reference", "words"),
+    [
+        ("netwrk:rows", "no module 'netwrk' in .*did you mean 'network'"),
+        ("network:row", "module 'network' has no 'row'; did you mean 'rows'"),
+        ("network:X", "is a int, not a function"),
+        ("missing.npz", "does not exist"),
+    ],
+)
+def test_wrong_reference_names_the_nearest(tmp_path: Path, reference: str, words: str) -> None:
+    with pytest.raises(RecipeError, match=words):
+        load(tmp_path, reference, "X = 1\ndef rows():\n    return {}\n")
+
+
+def test_pickled_npz_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "rows.npz", features=np.array([{}], dtype=object))
+    with pytest.raises(RecipeError, match=r"can't be read as \.npz"):
+        load(tmp_path, "rows.npz")
+
+
+def test_module_that_needs_a_missing_package_says_so(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="needs 'no_such_package', which is not installed"):
+        load(tmp_path, "network:rows", "import no_such_package\n")
+
+
+def test_saved_rows_come_back_with_their_strings(tmp_path: Path) -> None:
+    dataset = Dataset({"name": np.array(["a", "bb"], dtype=object), "x": np.ones((2, 1))}, np.array([0, 1]))
+    save_dataset(dataset, tmp_path / "rows.npz")
+    again = read_dataset(tmp_path / "rows.npz")
+    assert again.inputs["name"].dtype == object
+    assert again.digest == dataset.digest

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from converters.select import Candidate, select
+from hone.artifact import Latency, Measurements, Quality
+from hone.recipe import Recipe
+from tests.projects import recipe
+
+
+def candidate(name: str, *, drop: float = 0.0, p50: float = 1.0, size: float = 1.0, rss: float = 50.0) -> Candidate:
+    latency = Latency(batch=1, threads=1, p50=p50, p95=2 * p50, p99=3 * p50, mean=p50, rows_per_s=1000 / p50, calls=9)
+    quality = Quality(
+        metric="accuracy", value=0.9 - drop, source=0.9, drop=drop, max_difference=0, mean_difference=0, rows=10
+    )
+    measured = Measurements(quality=quality, latency=(latency,), peak_rss_mb=rss, load_ms=1, size_mb=size, host={})
+    return Candidate(name, measured, servable=name != "torch")
+
+
+def rules(**changes: Any) -> Recipe:
+    budget = {"quality_drop": 0.01, "at": {"batch": 1, "threads": 1}, **changes.pop("budget", {})}
+    return Recipe.model_validate(recipe(budget=budget, **changes))
+
+
+def test_fastest_within_the_budget_wins_and_the_others_say_why() -> None:
+    verdicts = select(
+        [
+            candidate("torch", p50=9),
+            candidate("fast", p50=1),
+            candidate("slow", p50=2),
+            candidate("bad", drop=0.2, p50=0.1),
+        ],
+        rules(),
+    )
+    assert verdicts["fast"].rank == 0
+    assert "best latency" in verdicts["fast"].reason
+    assert "2 ms at p50 against the winner's 1" in verdicts["slow"].reason
+    assert not verdicts["bad"].eligible
+    assert "0.2000 worse" in verdicts["bad"].reason
+
+
+def test_source_never_wins() -> None:
+    verdicts = select([candidate("torch", p50=0.1), candidate("onnx", p50=1)], rules())
+    assert verdicts["onnx"].rank == 0
+
+
+@pytest.mark.parametrize(("objective", "winner"), [("latency", "fast"), ("size", "small"), ("quality", "exact")])
+def test_objective_decides(objective: str, winner: str) -> None:
+    candidates = [
+        candidate("torch"),
+        candidate("fast", p50=0.1, drop=0.002),
+        candidate("small", size=0.1, drop=0.001),
+        candidate("exact", p50=3, size=3, drop=-0.01),
+    ]
+    verdicts = select(candidates, rules(objective=objective))
+    assert next(name for name, verdict in verdicts.items() if verdict.rank == 0) == winner
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [
+        ({"p95_ms": 1.5}, "p95 latency 2 ms is over 1.5"),
+        ({"size_mb": 0.5}, "size 1 MB"),
+        ({"peak_rss_mb": 10}, "peak memory"),
+    ],
+)
+def test_each_limit_is_enforced(limit: dict[str, float], words: str) -> None:
+    verdict = select([candidate("torch"), candidate("onnx")], rules(budget=limit))["onnx"]
+    assert not verdict.eligible
+    assert words in verdict.reason
+
+
+def test_relative_drop_is_of_the_source() -> None:
+    assert select([candidate("torch"), candidate("a", drop=0.008)], rules(budget={"quality_drop": "1%"}))["a"].eligible
+    assert not select([candidate("torch"), candidate("a", drop=0.01)], rules(budget={"quality_drop": "1%"}))[
+        "a"
+    ].eligible
+
+
+def test_pareto_front_leaves_out_the_dominated() -> None:
+    verdicts = select(
+        [
+            candidate("torch", p50=9),
+            candidate("a", p50=1, drop=0.005),
+            candidate("b", p50=2, drop=0.001),
+            candidate("c", p50=3, drop=0.006),
+        ],
+        rules(),
+    )
+    assert {name for name, verdict in verdicts.items() if verdict.pareto} == {"torch", "a", "b"}

@@ -1,0 +1,51 @@
+"""The seam to BentoML: what it relies on, checked against the installed version."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hone.errors import HoneError
+from services import server
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_installed_bentoml_is_the_pinned_one() -> None:
+    server.check_version()
+
+
+def test_another_version_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "version", lambda _: "9.9")
+    with pytest.raises(HoneError, match=r"bentoml 9\.9 is installed.*install bentoml=="):
+        server.check_version()
+
+
+def test_bento_installs_what_a_set_up_installs() -> None:
+    pins = (ROOT / "requirements" / "constraints.txt").read_text().splitlines()
+    wanted = yaml.safe_load((ROOT / "bentofile.yaml").read_text())["python"]["packages"]
+    assert set(wanted) <= set(pins)
+    assert not [line for line in wanted if line.startswith(("torch", "tensorflow", "onnx=="))]
+
+
+def test_serving_imports_no_training_framework() -> None:
+    code = (
+        "import sys; import services.base, services.launch, hone.runtimes; hone.runtimes.all_runtimes(); "
+        "print([name for name in ('torch', 'tensorflow', 'keras', 'onnx', 'sklearn', 'xgboost', 'matplotlib', "
+        "'converters') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom hone.cli import cli\ntry:\n    cli(['--help'])\nexcept SystemExit:\n    pass\n"
+        "print([name for name in ('numpy', 'pydantic', 'bentoml', 'rich', 'torch') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip().splitlines()[-1] == "[]"
