@@ -6,8 +6,10 @@ import json
 import logging
 import os
 import re
+import sys
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -70,10 +72,26 @@ def import_tensorflow() -> Any:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
-        import tensorflow
+        with _silent():
+            import tensorflow
     except ImportError as error:
         raise UnavailableError(f"{error.name or 'tensorflow'} is not installed", INSTALL) from None
     return tensorflow
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Drop what native code writes to standard error: TensorFlow's first lines come before its log level counts."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def read_member(file: Path, member: str) -> dict[str, Any]:
