@@ -13,7 +13,7 @@ import bentoml
 from bentoml.models import BentoModel
 
 from hone import store
-from hone.errors import HoneError
+from hone.errors import ArtifactError, HoneError
 from services.batching import Batcher
 from services.endpoint import PredictEndpoint
 from services.loading import LoadedModel, candidates, load
@@ -49,15 +49,28 @@ def settings_or_exit() -> Settings:
 
 
 def stored(reference: str, module_file: str) -> list[BentoModel]:
-    """Return the store references of the model that a service serves, best first, for its `models` attributes.
+    """Return the store references of the model that a service serves, best first, for its `models` attribute.
 
-    Ends the program with one line when the model is not in the store.
+    Corrupt ones are left out, with a line that names the file. Ends the program with one line when the store holds
+    no sound artifact of the model: a worker that failed on it would be restarted forever.
     """
+    sound: list[BentoModel] = []
+    problems: list[HoneError] = []
     try:
         check_version()
-        return [BentoModel(entry.tag) for entry in candidates(reference, module_file)]
+        for entry in candidates(reference, module_file):
+            try:
+                entry.opened()
+                sound.append(BentoModel(entry.tag))
+            except ArtifactError as error:
+                problems.append(error)
     except HoneError as error:
         _exit(error)
+    if not sound:
+        _exit(problems[0])
+    for problem in problems:
+        sys.stderr.write(f"passed over: {problem}\n")
+    return sound
 
 
 def _exit(error: HoneError) -> NoReturn:

@@ -223,16 +223,40 @@ def test_hone_serve_runs_anywhere_with_several_workers_and_drains(shop: Path, tm
     assert log.read_text().count("Completed async cleanup hook") == 2
 
 
-def test_corrupt_artifact_is_passed_over_or_refused(tmp_path: Path) -> None:
+def test_corrupt_artifact_is_passed_over_for_the_next_best(tmp_path: Path) -> None:
     home = tmp_path / "shop"
-    best = put(home, tmp_path / "a", "digits", "onnx-int8-1", variant="onnx-int8", rank=0)
+    put(home, tmp_path / "b", "digits", "onnx-fp32-1", rank=1)
+    artifact = dense_artifact(tmp_path / "a", name="digits", variant="mlx-fp32")
+    best = store.put(artifact.with_manifest(runtime="mlx"), "digits", "mlx-fp32-1")
     (best.path / "model.onnx").write_bytes(b"broken")
-    log = subprocess.run(
-        [sys.executable, "-m", "bentoml", "serve", "services.model:Model", "--port", str(free_port())],
-        cwd=ROOT, env={**os.environ, "BENTOML_HOME": str(home), "HONE_MODEL": "digits"},
+    command = [sys.executable, "-m", "bentoml", "serve", "services.model:Model", "--port", "{port}"]
+    with server(command, home, ROOT, HONE_MODEL="digits") as (client, _, log):
+        assert "model.onnx: corrupt" in log.read_text()
+        answer = client.post("/predict", json={"inputs": {"features": rows(1).tolist()}})
+        assert answer.json()["model"] == "digits:onnx-fp32-1"
+
+
+def test_only_artifact_corrupt_refuses_to_start(tmp_path: Path) -> None:
+    home = tmp_path / "shop"
+    entry = put(home, tmp_path / "a", "digits", "onnx-fp32-1")
+    (entry.path / "model.onnx").write_bytes(b"broken")
+    assert_one_error(["serve", "services.digits:Digits"], home, r"model.onnx: corrupt")
+
+
+def test_missing_model_ends_bentoml_with_one_line(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    assert_one_error(["serve", "services.digits:Digits"], tmp_path, "error: no model 'digits'")
+
+
+def assert_one_error(command: list[str], home: Path, words: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bentoml", *command],
+        cwd=ROOT, env={**os.environ, "BENTOML_HOME": str(home)},
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
-    assert "model.onnx: corrupt" in log.stdout + log.stderr
+    assert done.returncode != 0
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -256,18 +280,6 @@ def test_wrong_command_is_one_line(
     )  # fmt: skip
     assert done.returncode == 1
     assert words in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_missing_model_ends_bentoml_with_one_line(tmp_path: Path) -> None:
-    (tmp_path / "models").mkdir()
-    done = subprocess.run(
-        [sys.executable, "-m", "bentoml", "serve", "services.digits:Digits"],
-        cwd=ROOT, env={**os.environ, "BENTOML_HOME": str(tmp_path)},
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert done.returncode != 0
-    assert "error: no model 'digits'" in done.stderr
     assert "Traceback" not in done.stderr
 
 
