@@ -30,7 +30,7 @@ def list_command(name: str | None, as_json: bool) -> None:
     if not found:
         click.echo(f"no models in {store.models_dir()}; hone optimize puts them there")
         return
-    rows = [("TAG", "RANK", "RUNTIME", "PRECISION", "SIZE", "QUALITY", "P50 ms", "BUDGET")]
+    rows: list[tuple[str, ...]] = [("TAG", "RANK", "RUNTIME", "PRECISION", "SIZE", "QUALITY", "P50 ms", "BUDGET")]
     rows += [_row(entry) for entry in found]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:

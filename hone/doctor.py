@@ -22,7 +22,6 @@ TOOLS = (
     ("torch_pruning", "pruning", "torch-pruning", "install the [torch] extra"),
     ("tf2onnx", "export of Keras models", "tf2onnx", "install the [tensorflow] extra"),
     ("skl2onnx", "export of scikit-learn models", "skl2onnx", "install the [trees] extra"),
-    ("onnxmltools", "export of XGBoost models", "onnxmltools", "install the [trees] extra"),
     ("pyarrow", "parquet data", "pyarrow", "install the [ops] extra"),
 )
 

@@ -22,10 +22,22 @@ class Options(PassOptions):
     consumes="*",
     produces="onnx",
     options=Options,
-    tools=("torch", "onnxscript", "onnx", "tf2onnx", "skl2onnx", "onnxmltools"),
+    tools=(
+        "torch",
+        "onnxscript",
+        "onnx",
+        "tensorflow-cpu",
+        "tf2onnx",
+        "scikit-learn",
+        "skl2onnx",
+        "xgboost-cpu",
+        "xgboost",
+    ),
 )
 def export(model: Artifact, options: Options, out: Path, context: PassContext) -> Built:
-    """Convert with the exporter of the model's framework: torch.onnx (dynamo), tf2onnx, skl2onnx or onnxmltools.
+    """Convert with the exporter of the model's framework.
+
+    torch.onnx (dynamo), tf2onnx, skl2onnx, and our own for XGBoost's trees.
 
     Raises PassError naming the layer that can't be exported.
     """
