@@ -25,7 +25,6 @@ STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "hone",
 }
-LABEL_GAP = 15.0
 
 
 def pareto_svg(report: Report) -> str:
@@ -44,7 +43,7 @@ def pareto_svg(report: Report) -> str:
     axes.set_xscale("log")
     low, high = min(p[0] for p in points), max(p[0] for p in points)
     axes.set_xlim(low / 1.35, high * max(1.35, (high / low) ** 0.28))
-    axes.margins(y=0.16)
+    axes.margins(y=0.2)
     _label_points(axes, points, report)
     threads = report.budget.at.threads
     axes.set_xlabel(f"p50 latency, ms (batch {report.budget.at.batch}, threads: {threads}; log scale)")
@@ -57,13 +56,14 @@ def pareto_svg(report: Report) -> str:
 def size_svg(report: Report) -> str:
     """Size on disk, smallest first."""
     built = sorted((v for v in report.variants if v.status == "built"), key=lambda v: -(v.size_mb or 0))
-    figure, axes = _figure(7.6, 0.55 + 0.34 * len(built))
+    figure, axes = _figure(5.2, 0.5 + 0.33 * len(built))
     names = [variant.name for variant in built]
     sizes = [variant.size_mb or 0.0 for variant in built]
     axes.barh(names, sizes, color=[_color(variant, report) for variant in built], height=0.62)
     for row, size in enumerate(sizes):
-        axes.annotate(f" {size:.2f} MB" if size >= 0.1 else f" {size * 1000:.0f} kB", (size, row), va="center")
-    axes.set_xlim(0, max(sizes) * 1.16)
+        text = f"{size:.2f} MB" if size >= 0.1 else f"{size * 1000:.0f} kB"
+        axes.annotate(text, (size, row), xytext=(5, 0), textcoords="offset points", va="center")
+    axes.set_xlim(0, max(sizes) * 1.25)
     axes.grid(visible=False)
     axes.xaxis.set_visible(False)
     axes.spines["left"].set_visible(False)
@@ -117,29 +117,62 @@ def _budget_lines(axes: Axes, report: Report) -> None:
     )
 
 
+Box = tuple[float, float, float, float]
+
+
 def _label_points(axes: Axes, points: list[tuple[float, float, VariantReport]], report: Report) -> None:
-    """Write each name beside its point; names that would overlap are moved apart, with a thin line to their point."""
+    """Write each name near its point, where it covers no other point or name; a thin line joins those moved far."""
     axes.figure.canvas.draw()
-    placed: list[tuple[float, float, float]] = []
-    for latency, quality, variant in sorted(points, key=lambda point: (-point[1], point[0])):
-        x, y = axes.transData.transform((latency, quality))
-        width = 6.2 * len(variant.name) + 16
-        text_y = y
-        while any(abs(text_y - other) < LABEL_GAP and x < right and left < x + width for left, other, right in placed):
-            text_y -= 3
-        placed.append((x, text_y, x + width))
-        moved = text_y != y
+    scale = axes.figure.dpi / 72
+    pixels = {variant.name: axes.transData.transform((x, y)) for x, y, variant in points}
+    taken: list[Box] = [(x - 7, y - 7, x + 7, y + 7) for x, y in pixels.values()]
+    frame = axes.bbox
+    for latency, quality, variant in sorted(points, key=lambda point: (point[2].name != report.winner, point[0])):
+        x, y = pixels[variant.name]
+        width = CHARACTER * len(variant.name)
+        options = [(dx, dy, _text_box(x + dx * scale, y + dy * scale, width, align), align) for dx, dy, align in PLACES]
+        inside = [option for option in options if frame.x0 - 20 < option[2][0] and option[2][2] < frame.x1 + 4]
+        dx, dy, box, align = min(
+            inside or options, key=lambda option: sum(_overlap(option[2], other) for other in taken)
+        )
+        taken.append(box)
         axes.annotate(
             variant.name,
             (latency, quality),
-            xytext=(10, (text_y - y) * 72 / axes.figure.dpi),
+            xytext=(dx, dy),
             textcoords="offset points",
+            ha=align,
             va="center",
             fontsize=9.5,
             fontweight="bold" if variant.name == report.winner else "normal",
             color=_color(variant, report) if variant.eligible or variant.baseline else "#7b8794",
-            arrowprops={"arrowstyle": "-", "color": MISSED, "linewidth": 0.7, "shrinkB": 4} if moved else None,
+            arrowprops={"arrowstyle": "-", "color": MISSED, "linewidth": 0.7, "shrinkB": 4} if abs(dy) > 16 else None,
         )
+
+
+def _places() -> list[tuple[float, float, str]]:
+    """Offsets in points to try for a label, nearest first: beside, above and below, then farther up and down."""
+    near: list[tuple[float, float, str]] = [(9, 0, "left"), (0, 13, "center"), (0, -13, "center"), (-9, 0, "right")]
+    far = [(9.0, sign * step, "left") for step in range(14, 120, 13) for sign in (1, -1)]
+    return near + far
+
+
+PLACES = _places()
+CHARACTER = 7.2  # pixels of a character of 9.5 points, on the wide side
+
+
+def _text_box(x: float, y: float, width: float, align: str) -> Box:
+    left = {"left": x, "center": x - width / 2, "right": x - width}[align]
+    return (left, y - 8, left + width, y + 8)
+
+
+def _covered(box: Box, taken: list[Box]) -> float:
+    return sum(_overlap(box, other) for other in taken)
+
+
+def _overlap(a: Box, b: Box) -> float:
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    return max(width, 0.0) * max(height, 0.0)
 
 
 def _plain_number(value: float, _: Any) -> str:

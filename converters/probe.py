@@ -25,7 +25,7 @@ from hone.hardware import cores
 from hone.runtimes.base import Runtime
 
 MAX_CALLS = 20_000
-MIN_CALLS = 3
+MIN_CALLS = 2
 WARM_UP_NS = 10_000_000
 """Long enough for the threads of the variant before, which spin for a moment after a call, to go to sleep."""
 
@@ -69,8 +69,7 @@ class Probe:
         """Run one batch size for a while; return the latency of each call in nanoseconds."""
         rows = self._rows(batch)
         warm = time.perf_counter_ns() + WARM_UP_NS
-        for _ in range(MIN_CALLS):
-            self._run(rows)
+        self._run(rows)
         while time.perf_counter_ns() < warm:
             self._run(rows)
         latencies: list[int] = []

@@ -105,11 +105,11 @@ def _comparison(candidate: Candidate, winner: Candidate | None, recipe: Recipe) 
     assert winner is not None
     mine, best = _merit(candidate.measurements, recipe)[0], _merit(winner.measurements, recipe)[0]
     if candidate is winner:
-        return f"meets the budget with the best {recipe.objective}"
+        return f"best {recipe.objective} within the budget"
     if recipe.objective == "quality":
-        return f"meets the budget, but its quality drop is {mine:.4f}, the winner's {best:.4f}"
-    unit = "ms at p50" if recipe.objective == "latency" else "MB"
-    return f"meets the budget, but {mine:.4g} {unit} against the winner's {best:.4g}"
+        return f"quality drop {mine:.4f}, the winner's {best:.4f}"
+    what, unit = ("p50", "ms") if recipe.objective == "latency" else ("size", "MB")
+    return f"{what} {mine:.3g} {unit}, the winner's {best:.3g} {unit}"
 
 
 def pareto_front(candidates: list[Candidate], budget: Budget) -> set[str]:

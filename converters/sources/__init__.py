@@ -7,10 +7,9 @@ import pkgutil
 from functools import cache
 from pathlib import Path
 
-from converters.sources.base import Source, registered
+from converters.sources.base import Source, call_loader, registered
 from hone.errors import RecipeError, did_you_mean
 from hone.recipe import LoadedRecipe
-from hone.userload import call, load_function
 
 __all__ = ["Source", "all_sources", "for_file", "for_recipe", "get"]
 
@@ -53,8 +52,7 @@ def for_recipe(loaded: LoadedRecipe) -> Source:
                 f"{field}.file: '{suffix}' doesn't tell the framework{did_you_mean(suffix, known)}; "
                 "set source.framework"
             )
-    assert spec.loader is not None
-    model = call(load_function(spec.loader, loaded.root, f"{field}.loader"), spec.loader, f"{field}.loader")
+    model = call_loader(loaded, keep=True)
     for source in all_sources().values():
         if source.owns(model):
             return source

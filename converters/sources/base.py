@@ -15,6 +15,7 @@ from converters.passes.base import Built, PassContext
 from hone.artifact import Artifact
 from hone.recipe import LoadedRecipe
 from hone.signature import Signature
+from hone.userload import call, load_function
 
 _REGISTER: dict[str, type[Source]] = {}
 
@@ -55,6 +56,31 @@ class Source(ABC):
     @abstractmethod
     def inspect(self, file: Path) -> Signature | None:
         """Return the signature that a model file itself holds, or None when its format holds none (for `hone init`)."""
+
+
+_kept: dict[tuple[Path, str], Any] = {}
+
+
+def call_loader(loaded: LoadedRecipe, *, keep: bool = False) -> Any:
+    """Return what the recipe's `source.loader` returns.
+
+    Args:
+        loaded: a recipe with a loader.
+        keep: hold on to the result for the next call, which then takes it: telling the framework and reading the
+            model both need it, and a loader may train for minutes.
+
+    Raises:
+        RecipeError: the loader can't be imported, or fails; with the line of the user's code.
+    """
+    reference, field = loaded.recipe.source.loader, f"{loaded.path}: source.loader"
+    assert reference is not None
+    key = (loaded.path, reference)
+    if key in _kept:
+        return _kept.pop(key)
+    model = call(load_function(reference, loaded.root, field), reference, field)
+    if keep:
+        _kept[key] = model
+    return model
 
 
 def register(name: str) -> Callable[[type[Source]], type[Source]]:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from converters.passes.base import Built, PassContext
-from converters.sources.base import Source, register
+from converters.sources.base import Source, call_loader, register
 from hone.artifact import Artifact
 from hone.errors import ArtifactError, PassError, RecipeError, UnavailableError, one_line
 from hone.recipe import LoadedRecipe
 from hone.signature import BATCH, Signature, TensorSpec
-from hone.userload import call, code_digest, load_function
+from hone.userload import code_digest
 
 FILE = "model.keras"
 NEWEST_OPSET = 18  # of tf2onnx 1.17
@@ -68,7 +68,7 @@ class KerasSource(Source):
                 return read_model(file, {})
             except ArtifactError as error:
                 raise RecipeError(f"{field}.file: {error}") from error
-        model = call(load_function(spec.loader, loaded.root, f"{field}.loader"), spec.loader, f"{field}.loader")
+        model = call_loader(loaded)
         if not self.owns(model):
             raise RecipeError(f"{field}.loader: {spec.loader} returned {type(model).__name__}, not a Keras model")
         if file is not None:

@@ -12,12 +12,11 @@ from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from converters.onnx_graph import graph_signature, load_graph, rename_outputs, set_input_axes
 from converters.passes.base import Built, PassContext
-from converters.sources.base import Source, register
+from converters.sources.base import Source, call_loader, register
 from hone.artifact import Artifact
 from hone.errors import PassError, RecipeError, did_you_mean, one_line
 from hone.recipe import LoadedRecipe
 from hone.signature import Signature
-from hone.userload import call, load_function
 
 LIMIT = 2**31 - 1  # protobuf's largest message; larger models keep their weights in a second file
 FILE, WEIGHTS = "model.onnx", "model.onnx.data"
@@ -86,7 +85,7 @@ def _load(loaded: LoadedRecipe) -> onnx.ModelProto:
     if spec.file:
         return _read(loaded.file(spec.file, "source.file"), f"{field}.file")
     assert spec.loader is not None
-    model = call(load_function(spec.loader, loaded.root, f"{field}.loader"), spec.loader, f"{field}.loader")
+    model = call_loader(loaded)
     if isinstance(model, str | Path):
         return _read(loaded.file(str(model), "source.loader"), f"{field}.loader")
     if not isinstance(model, onnx.ModelProto):

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from converters.passes.base import Built, PassContext
-from converters.sources.base import Source, register
+from converters.sources.base import Source, call_loader, register
 from hone.artifact import Artifact
 from hone.errors import ArtifactError, PassError, RecipeError, UnavailableError, one_line
 from hone.recipe import PICKLE_SUFFIXES, LoadedRecipe
 from hone.signature import BATCH, Signature, TensorSpec
-from hone.userload import call, code_digest, load_function
+from hone.userload import code_digest
 
 FILE = "model.skops"
 TREE_OPSET = 3
@@ -107,7 +107,7 @@ def _load(loaded: LoadedRecipe) -> Any:
         raise RecipeError(f"{field}: give 'file' or 'loader' for a scikit-learn model, not both")
     if spec.loader:
         where = f"{field}.loader: {spec.loader} returned"
-        model = call(load_function(spec.loader, loaded.root, f"{field}.loader"), spec.loader, f"{field}.loader")
+        model = call_loader(loaded)
     else:
         assert spec.file is not None
         where = f"{field}.file: {spec.file} holds"

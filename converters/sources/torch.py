@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from converters.onnx_graph import rename_outputs
 from converters.passes.base import Built, PassContext
-from converters.sources.base import Source, register
+from converters.sources.base import Source, call_loader, register
 from hone.artifact import Artifact
 from hone.errors import PassError, RecipeError, one_line
 from hone.recipe import LoadedRecipe
 from hone.signature import Signature
-from hone.userload import call, code_digest, load_function
+from hone.userload import code_digest
 
 if TYPE_CHECKING:
     import torch
@@ -130,7 +130,7 @@ def _load(loaded: LoadedRecipe) -> torch.nn.Module:
     spec, field = loaded.recipe.source, f"{loaded.path}: source"
     if spec.loader is None:
         return _unpickle(loaded)
-    module = call(load_function(spec.loader, loaded.root, f"{field}.loader"), spec.loader, f"{field}.loader")
+    module = call_loader(loaded)
     if not isinstance(module, torch.nn.Module):
         raise RecipeError(f"{field}.loader: {spec.loader} returned {type(module).__name__}, not an nn.Module")
     if spec.file:

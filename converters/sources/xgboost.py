@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from converters.passes.base import Built, PassContext
-from converters.sources.base import Source, register
+from converters.sources.base import Source, call_loader, register
 from hone.artifact import Artifact
 from hone.errors import ArtifactError, RecipeError, one_line
 from hone.recipe import PICKLE_SUFFIXES, LoadedRecipe
 from hone.signature import BATCH, Signature, TensorSpec
-from hone.userload import call, load_function
 
 MODEL = "model.ubj"
 
@@ -83,7 +82,7 @@ def _load(loaded: LoadedRecipe) -> Any:
     if spec.loader and spec.file:
         raise RecipeError(f"{field}: give 'file' or 'loader' for an XGBoost model, not both")
     if spec.loader:
-        model = call(load_function(spec.loader, loaded.root, f"{field}.loader"), spec.loader, f"{field}.loader")
+        model = call_loader(loaded)
         return _checked(model, f"{field}.loader: {spec.loader} returned")
     assert spec.file is not None
     file = loaded.file(spec.file, "source.file")

@@ -36,7 +36,7 @@ def test_fastest_within_the_budget_wins_and_the_others_say_why() -> None:
     )
     assert verdicts["fast"].rank == 0
     assert "best latency" in verdicts["fast"].reason
-    assert "2 ms at p50 against the winner's 1" in verdicts["slow"].reason
+    assert verdicts["slow"].reason == "p50 2 ms, the winner's 1 ms"
     assert not verdicts["bad"].eligible
     assert "0.2000 worse" in verdicts["bad"].reason
 
