@@ -100,7 +100,7 @@ def init(model: Path, out: Path | None, name: str | None) -> None:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True)
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Worker processes.")
-@click.option("--threads", type=click.IntRange(1), help="Threads of one inference. [default: cores / workers]")
+@click.option("--threads", type=click.IntRange(1), help="Threads of one inference. [default: measured]")
 @click.option("--max-batch-rows", type=click.IntRange(1), help="Most rows the server joins into one batch.")
 @click.option("--max-body-mb", type=click.FloatRange(min=0, min_open=True), help="Largest request body accepted.")
 def serve(model: str, **options: Any) -> None:

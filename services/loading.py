@@ -24,6 +24,9 @@ EXAMPLE = "example.json"
 INLINE_SECONDS = 0.002
 """A full batch faster than this runs on the event loop: handing it to a thread and back costs more than the pause."""
 
+THREADS_GAIN = 1.25
+"""Several threads are used when they make a full batch at least this much faster."""
+
 
 @dataclass(frozen=True)
 class LoadedModel:
@@ -120,11 +123,24 @@ def load(entries: list[store.Entry], settings: Settings) -> LoadedModel:
 
 
 def _load_entry(entry: store.Entry, settings: Settings) -> LoadedModel:
+    """Load an entry with the thread count that was set, or else with the one that serves best here.
+
+    More threads answer one batch sooner, but they spin between batches and take cores from the event loop and the
+    other workers. So one thread is kept unless it is slow and all of this worker's cores are much faster.
+    """
     artifact = entry.opened()
-    threads = settings.threads or max(1, cores() // settings.workers)
-    runtime = runtimes.load(artifact, threads)
+    share = max(1, cores() // settings.workers)
+    runtime = runtimes.load(artifact, settings.threads or 1)
     seconds = _warm_up(runtime, artifact, settings.max_batch_rows)
-    return LoadedModel(entry, artifact, runtime, seconds, threads)
+    if settings.threads or share == 1 or seconds < INLINE_SECONDS:
+        return LoadedModel(entry, artifact, runtime, seconds, settings.threads or 1)
+    wide = runtimes.load(artifact, share)
+    wide_seconds = _warm_up(wide, artifact, settings.max_batch_rows)
+    if wide_seconds * THREADS_GAIN > seconds:
+        wide.close()
+        return LoadedModel(entry, artifact, runtime, seconds, 1)
+    runtime.close()
+    return LoadedModel(entry, artifact, wide, wide_seconds, share)
 
 
 def example_inputs(artifact: Artifact) -> dict[str, np.ndarray]:

@@ -18,7 +18,7 @@ class Settings:
         max_body_mb: HONE_MAX_BODY_MB, the largest request body, MB.
         max_batch_rows: HONE_MAX_BATCH_ROWS, most rows joined into one call of the runtime.
         queue_rows: HONE_QUEUE_ROWS, rows that may wait; more are refused with 503.
-        threads: HONE_THREADS, threads of one inference; 0 divides the cores among the workers.
+        threads: HONE_THREADS, threads of one inference; 0 measures at the start whether several gain enough over one.
         workers: HONE_WORKERS, worker processes; BentoML's own --api-workers does nothing for a service of this kind.
     """
 
