@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +9,9 @@ import numpy as np
 
 from benchmarks.records import LoadReport, read_load_report
 from hone.artifact import atomic_write
+from hone.figures import BLUE, ORANGE, RED, log_axis, new_figure, to_svg
 
-INK, GRID, MAIN, TAIL, BAD = "#1f2933", "#e4e7eb", "#0072B2", "#D55E00", "#CC3311"
-STYLE: dict[str, Any] = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["Inter", "Helvetica Neue", "Arial", "DejaVu Sans"],
-    "font.size": 10.5,
-    "axes.edgecolor": GRID,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "text.color": INK,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "hone",
-}
+MAIN, TAIL, BAD = BLUE, ORANGE, RED
 
 
 def write_load_report(report: LoadReport, folder: Path) -> None:
@@ -42,28 +30,16 @@ def draw(report: LoadReport, folder: Path) -> None:
     svg = plot(report)
     atomic_write(folder / "load.svg", svg)
     environment = Environment(loader=PackageLoader("benchmarks"), autoescape=True, undefined=StrictUndefined)
-    page = environment.get_template("load.html").render(report=report, plot=svg[svg.index("<svg") :])
+    page = environment.get_template("load.html").render(report=report, plot=svg)
     atomic_write(folder / "load.html", page)
 
 
 def plot(report: LoadReport) -> str:
     """Return an SVG: latency over time above, its distribution below."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    matplotlib.rcParams.update(STYLE)  # type: ignore[arg-type]
-    figure = Figure(figsize=(8.2, 5.6), layout="constrained")
-    above, below = figure.subplots(2, 1)
+    figure, (above, below) = new_figure(8.2, 5.6, rows=2)
     _over_time(above, report)
     _distribution(below, report)
-    for axes in (above, below):
-        axes.grid(color=GRID, linewidth=0.8)
-        axes.set_axisbelow(True)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
-    stream = io.StringIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None})
-    return stream.getvalue()
+    return to_svg(figure)
 
 
 def _over_time(axes: Any, report: LoadReport) -> None:
@@ -88,15 +64,16 @@ def _distribution(axes: Any, report: LoadReport) -> None:
     bounds, counts = (np.array(column) for column in zip(*report.histogram, strict=True))
     share = 100 * counts.cumsum() / counts.sum()
     axes.step(bounds, share, where="post", color=MAIN, linewidth=1.8)
-    marks = (("p50", report.p50_ms, 50, 8), ("p95", report.p95_ms, 95, -12), ("p99", report.p99_ms, 99, -12))
-    for name, value, height, lift in marks:
+    marks = (
+        ("p50", report.p50_ms, 50, -8, "right"),
+        ("p95", report.p95_ms, 95, 8, "left"),
+        ("p99", report.p99_ms, 99, 8, "left"),
+    )
+    for name, value, height, gap, side in marks:
         axes.plot([value], [height], "o", color=TAIL if name == "p99" else MAIN, markersize=5)
-        axes.annotate(
-            f"{name} {value:.2f} ms", (value, height), xytext=(8, lift), textcoords="offset points", fontsize=9
-        )
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.1e}"[0] in "25" else "")
+        text, lift = f"{name} {value:.2f} ms", 4 if side == "right" else -12
+        axes.annotate(text, (value, height), xytext=(gap, lift), textcoords="offset points", ha=side, fontsize=9)
+    log_axis(axes)
     axes.set_ylim(0, 104)
     axes.set_xlabel("latency from the intended start, ms (log scale)")
     axes.set_ylabel("% of requests")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 from onnx import TensorProto, helper
 
-from converters.onnx_graph import rename_outputs, value_names
+from converters.onnx_graph import free_name, rename_outputs, value_names
 from hone.errors import PassError
 from hone.signature import Signature, TensorSpec
 
@@ -77,12 +77,12 @@ def _fitted(
     """Append the nodes that turn a value into the dtype and rank of its spec."""
     name, kind = value.name, value.type.tensor_type
     if kind.elem_type != element_type(spec):
-        cast = _free(f"{name}_cast", taken)
+        cast = free_name(f"{name}_cast", taken)
         graph.node.append(helper.make_node("Cast", [name], [cast], to=element_type(spec)))
         name = cast
     rank = len(kind.shape.dim) if kind.HasField("shape") else None
     if rank != len(spec.shape) and len(spec.shape) <= 2:
-        shape, flat = _free(f"{name}_{FLAT}", taken), _free(f"{name}_flat", taken)
+        shape, flat = free_name(f"{name}_{FLAT}", taken), free_name(f"{name}_flat", taken)
         sizes = [-1, *(axis for axis in spec.shape[1:] if isinstance(axis, int))]
         graph.node.append(helper.make_node("Constant", [], [shape], value_ints=sizes))
         graph.node.append(helper.make_node("Reshape", [name, shape], [flat]))
@@ -127,11 +127,3 @@ def merge_opsets(model: onnx.ModelProto) -> int:
     del model.opset_import[:]
     model.opset_import.extend(helper.make_opsetid(domain, number) for domain, number in versions.items())
     return versions.get("", 0)
-
-
-def _free(name: str, taken: set[str]) -> str:
-    candidate, count = name, 1
-    while candidate in taken:
-        candidate, count = f"{name}_{count}", count + 1
-    taken.add(candidate)
-    return candidate

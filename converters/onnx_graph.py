@@ -38,7 +38,7 @@ def rename_outputs(model: onnx.ModelProto, names: list[str]) -> None:
         if value.name == name:
             continue
         if name in taken:
-            mapping[name] = _free(f"{name}_inner", taken)
+            mapping[name] = free_name(f"{name}_inner", taken)
         mapping[value.name] = name
     _separate_outputs(model, mapping)
     _rename(graph, mapping)
@@ -78,7 +78,8 @@ def _rename(graph: onnx.GraphProto, mapping: dict[str, str]) -> None:
         value.name = mapping.get(value.name, value.name)
 
 
-def _free(name: str, taken: set[str]) -> str:
+def free_name(name: str, taken: set[str]) -> str:
+    """Return a name that no value has, made from `name`, and add it to `taken`."""
     candidate, count = name, 1
     while candidate in taken:
         candidate, count = f"{name}_{count}", count + 1
@@ -101,7 +102,7 @@ def rename_inputs(model: onnx.ModelProto, names: list[str]) -> None:
     for value, name in zip(inputs, names, strict=True):
         if value.name != name:
             if name in taken:
-                mapping[name] = _free(f"{name}_inner", taken)
+                mapping[name] = free_name(f"{name}_inner", taken)
             mapping[value.name] = name
     _rename(model.graph, mapping)
 

@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import io
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from converters.records import Report, VariantReport
+from hone.figures import BLUE, GRAY, GREEN, ORANGE, log_axis, new_figure, to_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-# Okabe-Ito colors: told apart by color-blind readers too.
-WINNER, MET, MISSED, SOURCE, INK, GRID = "#009E73", "#0072B2", "#B8B8B8", "#D55E00", "#1f2933", "#e4e7eb"
-STYLE: dict[str, Any] = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["Inter", "Helvetica Neue", "Arial", "DejaVu Sans"],
-    "font.size": 10.5,
-    "axes.edgecolor": GRID,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "text.color": INK,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "hone",
-}
+WINNER, MET, MISSED, SOURCE = GREEN, BLUE, GRAY, ORANGE
 
 
 def pareto_svg(report: Report) -> str:
     """Quality against p50 latency (log scale) at the budget's conditions, with the Pareto front and the budget."""
-    figure, axes = _figure(7.6, 4.5)
+    figure, (axes,) = new_figure(7.6, 4.5)
     points = [(_latency(v, report), float(v.quality or 0.0), v) for v in report.variants if v.status == "built"]
     _budget_lines(axes, report)
     front = sorted((latency, quality) for latency, quality, variant in points if variant.pareto)
@@ -40,7 +26,7 @@ def pareto_svg(report: Report) -> str:
             latency, quality, s=150 if winner else 58, color=_color(variant, report), marker="*" if winner else "o",
             zorder=3, edgecolors="white", linewidths=0.8,
         )  # fmt: skip
-    axes.set_xscale("log")
+    log_axis(axes)
     low, high = min(p[0] for p in points), max(p[0] for p in points)
     axes.set_xlim(low / 1.35, high * max(1.35, (high / low) ** 0.28))
     axes.margins(y=0.2)
@@ -48,15 +34,13 @@ def pareto_svg(report: Report) -> str:
     threads = report.budget.at.threads
     axes.set_xlabel(f"p50 latency, ms (batch {report.budget.at.batch}, threads: {threads}; log scale)")
     axes.set_ylabel(report.metric)
-    axes.xaxis.set_major_formatter(_plain_number)
-    axes.xaxis.set_minor_formatter(_sparse_number)
-    return _svg(figure)
+    return to_svg(figure)
 
 
 def size_svg(report: Report) -> str:
     """Size on disk, smallest first."""
     built = sorted((v for v in report.variants if v.status == "built"), key=lambda v: -(v.size_mb or 0))
-    figure, axes = _figure(5.2, 0.5 + 0.33 * len(built))
+    figure, (axes,) = new_figure(5.2, 0.5 + 0.33 * len(built))
     names = [variant.name for variant in built]
     sizes = [variant.size_mb or 0.0 for variant in built]
     axes.barh(names, sizes, color=[_color(variant, report) for variant in built], height=0.62)
@@ -69,7 +53,7 @@ def size_svg(report: Report) -> str:
     axes.spines["left"].set_visible(False)
     axes.spines["bottom"].set_visible(False)
     axes.tick_params(length=0)
-    return _svg(figure)
+    return to_svg(figure)
 
 
 def _latency(variant: VariantReport, report: Report) -> float:
@@ -82,21 +66,6 @@ def _color(variant: VariantReport, report: Report) -> str:
     if variant.name == report.winner:
         return WINNER
     return MET if variant.eligible else MISSED
-
-
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    """Build a figure without pyplot, whose global state doesn't belong in a library."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    matplotlib.rcParams.update(STYLE)  # type: ignore[arg-type]
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots()
-    axes.grid(color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    return figure, axes
 
 
 def _budget_lines(axes: Axes, report: Report) -> None:
@@ -173,21 +142,3 @@ def _covered(box: Box, taken: list[Box]) -> float:
 def _overlap(a: Box, b: Box) -> float:
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     return max(width, 0.0) * max(height, 0.0)
-
-
-def _plain_number(value: float, _: Any) -> str:
-    return f"{value:g}"
-
-
-def _sparse_number(value: float, _: Any) -> str:
-    """Label only the 2 and 5 between powers of ten."""
-    digit = f"{value:.1e}"[0]
-    return f"{value:g}" if digit in "25" else ""
-
-
-def _svg(figure: Figure) -> str:
-    """Return the `<svg>` element alone, ready to stand in a page, the same for the same data."""
-    stream = io.StringIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None})
-    text = stream.getvalue()
-    return text[text.index("<svg") :]

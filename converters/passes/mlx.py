@@ -58,8 +58,9 @@ def mlx(model: Artifact, options: Options, out: Path, context: PassContext) -> B
 
 
 def _require_supported(graph: onnx.GraphProto) -> None:
+    import hone.mlx_layers
     import hone.mlx_recurrent
-    import hone.mlx_shapes  # noqa: F401 - both register their operators
+    import hone.mlx_shapes  # noqa: F401 - they register their operators
     from hone.mlx_ops import OPERATORS
 
     for node in graph.node:

@@ -32,8 +32,9 @@ class MlxRuntime(Runtime):
     def __init__(self, artifact: Artifact, threads: int | None = None) -> None:
         import mlx.core as mx
 
+        import hone.mlx_layers
         import hone.mlx_recurrent
-        import hone.mlx_shapes  # noqa: F401 - both register their operators
+        import hone.mlx_shapes  # noqa: F401 - they register their operators
 
         try:
             graph = json.loads(artifact.entry.read_text())
