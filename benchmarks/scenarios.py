@@ -8,6 +8,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from hone.errors import HoneError
+
 
 class Scenario(BaseModel):
     """A load: who sends what, how fast, for how long.
@@ -37,9 +39,15 @@ class Scenario(BaseModel):
     def from_options(
         cls, *, rate: float | None, users: int | None, rows: int, duration_s: float, seed: int
     ) -> Scenario:
-        """Return the scenario of `hone bench`'s options: users make it a closed loop."""
+        """Return the scenario of `hone bench`'s options: users make it a closed loop.
+
+        Raises:
+            HoneError: both a rate and users are given.
+        """
         if users is not None:
-            return cls(kind="closed", rate=rate, users=users, rows=rows, duration_s=duration_s, seed=seed)
+            if rate is not None:
+                raise HoneError("--users makes a closed loop, whose callers set the rate; leave --users or --rate out")
+            return cls(kind="closed", users=users, rows=rows, duration_s=duration_s, seed=seed)
         return cls(rate=rate, rows=rows, duration_s=duration_s, seed=seed)
 
     def arrivals(self) -> Iterator[float]:

@@ -144,9 +144,9 @@ def bench(
     from benchmarks.scenarios import Scenario
     from hone import store
 
+    scenario = Scenario.from_options(rate=rate, users=users, rows=rows, duration_s=duration, seed=seed)
     entry = store.resolve(model)
     artifact = entry.opened()
-    scenario = Scenario.from_options(rate=rate, users=users, rows=rows, duration_s=duration, seed=seed)
     if url is None:
         from services.launch import running
 

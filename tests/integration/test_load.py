@@ -94,6 +94,8 @@ def test_arrivals_are_a_poisson_process() -> None:
 
 def test_closed_loop_has_no_rate() -> None:
     with pytest.raises(ValidationError, match="a closed loop has no rate"):
+        Scenario(kind="closed", rate=5)
+    with pytest.raises(HoneError, match="leave --users or --rate out"):
         Scenario.from_options(rate=5, users=2, rows=1, duration_s=1, seed=0)
 
 
