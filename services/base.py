@@ -16,6 +16,7 @@ from hone import store
 from hone.errors import ArtifactError, HoneError
 from services.batching import Batcher
 from services.endpoint import PredictEndpoint
+from services.failures import status_of
 from services.loading import LoadedModel, candidates, load
 from services.metrics import Metrics
 from services.server import FastService, check_version
@@ -113,7 +114,13 @@ class ModelService:
         endpoint = self.bento_service.endpoint
         if endpoint is None:
             raise bentoml.exceptions.ServiceUnavailable("the model is still loading")
-        answer: dict[str, Any] = orjson.loads(await endpoint.compute(orjson.dumps({"inputs": inputs})))
+        try:
+            answer: dict[str, Any] = orjson.loads(await endpoint.compute(orjson.dumps({"inputs": inputs})))
+        except Exception as error:
+            status, message, _ = status_of(error)
+            if status >= 500:
+                raise
+            raise bentoml.exceptions.InvalidArgument(message) from error
         return answer
 
     @bentoml.on_startup
