@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -10,7 +11,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor
 from concurrent.futures import wait as wait_futures
 from concurrent.futures.process import BrokenProcessPool
@@ -166,7 +167,7 @@ def run_pass(task: PassTask) -> Path:
     context = PassContext(loaded, parent.signature, lambda text: report(f"{task.name}: {text}"))
     options = definition.options.model_validate(task.options)
     started = time.perf_counter()
-    with atomic_directory(task.target) as out:
+    with _named_disk(task), atomic_directory(task.target) as out:
         built = definition.function(parent, options, out, context)
         record = PassRecord(
             name=task.name,
@@ -197,6 +198,16 @@ def run_pass(task: PassTask) -> Path:
         )
         check_runs(artifact, context)
     return task.target
+
+
+@contextlib.contextmanager
+def _named_disk(task: PassTask) -> Iterator[None]:
+    """A full or read-only disk is reported with its folder: the operating system's error often names no file."""
+    try:
+        yield
+    except OSError as error:
+        place = error.filename or task.target.parent
+        raise PassError(f"{task.name}: {place}: {error.strerror or one_line(error)}") from error
 
 
 def _write_example(context: PassContext, out: Path) -> None:

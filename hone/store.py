@@ -176,6 +176,8 @@ def choose(candidates: list[Entry]) -> Choice:
         place = "the winner of its run" if entry.rank == 0 else f"rank {entry.rank + 1} of its run"
         if not entry.eligible:
             return Choice(entry, "named explicitly; it missed its budget", tuple(passed_over))
+        if len(candidates) == 1:
+            return Choice(entry, f"{place}, the only candidate")
         return Choice(entry, f"{place}, the best that this host can run", tuple(passed_over))
     raise StoreError("no stored variant can run on this host: " + "; ".join(passed_over))
 

@@ -213,3 +213,24 @@ def test_dry_run_prints_the_tree_and_runs_nothing(tmp_path: Path) -> None:
     assert done.stdout.count("export") == 1
     assert "quantize_static" in done.stdout
     assert not (tmp_path / "home" / "cache" / "passes").exists()
+
+
+def test_full_disk_names_the_folder_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass that can't write fails alone, and its half-written folder is gone."""
+    file = write_project(tmp_path / "project", code=PLAIN)
+    prepared = prepare(file, tmp_path / "sources", tmp_path / "evaluation.npz")
+    limit = 2_000  # bytes a file may have in this process: the kernel's own refusal
+    target = tmp_path / "passes" / "key"
+    script = (
+        "import resource, signal; from pathlib import Path\n"
+        "from converters.workers import PassTask, guarded, run_pass\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
+        f"task = PassTask('export', {{}}, Path({str(prepared.source)!r}), Path({str(target)!r}), Path({str(file)!r}))\n"
+        "print(guarded(run_pass, task))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    assert "expected=True" in done.stdout
+    assert "export:" in done.stdout
+    assert not list((tmp_path / "passes").glob("*"))
+    assert not list((tmp_path / "passes").glob(".*"))
