@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from converters.evaluate import Subject, prove, resolve_threads
-from converters.metrics import make_metric
+from converters.metrics import Metric, make_metric
 from converters.pipeline import Outcome, Pipeline, Progress, cache_dir, drop_stale
-from converters.plan import Node, Plan, Variant, make_plan
+from converters.plan import Node, Plan, Variant, check_variants, make_plan
 from converters.prepare import Prepared, prepare
 from converters.records import PassReport, Report, VariantReport, latency_table
 from converters.select import Candidate, Verdict, select
@@ -60,6 +60,7 @@ def optimize(request: Request, display: Display) -> Report:
     """
     started = time.monotonic()
     loaded = load_recipe(request.recipe)
+    check_variants(loaded, request.only)
     scratch = Path(tempfile.mkdtemp(prefix="hone-run-"))
     workers = Workers(request.jobs, display.passes.on_message)
     clean = False
@@ -67,12 +68,13 @@ def optimize(request: Request, display: Display) -> Report:
         display.message("reading the source model and the data")
         prepared = _prepare(loaded, workers, scratch)
         plan = make_plan(loaded, prepared.framework, request.only)
+        metric = _metric(loaded, prepared)
         display.plan(plan)
         pipeline = Pipeline(loaded, prepared, workers, force=request.force)
         outcomes = pipeline.run(plan, display.passes)
         workers.close()
         clean = True
-        subjects = _prove(loaded, prepared, plan, outcomes, scratch, display)
+        subjects = _prove(loaded, prepared, plan, outcomes, metric, scratch, display)
     finally:
         if not clean:
             workers.close(kill=True)
@@ -87,9 +89,18 @@ def _prepare(loaded: LoadedRecipe, workers: Workers, scratch: Path) -> Prepared:
     future = workers.call(prepare, loaded.path, folder, scratch / "evaluation.npz")
     result = workers.result(future)
     if isinstance(result, Failure):
-        raise HoneError(result.message) if result.expected else HoneError(f"{loaded.path}: source: {result.message}")
+        error = HoneError(result.message if result.expected else f"{loaded.path}: source: {result.message}")
+        error.exit_code = result.exit_code
+        raise error
     assert isinstance(result, Prepared)
     return result
+
+
+def _metric(loaded: LoadedRecipe, prepared: Prepared) -> Metric:
+    """Return the recipe's metric; made before any pass runs, so that a mistake in it costs nothing."""
+    outputs = Artifact.open(prepared.source, verify=False).signature.output_names
+    has_labels = read_dataset(prepared.evaluation).labels is not None
+    return make_metric(loaded, outputs, has_labels=has_labels)
 
 
 def _prove(
@@ -97,17 +108,15 @@ def _prove(
     prepared: Prepared,
     plan: Plan,
     outcomes: dict[int, Outcome],
+    metric: Metric,
     scratch: Path,
     display: Display,
 ) -> list[Subject]:
-    source = Artifact.open(prepared.source)
-    subjects = [Subject(plan.source, source)]
+    subjects = [Subject(plan.source, Artifact.open(prepared.source))]
     for variant in plan.variants:
         artifact = _artifact_of(plan, outcomes, variant)
         if artifact:
             subjects.append(Subject(variant.name, artifact))
-    has_labels = read_dataset(prepared.evaluation).labels is not None
-    metric = make_metric(loaded, source.signature.output_names, has_labels=has_labels)
     prove(subjects, prepared.evaluation, scratch, loaded.recipe.measure, metric, display.proof)
     return subjects
 

@@ -83,6 +83,29 @@ class Plan:
     leaves: dict[str, Node]
 
 
+def check_variants(loaded: LoadedRecipe, only: tuple[str, ...] = ()) -> None:
+    """Raise for unknown presets, passes and options, before a source model is read that may take minutes to load.
+
+    Raises:
+        RecipeError: as `make_plan`, but for what depends on the source's framework.
+    """
+    names = []
+    for index, spec in enumerate(loaded.recipe.variants):
+        _steps(spec, f"{loaded.path}: variants[{index}]")
+        names.append(spec.name or spec.preset or "")
+    _check_only(loaded, names, only)
+
+
+def _check_only(loaded: LoadedRecipe, names: list[str], only: tuple[str, ...]) -> None:
+    for name in only:
+        if name not in names:
+            raise RecipeError(f"--only: no variant '{name}' in {loaded.path.name}{did_you_mean(name, names)}")
+
+
+def _steps(spec: VariantSpec, where: str) -> tuple[Step, ...]:
+    return _preset_steps(spec, where) if spec.preset else _explicit_steps(spec, where)
+
+
 def make_plan(loaded: LoadedRecipe, source: str, only: tuple[str, ...] = ()) -> Plan:
     """Turn a recipe's variants into a plan.
 
@@ -99,9 +122,7 @@ def make_plan(loaded: LoadedRecipe, source: str, only: tuple[str, ...] = ()) -> 
     for index, name in enumerate(names):
         if name in names[:index] or name == source:
             raise RecipeError(f"{loaded.path}: variants[{index}]: the name '{name}' is taken; give it another 'name'")
-    for name in only:
-        if name not in names:
-            raise RecipeError(f"--only: no variant '{name}' in {loaded.path.name}{did_you_mean(name, names)}")
+    _check_only(loaded, names, only)
     chosen = tuple(variant for variant in variants if not only or variant.name in only)
     nodes, leaves = _tree(chosen)
     return Plan(source, chosen, nodes, leaves)
@@ -126,7 +147,7 @@ def _tree(variants: tuple[Variant, ...]) -> tuple[tuple[Node, ...], dict[str, No
 
 def _variant(loaded: LoadedRecipe, index: int, spec: VariantSpec, source: str) -> Variant:
     where = f"{loaded.path}: variants[{index}]"
-    steps = _preset_steps(spec, where) if spec.preset else _explicit_steps(spec, where)
+    steps = _steps(spec, where)
     runtime, unavailable = source, None
     for step in steps:
         definition = step.definition

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import queue
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -52,6 +53,7 @@ class Failure:
     message: str
     expected: bool
     detail: str = ""
+    exit_code: int = 1
 
 
 class Workers:
@@ -105,9 +107,12 @@ class Workers:
 
     @staticmethod
     def result(future: Future[Any]) -> Any:
-        """Return what the function returned, or a Failure."""
+        """Return what the function returned, or a Failure; with --debug, its traceback goes to standard error."""
         try:
-            return future.result()
+            result = future.result()
+            if isinstance(result, Failure) and os.environ.get("HONE_DEBUG"):
+                sys.stderr.write(result.detail)
+            return result
         except BrokenProcessPool:
             return Failure(
                 "the worker process was killed; most often the host ran out of memory (see dmesg)", expected=True
@@ -150,7 +155,7 @@ def guarded(function: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return function(*arguments)
     except HoneError as error:
-        return Failure(str(error), expected=True, detail=traceback.format_exc())
+        return Failure(str(error), expected=True, detail=traceback.format_exc(), exit_code=error.exit_code)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         return Failure(f"{place}{error.strerror or one_line(error)}", expected=True, detail=traceback.format_exc())

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -166,6 +167,30 @@ def test_untraceable_module_names_the_remedy(tmp_path: Path, forward: str, words
     with pytest.raises(PassError, match=words) as error:
         save_program(module, signature, PassContext(loaded, signature, lambda _: None), tmp_path / "model.pt2")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"variants": ["onnx-fp23"]}, "did you mean 'onnx-fp32'"),
+        ({"quality": {"metric": "acuracy"}}, "unknown metric 'acuracy'; did you mean 'accuracy'"),
+        ({"quality": {"metric": "accuracy", "output": "score"}}, "no output 'score'; did you mean 'scores'"),
+    ],
+)
+def test_mistake_is_found_before_any_pass_runs(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    done = hone("optimize", write_project(tmp_path / "project", code=PLAIN, **changes), cwd=tmp_path, expect=2)
+    assert words in one_error(done)
+    passes = tmp_path / "home" / "cache" / "passes"
+    assert not passes.exists() or not list(passes.iterdir())
+
+
+def test_debug_shows_the_traceback_of_a_worker(tmp_path: Path) -> None:
+    code = PLAIN.replace("return Network().eval()", "raise RuntimeError('no weights')")
+    file = write_project(tmp_path / "project", code=code)
+    command = [sys.executable, "-c", "from hone.cli import main; main()", "--debug", "optimize", str(file)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode != 0
+    assert "raise RuntimeError('no weights')" in done.stderr
 
 
 def test_interrupted_run_keeps_finished_passes(tmp_path: Path) -> None:
