@@ -43,14 +43,14 @@ def _changed_options(node: Node) -> str:
     """Show the options that differ from the pass's defaults."""
     defaults = node.step.definition.options().model_dump(mode="json")
     changed = [f"{key}={value}" for key, value in node.step.options.items() if defaults.get(key) != value]
-    return f"[dim]({', '.join(changed)})[/]" if changed else ""
+    return f"[dim]({escape(', '.join(changed))})[/]" if changed else ""
 
 
 def run_optimize(request: Request, out: Path | None) -> Report:
     """Run with progress bars, write the reports and print the table."""
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -110,7 +110,7 @@ def print_table(report: Report) -> None:
     out.print(table)
     at = f"batch {report.budget.at.batch}, {threads} thread{'' if threads == 1 else 's'}"
     note = f"latency at {at}; rows/s and speed-up at batch 1; {report.evaluation_rows} evaluation rows"
-    out.print(f"[dim]{note}[/]\n", soft_wrap=True)
+    out.print(f"[dim]{note}[/]\n", soft_wrap=True, highlight=False)
     for variant in sorted(report.variants, key=_order):
         _print_reason(out, variant, report)
 
