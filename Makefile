@@ -62,8 +62,9 @@ serve: $(VENV)/demo.stamp  ## Serve MODEL (default: digits) on http://127.0.0.1:
 bench: $(VENV)/demo.stamp  ## Load-test MODEL with Locust.
 	$(BIN)/hone bench $(MODEL)
 
-schema: $(VENV)/demo.stamp  ## Rewrite the recipe's JSON Schema in docs/.
+schema: $(VENV)/demo.stamp  ## Rewrite the recipe's JSON Schema and reference in docs/.
 	$(BIN)/hone schema --out docs/recipe.schema.json
+	$(BIN)/hone schema --markdown --out docs/recipe.md
 
 clean:  ## Remove the environment and what the demo made; the model store and the pass cache stay.
 	rm -rf $(VENV) out examples/digits/model.safetensors build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -175,12 +175,14 @@ def doctor() -> None:
 
 @cli.command()
 @click.option("--out", type=click.Path(path_type=Path), help="Write to a file instead of standard output.")
-def schema(out: Path | None) -> None:
+@click.option("--markdown", is_flag=True, help="The reference for people instead.")
+def schema(out: Path | None, markdown: bool) -> None:
     """Print the JSON Schema of recipes, for editors."""
+    from converters.reference import recipe_reference
     from converters.schema import recipe_schema
     from hone.artifact import atomic_write
 
-    text = recipe_schema()
+    text = recipe_reference() if markdown else recipe_schema()
     if out:
         atomic_write(out, text)
     else:

@@ -53,6 +53,8 @@ class SourceSpec(_Strict):
 
 
 class InputSpec(_Strict):
+    """One input of the model."""
+
     dtype: str = Field("float32", description=f"One of {', '.join(DTYPES)}.")
     shape: tuple[int | str, ...] = Field(description="Sizes, and names for dynamic axes: [batch, 1, 8, 8].")
     allow_nan: bool = Field(False, description="Accept NaN and infinities in requests.")
@@ -160,13 +162,13 @@ class MeasureSpec(_Strict):
 
 
 class Recipe(_Strict):
-    """A whole recipe."""
+    """One model: where it is, what to make of it, and what that must meet."""
 
     name: str = Field(description="The model's name in the store: lower case, digits, '.', '_', '-'.")
-    source: SourceSpec
-    signature: SignatureSpec | None = None
+    source: SourceSpec = Field(description="The trained model.")
+    signature: SignatureSpec | None = Field(None, description="Its inputs and outputs; required for torch.")
     calibration: DataSpec | None = Field(None, description="Rows that quantization observes; never the evaluation set.")
-    evaluation: DataSpec
+    evaluation: DataSpec = Field(description="Rows that every variant is judged on; with labels where there are any.")
     train: Reference | None = Field(
         None, description="Fine-tune hook, `module:function` taking (model, epochs) and returning the model."
     )
@@ -175,7 +177,7 @@ class Recipe(_Strict):
     objective: Literal["latency", "size", "quality"] = Field(
         "latency", description="What decides among variants that meet the budget."
     )
-    variants: tuple[VariantSpec, ...] = Field(min_length=1)
+    variants: tuple[VariantSpec, ...] = Field(min_length=1, description="What to make: presets, or chains of passes.")
     keep: Literal["eligible", "winner", "all"] = Field(
         "eligible", description="Which servable variants go into the model store."
     )

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from converters.plan import make_plan
+from converters.reference import recipe_reference
 from converters.schema import recipe_schema
 from hone.errors import RecipeError
 from hone.recipe import load_recipe
@@ -129,5 +130,6 @@ def test_schema_accepts_what_loads_and_refuses_what_does_not() -> None:
 def test_committed_schema_and_example_agree_with_the_code() -> None:
     root = Path(__file__).parents[2]
     assert (root / "docs" / "recipe.schema.json").read_text() == recipe_schema(), "run: make schema"
+    assert (root / "docs" / "recipe.md").read_text() == recipe_reference(), "run: make schema"
     example = yaml.safe_load((root / "examples" / "digits" / "recipe.yaml").read_text())
     jsonschema.validate(example, yaml.safe_load(recipe_schema()))
