@@ -15,7 +15,7 @@ EXTRAS_cpu :=
 EXTRAS_cuda := ,cuda
 INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c $(CONSTRAINTS) --overrides requirements/$(TARGET).txt
 
-.PHONY: demo test test-all lint serve bench schema clean help
+.PHONY: demo test test-all lint serve bench schema proto clean help
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -65,6 +65,9 @@ bench: $(VENV)/demo.stamp  ## Load-test MODEL with Locust.
 schema: $(VENV)/demo.stamp  ## Rewrite the recipe's JSON Schema and reference in docs/.
 	$(BIN)/hone schema --out docs/recipe.schema.json
 	$(BIN)/hone schema --markdown --out docs/recipe.md
+
+proto: $(VENV)/dev.stamp  ## Rewrite the gRPC messages from services/protocols/v2.proto.
+	$(BIN)/python -m grpc_tools.protoc -I services/protocols --python_out=services/protocols services/protocols/v2.proto
 
 clean:  ## Remove the environment and what the demo made; the model store and the pass cache stay.
 	rm -rf $(VENV) out examples/digits/model.safetensors build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -99,18 +99,28 @@ def init(model: Path, out: Path | None, name: str | None) -> None:
 @click.argument("model")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True)
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Worker processes.")
+@click.option("--workers", default="1", show_default=True, help="Worker processes, or auto: measured.")
+@click.option("--and", "models", multiple=True, metavar="MODEL", help="Serve this model too; may be repeated.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of one inference. [default: measured]")
-@click.option("--max-batch-rows", type=click.IntRange(1), help="Most rows the server joins into one batch.")
+@click.option("--max-batch-rows", type=click.IntRange(1), help="Most rows of a batch. [default: measured]")
 @click.option("--max-body-mb", type=click.FloatRange(min=0, min_open=True), help="Largest request body accepted.")
-def serve(model: str, **options: Any) -> None:
+@click.option("--grpc-port", type=click.IntRange(1, 65535), help="Serve the V2 protocol over gRPC here too.")
+@click.option("--cache-mb", type=click.FloatRange(min=0), help="Keep so many MB of predictions. [default: 0]")
+@click.option("--api-keys", type=click.Path(dir_okay=False), help="Let only callers in who show a key of this file.")
+@click.option("--audit-log", type=click.Path(dir_okay=False), help="Write admin actions here, hash-chained.")
+@click.option("--insecure", is_flag=True, default=None, help="Serve other addresses than loopback without keys.")
+@click.option("--ssl-certfile", type=click.Path(exists=True, dir_okay=False), help="Serve HTTPS with this certificate.")
+@click.option("--ssl-keyfile", type=click.Path(exists=True, dir_okay=False), help="The certificate's key.")
+def serve(model: str, host: str, port: int, workers: str, models: tuple[str, ...], **options: Any) -> None:
     """Serve a stored MODEL with BentoML.
 
-    MODEL is NAME (the best variant of the newest run that this host can run), NAME:VARIANT or a full tag.
+    MODEL is NAME (the best variant of the newest run that this host can run), NAME:VARIANT or a full tag. Everything
+    else that can be set is an environment variable: docs/serving.md.
     """
     from services.launch import serve as launch
 
-    sys.exit(launch(model, **options))
+    certificate = (options.pop("ssl_certfile"), options.pop("ssl_keyfile"))
+    sys.exit(launch(model, host=host, port=port, workers=workers, models=models, certificate=certificate, **options))
 
 
 @cli.command()
@@ -200,8 +210,27 @@ def report(report: Path) -> None:
 
 
 @cli.group(cls=HoneGroup)
+def keys() -> None:
+    """Make, list and remove API keys."""
+
+
+@cli.group(cls=HoneGroup)
+def audit() -> None:
+    """Check the log of admin actions."""
+
+
+@cli.group(cls=HoneGroup)
 def models() -> None:
     """Look after the model store."""
+
+
+def _add_security_commands() -> None:
+    from hone.cli_security import AUDIT_COMMANDS, KEY_COMMANDS
+
+    for command in KEY_COMMANDS:
+        keys.add_command(command)
+    for command in AUDIT_COMMANDS:
+        audit.add_command(command)
 
 
 def _add_model_commands() -> None:
@@ -212,6 +241,7 @@ def _add_model_commands() -> None:
 
 
 _add_model_commands()
+_add_security_commands()
 
 
 def main() -> None:

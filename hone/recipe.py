@@ -58,6 +58,11 @@ class InputSpec(_Strict):
     dtype: str = Field("float32", description=f"One of {', '.join(DTYPES)}.")
     shape: tuple[int | str, ...] = Field(description="Sizes, and names for dynamic axes: [batch, 1, 8, 8].")
     allow_nan: bool = Field(False, description="Accept NaN and infinities in requests.")
+    pad_value: float | None = Field(
+        None,
+        description="What a served row is filled up with along named axes other than batch, so that rows of several "
+        "lengths can share a batch; the model must ignore it there (0 for an attention mask).",
+    )
 
 
 class SignatureSpec(_Strict):

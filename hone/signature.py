@@ -35,6 +35,9 @@ class TensorSpec(BaseModel):
     dtype: str = "float32"
     shape: tuple[Axis, ...]
     allow_nan: bool = Field(False, description="Accept NaN and infinities in this input when serving.")
+    pad_value: float | None = Field(
+        None, description="What rows are filled up with along named axes other than batch; the model ignores it there."
+    )
 
     @field_validator("dtype")
     @classmethod

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gc
 import logging
 import os
+import signal
 import sys
-from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, NoReturn
 
 import bentoml
@@ -14,13 +17,20 @@ from bentoml.models import BentoModel
 
 from hone import store
 from hone.errors import ArtifactError, HoneError
-from services.batching import Batcher
-from services.endpoint import PredictEndpoint
+from hone.hardware import cores
+from services import logs
+from services.batching.scheduler import Scheduler
+from services.desired import DesiredState
+from services.edge import Edge
+from services.exposure import check_exposure, default_host
 from services.failures import status_of
-from services.loading import LoadedModel, candidates, load
-from services.metrics import Metrics
+from services.hub import Hub
+from services.loading import candidates
+from services.management import Management, state_folder
+from services.protocols.predict import PredictJson
+from services.protocols.v2_grpc import GrpcServer
 from services.server import FastService, check_version
-from services.settings import Settings
+from services.settings import Settings, misspelled
 
 logger = logging.getLogger("hone.serving")
 
@@ -28,11 +38,17 @@ logger = logging.getLogger("hone.serving")
 def configuration() -> dict[str, Any]:
     """Return what a service of Hone asks of BentoML.
 
-    Its access log and tracing cost more than a small model's inference; our own metrics take their place. The time
-    limit is a backstop: the queue is bounded.
+    Its access log and tracing cost more than a small model's inference; our own take their place. The time limit is a
+    backstop: the queue is bounded. Without keys it listens on loopback only.
     """
+    settings = settings_or_exit()
+    try:
+        check_exposure(settings, sys.argv)
+    except HoneError as error:
+        _exit(error)
     return {
-        "workers": settings_or_exit().workers,
+        "workers": settings.workers,
+        "http": {"host": default_host(settings)},
         "traffic": {"timeout": 60},
         "logging": {"access": {"enabled": False}},
         "tracing": {"excluded_urls": [".*"]},
@@ -98,24 +114,29 @@ class ModelService:
 
     def __init__(self) -> None:
         self._settings = Settings.from_environment()
-        self._model: LoadedModel | None = None
-        self._batcher: Batcher | None = None
-        self._executor: Executor | None = None
+        self._hub: Hub | None = None
+        self._edge: Edge | None = None
+        self._grpc: GrpcServer | None = None
+        self._watch: asyncio.Task[None] | None = None
 
     @bentoml.api(route="/predict")
     async def predict(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Predict rows.
 
-        Over HTTP `services.endpoint` answers in this method's place, with the same request and response; this one
-        serves BentoML's own callers, such as another service that depends on this one.
+        Over HTTP our own endpoints answer in this method's place, with the same request and response; this one serves
+        BentoML's own callers, such as another service that depends on this one.
         """
         import orjson
 
-        endpoint = self.bento_service.endpoint
-        if endpoint is None:
+        hub = self.bento_service.hub
+        if hub is None:
             raise bentoml.exceptions.ServiceUnavailable("the model is still loading")
         try:
-            answer: dict[str, Any] = orjson.loads(await endpoint.compute(orjson.dumps({"inputs": inputs})))
+            served = hub.get(hub.default)
+            protocol = PredictJson(served.loaded.artifact.signature, served.entry.name, served.entry.version)
+            request = protocol.decode({}, orjson.dumps({"inputs": inputs}))
+            _, body = protocol.encode(request, await served.infer(request.inputs))
+            answer: dict[str, Any] = orjson.loads(body)
         except Exception as error:
             status, message, _ = status_of(error)
             if status >= 500:
@@ -125,45 +146,114 @@ class ModelService:
 
     @bentoml.on_startup
     async def start(self) -> None:
-        """Load and warm the model; the worker turns ready when this returns."""
-        log_like_bentoml()
+        """Load and warm the models; the worker turns ready when this returns."""
+        settings = self._settings
+        logs.set_up(settings.log_format)
+        for line in misspelled():
+            logger.warning("%s", line)
+        check_exposure(settings, sys.argv)
+        self._edge = build_edge(settings)
+        self._hub = Hub(self._edge, Scheduler(max(1, cores() // max(1, settings.workers))), self._module_file())
         entries = [store.resolve(str(model.tag)) for model in self.models]
-        self._model = load(entries, self._settings)
-        metrics = Metrics(self._model.entry.name, self._model.entry.version)
-        if not self._model.runs_inline:
-            self._executor = ThreadPoolExecutor(1, thread_name_prefix="inference")
-        self._batcher = Batcher(
-            self._model.runtime.run,
-            batchable=self._model.artifact.signature.batchable,
-            max_batch_rows=self._settings.max_batch_rows,
-            max_queue_rows=self._settings.queue_rows,
-            executor=self._executor,
-            observe=metrics.batch,
-        )
-        self.bento_service.described = self._model.artifact
-        self.bento_service.endpoint = PredictEndpoint(self._model, self._batcher, metrics, self._settings)
+        await self._hub.load(entries[0].name, entries=entries)
+        for reference in filter(None, (name.strip() for name in settings.models.split(","))):
+            await self._hub.load(reference)
+        await attach_shadow(self._hub, settings)
+        management = Management(self._hub, self._edge, DesiredState(Path(state_folder())))
+        await management.follow()
+        if settings.grpc_port:
+            self._grpc = GrpcServer(self._hub, self._edge, management)
+            await self._grpc.start(settings)
+        self._watch = asyncio.get_running_loop().create_task(management.watch())
+        turn_unready_on_sigterm(management, settings.drain_s)
         freeze_heap()
+        self.bento_service.management = management
+        self.bento_service.hub = self._hub
+
+    def _module_file(self) -> str:
+        return str(getattr(sys.modules[type(self).__module__], "__file__", ""))
 
     @bentoml.on_shutdown
     async def stop(self) -> None:
-        """Answer what was accepted, refuse what comes now, and give the model's memory back."""
-        if self._batcher is not None:
-            await self._batcher.close()
-        self.bento_service.endpoint = None
-        if self._executor is not None:
-            self._executor.shutdown()
-        if self._model is not None:
-            self._model.runtime.close()
+        """Answer what was accepted, refuse what comes now, and give the models' memory back."""
+        if self._watch is not None:
+            self._watch.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watch
+        if self._grpc is not None:
+            await self._grpc.stop()
+        if self._hub is not None:
+            self._hub.flush()
+            await self._hub.close()
+        if self._edge is not None:
+            await self._edge.close()
+        self.bento_service.hub = None
+        self.bento_service.management = None
 
     async def __is_ready__(self) -> bool:
-        return self.bento_service.endpoint is not None
+        management = self.bento_service.management
+        return management is not None and not management.draining
 
 
-def log_like_bentoml() -> None:
-    """Give our loggers the handlers that BentoML set up for its own in this worker."""
-    ours, theirs = logging.getLogger("hone"), logging.getLogger("bentoml")
-    ours.handlers, ours.propagate = theirs.handlers, theirs.propagate
-    ours.setLevel(logging.INFO)
+def build_edge(settings: Settings) -> Edge:
+    """Return what stands around the endpoints, as the settings ask for it.
+
+    Raises:
+        HoneError: a key file, log or library that a setting needs is missing or broken.
+    """
+    edge = Edge(settings)
+    if settings.secured:
+        from services.access import make_gate
+
+        edge.gate = make_gate(settings)
+    if settings.audit_log:
+        from services.audit import AuditLog
+
+        edge.audit = AuditLog(Path(settings.audit_log))
+    if settings.cache_mb:
+        from services.cache import make_cache
+
+        edge.cache = make_cache(settings)
+    if settings.record_dir:
+        from services.recording import Recorder
+
+        edge.recorder = Recorder(Path(settings.record_dir), sample=settings.record_sample)
+    if settings.trace_sample:
+        from services.tracing import Tracer
+
+        edge.tracer = Tracer(settings.trace_sample)
+    return edge
+
+
+async def attach_shadow(hub: Hub, settings: Settings) -> None:
+    """Load the shadow's model and let it see a copy of the default model's traffic."""
+    if not settings.shadow:
+        return
+    from services.shadow import Shadow
+
+    primary = hub.get(hub.default)
+    candidate = await hub.load(settings.shadow, keep=True)
+    hub.prefer(primary)
+    primary.shadow = Shadow(candidate.infer, sample=settings.shadow_sample, observe=primary.metrics.shadow)
+
+
+def turn_unready_on_sigterm(management: Management, drain_s: float) -> None:
+    """On SIGTERM report not ready at once, go on serving for `drain_s`, then let the server stop as it would have.
+
+    A load balancer needs a moment to see that a replica goes; requests that it still sends meanwhile are answered.
+    """
+    loop = asyncio.get_running_loop()
+    original = signal.getsignal(signal.SIGTERM)
+
+    def drain(number: int, frame: Any) -> None:
+        management.draining = True
+        logger.info("SIGTERM: not ready any more, stopping in %g s", drain_s)
+        if callable(original):
+            stop = original
+            loop.call_soon_threadsafe(loop.call_later, drain_s, lambda: stop(number, frame))
+
+    with contextlib.suppress(ValueError):  # not the main thread: a server inside another program, which handles signals
+        signal.signal(signal.SIGTERM, drain)
 
 
 def freeze_heap() -> None:

@@ -1,149 +1,144 @@
-"""`POST /predict`, as a small ASGI application of its own."""
+"""Inference over HTTP: read, admit, decode, compute, encode, answer, count. The same for every protocol and model."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Mapping
 
-from services.batching import Batcher, Tensors
+from services.batching.queue import Trail
+from services.edge import REQUEST_ID, Edge
 from services.failures import (
-    BodyTooLargeError,
+    DeadlineError,
     InferenceError,
     MediaTypeError,
-    MethodError,
     OverloadedError,
+    StoppingError,
     status_of,
 )
-from services.loading import LoadedModel
-from services.metrics import Metrics
-from services.settings import Settings
-from services.tensors import encode_response, parse_request
+from services.http import (
+    JSON,
+    NO_STORE,
+    Body,
+    ClientGoneError,
+    Fields,
+    Head,
+    Receive,
+    Scope,
+    Send,
+    error_body,
+    media_type,
+    read_body,
+    require_method,
+    respond,
+)
+from services.protocols.base import Protocol, Request
+from services.served import ServedModel
 
 logger = logging.getLogger("hone.serving")
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+CLIENT_GONE = 499
 
 
-class ClientGoneError(Exception):
-    """The caller closed the connection before its body was complete."""
+class InferEndpoint:
+    """One model in one protocol, or in several told apart by the content type.
 
+    Args:
+        label: of the protocol, in metrics and logs.
+        served: the model.
+        protocols: by content type; the one under b"" takes requests that name none.
+        edge: what stands around it.
+        any_media: the protocol under b"" takes every content type.
+    """
 
-class PredictEndpoint:
-    """Reads a request, has it batched and computed, and writes the answer or one clear line of error."""
-
-    def __init__(self, model: LoadedModel, batcher: Batcher, metrics: Metrics, settings: Settings) -> None:
-        self._signature = model.artifact.signature
-        self._tag = model.entry.tag
-        self._batcher = batcher
-        self._metrics = metrics
-        self._limit = settings.max_body_bytes
+    def __init__(
+        self,
+        label: str,
+        served: ServedModel,
+        protocols: Mapping[bytes, Protocol],
+        edge: Edge,
+        *,
+        any_media: bool = False,
+    ) -> None:
+        self._label = label
+        self._served = served
+        self._protocols = protocols
+        self._default = protocols[b""]
+        self._edge = edge
+        self._any_media = any_media
+        self._limit = edge.settings.max_body_bytes
+        self._guarded = edge.gate is not None
+        self._traced = edge.tracer is not None
+        self._noted = self._traced or edge.settings.access_log != "off"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        self._metrics.in_flight.inc()
-        status, body = 500, b""
-        headers: tuple[tuple[str, str], ...] = ()
+        served = self._served
+        metrics = served.metrics
+        metrics.in_flight += 1
+        head = dict(scope["headers"])
+        request: Request | None = None
+        status, problem = 200, ""
+        trail: Trail | None = [] if self._traced else None
         try:
-            body = encode_response(await self._answer(scope, receive), self._tag)
-            status = 200
+            if scope["method"] != "POST":
+                require_method(scope, "POST")
+            if self._guarded:
+                await self._edge.admit(head, "predict")
+            protocol = self._default if self._any_media else self._protocol(head)
+            body = await read_body(head, receive, self._limit)
+            request = protocol.decode(head, body)
+            outputs = await served.infer(request.inputs, request.timeout_s, trail)
+            fields, answer = protocol.encode(request, outputs)
         except ClientGoneError:
-            status = 499
+            status = CLIENT_GONE
             return
+        except asyncio.CancelledError:
+            status = CLIENT_GONE
+            raise
         except Exception as error:  # noqa: BLE001 - every error becomes an answer
-            status, headers, body = self._failure(error)
+            status, problem, fields, answer = self._failure(error, head)
         finally:
-            self._metrics.in_flight.dec()
-            self._metrics.request(status, time.perf_counter() - started)
-        await respond(send, status, body, headers)
+            seconds = time.perf_counter() - started
+            metrics.in_flight -= 1
+            metrics.request(self._label, status, seconds)
+        if REQUEST_ID in head:
+            fields = [*fields, (REQUEST_ID, self._edge.request_id(head))]
+        await respond(send, status, answer, fields)
+        if status == 200 and (served.followed or metrics.wants_sample):
+            served.after(request.inputs, outputs, self._edge.request_id(head), seconds)  # type: ignore[union-attr]
+        if self._noted:
+            self._note(head, request, status, problem, seconds, trail)
 
-    async def _answer(self, scope: Scope, receive: Receive) -> Tensors:
-        check_head(scope)
-        body = await read_body(scope, receive, self._limit)
-        return await self._batcher.submit(parse_request(body, self._signature))
+    def _note(
+        self, head: Head, request: Request | None, status: int, problem: str, seconds: float, trail: Trail | None
+    ) -> None:
+        """Write the trace and the access log's line."""
+        edge, tag = self._edge, self._served.tag
+        rows = len(next(iter(request.inputs.values()))) if request is not None else 0
+        if edge.tracer is not None:
+            edge.tracer.record(head, self._label, tag, status, seconds, rows, trail)
+        edge.log(edge.request_id(head).decode(), tag, self._label, status, seconds, rows, problem)
 
-    async def compute(self, body: bytes) -> bytes:
-        """Answer a JSON body that came another way than through HTTP; raises what `status_of` knows."""
-        return encode_response(await self._batcher.submit(parse_request(body, self._signature)), self._tag)
+    def _protocol(self, head: Head) -> Protocol:
+        protocol = self._protocols.get(head.get(b"content-type", b""))
+        if protocol is None:
+            media = media_type(head)
+            protocol = self._protocols.get(media)
+            if protocol is None:
+                known = ", ".join(name.decode() for name in self._protocols if name)
+                raise MediaTypeError(f"content type '{media.decode('latin-1')}' is not supported; send one of: {known}")
+        return protocol
 
-    @staticmethod
-    def _failure(error: Exception) -> tuple[int, tuple[tuple[str, str], ...], bytes]:
+    def _failure(self, error: Exception, head: Head) -> tuple[int, str, Fields, Body]:
         status, message, headers = status_of(error)
+        if isinstance(error, OverloadedError):
+            self._served.metrics.shed(
+                "deadline" if isinstance(error, DeadlineError) else "stopping" if isinstance(error, StoppingError)
+                else "queue_full"
+            )  # fmt: skip
         if status == 500 and not isinstance(error, InferenceError):
-            logger.error("request failed", exc_info=error)
-        return status, headers, error_body(message)
-
-
-def error_body(message: str) -> bytes:
-    import orjson
-
-    return orjson.dumps({"error": message})
-
-
-def check_head(scope: Scope) -> None:
-    """Refuse what can't be a prediction before its body is read."""
-    if scope["method"] != "POST":
-        raise MethodError(f"{scope['method']} is not supported here; use POST", (("allow", "POST"),))
-    media = header(scope, b"content-type").partition(b";")[0].strip().lower()
-    if media not in (b"", b"application/json"):
-        raise MediaTypeError(f"content type '{media.decode('latin-1')}' is not supported; send application/json")
-    if header(scope, b"content-encoding") not in (b"", b"identity"):
-        raise MediaTypeError("content encodings are not supported; send the JSON as it is")
-
-
-def header(scope: Scope, name: bytes) -> bytes:
-    for key, value in scope["headers"]:
-        if key == name:
-            return bytes(value)
-    return b""
-
-
-async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """Return the request's body; a body over the limit is refused as soon as that shows."""
-    declared = header(scope, b"content-length")
-    if declared.isdigit() and int(declared) > limit:
-        raise _too_large(limit)
-    chunks: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGoneError
-        chunk = message.get("body", b"")
-        size += len(chunk)
-        if size > limit:
-            raise _too_large(limit)
-        chunks.append(chunk)
-        if not message.get("more_body"):
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-
-def _too_large(limit: int) -> BodyTooLargeError:
-    # The rest of the body is not read, so the connection can't be used again.
-    return BodyTooLargeError(
-        f"the body is over the limit of {limit / 1e6:g} MB; send fewer rows, or raise HONE_MAX_BODY_MB",
-        (("connection", "close"),),
-    )
-
-
-async def respond(send: Send, status: int, body: bytes, headers: tuple[tuple[str, str], ...] = ()) -> None:
-    await send(
-        {
-            "type": "http.response.start",
-            "status": status,
-            "headers": [
-                (b"content-type", b"application/json"),
-                (b"content-length", str(len(body)).encode()),
-                *((name.encode(), value.encode()) for name, value in headers),
-            ],
-        }
-    )
-    await send({"type": "http.response.body", "body": body})
-
-
-async def not_ready(send: Send) -> None:
-    status, message, headers = status_of(OverloadedError("the model is still loading"))
-    await respond(send, status, error_body(message), headers)
+            logger.error("request %s failed", self._edge.request_id(head).decode(), exc_info=error)
+        fields = [(b"content-type", JSON), NO_STORE, *((name.encode(), value.encode()) for name, value in headers)]
+        return status, message, fields, error_body(message)

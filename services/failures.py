@@ -32,13 +32,30 @@ class MediaTypeError(RequestError):
     status = 415
 
 
+class NotFoundError(RequestError):
+    """No such model, version or path."""
+
+    status = 404
+
+
 class OverloadedError(RequestError):
-    """The queue is full, or the service is stopping: the caller should try again."""
+    """The caller should try again, after `retry_after_s` seconds."""
 
     status = 503
 
     def __init__(self, message: str, retry_after_s: int = 1) -> None:
-        super().__init__(message, (("retry-after", str(retry_after_s)),))
+        super().__init__(message, (("retry-after", str(max(1, retry_after_s))),))
+
+
+class DeadlineError(OverloadedError):
+    """The request's deadline can't be met, so it isn't computed."""
+
+
+class StoppingError(OverloadedError):
+    """The service or the model is on its way out."""
+
+    def __init__(self) -> None:
+        super().__init__("the service is stopping")
 
 
 class InferenceError(Exception):

@@ -13,11 +13,13 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from hone import store
 from hone.errors import HoneError
+from services.exposure import check_exposure
+from services.settings import Settings
 
 SERVICE = "services.model:Model"
 START_TIMEOUT_S = 120.0
@@ -29,27 +31,57 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 3000,
-    workers: int = 1,
-    threads: int | None = None,
-    max_batch_rows: int | None = None,
-    max_body_mb: float | None = None,
+    workers: str = "1",
+    models: Sequence[str] = (),
+    certificate: tuple[str | None, str | None] = (None, None),
+    **settings: object,
 ) -> int:
     """Serve a stored model until it is stopped; return BentoML's exit status.
 
+    Args:
+        reference: NAME, NAME:VARIANT or a full tag.
+        host, port: to listen on.
+        workers: a number, or `auto`.
+        models: more models to serve.
+        certificate: files of a TLS certificate and its key.
+        settings: of `services.settings.Settings`, where given not None.
+
     Raises:
         StoreError: no such model.
-        HoneError: the port is taken.
+        HoneError: the port is taken, or the address needs keys.
     """
     choice = store.choose(_candidates(reference))
     for reason in choice.passed_over:
         sys.stderr.write(f"passed over {reason}\n")
+    for more in models:
+        _candidates(more)
     _require_free_port(host, port)
-    sys.stderr.write(f"serving {choice.entry.tag} ({choice.reason}) on http://{host}:{port}\n")
+    given = {"models": ",".join(models) or None, "workers": _workers(workers, choice.entry.tag), **settings}
+    files = [option for pair in zip(("--ssl-certfile", "--ssl-keyfile"), certificate, strict=True) for option in pair]
+    arguments = [*_command(host, port), *(part for part in files if all(certificate) and part)]
     with tempfile.TemporaryDirectory(prefix="hone-serve-") as folder:
-        environment = _environment(reference, workers, threads, max_batch_rows, max_body_mb, Path(folder))
-        process = subprocess.Popen(_command(host, port), env=environment, cwd=_code_root())
+        environment = _environment(reference, given, Path(folder))
+        check_exposure(Settings.from_environment(environment), arguments)
+        scheme = "https" if all(certificate) else "http"
+        sys.stderr.write(f"serving {choice.entry.tag} ({choice.reason}) on {scheme}://{host}:{port}\n")
+        process = subprocess.Popen(arguments, env=environment, cwd=_code_root())
         status = _wait_forwarding_signals(process)
     return 0 if status in (-signal.SIGTERM, -signal.SIGINT) else abs(status)
+
+
+def _workers(workers: str, tag: str) -> int:
+    """Return the number of workers; `auto` measures the model in a process of its own, whose memory is free again."""
+    if workers != "auto":
+        if not workers.isdigit() or not int(workers):
+            raise HoneError(f"--workers {workers}: give a number from 1 up, or auto")
+        return int(workers)
+    code = f"from services.calibration import recommend_workers; print(recommend_workers({tag!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=_code_root())
+    if done.returncode:
+        raise HoneError(f"{tag} can't be measured: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
+    count = int(done.stdout.split()[-1])
+    sys.stderr.write(f"workers: {count}, as measured\n")
+    return count
 
 
 def _wait_forwarding_signals(process: subprocess.Popen[bytes]) -> int:
@@ -64,7 +96,7 @@ def _wait_forwarding_signals(process: subprocess.Popen[bytes]) -> int:
 
 
 @contextlib.contextmanager
-def running(reference: str, *, workers: int = 1, threads: int | None = None) -> Iterator[str]:
+def running(reference: str, *, workers: int = 1, threads: int | None = None, **settings: object) -> Iterator[str]:
     """Start a service on a free port and yield its URL once it is ready; stop it afterwards.
 
     Raises:
@@ -74,7 +106,7 @@ def running(reference: str, *, workers: int = 1, threads: int | None = None) -> 
     port = free_port()
     folder = Path(tempfile.mkdtemp(prefix="hone-serve-"))
     log = folder / "serve.log"
-    environment = _environment(reference, workers, threads, None, None, folder)
+    environment = _environment(reference, {"workers": workers, "threads": threads, **settings}, folder)
     with log.open("wb") as stream:
         process = subprocess.Popen(
             _command("127.0.0.1", port), env=environment, cwd=_code_root(), stdout=stream, stderr=stream
@@ -115,14 +147,7 @@ def _code_root() -> Path:
     return Path(__file__).resolve().parent.parent
 
 
-def _environment(
-    reference: str,
-    workers: int,
-    threads: int | None,
-    max_batch_rows: int | None,
-    max_body_mb: float | None,
-    folder: Path,
-) -> dict[str, str]:
+def _environment(reference: str, settings: Mapping[str, object], folder: Path) -> dict[str, str]:
     """Return the server's environment.
 
     BentoML keeps its metrics under its home and wipes them when a server starts. Each server gets a home of its own
@@ -131,16 +156,20 @@ def _environment(
     home = folder / "home"
     home.mkdir()
     (home / "models").symlink_to(store.models_dir().resolve())
-    settings = {
+    variables = {
         "BENTOML_HOME": home,
-        "HONE_MODEL": reference,
-        "HONE_WORKERS": workers,
-        "HONE_THREADS": threads,
-        "HONE_MAX_BATCH_ROWS": max_batch_rows,
-        "HONE_MAX_BODY_MB": max_body_mb,
         "BENTOML_DO_NOT_TRACK": "True",
+        "HONE_MODEL": reference,
+        **{f"HONE_{name.upper()}": _text(value) for name, value in settings.items() if value is not None},
     }
-    return {**os.environ, **{name: str(value) for name, value in settings.items() if value is not None}}
+    return {**os.environ, **{name: str(value) for name, value in variables.items()}}
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return str(int(value))
+    # The server runs in another folder, so a file must be named in full.
+    return str(Path(value).resolve()) if isinstance(value, str) and Path(value).exists() else str(value)
 
 
 def _require_free_port(host: str, port: int) -> None:

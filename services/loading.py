@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import yaml
 
-from hone import runtimes, store
+from hone import store
 from hone.artifact import Artifact
 from hone.errors import ArtifactError, HoneError
-from hone.hardware import cores
 from hone.runtimes.base import Runtime
+from services.calibration import Plan, calibrate
 from services.settings import Settings
 from services.tensors import parse_inputs
 
 logger = logging.getLogger("hone.serving")
 
 EXAMPLE = "example.json"
-INLINE_SECONDS = 0.002
-"""A full batch faster than this runs on the event loop: handing it to a thread and back costs more than the pause."""
-
-THREADS_GAIN = 1.25
-"""Several threads are used when they make a full batch at least this much faster."""
 
 
 @dataclass(frozen=True)
@@ -36,19 +30,13 @@ class LoadedModel:
         entry: where it came from.
         artifact: verified.
         runtime: loaded and warm.
-        batch_seconds: what a full batch took, warm.
-        threads: of one inference.
+        plan: how it is run, as measured.
     """
 
     entry: store.Entry
     artifact: Artifact
     runtime: Runtime
-    batch_seconds: float
-    threads: int
-
-    @property
-    def runs_inline(self) -> bool:
-        return self.batch_seconds < INLINE_SECONDS
+    plan: Plan
 
 
 def candidates(reference: str, module_file: str = "") -> list[store.Entry]:
@@ -111,36 +99,15 @@ def load(entries: list[store.Entry], settings: Settings) -> LoadedModel:
             logger.error("passed over %s: %s", choice.entry.tag, error)
             continue
         logger.info(
-            "serving %s: %s; %s, threads %d, batches of up to %d rows%s",
-            choice.entry.tag,
-            choice.reason,
-            model.runtime.describe(),
-            model.threads,
-            settings.max_batch_rows,
-            "" if model.artifact.signature.batchable else " (its signature can't be batched: one request at a time)",
+            "serving %s: %s; %s, %s", choice.entry.tag, choice.reason, model.runtime.describe(), model.plan.describe()
         )
         return model
 
 
 def _load_entry(entry: store.Entry, settings: Settings) -> LoadedModel:
-    """Load an entry with the thread count that was set, or else with the one that serves best here.
-
-    More threads answer one batch sooner, but they spin between batches and take cores from the event loop and the
-    other workers. So one thread is kept unless it is slow and all of this worker's cores are much faster.
-    """
     artifact = entry.opened()
-    share = max(1, cores() // settings.workers)
-    runtime = runtimes.load(artifact, settings.threads or 1)
-    seconds = _warm_up(runtime, artifact, settings.max_batch_rows)
-    if settings.threads or share == 1 or seconds < INLINE_SECONDS:
-        return LoadedModel(entry, artifact, runtime, seconds, settings.threads or 1)
-    wide = runtimes.load(artifact, share)
-    wide_seconds = _warm_up(wide, artifact, settings.max_batch_rows)
-    if wide_seconds * THREADS_GAIN > seconds:
-        wide.close()
-        return LoadedModel(entry, artifact, runtime, seconds, 1)
-    runtime.close()
-    return LoadedModel(entry, artifact, wide, wide_seconds, share)
+    runtime, plan = calibrate(artifact, example_inputs(artifact), settings)
+    return LoadedModel(entry, artifact, runtime, plan)
 
 
 def example_inputs(artifact: Artifact) -> dict[str, np.ndarray]:
@@ -154,26 +121,3 @@ def example_inputs(artifact: Artifact) -> dict[str, np.ndarray]:
         except (HoneError, ValueError, KeyError) as error:
             logger.warning("%s: not usable as an example: %s", file, error)
     return {spec.name: spec.example() for spec in artifact.signature.inputs}
-
-
-def _warm_up(runtime: Runtime, artifact: Artifact, rows: int) -> float:
-    """Run until kernels are chosen and memory is allocated; return the seconds of a full batch."""
-    example = example_inputs(artifact)
-    if artifact.signature.batchable:
-        have = len(next(iter(example.values())))
-        index = np.arange(rows) % have
-        full = {name: array[index] for name, array in example.items()}
-        single = {name: array[:1] for name, array in example.items()}
-    else:
-        full = single = example
-    try:
-        for _ in range(3):
-            runtime.run(single)
-        timings = []
-        for _ in range(5):
-            started = time.perf_counter()
-            runtime.run(full)
-            timings.append(time.perf_counter() - started)
-    except Exception as error:
-        raise ArtifactError(f"{artifact.path}: loads but fails on example rows: {error}") from error
-    return sorted(timings)[len(timings) // 2]

@@ -1,44 +1,103 @@
 """The service's Prometheus metrics, on BentoML's `/metrics` and right with several workers.
 
-They are made when a worker starts, not at import: the client library fixes where it keeps its values when it is
+Requests add to plain Python numbers; twice a second, and before `/metrics` is read in this worker, the sums go to the
+client library. Its multi-process values are writes to a mapped file behind a lock: ten of those a request would cost
+more than a small model's inference.
+
+The objects are made when a worker starts, not at import: the client library fixes where it keeps its values when it is
 imported, and BentoML prepares that place first.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from services.batching import BatchTimes
+import numpy as np
+
+from services.batching import Tensors
+from services.batching.lane import BatchTimes
+
+if TYPE_CHECKING:
+    from services.shadow import Comparison
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+MAX_CLASSES = 100
+
+
+class Tally:
+    """A histogram's counts since the last flush."""
+
+    __slots__ = ("_bounds", "_counts", "_sum")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, value: float) -> None:
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def flush(self, histogram: Any) -> None:
+        """Add the counts to a client library's histogram of the same bounds, and start anew.
+
+        The library adds one observation at a time only; its buckets are counters, so many are added at once there
+        (a test compares the exposition with observations made one by one).
+        """
+        if not any(self._counts):
+            return
+        for bucket, count in zip(histogram._buckets, self._counts, strict=True):
+            if count:
+                bucket.inc(count)
+        histogram._sum.inc(self._sum)
+        self._counts = [0] * len(self._counts)
+        self._sum = 0.0
 
 
 class Metrics:
-    """Metrics of one served model."""
+    """Metrics of one served model.
+
+    Attributes:
+        in_flight: requests being answered now.
+        wants_sample: True when the next answered request should be given to `sample`, for the drift feed.
+    """
 
     def __init__(self, model: str, version: str) -> None:
-        families, labels = _families(), {"model": model, "version": version}
-        self._requests: Any = families["requests"]
-        self._labels = labels
-        self._statuses: dict[int, Any] = {}
-        self._latency: Any = families["latency"].labels(**labels)
-        self._queue: Any = families["queue"].labels(**labels)
-        self._inference: Any = families["inference"].labels(**labels)
-        self._rows: Any = families["rows"].labels(**labels)
-        self.in_flight: Any = families["in_flight"].labels(**labels)
-        self._rejected: Any = families["rejected"].labels(**labels)
+        self._labels = {"model": model, "version": version}
+        self._requests: dict[tuple[str, int], int] = {}
+        self._shed: dict[str, int] = {}
+        self._cache: dict[str, int] = {}
+        self._latency, self._queue, self._inference = Tally(SECONDS), Tally(SECONDS), Tally(SECONDS)
+        self._rows = Tally(ROWS)
+        self.in_flight = 0
+        self.waiting_rows = 0
+        self.wants_sample = True
+        self._sampled: tuple[Tensors, Tensors] | None = None
+        self._families = _families()
 
-    def request(self, status: int, seconds: float) -> None:
+    def request(self, protocol: str, status: int, seconds: float) -> None:
         """Count a finished request."""
-        counter = self._statuses.get(status)
-        if counter is None:
-            counter = self._statuses[status] = self._requests.labels(**self._labels, status=str(status))
-        counter.inc()
+        key = (protocol, status)
+        self._requests[key] = self._requests.get(key, 0) + 1
         self._latency.observe(seconds)
-        if status == 503:
-            self._rejected.inc()
+
+    def shed(self, reason: str) -> None:
+        """Count a request that was refused unread or uncomputed: queue_full, deadline or stopping."""
+        self._shed[reason] = self._shed.get(reason, 0) + 1
+
+    def cache(self, result: str) -> None:
+        """Count a look into the prediction cache: memory_hit, remote_hit, miss or joined."""
+        self._cache[result] = self._cache.get(result, 0) + 1
+
+    def shadow(self, comparison: Comparison) -> None:
+        """Count a comparison with the shadow."""
+        agreeing = self._families["shadow"].labels(**self._labels, agrees="yes")
+        agreeing.inc(comparison.agreeing)
+        self._families["shadow"].labels(**self._labels, agrees="no").inc(comparison.rows - comparison.agreeing)
+        self._families["shadow_gap"].labels(**self._labels).set(comparison.max_abs_difference)
 
     def batch(self, times: BatchTimes) -> None:
         """Record a batch."""
@@ -46,6 +105,59 @@ class Metrics:
             self._queue.observe(seconds)
         self._inference.observe(times.inference)
         self._rows.observe(times.rows)
+
+    def sample(self, inputs: Tensors, outputs: Tensors) -> None:
+        """Keep a request for the drift feed until the next flush; copies, so that no batch is kept alive."""
+        self.wants_sample = False
+        self._sampled = (
+            {name: array.copy() for name, array in inputs.items()},
+            {name: array.copy() for name, array in outputs.items()},
+        )
+
+    def flush(self) -> None:
+        """Hand everything counted since the last time to the client library."""
+        families, labels = self._families, self._labels
+        for (protocol, status), count in self._requests.items():
+            families["requests"].labels(**labels, protocol=protocol, status=str(status)).inc(count)
+        for reason, count in self._shed.items():
+            families["shed"].labels(**labels, reason=reason).inc(count)
+        for result, count in self._cache.items():
+            families["cache"].labels(**labels, result=result).inc(count)
+        for counts in (self._requests, self._shed, self._cache):
+            counts.clear()
+        for name, tally in (
+            ("latency", self._latency),
+            ("queue", self._queue),
+            ("inference", self._inference),
+            ("rows", self._rows),
+        ):
+            tally.flush(families[name].labels(**labels))
+        families["in_flight"].labels(**labels).set(self.in_flight)
+        families["waiting"].labels(**labels).set(self.waiting_rows)
+        if self._sampled is not None:
+            self._flush_sample(*self._sampled)
+            self._sampled = None
+        self.wants_sample = True
+
+    def _flush_sample(self, inputs: Tensors, outputs: Tensors) -> None:
+        """Show mean and spread of each input, and count the predicted classes: what drift shows in first."""
+        families, labels = self._families, self._labels
+        for name, array in inputs.items():
+            if array.dtype.kind not in "biuf":
+                continue
+            values = array[np.isfinite(array)].astype(np.float64) if array.dtype.kind == "f" else array.astype(float)
+            if values.size:
+                families["mean"].labels(**labels, input=name).set(float(values.mean()))
+                families["deviation"].labels(**labels, input=name).set(float(values.std()))
+        for name, array in outputs.items():
+            if array.ndim == 2 and 1 < array.shape[1] <= MAX_CLASSES and array.dtype.kind == "f":
+                for chosen, count in zip(*np.unique(array.argmax(axis=1), return_counts=True), strict=True):
+                    families["classes"].labels(**labels, output=name, choice=str(chosen)).inc(int(count))
+
+    def forget(self) -> None:
+        """Show nothing in flight any more, when the model is unloaded; what was counted stays."""
+        self.in_flight = self.waiting_rows = 0
+        self.flush()
 
 
 @cache
@@ -55,11 +167,30 @@ def _families() -> dict[str, Any]:
 
     labels = ("model", "version")
     return {
-        "requests": Counter("hone_requests", "Requests answered, by status.", (*labels, "status")),
+        "requests": Counter("hone_requests", "Requests answered, by status.", (*labels, "protocol", "status")),
         "latency": Histogram("hone_request_seconds", "From the request's head to its answer.", labels, buckets=SECONDS),
         "queue": Histogram("hone_queue_seconds", "Waiting for a batch.", labels, buckets=SECONDS),
         "inference": Histogram("hone_inference_seconds", "One batch in the runtime.", labels, buckets=SECONDS),
         "rows": Histogram("hone_batch_rows", "Rows of one batch.", labels, buckets=ROWS),
         "in_flight": Gauge("hone_in_flight_requests", "Requests being answered.", labels, multiprocess_mode="livesum"),
-        "rejected": Counter("hone_rejected", "Requests refused because the queue was full.", labels),
+        "waiting": Gauge("hone_waiting_rows", "Rows that wait for a batch.", labels, multiprocess_mode="livesum"),
+        "shed": Counter("hone_shed", "Requests refused to protect the others.", (*labels, "reason")),
+        "cache": Counter("hone_cache", "Looks into the prediction cache, by result.", (*labels, "result")),
+        "mean": Gauge(
+            "hone_input_mean",
+            "Mean of a sampled request's values.",
+            (*labels, "input"),
+            multiprocess_mode="livemostrecent",
+        ),
+        "deviation": Gauge(
+            "hone_input_deviation",
+            "Standard deviation of a sampled request's values.",
+            (*labels, "input"),
+            multiprocess_mode="livemostrecent",
+        ),
+        "classes": Counter("hone_predicted_class", "Sampled predictions, by class.", (*labels, "output", "choice")),
+        "shadow": Counter("hone_shadow_rows", "Rows compared with the shadow, by agreement.", (*labels, "agrees")),
+        "shadow_gap": Gauge(
+            "hone_shadow_gap", "Largest difference in the last comparison.", labels, multiprocess_mode="livemostrecent"
+        ),
     }

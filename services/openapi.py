@@ -1,4 +1,4 @@
-"""Describe `/predict` in OpenAPI by the served artifact: its inputs, outputs, and rows that really work."""
+"""Describe the inference paths in OpenAPI by the served artifacts: their inputs, outputs, and rows that really work."""
 
 from __future__ import annotations
 
@@ -6,14 +6,21 @@ from typing import Any
 
 from hone.artifact import Artifact
 from hone.signature import Signature, TensorSpec
+from services.http import BINARY
 from services.loading import example_inputs
+from services.protocols.raw import NPY
+from services.protocols.v2 import DATATYPES
 
 ERRORS = {
-    "400": "The body is not JSON, or a tensor is missing, unknown, or of a wrong dtype or shape.",
-    "413": "The body is over the size limit.",
-    "415": "The content type is not application/json.",
+    "400": "The body can't be read, or a tensor is missing, unknown, or of a wrong dtype or shape.",
+    "401": "Keys are required, and none or a wrong one came.",
+    "403": "The key doesn't allow this.",
+    "404": "No such model or version is loaded.",
+    "413": "The body is over the size limit, compressed or not.",
+    "415": "The content type or encoding is not supported.",
+    "429": "The key's rate limit is used up; try again after `Retry-After` seconds.",
     "500": "The model failed on this request; the server's log says why.",
-    "503": "The queue is full or the service is stopping; try again after `Retry-After` seconds.",
+    "503": "The queue is full, the deadline can't be met or the service is stopping; try again after `Retry-After` s.",
 }
 
 
@@ -24,41 +31,79 @@ class Specification(dict[str, Any]):
         return dict(self)
 
 
-def describe_predict(specification: Any, artifact: Artifact, path: str) -> Specification:
-    """Return the specification with `path` described for an artifact."""
+def describe(specification: Any, artifacts: dict[str, Artifact], default: str) -> Specification:
+    """Return the specification with the inference paths of all models; `/predict` is the default one's."""
     document = Specification(specification.asdict())
-    signature = artifact.signature
-    example = {name: array[:2].tolist() for name, array in example_inputs(artifact).items()}
-    document["paths"][path]["post"].update(
-        {
-            "summary": f"Predict with {artifact.manifest.name}",
-            "description": (
-                f"Variant {artifact.manifest.variant} ({artifact.runtime}, {artifact.manifest.precision}). "
-                "Tensors are nested lists, rows first; concurrent requests are computed together."
-            ),
-            "requestBody": _content(
-                _object({"inputs": _tensors(signature.inputs)}, ["inputs"]), {"inputs": example}, required=True
-            ),
-            "responses": {
-                "200": {
-                    "description": "One row of each output for each row of input.",
-                    **_content(
-                        _object(
-                            {"outputs": _tensors(signature.outputs), "model": {"type": "string"}}, ["outputs", "model"]
-                        )
-                    ),
-                },
-                **{
-                    status: {
-                        "description": text,
-                        **_content(_object({"error": {"type": "string"}}, ["error"])),
-                    }
-                    for status, text in ERRORS.items()
-                },
-            },
-        }
-    )
+    paths = document["paths"]
+    paths["/predict"]["post"].update(_predict(artifacts[default]))
+    for name, artifact in artifacts.items():
+        paths[f"/models/{name}/predict"] = {"post": {"tags": [name], **_predict(artifact)}}
+        paths[f"/v1/models/{name}:predict"] = {"post": {"tags": [name], **_v1(artifact)}}
+        paths[f"/v2/models/{name}/infer"] = {"post": {"tags": [name], **_v2(artifact)}}
     return document
+
+
+def _examples(artifact: Artifact) -> dict[str, Any]:
+    return {name: array[:2].tolist() for name, array in example_inputs(artifact).items()}
+
+
+def _predict(artifact: Artifact) -> dict[str, Any]:
+    manifest, signature = artifact.manifest, artifact.signature
+    body = _content(
+        _object({"inputs": _tensors(signature.inputs)}, ["inputs"]), {"inputs": _examples(artifact)}, required=True
+    )
+    media = {"application/vnd.apache.arrow.stream": {"schema": {"type": "string", "format": "binary"}}}
+    if len(signature.inputs) == 1:
+        media |= dict.fromkeys((BINARY.decode(), NPY.decode()), media["application/vnd.apache.arrow.stream"])
+    body["content"].update(media)
+    return {
+        "summary": f"Predict with {manifest.name}",
+        "description": (
+            f"Variant {manifest.variant} ({artifact.runtime}, {manifest.precision}). Tensors are nested lists, rows "
+            "first, or binary; concurrent requests are computed together. The header `x-timeout-ms` sets a deadline."
+        ),
+        "requestBody": body,
+        "responses": _responses("One row of each output for each row of input.", _answer(signature)),
+    }
+
+
+def _v1(artifact: Artifact) -> dict[str, Any]:
+    columns = _examples(artifact)
+    rows: list[Any] = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=False)]
+    if len(columns) == 1:
+        rows = next(iter(columns.values()))
+    schema = {"type": "object", "properties": {"instances": {"type": "array", "items": {}, "minItems": 1}}}
+    answer = {"type": "object", "properties": {"predictions": {"type": "array", "items": {}}}}
+    return {
+        "summary": f"Predict with {artifact.manifest.name} (KServe V1)",
+        "requestBody": _content({**schema, "required": ["instances"]}, {"instances": rows}, required=True),
+        "responses": _responses("A prediction for each instance.", answer),
+    }
+
+
+def _v2(artifact: Artifact) -> dict[str, Any]:
+    inputs = [
+        {
+            "name": spec.name,
+            "datatype": DATATYPES[spec.dtype],
+            "shape": list(array[:2].shape),
+            "data": array[:2].reshape(-1).tolist(),
+        }
+        for spec, array in zip(artifact.signature.inputs, example_inputs(artifact).values(), strict=True)
+    ]
+    schema = {"type": "object", "properties": {"inputs": {"type": "array", "items": {"type": "object"}}}}
+    answer = {"type": "object", "properties": {"outputs": {"type": "array", "items": {"type": "object"}}}}
+    return {
+        "summary": f"Infer with {artifact.manifest.name} (Open Inference Protocol V2)",
+        "requestBody": _content({**schema, "required": ["inputs"]}, {"inputs": inputs}, required=True),
+        "responses": _responses("The outputs, in JSON or binary as asked for.", answer),
+    }
+
+
+def _responses(text: str, schema: dict[str, Any]) -> dict[str, Any]:
+    problem = _content(_object({"error": {"type": "string"}}, ["error"]))
+    errors = {status: {"description": meaning, **problem} for status, meaning in ERRORS.items()}
+    return {"200": {"description": text, **_content(schema)}, **errors}
 
 
 def _answer(signature: Signature) -> dict[str, Any]:

@@ -128,8 +128,9 @@ def test_concurrent_callers_get_their_own_rows(client: httpx.Client) -> None:
         ({"content": b"{"}, 400, "not JSON"),
         ({"content": b"x" * 200_000}, 413, "over the limit of 0.1 MB"),
         ({"content": iter([b"x" * 60_000] * 4)}, 413, "over the limit"),
-        ({"content": b"x", "headers": {"content-type": "text/csv"}}, 415, "send application/json"),
-        ({"content": b"x", "headers": {"content-encoding": "gzip"}}, 415, "content encodings"),
+        ({"content": b"x", "headers": {"content-type": "text/csv"}}, 415, "send one of: application/json"),
+        ({"content": b"x", "headers": {"content-encoding": "gzip"}}, 400, "gzip body is broken"),
+        ({"content": b"x", "headers": {"content-encoding": "br"}}, 415, "send gzip, zstd or none"),
     ],
 )
 def test_bad_request_gets_one_clear_line(

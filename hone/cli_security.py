@@ -1,0 +1,64 @@
+"""`hone keys` and `hone audit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+DEFAULT_FILE = "hone-keys.yaml"
+FILE = click.option(
+    "--file", type=click.Path(dir_okay=False, path_type=Path), default=DEFAULT_FILE, show_default=True, help="Key file."
+)
+
+
+@click.command()
+@click.argument("identity")
+@click.option(
+    "--scope", multiple=True, type=click.Choice(["predict", "admin"]), default=("predict",), help="May be repeated."
+)
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Requests a second. [default: no limit]")
+@FILE
+def new(identity: str, scope: tuple[str, ...], rate: float | None, file: Path) -> None:
+    """Make a key for IDENTITY; it is shown once, the file keeps its hash."""
+    from services.api_keys import add_key
+
+    key = add_key(file, identity, scope, rate)
+    click.echo(key)
+    click.echo(f"added '{identity}' to {file}; serve with --api-keys {file}, call with 'x-api-key: KEY'", err=True)
+
+
+@click.command("list")
+@FILE
+def list_keys(file: Path) -> None:
+    """List who has a key."""
+    from services.api_keys import read_keys
+
+    for caller in read_keys(file).values():
+        rate = f"{caller.rate_per_s:g}/s" if caller.rate_per_s else "no limit"
+        click.echo(f"{caller.id}\t{','.join(sorted(caller.scopes))}\t{rate}")
+
+
+@click.command()
+@click.argument("identity")
+@FILE
+def rm(identity: str, file: Path) -> None:
+    """Remove the key of IDENTITY; running servers notice within a second."""
+    from services.api_keys import remove_key
+
+    remove_key(file, identity)
+    click.echo(f"removed '{identity}' from {file}")
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def verify(file: Path) -> None:
+    """Check that no record of an audit log was changed or taken out."""
+    from services.audit import verify as check
+
+    result = check(file)
+    click.echo(f"{file}: {result.records} records, the chain holds; head {result.head}")
+
+
+KEY_COMMANDS = (new, list_keys, rm)
+AUDIT_COMMANDS = (verify,)

@@ -1,0 +1,323 @@
+"""One model's way from waiting requests to its runtime and back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from time import monotonic
+
+import numpy as np
+
+from services.batching import Tensors
+from services.batching.latency import LatencyModel
+from services.batching.padding import FIXED, Joiner
+from services.batching.queue import BatchQueue, Trail, Work
+from services.batching.scheduler import Scheduler
+from services.failures import DeadlineError, InferenceError, StoppingError
+
+logger = logging.getLogger("hone.batching")
+
+Outcome = Tensors | Exception
+
+NOT_QUEUED = [0.0]
+
+SINGLE_BATCHES = 32
+"""So many batches of one request each, one after the other, say that callers come one at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchTimes:
+    """What one batch took, for the metrics.
+
+    Attributes:
+        queued: seconds in the queue, one a work.
+        inference: seconds in the runtime.
+        rows: joined.
+    """
+
+    queued: list[float]
+    inference: float
+    rows: int
+
+
+@dataclass(frozen=True)
+class LaneOptions:
+    """How a model is run.
+
+    Attributes:
+        max_batch_rows: of one call of the runtime; a larger request is split.
+        max_queue_rows: that may wait.
+        in_flight: batches that run side by side; more than 1 only where the runtime is concurrent.
+        threads: cores that one batch keeps busy.
+        executor: where the runtime is called; None calls it on the event loop, which is cheaper than a thread for
+            models that answer in less time than a thread switch is worth.
+    """
+
+    max_batch_rows: int = 64
+    max_queue_rows: int = 4096
+    in_flight: int = 1
+    threads: int = 1
+    executor: Executor | None = None
+
+
+class Lane:
+    """Joins concurrent requests of one model into batches and runs them, in order of arrival.
+
+    Args:
+        scheduler: shares the cores with the other models of the worker.
+        run: the runtime: tensors in, tensors out.
+        joiner: None runs each request alone.
+        options: limits and threads.
+        observe: told about every batch.
+        latency: what batches take; start-up calibration has seen some.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        run: Callable[[Tensors], Tensors],
+        joiner: Joiner | None,
+        options: LaneOptions | None = None,
+        *,
+        observe: Callable[[BatchTimes], None] = lambda _: None,
+        latency: LatencyModel | None = None,
+    ) -> None:
+        self.options = options or LaneOptions()
+        self.virtual_time = 0.0
+        self.flying = 0
+        self.failures_in_a_row = 0
+        self._scheduler = scheduler
+        self._run = run
+        self._joiner = joiner
+        self._first = joiner.first if joiner is not None else ""
+        self._most_rows = self.options.max_batch_rows
+        self._latency = latency or LatencyModel()
+        self.queue = BatchQueue(
+            self.options.max_batch_rows, self.options.max_queue_rows, self._latency.predict, self.options.in_flight
+        )
+        self._observe = observe
+        self._loop = asyncio.get_running_loop()
+        self._ends: list[float] = []
+        self._alone = False
+        self._single_batches = 0
+        self._ran_this_turn = False
+        self._closing = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        scheduler.add(self)
+
+    @property
+    def threads(self) -> int:
+        return self.options.threads
+
+    @property
+    def ready(self) -> bool:
+        """True when a batch waits and may start."""
+        return self.queue.rows > 0 and self.flying < self.options.in_flight
+
+    async def submit(self, inputs: Tensors, deadline: float | None = None, trail: Trail | None = None) -> Tensors:
+        """Return the outputs of these rows.
+
+        Args:
+            inputs: checked against the signature.
+            deadline: the time (time.monotonic) after which the answer is worthless.
+            trail: gets (seconds in the queue, seconds in the runtime, rows of the batch) of each part.
+
+        Raises:
+            OverloadedError: the queue is full.
+            DeadlineError: the answer would come too late.
+            StoppingError: the lane is closing.
+            InferenceError: the runtime failed on these rows.
+        """
+        if self._closing:
+            raise StoppingError
+        if self._alone:
+            if self._may_run_now(inputs, deadline):
+                return self._run_now(inputs, trail)
+            self._crowded()
+        now = monotonic()
+        works = self._cut(inputs, now, deadline)
+        if trail is not None:
+            for work in works:
+                work.trail = trail
+        if not self.queue.rows and not self.flying:
+            self._scheduler.activate(self)
+        self.queue.offer(works, now, self._busy_s(now) if deadline is not None else 0.0)
+        self._idle.clear()
+        self._scheduler.wake()
+        try:
+            if len(works) == 1:
+                return await works[0].future  # type: ignore[misc]
+            parts = await asyncio.gather(*(work.future for work in works if work.future is not None))
+        except BaseException:
+            for work in works:
+                self.queue.withdraw(work)
+            self._rest()
+            raise
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _may_run_now(self, inputs: Tensors, deadline: float | None) -> bool:
+        """Return whether a request may skip the queue: nobody is there to share a batch with.
+
+        That is known when the last batches held one request each and no other request came in this turn of the event
+        loop. The two turns through queue and future that it saves are a good part of a small model's latency.
+        """
+        if self._ran_this_turn or self.queue.rows or self.flying or deadline is not None:
+            return False
+        return self._joiner is None or len(inputs[self._first]) <= self._most_rows
+
+    def _run_now(self, inputs: Tensors, trail: Trail | None) -> Tensors:
+        """Run one request without queue, future or a turn of the loop: launch, call and finish, made lean."""
+        self._ran_this_turn = True
+        self._loop.call_soon(self._next_turn)
+        joiner = self._joiner
+        rows = 1 if joiner is None else len(inputs[self._first])
+        started = monotonic()
+        try:
+            outputs = self._run(inputs if joiner is None else joiner.alone(inputs))
+        except Exception as error:
+            self.failures_in_a_row += 1
+            logger.exception("inference failed on %d row(s)", rows)
+            raise InferenceError(str(error)) from error
+        seconds = monotonic() - started
+        self.failures_in_a_row = 0
+        self.virtual_time += seconds * self.threads
+        if trail is not None:
+            trail.append((0.0, seconds, rows))
+        self._latency.observe(1 if joiner is None else joiner.bucket(inputs).row_size, rows, seconds)
+        self._observe(BatchTimes(NOT_QUEUED, seconds, rows))
+        return outputs
+
+    def _next_turn(self) -> None:
+        self._ran_this_turn = False
+
+    def _crowded(self) -> None:
+        """Note that requests come together: the next ones wait for each other's company again."""
+        self._alone = False
+        self._single_batches = 0
+
+    def _cut(self, inputs: Tensors, now: float, deadline: float | None) -> list[Work]:
+        """Make one work of a request, or several when it has more rows than a batch."""
+        create = self._loop.create_future
+        if self._joiner is None:
+            return [Work(inputs, 1, now, FIXED, create(), deadline, alone=True)]
+        rows = len(inputs[self._first])
+        bucket = self._joiner.bucket(inputs)
+        most = self._most_rows
+        if rows <= most:
+            return [Work(inputs, rows, now, bucket, create(), deadline)]
+        return [
+            Work(
+                {name: array[start : start + most] for name, array in inputs.items()},
+                min(most, rows - start),
+                now,
+                bucket,
+                create(),
+                deadline,
+            )
+            for start in range(0, rows, most)
+        ]
+
+    def _busy_s(self, now: float) -> float:
+        """Return the seconds until one of the batches in flight is expected to end; 0 when another may start now."""
+        if self.flying < self.options.in_flight or not self._ends:
+            return 0.0
+        return max(0.0, min(self._ends) - now)
+
+    def launch(self) -> bool:
+        """Start the next batch; return False when nothing that waited could still be in time."""
+        started = monotonic()
+        batch = self.queue.take(started)
+        for work in batch.expired:
+            _settle(work, DeadlineError("the deadline passed while the request waited"))
+        if not batch.works:
+            self._rest()
+            return False
+        self.flying += 1
+        works = batch.works
+        if self.options.executor is None:
+            outcomes = self._call(works)
+            self._finish(works, batch.rows, started, outcomes)
+            self._single_batches = self._single_batches + 1 if len(works) == 1 else 0
+            self._alone = self._single_batches >= SINGLE_BATCHES
+            return True
+        end = started + self._latency.predict(works[0].bucket.row_size, batch.rows)
+        self._ends.append(end)
+        future = self._loop.run_in_executor(self.options.executor, self._call, works)
+        future.add_done_callback(lambda done: self._landed(works, batch.rows, started, end, done))
+        return True
+
+    def _landed(
+        self, works: list[Work], rows: int, started: float, end: float, done: asyncio.Future[list[Outcome]]
+    ) -> None:
+        self._ends.remove(end)
+        error = None if done.cancelled() else done.exception()
+        if done.cancelled() or error is not None:
+            outcomes: list[Outcome] = [InferenceError(f"the batch was lost: {error}")] * len(works)
+        else:
+            outcomes = done.result()
+        self._finish(works, rows, started, outcomes)
+        self._scheduler.landed(self)
+
+    def _call(self, works: list[Work]) -> list[Outcome]:
+        """Run a batch. When it fails and holds several callers' rows, each runs alone: one caller's poison must not
+        fail the others."""
+        try:
+            if self._joiner is None:
+                return [self._run(works[0].inputs)]
+            return [*self._joiner.split(self._run(self._joiner.join(works)), works)]
+        except Exception as error:
+            if len(works) == 1:
+                logger.exception("inference failed on %d row(s)", works[0].rows)
+                failure = InferenceError(str(error))
+                failure.__cause__ = error
+                return [failure]
+            return [self._call([work])[0] for work in works]
+
+    def _finish(self, works: list[Work], rows: int, started: float, outcomes: list[Outcome]) -> None:
+        ended = monotonic()
+        seconds = ended - started
+        self.flying -= 1
+        failed = False
+        for work, outcome in zip(works, outcomes, strict=True):
+            if work.trail is not None:
+                work.trail.append((started - work.arrived, seconds, rows))
+            _settle(work, outcome)
+            failed = failed or isinstance(outcome, Exception)
+        if not failed:
+            self._latency.observe(works[0].bucket.row_size, rows, seconds)
+            self.failures_in_a_row = 0
+        elif all(isinstance(outcome, Exception) for outcome in outcomes):
+            self.failures_in_a_row += 1
+        self.virtual_time += seconds * self.threads
+        self._observe(BatchTimes([started - work.arrived for work in works], seconds, rows))
+        self._rest()
+
+    def _rest(self) -> None:
+        if not self.flying and not self.queue.rows:
+            self._idle.set()
+
+    async def close(self, timeout_s: float = 30.0) -> None:
+        """Refuse new requests, wait for those accepted, and leave the scheduler.
+
+        Raises:
+            TimeoutError: a batch did not end in time.
+        """
+        self._closing = True
+        try:
+            await asyncio.wait_for(self._idle.wait(), timeout_s)
+        finally:
+            self._scheduler.remove(self)
+
+
+def _settle(work: Work, outcome: Outcome) -> None:
+    future = work.future
+    if future is None or future.done():
+        return
+    if isinstance(outcome, Exception):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)

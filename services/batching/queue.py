@@ -1,0 +1,216 @@
+"""The batching policy, pure: what waits, in which order it goes, and what is refused.
+
+A request that finds the runtime idle runs at once. While a batch is in flight arrivals collect, and the next batch
+takes as many rows as fit, oldest first. Under light load latency is that of the model alone; under heavy load batches
+grow by themselves, because more arrives while a larger batch runs. There is no timer and no fixed wait.
+
+Works whose rows differ in shape wait in buckets of their own; the next batch comes from the bucket whose head is the
+oldest, so no bucket starves. A work may carry a deadline: it is refused on arrival when the rows ahead of it make the
+deadline unreachable, dropped when it has become so while waiting, and it keeps the batch that it goes with small
+enough to be in time. Nothing is computed whose answer would come too late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import ceil
+from typing import NamedTuple
+
+from services.batching import Tensors
+from services.failures import DeadlineError, OverloadedError
+
+Trail = list[tuple[float, float, int]]
+
+
+class Bucket(NamedTuple):
+    """Works of one bucket may share a batch.
+
+    Attributes:
+        key: what they have in common: the sizes of their dynamic axes, rounded up where rows can be padded.
+        row_size: elements of a row along those axes, for the latency model.
+    """
+
+    key: tuple[int, ...] = ()
+    row_size: int = 1
+
+
+@dataclass(eq=False, slots=True)
+class Work:
+    """Rows of one caller that go through the runtime together.
+
+    Attributes:
+        inputs: tensors with the rows on axis 0.
+        rows: how many.
+        arrived: the clock's time of arrival, seconds.
+        bucket: what it may share a batch with.
+        future: gets the outputs or an exception.
+        deadline: the clock's time at which the answer is worthless.
+        waiting: True while it is in the queue.
+        alone: it shares its batch with none.
+        trail: where to note what became of it, for traces.
+    """
+
+    inputs: Tensors
+    rows: int
+    arrived: float
+    bucket: Bucket
+    future: asyncio.Future[Tensors] | None = None
+    deadline: float | None = None
+    waiting: bool = False
+    alone: bool = False
+    trail: Trail | None = None
+
+
+@dataclass
+class Batch:
+    """What goes to the runtime next, and what has become too late meanwhile."""
+
+    works: list[Work]
+    rows: int
+    expired: list[Work]
+
+
+def _instant(_: int, __: int) -> float:
+    return 0.0
+
+
+@dataclass
+class BatchQueue:
+    """Waiting works, bounded in rows.
+
+    Attributes:
+        max_batch_rows: of one call of the runtime.
+        max_queue_rows: that may wait.
+        predict: seconds of a batch by row size and rows.
+        in_flight: batches that may run side by side.
+        rows: waiting now.
+    """
+
+    max_batch_rows: int
+    max_queue_rows: int
+    predict: Callable[[int, int], float] = _instant
+    in_flight: int = 1
+    rows: int = 0
+    _buckets: dict[Bucket, deque[Work]] = field(default_factory=dict)
+    _bucket_rows: dict[Bucket, int] = field(default_factory=dict)
+
+    def offer(self, works: list[Work], now: float, busy_s: float = 0.0) -> None:
+        """Queue all of a caller's works, or none.
+
+        An empty queue takes anything, so that a request larger than the queue can be served at all.
+
+        Args:
+            works: of one caller.
+            now: the clock.
+            busy_s: until a batch in flight is expected to end.
+
+        Raises:
+            OverloadedError: the queue is full.
+            DeadlineError: the answer would come too late.
+        """
+        rows = works[0].rows if len(works) == 1 else sum(work.rows for work in works)
+        if self.rows and self.rows + rows > self.max_queue_rows:
+            raise OverloadedError(
+                f"the queue is full: {self.rows} rows wait, {self.max_queue_rows} may", ceil(self.backlog_s() + busy_s)
+            )
+        deadline = works[0].deadline
+        if deadline is not None:
+            self._check_deadline(works, deadline - now, busy_s)
+        for work in works:
+            waiting = self._buckets.get(work.bucket)
+            if waiting is None:
+                waiting = self._buckets[work.bucket] = deque()
+                self._bucket_rows[work.bucket] = 0
+            waiting.append(work)
+            work.waiting = True
+            self._bucket_rows[work.bucket] += work.rows
+        self.rows += rows
+
+    def _check_deadline(self, works: list[Work], left_s: float, busy_s: float) -> None:
+        own = sum(self.predict(work.bucket.row_size, work.rows) for work in works)
+        ahead = busy_s + self.backlog_s()
+        if left_s <= 0 or ahead + own > left_s:
+            raise DeadlineError(
+                f"can't answer within the {max(0.0, left_s) * 1e3:.3g} ms that are left: about "
+                f"{(ahead + own) * 1e3:.3g} ms would be needed",
+                ceil(ahead),
+            )
+
+    def backlog_s(self) -> float:
+        """Return the seconds that the waiting rows are expected to take."""
+        total = 0.0
+        for bucket, rows in self._bucket_rows.items():
+            full, rest = divmod(rows, self.max_batch_rows)
+            if full:
+                total += full * self.predict(bucket.row_size, self.max_batch_rows)
+            if rest:
+                total += self.predict(bucket.row_size, rest)
+        return total / self.in_flight
+
+    def withdraw(self, work: Work) -> None:
+        """Take a work back whose caller has gone; one that already runs is left alone."""
+        if work.waiting:
+            work.waiting = False
+            self.rows -= work.rows
+            self._bucket_rows[work.bucket] -= work.rows
+
+    def take(self, now: float) -> Batch:
+        """Return the next batch: the oldest work, and what fits beside it in order of arrival.
+
+        The batch is empty when nothing waits that could still be in time.
+        """
+        expired: list[Work] = []
+        while True:
+            bucket = self._oldest()
+            if bucket is None:
+                return Batch([], 0, expired)
+            batch = self._fill(bucket, now, expired)
+            if batch.works:
+                return batch
+
+    def _oldest(self) -> Bucket | None:
+        oldest: Bucket | None = None
+        arrived = 0.0
+        for bucket in list(self._buckets):
+            waiting = self._buckets[bucket]
+            while waiting and not waiting[0].waiting:
+                waiting.popleft()
+            if not waiting:
+                del self._buckets[bucket], self._bucket_rows[bucket]
+            elif oldest is None or waiting[0].arrived < arrived:
+                oldest, arrived = bucket, waiting[0].arrived
+        return oldest
+
+    def _fill(self, bucket: Bucket, now: float, expired: list[Work]) -> Batch:
+        waiting = self._buckets[bucket]
+        works: list[Work] = []
+        rows = 0
+        limit: float | None = None
+        while waiting and rows < self.max_batch_rows:
+            work = waiting[0]
+            if not work.waiting:
+                waiting.popleft()
+                continue
+            if works and (rows + work.rows > self.max_batch_rows or work.alone or works[0].alone):
+                break
+            if work.deadline is not None or limit is not None:
+                if work.deadline is not None and now + self.predict(bucket.row_size, work.rows) > work.deadline:
+                    waiting.popleft()
+                    self.withdraw(work)
+                    expired.append(work)
+                    continue
+                tighter = min(value for value in (work.deadline, limit) if value is not None)
+                if works and now + self.predict(bucket.row_size, rows + work.rows) > tighter:
+                    break
+                limit = tighter
+            waiting.popleft()
+            self.withdraw(work)
+            works.append(work)
+            rows += work.rows
+        return Batch(works, rows, expired)
+
+    def __len__(self) -> int:
+        return sum(work.waiting for waiting in self._buckets.values() for work in waiting)

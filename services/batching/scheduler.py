@@ -1,0 +1,79 @@
+"""Shares a worker's cores between its models.
+
+The next batch comes from the model that has used the least runtime so far (start-time fair queuing: core-seconds, not
+requests, so that a slow model can't crowd out a fast one). A model that was idle starts at the others' clock and can't
+save up time. Batches of models that run in threads go side by side while their threads fit the cores.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from services.batching.lane import Lane
+
+
+class Scheduler:
+    """Starts batches of all lanes of a worker.
+
+    Args:
+        cores: that batches may keep busy together.
+    """
+
+    def __init__(self, cores: int = 1) -> None:
+        self._cores = max(1, cores)
+        self._lanes: list[Lane] = []
+        self._used = 0
+        self._clock = 0.0
+        self._scheduled = False
+        self._loop = asyncio.get_running_loop()
+
+    def add(self, lane: Lane) -> None:
+        lane.virtual_time = self._clock
+        self._lanes.append(lane)
+
+    def remove(self, lane: Lane) -> None:
+        if lane in self._lanes:
+            self._lanes.remove(lane)
+
+    def activate(self, lane: Lane) -> None:
+        """Note that an idle lane gets work: its clock starts at the others'."""
+        if lane.virtual_time < self._clock:
+            lane.virtual_time = self._clock
+
+    def wake(self) -> None:
+        """Start batches on the loop's next turn, so that requests read in this turn can share one."""
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._pass)
+
+    def landed(self, lane: Lane) -> None:
+        """Note that a batch that ran in a thread has ended."""
+        self._used -= lane.threads
+        self.wake()
+
+    def _pass(self) -> None:
+        self._scheduled = False
+        while True:
+            lane = self._next()
+            if lane is None:
+                return
+            inline = lane.options.executor is None
+            if not inline and self._used and self._used + lane.threads > self._cores:
+                return  # its turn has come; letting others pass would starve a model that needs many cores
+            self._clock = max(self._clock, lane.virtual_time)
+            if not lane.launch():
+                continue
+            if inline:
+                # The event loop reads sockets between batches, or arrivals could never join the next one.
+                if self._next() is not None:
+                    self.wake()
+                return
+            self._used += lane.threads
+
+    def _next(self) -> Lane | None:
+        lanes = self._lanes
+        if len(lanes) == 1:
+            return lanes[0] if lanes[0].ready else None
+        return min((lane for lane in lanes if lane.ready), key=lambda lane: lane.virtual_time, default=None)

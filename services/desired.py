@@ -1,0 +1,116 @@
+"""Which models all workers of a server should hold: a file that admin actions write and every worker follows.
+
+A load or unload reaches one worker, by chance. That worker does it first; when it worked it writes the new list, and
+the others, which look for a new list a few times a second, follow and note how far they are. The action is answered
+when all have. A worker that crashed and came back reads the list when it starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+import psutil
+
+from hone.artifact import atomic_write
+
+POLL_S = 0.25
+
+
+@dataclass(frozen=True)
+class Desired:
+    """The list.
+
+    Attributes:
+        generation: grows by one with each action.
+        loads: (full tag, generation of its last load), in order of loading.
+    """
+
+    generation: int = 0
+    loads: tuple[tuple[str, int], ...] = ()
+
+
+class DesiredState:
+    """The list's file, in a folder that all workers of a server share.
+
+    Args:
+        folder: made private to the user.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder = folder
+        self._file = folder / "models.json"
+        self._seen = 0
+
+    def read(self) -> Desired:
+        """Return the list; an empty one of generation 0 before any action."""
+        try:
+            content = orjson.loads(self._file.read_bytes())
+        except FileNotFoundError:
+            return Desired()
+        return Desired(content["generation"], tuple((tag, load) for tag, load in content["loads"]))
+
+    def changed(self) -> bool:
+        """Return whether the file is another than at the last call; costs one stat."""
+        try:
+            stamp = self._file.stat().st_mtime_ns
+        except FileNotFoundError:
+            return False
+        changed, self._seen = stamp != self._seen, stamp
+        return changed
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with (self._folder / "lock").open("w") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            yield
+
+    def write(self, present: list[str], loaded: str = "") -> Desired:
+        """Write what this worker holds as what all should hold.
+
+        Args:
+            present: full tags in order of loading.
+            loaded: the tag of them that was just loaded, which the others load too, even if they hold it.
+        """
+        with self._locked():
+            old = self.read()
+            generation = old.generation + 1
+            known = dict(old.loads)
+            loads = tuple((tag, generation if tag == loaded else known.get(tag, 0)) for tag in present)
+            content = {"generation": generation, "loads": loads}
+            atomic_write(self._file, orjson.dumps(content).decode())
+            return Desired(generation, loads)
+
+    def report(self, generation: int, problem: str = "") -> None:
+        """Note how far this worker is."""
+        content = {"generation": generation, "problem": problem}
+        atomic_write(self._folder / f"worker-{os.getpid()}.json", orjson.dumps(content).decode())
+
+    async def wait_for_others(self, generation: int, timeout_s: float = 60.0) -> list[str]:
+        """Wait until every live worker has followed; return what went wrong in any of them."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            late, problems = [], []
+            for file in self._folder.glob("worker-*.json"):
+                pid = int(file.stem.partition("-")[2])
+                if not psutil.pid_exists(pid):
+                    file.unlink(missing_ok=True)
+                    continue
+                content = orjson.loads(file.read_bytes())
+                if content["generation"] < generation:
+                    late.append(pid)
+                elif content["problem"]:
+                    problems.append(content["problem"])
+            if not late:
+                return problems
+            if time.monotonic() > deadline:
+                return [*problems, f"workers {late} have not followed in {timeout_s:g} s"]
+            await asyncio.sleep(POLL_S / 5)

@@ -1,0 +1,104 @@
+"""What stands around every endpoint of a worker: who may call, what is logged, traced, cached and recorded."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import secrets
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from services.http import Head
+from services.settings import Settings
+
+if TYPE_CHECKING:
+    from services.access import Gate
+    from services.audit import AuditLog
+    from services.cache import PredictionCache
+    from services.callers import Caller, Scope
+    from services.recording import Recorder
+    from services.tracing import Tracer
+
+logger = logging.getLogger("hone.access")
+
+REQUEST_ID = b"x-request-id"
+MAX_REQUEST_ID = 128
+
+
+@dataclass
+class Edge:
+    """Shared by all endpoints; a part that is off is None and costs one comparison.
+
+    Attributes:
+        settings: of the worker.
+        gate: None lets everybody call.
+        cache: of predictions.
+        recorder: of sampled traffic.
+        tracer: of sampled requests.
+        audit: of admin actions.
+    """
+
+    settings: Settings
+    gate: Gate | None = None
+    cache: PredictionCache | None = None
+    recorder: Recorder | None = None
+    tracer: Tracer | None = None
+    audit: AuditLog | None = None
+    _prefix: str = field(default_factory=lambda: secrets.token_hex(4))
+    _numbers: itertools.count[int] = field(default_factory=itertools.count)
+
+    def request_id(self, head: Head) -> bytes:
+        """Return the caller's request id when it is a plain one, else a new one."""
+        given = head.get(REQUEST_ID)
+        if given and len(given) <= MAX_REQUEST_ID and given.isascii() and given.decode().isprintable():
+            return given
+        return b"%s-%x" % (self._prefix.encode(), next(self._numbers))
+
+    async def admit(self, head: Head, scope: Scope) -> Caller | None:
+        """Return who calls, None where everybody may.
+
+        Raises:
+            UnauthorizedError, ForbiddenError, RateLimitedError: they may not.
+        """
+        if self.gate is None:
+            return None
+        authorization, key = head.get(b"authorization", b""), head.get(b"x-api-key", b"")
+        caller = self.gate.admit_now(authorization, key, scope)
+        return caller if caller is not None else await self.gate.admit(authorization, key, scope)
+
+    def log(
+        self, request_id: str, model: str, protocol: str, status: int, seconds: float, rows: int, problem: str
+    ) -> None:
+        """Write the access log's line: no address, no caller, no inputs, and only what went wrong by default."""
+        wanted = self.settings.access_log
+        if wanted == "off" or (wanted == "errors" and status < 500 and status not in (401, 403, 429)):
+            return
+        logger.info(
+            "%s %s %d %.1f ms",
+            model,
+            protocol,
+            status,
+            seconds * 1e3,
+            extra={
+                "fields": {
+                    "request_id": request_id,
+                    "model": model,
+                    "protocol": protocol,
+                    "status": status,
+                    "ms": round(seconds * 1e3, 3),
+                    "rows": rows,
+                    **({"problem": problem} if problem else {}),
+                }
+            },
+        )
+
+    async def close(self) -> None:
+        """Write out what is buffered."""
+        import asyncio
+
+        if self.recorder is not None:
+            await asyncio.to_thread(self.recorder.close, 10.0)
+        if self.cache is not None:
+            await self.cache.close()
+        if self.tracer is not None:
+            await asyncio.to_thread(self.tracer.close)

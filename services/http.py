@@ -1,0 +1,153 @@
+"""The little of HTTP that the fast paths need: heads, bodies, compressed bodies, answers."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import orjson
+
+from services.failures import BodyTooLargeError, MediaTypeError, MethodError, RequestError
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Head = dict[bytes, bytes]
+"""Headers by lower-case name; of a repeated header the last one counts."""
+
+Fields = list[tuple[bytes, bytes]]
+Body = bytes | bytearray | memoryview
+
+JSON = b"application/json"
+BINARY = b"application/octet-stream"
+OFFLOAD_BYTES = 65_536
+"""A compressed body over this size is opened in a thread: it would hold the event loop for milliseconds."""
+
+NO_SNIFF = (b"x-content-type-options", b"nosniff")
+NO_STORE = (b"cache-control", b"no-store")
+
+
+class ClientGoneError(Exception):
+    """The caller closed the connection before its body was complete."""
+
+
+def require_method(scope: Scope, method: str) -> None:
+    """Raise MethodError unless the request uses this method."""
+    if scope["method"] != method:
+        raise MethodError(f"{scope['method']} is not supported here; use {method}", (("allow", method),))
+
+
+def media_type(head: Head) -> bytes:
+    """Return the content type without its parameters, in lower case."""
+    return head.get(b"content-type", b"").partition(b";")[0].strip().lower()
+
+
+async def read_body(head: Head, receive: Receive, limit: int) -> Body:
+    """Return the request's body, decompressed; one over the limit is refused as soon as that shows.
+
+    A body that arrives in one piece is not copied.
+
+    Raises:
+        BodyTooLargeError: the body, or what it decompresses to, is over the limit.
+        MediaTypeError: an unknown content encoding.
+        RequestError: a broken compressed body, or a content length that is no number.
+        ClientGoneError: the caller went away.
+    """
+    declared = head.get(b"content-length")
+    if declared is not None and declared.isdigit() and int(declared) > limit:
+        raise _too_large(limit)
+    message = await receive()
+    body: Body = message.get("body", b"")
+    if message["type"] == "http.disconnect":
+        raise ClientGoneError
+    if message.get("more_body"):
+        body = await _read_rest(body, receive, limit)
+    if len(body) > limit:
+        raise _too_large(limit)
+    encoding = head.get(b"content-encoding")
+    if encoding is None or encoding == b"identity":
+        return body
+    return await _decompress(body, encoding.strip().lower(), limit)
+
+
+async def _read_rest(first: Body, receive: Receive, limit: int) -> bytearray:
+    gathered = bytearray(first)
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        gathered += message.get("body", b"")
+        if len(gathered) > limit:
+            raise _too_large(limit)
+        if not message.get("more_body"):
+            return gathered
+
+
+async def _decompress(body: Body, encoding: bytes, limit: int) -> bytes:
+    openers = {b"gzip": _gunzip, b"x-gzip": _gunzip, b"zstd": _unzstd}
+    opener = openers.get(encoding)
+    if opener is None:
+        raise MediaTypeError(
+            f"content encoding '{encoding.decode('latin-1')}' is not supported; send gzip, zstd or none",
+            (("accept-encoding", "gzip, zstd"),),
+        )
+    if len(body) > OFFLOAD_BYTES:
+        return await asyncio.to_thread(opener, body, limit)
+    return opener(body, limit)
+
+
+def _gunzip(body: Body, limit: int) -> bytes:
+    machine = zlib.decompressobj(wbits=31)
+    try:
+        content = machine.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise RequestError(f"the gzip body is broken: {error}") from None
+    if len(content) > limit:
+        raise _too_large(limit, "decompressed ")
+    if not machine.eof:
+        raise RequestError("the gzip body ends early")
+    if machine.unused_data:
+        raise RequestError("the gzip body has bytes behind its end")
+    return content
+
+
+def _unzstd(body: Body, limit: int) -> bytes:
+    try:
+        import zstandard
+    except ImportError:
+        raise MediaTypeError("this server has no zstd; send gzip, or install the [ops] extra on it") from None
+    machine = zstandard.ZstdDecompressor(max_window_size=max(1 << 23, 1 << limit.bit_length()))
+    try:
+        with machine.stream_reader(bytes(body)) as reader:
+            content = reader.read(limit + 1)
+    except zstandard.ZstdError as error:
+        raise RequestError(f"the zstd body is broken: {error}") from None
+    if len(content) > limit:
+        raise _too_large(limit, "decompressed ")
+    return bytes(content)
+
+
+def _too_large(limit: int, which: str = "") -> BodyTooLargeError:
+    # The rest of the body is not read, so the connection can't be used again.
+    return BodyTooLargeError(
+        f"the {which}body is over the limit of {limit / 1e6:g} MB; send fewer rows, or raise HONE_MAX_BODY_MB",
+        (("connection", "close"),),
+    )
+
+
+async def respond(send: Send, status: int, body: Body, fields: Fields) -> None:
+    """Send a whole answer; the body may be a view of a tensor, which is not copied here."""
+    length = (b"content-length", b"%d" % len(body))
+    await send({"type": "http.response.start", "status": status, "headers": [length, NO_SNIFF, *fields]})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def respond_json(send: Send, status: int, content: Any, fields: Fields | None = None) -> None:
+    body = content if isinstance(content, bytes) else orjson.dumps(content)
+    await respond(send, status, body, [(b"content-type", JSON), NO_STORE, *(fields or [])])
+
+
+def error_body(message: str) -> bytes:
+    return orjson.dumps({"error": message})

@@ -1,0 +1,217 @@
+"""The models of a worker: which are in memory, under which paths they answer, and how one takes another's place.
+
+A model is loaded beside the one that serves, warm and measured, before its paths are switched to it; the old version
+answers what it has accepted, and only then is its memory given back. So no request fails for a swap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from hone import store
+from hone.errors import HoneError
+from hone.signature import Signature
+from services.batching.scheduler import Scheduler
+from services.edge import Edge
+from services.endpoint import InferEndpoint
+from services.failures import NotFoundError
+from services.http import BINARY, JSON, Receive, Scope, Send
+from services.loading import LoadedModel, candidates, load
+from services.protocols.arrow import ARROW, Arrow
+from services.protocols.predict import PredictJson
+from services.protocols.raw import NPY, Npy, RawBytes
+from services.protocols.v1 import V1
+from services.protocols.v2 import HEADER_LENGTH, V2
+from services.served import ServedModel
+
+logger = logging.getLogger("hone.serving")
+
+Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+SICK_AFTER = 3
+"""Batches that failed in a row, alone too, until the runtime is made anew."""
+
+
+class Hub:
+    """Models in memory by name and version.
+
+    Args:
+        edge: what stands around every endpoint.
+        scheduler: of the worker.
+        module_file: of the service's module, from which a bento finds the models it was built with.
+
+    Attributes:
+        routes: path -> handler of everything that infers.
+        default: the name that `/predict` answers for.
+    """
+
+    def __init__(self, edge: Edge, scheduler: Scheduler, module_file: str = "") -> None:
+        self.routes: dict[str, Handler] = {}
+        self.default = ""
+        self._edge = edge
+        self._scheduler = scheduler
+        self._module_file = module_file
+        self._models: dict[str, dict[str, ServedModel]] = {}
+        self._newest: dict[str, ServedModel] = {}
+        self._lock = asyncio.Lock()
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def models(self) -> list[ServedModel]:
+        """Return every model in memory."""
+        return [served for versions in self._models.values() for served in versions.values()]
+
+    def names(self) -> list[str]:
+        return list(self._models)
+
+    def versions(self, name: str) -> list[str]:
+        return list(self._models.get(name, {}))
+
+    def get(self, name: str, version: str = "") -> ServedModel:
+        """Return a model; without a version the one loaded last.
+
+        Raises:
+            NotFoundError: it isn't loaded.
+        """
+        versions = self._models.get(name)
+        if not versions:
+            raise NotFoundError(f"no model '{name}' is loaded; there is {', '.join(self._models) or 'none'}")
+        if not version:
+            return self._newest[name]
+        if version not in versions:
+            raise NotFoundError(f"no version '{version}' of '{name}' is loaded; there is {', '.join(versions)}")
+        return versions[version]
+
+    async def load(
+        self, reference: str, *, keep: bool = False, entries: list[store.Entry] | None = None
+    ) -> ServedModel:
+        """Load a stored model, or load it again, and switch its paths to it.
+
+        Args:
+            reference: NAME, NAME:VARIANT or a full tag.
+            keep: other versions of the same name stay loaded beside it.
+            entries: what `reference` stands for, when that is known already.
+
+        Raises:
+            HoneError: it isn't stored, is corrupt or can't run here; what served before still does.
+        """
+        async with self._lock:
+            loaded = await asyncio.to_thread(self._read, reference, entries)
+            return self._switch(loaded, keep)
+
+    def _read(self, reference: str, entries: list[store.Entry] | None) -> LoadedModel:
+        return load(entries or candidates(reference, self._module_file), self._edge.settings)
+
+    def _switch(self, loaded: LoadedModel, keep: bool) -> ServedModel:
+        served = ServedModel(loaded, self._scheduler, self._edge)
+        name = served.entry.name
+        versions = self._models.setdefault(name, {})
+        gone = [old for version, old in versions.items() if not keep or version == served.entry.version]
+        for old in gone:
+            del versions[old.entry.version]
+        versions[served.entry.version] = served
+        self._newest[name] = served
+        self.default = self.default or name
+        self._route()
+        for old in gone:
+            self._retire(old)
+        return served
+
+    def prefer(self, served: ServedModel) -> None:
+        """Let a loaded version answer for its name, where several are loaded."""
+        self._newest[served.entry.name] = served
+        self._route()
+
+    async def unload(self, name: str, version: str = "") -> None:
+        """Stop serving a model, or one version of it; what it has accepted is still answered.
+
+        Raises:
+            NotFoundError: it isn't loaded.
+        """
+        async with self._lock:
+            self.get(name, version)
+            versions = self._models[name]
+            gone = [versions.pop(version)] if version else [versions.pop(key) for key in list(versions)]
+            if versions:
+                self._newest[name] = list(versions.values())[-1]
+            else:
+                del self._models[name], self._newest[name]
+            self._route()
+            await asyncio.gather(*(self._retire(old) for old in gone))
+
+    def _retire(self, served: ServedModel) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(served.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+        return task
+
+    def _route(self) -> None:
+        """Point every path at its model, all at once: a request sees the paths before or after, never between."""
+        routes: dict[str, Handler] = {}
+        for name, versions in self._models.items():
+            for version, served in [*versions.items(), ("", self._newest[name])]:
+                suffix = f"/versions/{version}" if version else ""
+                predict = self._predict(served)
+                routes[f"/v2/models/{name}{suffix}/infer"] = self._v2(served)
+                routes[f"/models/{name}{suffix}/predict"] = predict
+                if not version:
+                    routes[f"/v1/models/{name}:predict"] = self._v1(served)
+                    if name == self.default:
+                        routes["/predict"] = predict
+        self.routes = routes
+
+    def _arguments(self, served: ServedModel) -> tuple[Signature, str, str]:
+        return served.loaded.artifact.signature, served.entry.name, served.entry.version
+
+    def _predict(self, served: ServedModel) -> Handler:
+        arguments = self._arguments(served)
+        plain = PredictJson(*arguments)
+        protocols = {
+            b"": plain,
+            JSON: plain,
+            BINARY: RawBytes(*arguments),
+            NPY: Npy(*arguments),
+            ARROW: Arrow(*arguments),
+        }
+        return InferEndpoint("predict", served, protocols, self._edge)
+
+    def _v1(self, served: ServedModel) -> Handler:
+        return InferEndpoint("v1", served, {b"": V1(*self._arguments(served))}, self._edge, any_media=True)
+
+    def _v2(self, served: ServedModel) -> Handler:
+        """V2, and Triton's raw binary request: a header length of 0 says that the body is the one input's bytes."""
+        structured = InferEndpoint("v2", served, {b"": V2(*self._arguments(served))}, self._edge, any_media=True)
+        raw = InferEndpoint("v2", served, {b"": RawBytes(*self._arguments(served))}, self._edge, any_media=True)
+
+        async def route(scope: Scope, receive: Receive, send: Send) -> None:
+            bare = any(key == HEADER_LENGTH and value == b"0" for key, value in scope["headers"])
+            await (raw if bare else structured)(scope, receive, send)
+
+        return route
+
+    async def heal(self) -> None:
+        """Make the runtimes anew that fail on everything, such as one whose GPU context is lost."""
+        for served in self.models():
+            if served.failures_in_a_row < SICK_AFTER:
+                continue
+            logger.error("%s failed on %d batches in a row; loading it again", served.tag, served.failures_in_a_row)
+            try:
+                await self.load(served.tag, keep=True)
+            except HoneError as error:
+                logger.error("%s can't be loaded again: %s", served.tag, error)
+
+    def flush(self) -> None:
+        """Bring every model's metrics up to date."""
+        for served in self.models():
+            served.flush()
+
+    async def close(self) -> None:
+        """Answer what was accepted and unload everything."""
+        models = self.models()
+        self._models, self._newest = {}, {}
+        self.routes = {}
+        for served in models:
+            self._retire(served)
+        while self._closing:
+            await asyncio.gather(*self._closing, return_exceptions=True)

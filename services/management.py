@@ -1,0 +1,308 @@
+"""What models there are, and loading, unloading and swapping them: the V2 protocol's metadata and its model repository
+extension, and KServe V1's list.
+
+Reading needs the scope predict, changing anything the scope admin; every change is written to the audit log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from typing import Any
+
+import orjson
+
+from hone import __version__, store
+from hone.errors import ArtifactError, HoneError, StoreError
+from hone.signature import BATCH, TensorSpec
+from services.desired import POLL_S, DesiredState
+from services.edge import REQUEST_ID, Edge
+from services.failures import NotFoundError, RequestError, status_of
+from services.http import Receive, Scope, Send, error_body, read_body, require_method, respond_json
+from services.hub import Hub
+from services.protocols.v2 import DATATYPES
+from services.served import ServedModel
+
+logger = logging.getLogger("hone.serving")
+
+EXTENSIONS = ["binary_tensor_data", "parameters", "model_repository", "model_configuration"]
+
+
+class AdminOffError(RequestError):
+    status = 403
+
+
+class UnusableModelError(RequestError):
+    """A stored model that can't be served; what served before still does."""
+
+    status = 422
+
+
+class Management:
+    """Answers everything under /v1 and /v2 that isn't an inference.
+
+    Args:
+        hub: of the worker.
+        edge: of the worker.
+        desired: shared by the server's workers.
+    """
+
+    def __init__(self, hub: Hub, edge: Edge, desired: DesiredState) -> None:
+        self._hub = hub
+        self._edge = edge
+        self._desired = desired
+        self._applied: dict[str, int] = {}
+        self.draining = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        head = dict(scope["headers"])
+        request_id = self._edge.request_id(head)
+        fields = [(REQUEST_ID, request_id)]
+        try:
+            status, content = await self._answer(scope, receive, head, scope["path"].strip("/").split("/"))
+        except Exception as error:
+            status, message, headers = status_of(error)
+            if status == 500:
+                logger.error("request %s failed", request_id.decode(), exc_info=error)
+            fields += [(name.encode(), value.encode()) for name, value in headers]
+            content = error_body(message)
+        await respond_json(send, status, content, fields)
+
+    async def _answer(
+        self, scope: Scope, receive: Receive, head: dict[bytes, bytes], path: list[str]
+    ) -> tuple[int, Any]:
+        if path[:2] == ["v2", "health"]:
+            return self._health(scope, path[2:])
+        if path[:2] == ["v2", "repository"]:
+            require_method(scope, "POST")
+            return await self._repository(scope, receive, head, path[2:])
+        if path[0] == "v2" or path[0] == "v1":
+            await self._edge.admit(head, "predict")
+            require_method(scope, "GET")
+            return self._read(path)
+        raise NotFoundError(f"no such path: {scope['path']}")
+
+    def _health(self, scope: Scope, path: list[str]) -> tuple[int, Any]:
+        require_method(scope, "GET")
+        if path == ["live"]:
+            return 200, {"live": True}
+        if path == ["ready"]:
+            ready = not self.draining and bool(self._hub.routes)
+            return (200 if ready else 503), {"ready": ready}
+        raise NotFoundError("no such path; there is /v2/health/live and /v2/health/ready")
+
+    def _read(self, path: list[str]) -> tuple[int, Any]:
+        if path == ["v2"]:
+            return 200, {"name": "hone", "version": __version__, "extensions": EXTENSIONS}
+        if path == ["v1", "models"]:
+            return 200, {"models": self._hub.names()}
+        if len(path) < 3 or path[1] != "models":
+            raise NotFoundError(f"no such path: /{'/'.join(path)}")
+        if path[0] == "v1":
+            name = path[2].partition(":")[0]
+            self._hub.get(name)
+            return 200, {"name": name, "ready": True}
+        name, rest = path[2], path[3:]
+        version = ""
+        if rest[:1] == ["versions"] and len(rest) > 1:
+            version, rest = rest[1], rest[2:]
+        served = self._hub.get(name, version)
+        if rest == []:
+            return 200, model_metadata(served, self._hub.versions(name))
+        if rest == ["ready"]:
+            return 200, {"name": name, "ready": True}
+        if rest == ["config"]:
+            return 200, model_config(served)
+        if rest == ["infer"]:
+            raise RequestError("use POST to infer")
+        raise NotFoundError(f"no such path: /{'/'.join(path)}")
+
+    async def _repository(
+        self, scope: Scope, receive: Receive, head: dict[bytes, bytes], path: list[str]
+    ) -> tuple[int, Any]:
+        if path == ["index"]:
+            await self._edge.admit(head, "admin" if self._edge.gate else "predict")
+            body = bytes(await read_body(head, receive, 65_536))
+            return 200, self.index(_object(body).get("ready") is True)
+        if len(path) != 3 or path[0] != "models" or path[2] not in ("load", "unload"):
+            raise NotFoundError(
+                "no such path; there is /v2/repository/index and /v2/repository/models/NAME/load, /unload"
+            )
+        actor = await self.admit_admin(head)
+        body = bytes(await read_body(head, receive, 65_536))
+        parameters = _object(body).get("parameters") or {}
+        if not isinstance(parameters, dict):
+            raise RequestError('"parameters" must be an object')
+        action = self.load if path[2] == "load" else self.unload
+        return 200, await action(actor, path[1], parameters)
+
+    async def admit_admin(self, head: dict[bytes, bytes]) -> str:
+        """Return who asks for an admin action.
+
+        Raises:
+            RequestError: they may not.
+        """
+        caller = await self._edge.admit(head, "admin")
+        if caller is not None:
+            return caller.id
+        if self._edge.settings.insecure:
+            raise AdminOffError("admin actions are off without keys; set HONE_API_KEYS (hone keys new)")
+        origin = head.get(b"origin", b"")
+        if origin and origin.partition(b"://")[2] != head.get(b"host", b""):
+            raise AdminOffError("admin actions from another site's pages are refused")
+        return "local"
+
+    def index(self, only_ready: bool) -> list[dict[str, str]]:
+        """Return every stored model, and whether it is loaded."""
+        loaded = {served.tag for served in self._hub.models()}
+        listed = [
+            {"name": entry.name, "version": entry.version, "state": "READY" if entry.tag in loaded else "UNAVAILABLE",
+             "reason": "" if entry.tag in loaded else "unloaded"}
+            for entry in store.entries()
+        ]  # fmt: skip
+        return [entry for entry in listed if entry["state"] == "READY" or not only_ready]
+
+    async def load(self, actor: str, name: str, parameters: dict[str, Any]) -> dict[str, str]:
+        """Load a stored model in every worker; it takes the place of the version that served.
+
+        Args:
+            actor: for the audit log.
+            name: of the model.
+            parameters: `version`, a version or variant of it (default: the best for this host); `keep`, true keeps the
+                versions that are loaded beside it.
+        """
+        version = parameters.get("version", "")
+        if not isinstance(version, str) or not isinstance(parameters.get("keep", False), bool):
+            raise RequestError('the parameter "version" must be a string, "keep" true or false')
+        reference = f"{name}:{version}" if version else name
+        try:
+            served = await self._hub.load(reference, keep=parameters.get("keep", False))
+        except HoneError as error:
+            self._audit(actor, "load", reference, "failed", reason=str(error))
+            if isinstance(error, StoreError):
+                raise NotFoundError(str(error)) from error
+            if isinstance(error, ArtifactError):
+                raise UnusableModelError(str(error)) from error
+            raise
+        self._audit(actor, "load", served.tag, "done")
+        await self._spread(served.tag)
+        return {"name": name, "version": served.entry.version}
+
+    async def unload(self, actor: str, name: str, parameters: dict[str, Any]) -> dict[str, str]:
+        """Unload a model, or the version of it that `parameters` names, in every worker."""
+        version = str(parameters.get("version", ""))
+        subject = f"{name}:{version}" if version else name
+        try:
+            await self._hub.unload(name, version)
+        except NotFoundError as error:
+            self._audit(actor, "unload", subject, "failed", reason=str(error))
+            raise
+        self._audit(actor, "unload", subject, "done")
+        await self._spread()
+        return {"name": name}
+
+    def _audit(self, actor: str, action: str, subject: str, outcome: str, **details: str) -> None:
+        logger.info("%s %s by %s: %s", action, subject, actor, outcome)
+        if self._edge.audit is not None:
+            try:
+                self._edge.audit.append(actor, action, subject, outcome, **details)
+            except HoneError as error:
+                logger.error("the audit log can't be written: %s", error)
+
+    async def _spread(self, loaded: str = "") -> None:
+        desired = self._desired.write([served.tag for served in self._hub.models()], loaded)
+        self._applied = dict(desired.loads)
+        self._desired.report(desired.generation)
+        problems = await self._desired.wait_for_others(desired.generation)
+        if problems:
+            raise UnusableModelError("not every worker could follow: " + "; ".join(problems))
+
+    async def follow(self) -> None:
+        """Bring this worker to the list that an action in another worker wrote."""
+        desired = self._desired.read()
+        problems: list[str] = []
+        wanted = dict(desired.loads)
+        if desired.generation:
+            for tag, load in desired.loads:
+                if self._applied.get(tag, 0) < load or tag not in {served.tag for served in self._hub.models()}:
+                    try:
+                        await self._hub.load(tag, keep=True)
+                    except HoneError as error:
+                        problems.append(str(error))
+            for served in self._hub.models():
+                if served.tag not in wanted:
+                    await self._hub.unload(served.entry.name, served.entry.version)
+        self._applied = wanted
+        self._desired.report(desired.generation, "; ".join(problems))
+
+    async def watch(self) -> None:
+        """Follow the list, keep metrics fresh and heal sick runtimes, until cancelled."""
+        while True:
+            await asyncio.sleep(POLL_S)
+            try:
+                self._hub.flush()
+                if self._desired.changed() and self._desired.read().generation:
+                    await self.follow()
+                await self._hub.heal()
+            except Exception:
+                logger.exception("upkeep failed")
+
+
+def state_folder() -> str:
+    """Return the folder that the workers of this server share: BentoML makes one for metrics anew at each start."""
+    import tempfile
+
+    shared = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    base = os.path.join(shared, "hone") if shared else os.path.join(tempfile.gettempdir(), f"hone-{os.getuid()}")  # noqa: PTH118
+    return f"{base}-{os.getppid() if shared else os.getpid()}"
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    if not body.strip():
+        return {}
+    try:
+        content = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise RequestError(f"the body is not JSON: {str(error).splitlines()[0]}") from None
+    if not isinstance(content, dict):
+        raise RequestError("the body must be an object")
+    return content
+
+
+def model_metadata(served: ServedModel, versions: list[str]) -> dict[str, Any]:
+    """Return a model's V2 metadata; -1 stands for a dynamic axis."""
+    artifact = served.loaded.artifact
+    return {
+        "name": served.entry.name,
+        "versions": versions,
+        "platform": f"{artifact.runtime}_{artifact.manifest.precision}",
+        "inputs": [_tensor(spec) for spec in artifact.signature.inputs],
+        "outputs": [_tensor(spec) for spec in artifact.signature.outputs],
+    }
+
+
+def _tensor(spec: TensorSpec) -> dict[str, Any]:
+    shape = [axis if isinstance(axis, int) else -1 for axis in spec.shape]
+    return {"name": spec.name, "datatype": DATATYPES[spec.dtype], "shape": shape}
+
+
+def model_config(served: ServedModel) -> dict[str, Any]:
+    """Return what Triton's clients read of a model's configuration; shapes are those of a row."""
+    artifact, plan = served.loaded.artifact, served.loaded.plan
+
+    def describe(spec: TensorSpec) -> dict[str, Any]:
+        dims = [axis if isinstance(axis, int) else -1 for axis in spec.shape]
+        data_type = f"TYPE_{DATATYPES[spec.dtype].replace('BYTES', 'STRING')}"
+        return {"name": spec.name, "data_type": data_type, "dims": dims[1:] if spec.shape[:1] == (BATCH,) else dims}
+
+    return {
+        "name": served.entry.name,
+        "platform": artifact.runtime,
+        "backend": artifact.runtime,
+        "max_batch_size": plan.max_batch_rows if artifact.signature.batchable else 0,
+        "input": [describe(spec) for spec in artifact.signature.inputs],
+        "output": [describe(spec) for spec in artifact.signature.outputs],
+        "instance_group": [{"count": plan.in_flight, "kind": "KIND_CPU"}],
+        "dynamic_batching": {"preferred_batch_size": [plan.max_batch_rows]},
+    }

@@ -1,0 +1,18 @@
+"""`POST /predict` with JSON: `{"inputs": {name: nested lists}}`, the form that BentoML's clients and people use."""
+
+from __future__ import annotations
+
+from services.batching import Tensors
+from services.http import JSON, Body, Fields, Head
+from services.protocols.base import Protocol, Request, timeout_of
+from services.tensors import encode_response, parse_request
+
+
+class PredictJson(Protocol):
+    """Nested lists by input name; the answer names the model that made it."""
+
+    def decode(self, head: Head, body: Body) -> Request:
+        return Request(parse_request(body, self.signature), timeout_of(head))
+
+    def encode(self, request: Request, outputs: Tensors) -> tuple[Fields, Body]:
+        return [(b"content-type", JSON)], encode_response(outputs, self.tag)

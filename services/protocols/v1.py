@@ -1,0 +1,74 @@
+"""KServe's V1 protocol, which is TensorFlow Serving's REST form: `POST /v1/models/NAME:predict`.
+
+`{"instances": [row, ...]}` is answered by `{"predictions": [row, ...]}`; a model with one input takes its bare rows,
+one with several takes objects by input name. `{"inputs": {name: rows}}` is answered by `{"outputs": {name: rows}}`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import orjson
+
+from hone.errors import SignatureError
+from services.batching import Tensors
+from services.failures import RequestError
+from services.http import JSON, Body, Fields, Head
+from services.protocols.base import Protocol, Request, timeout_of
+from services.tensors import encodable, parse_inputs
+
+KNOWN = ("instances", "inputs", "signature_name")
+
+
+class V1(Protocol):
+    """Rows or columns of JSON."""
+
+    def decode(self, head: Head, body: Body) -> Request:
+        try:
+            content = orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            raise RequestError(f"the body is not JSON: {str(error).splitlines()[0]}") from None
+        if not isinstance(content, dict) or ("instances" in content) == ("inputs" in content):
+            raise RequestError('the body must have either "instances", a list of rows, or "inputs", columns by name')
+        for key in content:
+            if key not in KNOWN:
+                raise RequestError(f"unknown field '{key}'; known are {', '.join(KNOWN)}")
+        by_row = "instances" in content
+        values = self._columns(content["instances"]) if by_row else self._named(content["inputs"])
+        return Request(parse_inputs(values, self.signature), timeout_of(head), by_row)
+
+    def _named(self, inputs: Any) -> dict[str, Any]:
+        if isinstance(inputs, dict):
+            return inputs
+        if len(self.signature.inputs) == 1:
+            return {self.signature.inputs[0].name: inputs}
+        raise RequestError(f'"inputs" must be an object of {", ".join(self.signature.input_names)}')
+
+    def _columns(self, instances: Any) -> dict[str, Any]:
+        if not isinstance(instances, list) or not instances:
+            raise RequestError('"instances" must be a list of at least one row')
+        if not isinstance(instances[0], dict):
+            if len(self.signature.inputs) > 1:
+                raise RequestError(f"each row must be an object of {', '.join(self.signature.input_names)}")
+            return {self.signature.inputs[0].name: instances}
+        names = instances[0].keys()
+        for index, row in enumerate(instances):
+            if not isinstance(row, dict) or row.keys() != names:
+                raise SignatureError(f"row {index} has other fields than row 0: {', '.join(names)}")
+        return {name: [row[name] for row in instances] for name in names}
+
+    def encode(self, request: Request, outputs: Tensors) -> tuple[Fields, Body]:
+        values = {name: encodable(array) for name, array in outputs.items()}
+        if not request.form:
+            content: Any = {"outputs": values}
+        elif len(values) == 1:
+            content = {"predictions": next(iter(values.values()))}
+        else:
+            rows = zip(*values.values(), strict=True)
+            content = {"predictions": [dict(zip(values, map(_row, row), strict=True)) for row in rows]}
+        return [(b"content-type", JSON)], orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _row(value: Any) -> Any:
+    return np.ascontiguousarray(value) if isinstance(value, np.ndarray) and value.ndim else value

@@ -1,0 +1,247 @@
+"""The Open Inference Protocol, V2 (KServe, Triton): `POST /v2/models/NAME[/versions/VERSION]/infer`.
+
+JSON, or the binary tensor extension both ways: the body is a JSON header of `Inference-Header-Content-Length` bytes and
+the tensors' bytes behind it. Specification: the Open Inference Protocol's REST document and Triton's
+`extension_binary_data` and `extension_parameters` (the request parameter `timeout`, microseconds).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import orjson
+
+from hone.errors import SignatureError, did_you_mean
+from hone.signature import Signature, TensorSpec
+from services.batching import Tensors
+from services.failures import RequestError
+from services.http import BINARY, JSON, Body, Fields, Head
+from services.protocols.base import Protocol, Request, timeout_of
+from services.tensors import check_finite, encodable, from_bytes, to_array, to_bytes
+
+HEADER_LENGTH = b"inference-header-content-length"
+DATATYPES = {
+    "float16": "FP16", "float32": "FP32", "float64": "FP64", "bfloat16": "BF16", "bool": "BOOL", "string": "BYTES",
+    "int8": "INT8", "int16": "INT16", "int32": "INT32", "int64": "INT64",
+    "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64",
+}  # fmt: skip
+MAX_CACHED_HEADER = 4096
+
+
+@dataclass(frozen=True)
+class InputHeader:
+    """One input as the JSON header describes it."""
+
+    name: str
+    shape: tuple[int, ...]
+    binary_size: int | None
+    data: Any
+
+
+@dataclass(frozen=True)
+class Header:
+    """A request's JSON, understood but for its tensors.
+
+    Attributes:
+        id: echoed in the answer; empty when there is none.
+        timeout_s: from the parameter `timeout`.
+        inputs: in the request's order.
+        outputs: (name, in binary) of the outputs asked for, in that order.
+    """
+
+    id: str
+    timeout_s: float | None
+    inputs: tuple[InputHeader, ...]
+    outputs: tuple[tuple[str, bool], ...]
+
+
+class V2(Protocol):
+    """V2 over HTTP. Headers of binary requests repeat, so the last ones are remembered instead of parsed again."""
+
+    def __init__(self, signature: Signature, name: str, version: str) -> None:
+        super().__init__(signature, name, version)
+        self._specs = {spec.name: spec for spec in signature.inputs}
+        self._remembered = lru_cache(maxsize=256)(self._parse)
+        self._answer_head = lru_cache(maxsize=256)(self._binary_head)
+
+    def decode(self, head: Head, body: Body) -> Request:
+        declared = head.get(HEADER_LENGTH)
+        if declared is None:
+            header, tensors = self._parse(bytes(body)), memoryview(b"")
+        else:
+            size = int(declared) if declared.isdigit() and len(declared) < 12 else -1
+            if not 0 < size <= len(body):
+                raise RequestError(
+                    f"Inference-Header-Content-Length is '{declared.decode('latin-1')[:20]}', the body has "
+                    f"{len(body)} bytes"
+                )
+            view = memoryview(body)
+            text = bytes(view[:size])
+            header = (self._remembered if size <= MAX_CACHED_HEADER else self._parse)(text)
+            tensors = view[size:]
+        return Request(self._tensors(header, tensors), _timeout(header, head), header)
+
+    def _tensors(self, header: Header, content: memoryview) -> Tensors:
+        arrays: Tensors = {}
+        position = 0
+        for entry in header.inputs:
+            spec = self._specs[entry.name]
+            if entry.binary_size is None:
+                array = _from_json(entry, spec)
+            else:
+                end = position + entry.binary_size
+                if end > len(content):
+                    raise RequestError(
+                        f"input '{entry.name}': binary_data_size is {entry.binary_size}, only "
+                        f"{len(content) - position} bytes are left"
+                    )
+                array = from_bytes(content[position:end], spec, entry.shape)
+                check_finite(array, spec)
+                position = end
+            arrays[entry.name] = array
+        if position != len(content):
+            raise RequestError(f"{len(content) - position} bytes behind the last binary tensor")
+        return self.signature.check(arrays)
+
+    def _parse(self, text: bytes) -> Header:
+        try:
+            content = orjson.loads(text)
+        except orjson.JSONDecodeError as error:
+            raise RequestError(f"the body is not JSON: {str(error).splitlines()[0]}") from None
+        if not isinstance(content, dict) or not isinstance(content.get("inputs"), list):
+            raise RequestError('the body must be an object with "inputs", a list of tensors')
+        identity = content.get("id", "")
+        if not isinstance(identity, str):
+            raise RequestError('"id" must be a string')
+        parameters = _parameters(content, "the request")
+        inputs = tuple(self._input(entry) for entry in content["inputs"])
+        if len({entry.name for entry in inputs}) != len(inputs):
+            raise RequestError("an input is given twice")
+        outputs = self._outputs(content.get("outputs"), parameters.get("binary_data_output") is True)
+        return Header(identity, _timeout_parameter(parameters), inputs, outputs)
+
+    def _input(self, entry: Any) -> InputHeader:
+        if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+            raise RequestError('each of "inputs" must be an object with "name", "datatype", "shape" and data')
+        spec = self.signature.input(entry["name"])
+        datatype, shape = entry.get("datatype"), entry.get("shape")
+        if datatype != DATATYPES[spec.dtype]:
+            raise SignatureError(f"input '{spec.name}' has datatype {datatype}, expected {DATATYPES[spec.dtype]}")
+        if not isinstance(shape, list) or not all(type(size) is int and 0 <= size < 1 << 40 for size in shape):
+            raise RequestError(f"input '{spec.name}': \"shape\" must be a list of sizes")
+        size = _parameters(entry, f"input '{spec.name}'").get("binary_data_size")
+        if size is None and "data" not in entry:
+            raise RequestError(f"input '{spec.name}' has neither \"data\" nor the parameter binary_data_size")
+        if size is not None and (type(size) is not int or size < 0):
+            raise RequestError(f"input '{spec.name}': binary_data_size must be a number of bytes")
+        return InputHeader(spec.name, tuple(shape), size, entry.get("data"))
+
+    def _outputs(self, wanted: Any, binary: bool) -> tuple[tuple[str, bool], ...]:
+        names = self.signature.output_names
+        if wanted is None or wanted == []:
+            return tuple((name, binary) for name in names)
+        if not isinstance(wanted, list):
+            raise RequestError('"outputs" must be a list of objects with "name"')
+        chosen: dict[str, bool] = {}
+        for entry in wanted:
+            name = entry.get("name") if isinstance(entry, dict) else None
+            if not isinstance(name, str) or name not in names:
+                raise RequestError(f"no output '{name}'{did_you_mean(str(name), names)}")
+            parameters = _parameters(entry, f"output '{name}'")
+            if "classification" in parameters:
+                raise RequestError(f"output '{name}': the classification extension is not supported")
+            chosen[name] = bool(parameters.get("binary_data", binary))
+        return tuple(chosen.items())
+
+    def encode(self, request: Request, outputs: Tensors) -> tuple[Fields, Body]:
+        header: Header = request.form
+        if all(binary for _, binary in header.outputs):
+            return self._encode_binary(header, outputs)
+        described: list[dict[str, Any]] = []
+        parts: list[Body] = []
+        for name, binary in header.outputs:
+            array = outputs[name]
+            entry = self._describe(name, array.shape)
+            if binary:
+                part = to_bytes(self._wire(name, array))
+                entry["parameters"] = {"binary_data_size": len(part)}
+                parts.append(part)
+            else:
+                entry["data"] = encodable(array.reshape(-1))
+            described.append(entry)
+        text = self._head(header.id, described)
+        if not parts:
+            return [(b"content-type", JSON)], text
+        return self._fields(len(text)), b"".join([text, *parts])
+
+    def _encode_binary(self, header: Header, outputs: Tensors) -> tuple[Fields, Body]:
+        parts = [to_bytes(self._wire(name, outputs[name])) for name, _ in header.outputs]
+        layout = tuple(
+            (name, outputs[name].shape, len(part)) for (name, _), part in zip(header.outputs, parts, strict=True)
+        )
+        text = self._binary_head(header.id, layout) if header.id else self._answer_head("", layout)
+        return self._fields(len(text)), b"".join([text, *parts])
+
+    def _binary_head(self, identity: str, layout: tuple[tuple[str, tuple[int, ...], int], ...]) -> bytes:
+        described = [
+            {**self._describe(name, shape), "parameters": {"binary_data_size": size}} for name, shape, size in layout
+        ]
+        return self._head(identity, described)
+
+    def _head(self, identity: str, outputs: list[dict[str, Any]]) -> bytes:
+        content: dict[str, Any] = {"model_name": self.name, "model_version": self.version, "outputs": outputs}
+        if identity:
+            content["id"] = identity
+        return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+
+    def _describe(self, name: str, shape: tuple[int, ...]) -> dict[str, Any]:
+        spec = next(spec for spec in self.signature.outputs if spec.name == name)
+        return {"name": name, "datatype": DATATYPES[spec.dtype], "shape": list(shape)}
+
+    def _wire(self, name: str, array: np.ndarray) -> np.ndarray:
+        """Return an output as its datatype is sent: bfloat16, which numpy lacks, as the upper half of a float32."""
+        spec = next(spec for spec in self.signature.outputs if spec.name == name)
+        if spec.dtype == "bfloat16":
+            return (np.ascontiguousarray(array, np.float32).view(np.uint32) >> 16).astype(np.uint16)
+        return array
+
+    @staticmethod
+    def _fields(header_size: int) -> Fields:
+        return [(b"content-type", BINARY), (HEADER_LENGTH, b"%d" % header_size)]
+
+
+def _from_json(entry: InputHeader, spec: TensorSpec) -> np.ndarray:
+    """Return `data`, flat in row-major order or nested."""
+    array = to_array(entry.data, spec)
+    count = 1
+    for size in entry.shape:
+        count *= size
+    if array.size != count:
+        raise SignatureError(f"input '{spec.name}' of shape {list(entry.shape)} has {array.size} values in \"data\"")
+    return np.ascontiguousarray(array).reshape(entry.shape)
+
+
+def _parameters(content: dict[str, Any], where: str) -> dict[str, Any]:
+    parameters = content.get("parameters") or {}
+    if not isinstance(parameters, dict):
+        raise RequestError(f'{where}: "parameters" must be an object')
+    return parameters
+
+
+def _timeout_parameter(parameters: dict[str, Any]) -> float | None:
+    value = parameters.get("timeout")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e15:
+        raise RequestError('the parameter "timeout" must be a number of microseconds')
+    return value / 1e6
+
+
+def _timeout(header: Header, head: Head) -> float | None:
+    from_head = timeout_of(head)
+    if header.timeout_s is None or from_head is None:
+        return from_head if header.timeout_s is None else header.timeout_s
+    return min(header.timeout_s, from_head)

@@ -1,0 +1,132 @@
+"""Redis behind the prediction cache. It may be slow or dead at any time; serving must not notice."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from hone.errors import HoneError
+
+logger = logging.getLogger("hone.serving")
+
+PREFIX = b"hone:1:"
+TIMEOUT_S = 0.02
+MAX_PUTS = 64
+FAILURES = 3
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 30.0
+
+
+class Breaker:
+    """Keeps callers away from something that fails: after `FAILURES` in a row for a second, then for twice as long
+    after each trial that fails too.
+
+    Args:
+        clock: seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._failures = 0
+        self._pause_s = FIRST_PAUSE_S
+        self._until = 0.0
+        self._trying = False
+
+    @property
+    def open(self) -> bool:
+        return self._failures >= FAILURES
+
+    def allows(self) -> bool:
+        """Return whether to try; while open, once after each pause."""
+        if not self.open:
+            return True
+        if self._trying or self._clock() < self._until:
+            return False
+        self._trying = True
+        return True
+
+    def succeeded(self) -> None:
+        if self.open:
+            logger.info("the shared cache answers again")
+        self._failures, self._pause_s, self._trying = 0, FIRST_PAUSE_S, False
+
+    def failed(self, problem: str) -> None:
+        self._failures += 1
+        if self._failures == FAILURES:
+            logger.warning("the shared cache is left alone for now: %s", problem)
+        elif self._trying:
+            self._pause_s = min(LONGEST_PAUSE_S, self._pause_s * 2)
+        if self.open:
+            self._until = self._clock() + self._pause_s
+        self._trying = False
+
+
+class RedisCache:
+    """Bytes by key in Redis.
+
+    Args:
+        url: redis:// or rediss://; a password in it is never logged.
+        ttl_s: age at which Redis drops an entry.
+        timeout_s: of one look; a slower Redis counts as failing.
+
+    Raises:
+        HoneError: the client isn't installed, or the URL is wrong.
+    """
+
+    def __init__(self, url: str, ttl_s: float, timeout_s: float = TIMEOUT_S) -> None:
+        try:
+            from redis import asyncio as redis
+            from redis.asyncio.retry import Retry
+            from redis.backoff import NoBackoff
+        except ImportError:
+            raise HoneError("HONE_REDIS_URL needs the Redis client; install the [ops] extra") from None
+        try:
+            self._client: Any = redis.from_url(
+                url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s * 5, retry=Retry(NoBackoff(), 0)
+            )
+        except ValueError:
+            raise HoneError("HONE_REDIS_URL must be redis://[:PASSWORD@]HOST:PORT/DB, or rediss:// for TLS") from None
+        self._ttl_ms = max(1, int(ttl_s * 1e3))
+        self._timeout_s = timeout_s
+        self._breaker = Breaker()
+        self._puts: set[asyncio.Task[None]] = set()
+
+    async def get(self, key: bytes) -> bytes | None:
+        """Return the bytes of a key; None when it has none, fails or is too slow."""
+        if not self._breaker.allows():
+            return None
+        try:
+            found: bytes | None = await asyncio.wait_for(self._client.get(PREFIX + key), self._timeout_s * 6)
+        except Exception as error:  # noqa: BLE001 - whatever fails in the cache, the model still answers
+            self._breaker.failed(_name(error))
+            return None
+        self._breaker.succeeded()
+        return found
+
+    def put_soon(self, key: bytes, content: bytes) -> None:
+        """Write without waiting; dropped while Redis fails or too many writes are on their way."""
+        if self._breaker.open or len(self._puts) >= MAX_PUTS:
+            return
+        task = asyncio.get_running_loop().create_task(self._put(key, content))
+        self._puts.add(task)
+        task.add_done_callback(self._puts.discard)
+
+    async def _put(self, key: bytes, content: bytes) -> None:
+        try:
+            await asyncio.wait_for(self._client.set(PREFIX + key, content, px=self._ttl_ms), self._timeout_s * 10)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._breaker.failed(_name(error))
+
+    async def close(self) -> None:
+        """Let writes end, then close the connections."""
+        if self._puts:
+            await asyncio.wait(self._puts, timeout=1.0)
+        await self._client.aclose()
+
+
+def _name(error: Exception) -> str:
+    """Name an error without its text, in which a URL with a password could stand."""
+    return type(error).__name__
