@@ -79,6 +79,9 @@ class Management:
             return await self._repository(scope, receive, head, path[2:])
         if path[0] == "v2" or path[0] == "v1":
             await self._edge.admit(head, "predict")
+            if scope["method"] == "POST" and len(path) > 2:
+                # It was meant to infer: all that can is routed elsewhere, so the model or version is not there.
+                self._hub.get(path[2].partition(":")[0], path[4] if path[3:4] == ["versions"] and path[4:] else "")
             require_method(scope, "GET")
             return self._read(path)
         raise NotFoundError(f"no such path: {scope['path']}")

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import bentoml
@@ -21,53 +20,9 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.models import ModelStore
 
 from hone import runtimes, store
-from services.launch import free_port, running
+from services.launch import running
 from tests.models import dense_answer, dense_artifact
-
-ROOT = Path(__file__).parents[2]
-
-
-@contextmanager
-def server(
-    arguments: list[str], home: Path, cwd: Path, **environment: str
-) -> Iterator[tuple[httpx.Client, subprocess.Popen[str], Path]]:
-    """Run a command that serves on the port given to it as {port}; yield a client when it is ready."""
-    port = free_port()
-    command = [argument.format(port=port) for argument in arguments]
-    log = home / f"serve-{port}.log"
-    variables = {**os.environ, "BENTOML_HOME": str(home), **environment}
-    with log.open("w") as stream:
-        process = subprocess.Popen(command, cwd=cwd, env=variables, stdout=stream, stderr=stream, text=True)
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-            wait_ready(client, process, log)
-            yield client, process, log
-    finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def wait_ready(client: httpx.Client, process: subprocess.Popen[str], log: Path) -> None:
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        assert process.poll() is None, log.read_text()
-        try:
-            if client.get("/readyz").status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.1)
-    raise AssertionError(log.read_text())
-
-
-def put(home: Path, artifact: Path, name: str, version: str, **options: object) -> store.Entry:
-    (home / "models").mkdir(parents=True, exist_ok=True)
-    BentoMLContainer.model_store.set(ModelStore(home / "models"))
-    return store.put(dense_artifact(artifact, name=name, **options), name, version)  # type: ignore[arg-type]
+from tests.servers import DIGITS, ROOT, put, server
 
 
 @pytest.fixture(scope="module")
@@ -84,12 +39,11 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def client(shop: Path) -> Iterator[httpx.Client]:
     """`bentoml serve services.digits:Digits` in the checkout, with a small body limit."""
-    command = [sys.executable, "-m", "bentoml", "serve", "services.digits:Digits", "--port", "{port}"]
-    with server(command, shop, ROOT, HONE_MAX_BODY_MB="0.1", HONE_MAX_BATCH_ROWS="16") as (client, _, log):
-        text = log.read_text()
+    with server(DIGITS, shop, HONE_MAX_BODY_MB="0.1", HONE_MAX_BATCH_ROWS="16") as running_server:
+        text = running_server.log.read_text()
         assert "passed over digits:tensorrt-fp16-1: no NVIDIA GPU on this host" in text
         assert "serving digits:onnx-fp32-1: rank 2 of its run" in text
-        yield client
+        yield running_server.client
 
 
 def rows(count: int, seed: int = 0) -> np.ndarray:
@@ -199,7 +153,8 @@ def test_built_bento_serves_its_own_model_from_an_empty_folder(shop: Path, tmp_p
     # A later run's winner must not change what this bento serves.
     put(home, tmp_path / "b", "digits", "onnx-fp32-2", run="20270101-000000-0000", seed=1)
     command = [sys.executable, "-m", "bentoml", "serve", tag, "--port", "{port}"]
-    with server(command, home, empty) as (client, _, log):
+    with server(command, home, empty) as served:
+        client, log = served.client, served.log
         features = rows(2)
         answer = client.post("/predict", json={"inputs": {"features": features.tolist()}}).json()
         assert answer["model"] == "digits:onnx-fp32-1"
@@ -213,7 +168,8 @@ def test_built_bento_serves_its_own_model_from_an_empty_folder(shop: Path, tmp_p
 def test_hone_serve_runs_anywhere_with_several_workers_and_drains(shop: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", "from hone.cli import main; main()"]
     command += ["serve", "digits:onnx-fp32", "--port", "{port}", "--workers", "2"]
-    with server(command, shop, tmp_path) as (client, process, log):
+    with server(command, shop, tmp_path) as served:
+        client, process, log = served.client, served.process, served.log
         assert "serving digits:onnx-fp32-1" in log.read_text()
         for _ in range(20):
             assert client.post("/predict", json={"inputs": {"features": rows(1).tolist()}}).status_code == 200
@@ -231,7 +187,8 @@ def test_corrupt_artifact_is_passed_over_for_the_next_best(tmp_path: Path) -> No
     best = store.put(artifact.with_manifest(runtime="mlx"), "digits", "mlx-fp32-1")
     (best.path / "model.onnx").write_bytes(b"broken")
     command = [sys.executable, "-m", "bentoml", "serve", "services.model:Model", "--port", "{port}"]
-    with server(command, home, ROOT, HONE_MODEL="digits") as (client, _, log):
+    with server(command, home, HONE_MODEL="digits") as served:
+        client, log = served.client, served.log
         assert "model.onnx: corrupt" in log.read_text()
         answer = client.post("/predict", json={"inputs": {"features": rows(1).tolist()}})
         assert answer.json()["model"] == "digits:onnx-fp32-1"

@@ -132,7 +132,8 @@ def test_answer_keeps_values_and_has_null_for_nan() -> None:
     ("variable", "value"),
     [
         ("HONE_THREADS", "two"), ("HONE_THREADS", "-1"), ("HONE_MAX_BATCH_ROWS", "-1"), ("HONE_MAX_BODY_MB", "nan"),
-        ("HONE_MAX_BODY_MB", "inf"), ("HONE_QUEUE_ROWS", "0"), ("HONE_INSECURE", "yes"), ("HONE_ACCESS_LOG", "some"), ("HONE_TRACE_SAMPLE", "2"), ("HONE_WORKERS", "0"),
+        ("HONE_MAX_BODY_MB", "inf"), ("HONE_QUEUE_ROWS", "0"), ("HONE_INSECURE", "yes"), ("HONE_ACCESS_LOG", "some"),
+        ("HONE_TRACE_SAMPLE", "2"), ("HONE_WORKERS", "0"), ("HONE_GRPC_PORT", "70000"),
     ],
 )  # fmt: skip
 def test_wrong_setting_names_the_variable(variable: str, value: str) -> None:

@@ -1,0 +1,92 @@
+"""Real servers for tests: a store with small models, and `bentoml serve` on a free port."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from bentoml._internal.configuration.containers import BentoMLContainer
+from bentoml._internal.models import ModelStore
+
+from hone import store
+from services.launch import free_port
+from tests.models import dense_artifact
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server."""
+
+    client: httpx.Client
+    process: subprocess.Popen[str]
+    log: Path
+    port: int
+
+    def workers(self) -> list[int]:
+        """Return the process ids of its workers."""
+        import psutil
+
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return [child.pid for child in children if "_bentoml_impl.worker.service" in " ".join(child.cmdline())]
+
+
+@contextmanager
+def server(
+    arguments: list[str], home: Path, cwd: Path = ROOT, scheme: str = "http", **environment: str
+) -> Iterator[Server]:
+    """Run a command that serves on the port given to it as {port}; yield it when it is ready."""
+    port = free_port()
+    command = [argument.format(port=port) for argument in arguments]
+    log = home / f"serve-{port}.log"
+    variables = {**os.environ, "BENTOML_HOME": str(home), **environment}
+    with log.open("w") as stream:
+        process = subprocess.Popen(command, cwd=cwd, env=variables, stdout=stream, stderr=stream, text=True)
+    try:
+        with httpx.Client(base_url=f"{scheme}://127.0.0.1:{port}", timeout=30, verify=False) as client:
+            wait_ready(client, process, log)
+            yield Server(client, process, log, port)
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def wait_ready(client: httpx.Client, process: subprocess.Popen[str], log: Path) -> None:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        assert process.poll() is None, log.read_text()
+        try:
+            if client.get("/readyz").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    raise AssertionError(log.read_text())
+
+
+def put(home: Path, artifact: Path, name: str, version: str, **options: object) -> store.Entry:
+    """Store a dense model."""
+    use_store(home)
+    return store.put(dense_artifact(artifact, name=name, **options), name, version)  # type: ignore[arg-type]
+
+
+def use_store(home: Path) -> None:
+    """Let this process read and write the store of a BentoML home."""
+    (home / "models").mkdir(parents=True, exist_ok=True)
+    BentoMLContainer.model_store.set(ModelStore(home / "models"))
+
+
+DIGITS = [sys.executable, "-m", "bentoml", "serve", "services.digits:Digits", "--port", "{port}"]
