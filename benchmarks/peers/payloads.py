@@ -1,0 +1,119 @@
+"""A request of each kind for each server, and how its answer is read: all servers get the same rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import orjson
+
+Inputs = dict[str, np.ndarray]
+KINDS = ("json-1", "binary-1", "binary-64")
+V2_TYPES = {"float32": "FP32", "int64": "INT64"}
+
+
+@dataclass(frozen=True)
+class Call:
+    """One HTTP request.
+
+    Attributes:
+        path: of the server.
+        headers: beside Host and Content-Length.
+        body: of the POST.
+    """
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+Decode = Callable[[bytes, dict[str, str]], np.ndarray]
+
+
+def call(server: str, model: str, inputs: Inputs, kind: str) -> tuple[Call, Decode] | None:
+    """Return a server's request for some rows and the reader of its answer, or None when it has no such payload."""
+    json = kind.startswith("json")
+    if server == "hone":
+        if json:
+            return Call("/predict", {"content-type": "application/json"}, _json(inputs)), _from_outputs
+        if len(inputs) == 1:
+            body = next(iter(inputs.values())).tobytes()
+            return Call("/predict", {"content-type": "application/octet-stream"}, body), _from_bytes
+        return _v2_binary(f"/v2/models/{model}/infer", inputs), _from_v2_binary
+    if server == "pytriton":
+        return (_v2_json("/v2/models/model/infer", inputs), _from_v2_json) if json else (
+            _v2_binary("/v2/models/model/infer", inputs), _from_v2_binary
+        )  # fmt: skip
+    if server == "mlserver":
+        return _v2_json("/v2/models/model/infer", inputs), _from_v2_json
+    if server == "litserve":
+        return Call("/predict", {"content-type": "application/json"}, _json(inputs)), _from_outputs
+    if server == "bentoml":
+        if len(inputs) > 1:
+            return None
+        body = orjson.dumps({"inputs": next(iter(inputs.values()))}, option=orjson.OPT_SERIALIZE_NUMPY)
+        return Call("/predict", {"content-type": "application/json"}, body), _from_list
+    if server == "fastapi" and json:
+        return Call("/json", {"content-type": "application/json"}, _json(inputs)), _from_outputs
+    if json:
+        return None
+    return Call("/binary" if server == "fastapi" else "/", _row_headers(inputs), _concatenated(inputs)), _from_bytes
+
+
+def _row_headers(inputs: Inputs) -> dict[str, str]:
+    return {"content-type": "application/octet-stream", "x-rows": str(len(next(iter(inputs.values()))))}
+
+
+def _concatenated(inputs: Inputs) -> bytes:
+    return b"".join(array.tobytes() for array in inputs.values())
+
+
+def _json(inputs: Inputs) -> bytes:
+    return orjson.dumps({"inputs": inputs}, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _v2_json(path: str, inputs: Inputs) -> Call:
+    tensors = [
+        {"name": name, "datatype": V2_TYPES[str(array.dtype)], "shape": array.shape, "data": array.reshape(-1)}
+        for name, array in inputs.items()
+    ]
+    body = orjson.dumps({"inputs": tensors}, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Call(path, {"content-type": "application/json"}, body)
+
+
+def _v2_binary(path: str, inputs: Inputs) -> Call:
+    tensors = [
+        {
+            "name": name,
+            "datatype": V2_TYPES[str(array.dtype)],
+            "shape": array.shape,
+            "parameters": {"binary_data_size": array.nbytes},
+        }
+        for name, array in inputs.items()
+    ]
+    header = orjson.dumps({"inputs": tensors, "parameters": {"binary_data_output": True}})
+    length = {"content-type": "application/octet-stream", "inference-header-content-length": str(len(header))}
+    return Call(path, length, header + _concatenated(inputs))
+
+
+def _from_bytes(body: bytes, _: dict[str, str]) -> np.ndarray:
+    return np.frombuffer(body, np.float32)
+
+
+def _from_outputs(body: bytes, _: dict[str, str]) -> np.ndarray:
+    outputs = orjson.loads(body)["outputs"]
+    return np.array(next(iter(outputs.values())) if isinstance(outputs, dict) else outputs, np.float32).reshape(-1)
+
+
+def _from_list(body: bytes, _: dict[str, str]) -> np.ndarray:
+    return np.array(orjson.loads(body), np.float32).reshape(-1)
+
+
+def _from_v2_json(body: bytes, _: dict[str, str]) -> np.ndarray:
+    return np.array(orjson.loads(body)["outputs"][0]["data"], np.float32).reshape(-1)
+
+
+def _from_v2_binary(body: bytes, headers: dict[str, str]) -> np.ndarray:
+    size = int(headers["inference-header-content-length"])
+    return np.frombuffer(body[size:], np.float32)
