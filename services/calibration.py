@@ -19,6 +19,7 @@ from hone.artifact import Artifact
 from hone.errors import ArtifactError, one_line
 from hone.hardware import cores
 from hone.runtimes.base import Runtime
+from hone.signature import Signature
 from services.batching import Tensors
 from services.batching.latency import LatencyModel
 from services.batching.padding import Joiner, can_pad
@@ -79,6 +80,7 @@ class Plan:
         max_batch_rows: of one batch.
         inline: the runtime is called on the event loop.
         pad: rows of several lengths share a batch.
+        max_batch_cells: rows times the size of a row, where rows have several lengths; else 0.
         latency: has seen the measured batches.
         measured: everything tried, in order.
         note: what a person should know, such as why rows aren't padded.
@@ -89,6 +91,7 @@ class Plan:
     max_batch_rows: int = MOST_ROWS
     inline: bool = True
     pad: bool = False
+    max_batch_cells: int = 0
     latency: LatencyModel = field(default_factory=LatencyModel)
     measured: tuple[Measured, ...] = ()
     note: str = ""
@@ -97,8 +100,9 @@ class Plan:
         """Return one line for the log."""
         tried = ", ".join(m.describe() for m in self.measured)
         where = "on the event loop" if self.inline else f"{self.in_flight} in flight"
+        cells = f" and {self.max_batch_cells} cells" if self.max_batch_cells else ""
         return (
-            f"threads {self.threads}, batches of up to {self.max_batch_rows} rows, {where}"
+            f"threads {self.threads}, batches of up to {self.max_batch_rows} rows{cells}, {where}"
             f"{'; ' + self.note if self.note else ''}; measured: {tried or 'nothing'}"
         )
 
@@ -145,7 +149,7 @@ def _choose(
         latency.observe(1, 1, seconds)
         note = "its signature can't be batched: one request at a time"
         return runtime, Plan(
-            settings.threads or 1, 1, 1, seconds < INLINE_S, False, latency, (Measured(1, 1, 1, seconds),), note
+            settings.threads or 1, 1, 1, seconds < INLINE_S, False, 0, latency, (Measured(1, 1, 1, seconds),), note
         )
     pad, note = _check_padding(runtime, artifact, example)
     joiner = Joiner(signature, pad=pad)
@@ -161,7 +165,9 @@ def _choose(
         latency.observe(joiner.bucket(_rows(example, m.rows)).row_size, m.rows, m.seconds)
     in_flight = chosen.in_flight if runtime.concurrent else 1
     inline = chosen.seconds < INLINE_S and in_flight == 1
-    return runtime, Plan(chosen.threads, in_flight, chosen.rows, inline, pad, latency, tuple(tried), note)
+    row_size = joiner.bucket(_rows(example, 1)).row_size
+    rows, cells = (chosen.rows, 0) if row_size == 1 else (most, chosen.rows * row_size)
+    return runtime, Plan(chosen.threads, in_flight, rows, inline, pad, cells, latency, tuple(tried), note)
 
 
 def _use_cores(
@@ -180,8 +186,11 @@ def _use_cores(
     if narrow.concurrent and many > 1:
         side = Measured(best.threads, many, best.rows, _time_side_by_side(narrow, example, best.rows, many))
         tried.append(side)
-        # At equal rows/s one wide batch answers sooner than several narrow ones.
-        needed = 1.1 * chosen.rows_per_s if chosen is not best else GAIN * best.rows_per_s
+        # At equal rows/s one wide batch answers sooner than several narrow ones, unless rows differ in length: then
+        # batches are small, and small ones gain the least by more threads.
+        needed = GAIN * best.rows_per_s
+        if chosen is not best:
+            needed = chosen.rows_per_s * (0.98 if artifact.signature.dynamic_axes[1:] else 1.1)
         if settings.in_flight or side.rows_per_s > needed:
             chosen = side
     if wide is not None and chosen.threads == share:
@@ -246,32 +255,44 @@ def _time_side_by_side(runtime: Runtime, example: Tensors, rows: int, many: int)
 
 
 def _check_padding(runtime: Runtime, artifact: Artifact, example: Tensors) -> tuple[bool, str]:
-    """Run a row alone and filled up; rows are filled up only where that changes the answer by next to nothing."""
+    """Return whether rows of several lengths may share a batch, and a line about it.
+
+    A row runs alone, beside one of its own length, and filled up beside a longer one. What filling up may change is a
+    small share of the values' range, or as much as company of the same length does: dynamic quantization scales
+    activations by the whole batch, so with it any batch changes an answer a little.
+    """
     signature = artifact.signature
     if not can_pad(signature):
         return False, ""
-    joiner = Joiner(signature, pad=True)
     row = _rows(example, 1)
-    axes = sorted({axis for spec in signature.inputs for axis in spec.shape[1:] if isinstance(axis, str)})
+    other = {name: array[-1:] for name, array in example.items()}
     longer = {
         spec.name: np.pad(
-            row[spec.name],
+            other[spec.name],
             [
-                (0, max(1, size // 4) if spec.shape[i] in axes and i else 0)
-                for i, size in enumerate(row[spec.name].shape)
+                (0, max(1, size // 8) if i and isinstance(spec.shape[i], str) else 0)
+                for i, size in enumerate(other[spec.name].shape)
             ],
             mode="edge",
         )
         for spec in signature.inputs
     }
-    works = [Work(inputs, 1, 0.0, joiner.bucket(inputs)) for inputs in (row, longer)]
     alone = runtime.run(row)
+    company = _changed(runtime, signature, alone, row, other)
+    filled = _changed(runtime, signature, alone, row, longer)
+    note = f"filling rows up changes an answer by {filled:.2g} of its range, company of equal length by {company:.2g}"
+    if filled <= max(PAD_TOLERANCE, 1.5 * company):
+        return True, note
+    logger.warning("%s: lengths are kept apart: %s", artifact.path, note)
+    return False, f"lengths are kept apart: {note}"
+
+
+def _changed(runtime: Runtime, signature: Signature, alone: Tensors, row: Tensors, other: Tensors) -> float:
+    """Return how far a row's answer is from the one it gets alone when it shares a batch with another."""
+    joiner = Joiner(signature, pad=True)
+    works = [Work(inputs, 1, 0.0, joiner.bucket(inputs)) for inputs in (row, other)]
     together = joiner.split(runtime.run(joiner.join(works)), works)[0]
-    worst = max((_difference(alone[name], together[name]) for name in alone), default=0.0)
-    if worst <= PAD_TOLERANCE:
-        return True, f"rows are filled up to a quarter more (changes an answer by {worst:.2g} of its range)"
-    logger.warning("%s: filling rows up changes answers by %.2g; lengths are kept apart", artifact.path, worst)
-    return False, f"rows of several lengths are kept apart: filling up changes answers by {worst:.2g} of their range"
+    return max((_difference(alone[name], together[name]) for name in alone), default=0.0)
 
 
 def _difference(first: np.ndarray, second: np.ndarray) -> float:

@@ -60,6 +60,7 @@ class ServedModel:
             LaneOptions(
                 max_batch_rows=plan.max_batch_rows,
                 max_queue_rows=max(edge.settings.queue_rows, plan.max_batch_rows),
+                max_batch_cells=plan.max_batch_cells,
                 in_flight=plan.in_flight,
                 threads=plan.threads,
                 executor=self._executor,

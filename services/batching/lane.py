@@ -50,6 +50,7 @@ class LaneOptions:
     Attributes:
         max_batch_rows: of one call of the runtime; a larger request is split.
         max_queue_rows: that may wait.
+        max_batch_cells: rows times the size of a row, for rows of several lengths; 0: no limit.
         in_flight: batches that run side by side; more than 1 only where the runtime is concurrent.
         threads: cores that one batch keeps busy.
         executor: where the runtime is called; None calls it on the event loop, which is cheaper than a thread for
@@ -58,6 +59,7 @@ class LaneOptions:
 
     max_batch_rows: int = 64
     max_queue_rows: int = 4096
+    max_batch_cells: int = 0
     in_flight: int = 1
     threads: int = 1
     executor: Executor | None = None
@@ -96,7 +98,11 @@ class Lane:
         self._most_rows = self.options.max_batch_rows
         self._latency = latency or LatencyModel()
         self.queue = BatchQueue(
-            self.options.max_batch_rows, self.options.max_queue_rows, self._latency.predict, self.options.in_flight
+            self.options.max_batch_rows,
+            self.options.max_queue_rows,
+            self._latency.predict,
+            self.options.in_flight,
+            self.options.max_batch_cells,
         )
         self._observe = observe
         self._loop = asyncio.get_running_loop()
@@ -206,7 +212,7 @@ class Lane:
             return [Work(inputs, 1, now, FIXED, create(), deadline, alone=True)]
         rows = len(inputs[self._first])
         bucket = self._joiner.bucket(inputs)
-        most = self._most_rows
+        most = self._most_rows if bucket is FIXED else self.queue.limit(bucket)
         if rows <= most:
             return [Work(inputs, rows, now, bucket, create(), deadline)]
         return [

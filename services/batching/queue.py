@@ -86,6 +86,7 @@ class BatchQueue:
         max_queue_rows: that may wait.
         predict: seconds of a batch by row size and rows.
         in_flight: batches that may run side by side.
+        max_batch_cells: of one call: rows times the size of a row; long rows make small batches. 0: no limit.
         rows: waiting now.
     """
 
@@ -93,6 +94,7 @@ class BatchQueue:
     max_queue_rows: int
     predict: Callable[[int, int], float] = _instant
     in_flight: int = 1
+    max_batch_cells: int = 0
     rows: int = 0
     _buckets: dict[Bucket, deque[Work]] = field(default_factory=dict)
     _bucket_rows: dict[Bucket, int] = field(default_factory=dict)
@@ -143,12 +145,19 @@ class BatchQueue:
         """Return the seconds that the waiting rows are expected to take."""
         total = 0.0
         for bucket, rows in self._bucket_rows.items():
-            full, rest = divmod(rows, self.max_batch_rows)
+            most = self.limit(bucket)
+            full, rest = divmod(rows, most)
             if full:
-                total += full * self.predict(bucket.row_size, self.max_batch_rows)
+                total += full * self.predict(bucket.row_size, most)
             if rest:
                 total += self.predict(bucket.row_size, rest)
         return total / self.in_flight
+
+    def limit(self, bucket: Bucket) -> int:
+        """Return the most rows of a batch from this bucket."""
+        if not self.max_batch_cells:
+            return self.max_batch_rows
+        return min(self.max_batch_rows, max(1, self.max_batch_cells // bucket.row_size))
 
     def withdraw(self, work: Work) -> None:
         """Take a work back whose caller has gone; one that already runs is left alone."""
@@ -189,12 +198,13 @@ class BatchQueue:
         works: list[Work] = []
         rows = 0
         limit: float | None = None
-        while waiting and rows < self.max_batch_rows:
+        most = self.limit(bucket)
+        while waiting and rows < most:
             work = waiting[0]
             if not work.waiting:
                 waiting.popleft()
                 continue
-            if works and (rows + work.rows > self.max_batch_rows or work.alone or works[0].alone):
+            if works and (rows + work.rows > most or work.alone or works[0].alone):
                 break
             if work.deadline is not None or limit is not None:
                 if work.deadline is not None and now + self.predict(bucket.row_size, work.rows) > work.deadline:
