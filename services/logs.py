@@ -16,7 +16,7 @@ import orjson
 
 _PATTERNS = (
     (re.compile(r"(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"), "***"),
-    (re.compile(r"(?i)\b(bearer|authorization:|x-api-key:)\s+\S+"), r"\1 ***"),
+    (re.compile(r"(?i)\b(bearer|x-api-key:|authorization:(?!\s*bearer))\s*[^\s,]+"), r"\1 ***"),
     (re.compile(r"\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*"), "***"),
     (re.compile(r"\b[\w.+-]+@[\w-]+\.[\w.]+\b"), "***@***"),
     (re.compile(r"\b(?!127\.|0\.0\.0\.0)(?:\d{1,3}\.){3}\d{1,3}\b(?!\.\d)"), "*.*.*.*"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import sys
@@ -144,6 +145,10 @@ class ServedModel:
         """Answer what was accepted, then give the model's memory back to the system."""
         if self.shadow is not None:
             await self.shadow.close()
+        # Requests that were routed here before the routes changed may still be reading their bodies.
+        patience = monotonic() + CLOSE_TIMEOUT_S
+        while self.metrics.in_flight and monotonic() < patience:
+            await asyncio.sleep(0.01)
         try:
             await self._lane.close(CLOSE_TIMEOUT_S)
         except TimeoutError:

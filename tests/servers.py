@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -36,8 +37,12 @@ class Server:
         """Return the process ids of its workers."""
         import psutil
 
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        return [child.pid for child in children if "_bentoml_impl.worker.service" in " ".join(child.cmdline())]
+        found: list[int] = []
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if "_bentoml_impl.worker.service" in " ".join(child.cmdline()):
+                    found.append(child.pid)
+        return found
 
 
 @contextmanager
@@ -89,4 +94,5 @@ def use_store(home: Path) -> None:
     BentoMLContainer.model_store.set(ModelStore(home / "models"))
 
 
+HONE = str(Path(sys.executable).parent / "hone")
 DIGITS = [sys.executable, "-m", "bentoml", "serve", "services.digits:Digits", "--port", "{port}"]
