@@ -68,7 +68,12 @@ UNEXPECTED = "the model failed on this request; the server's log says why"
 def status_of(error: BaseException) -> tuple[int, str, tuple[tuple[str, str], ...]]:
     """Return (status, message, headers) of an error."""
     if isinstance(error, RequestError):
-        return error.status, str(error), error.headers
+        return error.status, _printable(error), error.headers
     if isinstance(error, SignatureError):
-        return 400, str(error), ()
+        return 400, _printable(error), ()
     return 500, UNEXPECTED, ()
+
+
+def _printable(error: BaseException) -> str:
+    """Return the message on one line: names that callers made up are part of it."""
+    return "".join(character if character.isprintable() else "?" for character in str(error))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import warnings
 from datetime import UTC, datetime
 from typing import Any
 
@@ -77,6 +78,8 @@ def set_up(log_format: str) -> None:
         for logger in (ours, theirs, logging.getLogger("uvicorn"), logging.getLogger("uvicorn.error")):
             logger.handlers, logger.propagate = [handler], False
     logging.raiseExceptions = False
+    # A caller's NaN, which `tensors.all_finite` finds by this very product, is not the operator's business.
+    warnings.filterwarnings("ignore", "invalid value encountered in dot")
     for logger in (ours, theirs, logging.getLogger("uvicorn.error")):
         for writer in logger.handlers:
             if not any(isinstance(known, _Redacting) for known in writer.filters):

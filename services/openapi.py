@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from hone.artifact import Artifact
 from hone.signature import Signature, TensorSpec
 from services.http import BINARY
 from services.loading import example_inputs
+from services.protocols.arrow import ARROW
 from services.protocols.raw import NPY
 from services.protocols.v2 import DATATYPES
 
@@ -22,6 +24,9 @@ ERRORS = {
     "500": "The model failed on this request; the server's log says why.",
     "503": "The queue is full, the deadline can't be met or the service is stopping; try again after `Retry-After` s.",
 }
+
+
+BINARY_SCHEMA = {"schema": {"type": "string", "format": "binary"}}
 
 
 class Specification(dict[str, Any]):
@@ -52,10 +57,10 @@ def _predict(artifact: Artifact) -> dict[str, Any]:
     body = _content(
         _object({"inputs": _tensors(signature.inputs)}, ["inputs"]), {"inputs": _examples(artifact)}, required=True
     )
-    media = {"application/vnd.apache.arrow.stream": {"schema": {"type": "string", "format": "binary"}}}
+    media = [ARROW.decode()]
     if len(signature.inputs) == 1:
-        media |= dict.fromkeys((BINARY.decode(), NPY.decode()), media["application/vnd.apache.arrow.stream"])
-    body["content"].update(media)
+        media += [BINARY.decode(), NPY.decode()]
+    body["content"].update(dict.fromkeys(media, BINARY_SCHEMA))
     return {
         "summary": f"Predict with {manifest.name}",
         "description": (
@@ -63,7 +68,7 @@ def _predict(artifact: Artifact) -> dict[str, Any]:
             "first, or binary; concurrent requests are computed together. The header `x-timeout-ms` sets a deadline."
         ),
         "requestBody": body,
-        "responses": _responses("One row of each output for each row of input.", _answer(signature)),
+        "responses": _responses("One row of each output for each row of input.", _answer(signature), media),
     }
 
 
@@ -96,14 +101,16 @@ def _v2(artifact: Artifact) -> dict[str, Any]:
     return {
         "summary": f"Infer with {artifact.manifest.name} (Open Inference Protocol V2)",
         "requestBody": _content({**schema, "required": ["inputs"]}, {"inputs": inputs}, required=True),
-        "responses": _responses("The outputs, in JSON or binary as asked for.", answer),
+        "responses": _responses("The outputs, in JSON or binary as asked for.", answer, [BINARY.decode()]),
     }
 
 
-def _responses(text: str, schema: dict[str, Any]) -> dict[str, Any]:
+def _responses(text: str, schema: dict[str, Any], media: Sequence[str] = ()) -> dict[str, Any]:
     problem = _content(_object({"error": {"type": "string"}}, ["error"]))
     errors = {status: {"description": meaning, **problem} for status, meaning in ERRORS.items()}
-    return {"200": {"description": text, **_content(schema)}, **errors}
+    answer = _content(schema)
+    answer["content"].update(dict.fromkeys(media, BINARY_SCHEMA))
+    return {"200": {"description": text, **answer}, **errors}
 
 
 def _answer(signature: Signature) -> dict[str, Any]:
