@@ -26,6 +26,8 @@ def to_markdown(report: dict[str, Any]) -> str:
         for run in sorted(runs, key=lambda run: (run["connections"], -run["rows_per_s"])):
             against = hone.get(run["connections"])
             ratio = f"{against / run['rows_per_s']:.2f}x" if against and run["rows_per_s"] else ""
+            if run["errors"]:
+                ratio = "errors"  # refusing is quicker than answering
             lines.append(
                 f"| {run['server']} | {run['connections']} | {run['rps']:,.0f} | {run['rows_per_s']:,.0f} "
                 f"| {run['p50_ms']:.2f} | {run['p99_ms']:.2f} | {run['errors']} | {ratio} |"

@@ -101,7 +101,9 @@ class Hub:
             return self._switch(loaded, keep)
 
     def _read(self, reference: str, entries: list[store.Entry] | None) -> LoadedModel:
-        return load(entries or candidates(reference, self._module_file), self._edge.settings)
+        loaded = load(entries or candidates(reference, self._module_file), self._edge.settings)
+        loaded.runtime.leave_thread()
+        return loaded
 
     def _switch(self, loaded: LoadedModel, keep: bool) -> ServedModel:
         served = ServedModel(loaded, self._scheduler, self._edge)

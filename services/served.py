@@ -155,6 +155,8 @@ class ServedModel:
             logger.error("%s: a batch did not end in %g s; it is left behind", self.tag, CLOSE_TIMEOUT_S)
             return
         if self._executor is not None:
+            for _ in range(self.loaded.plan.in_flight):
+                self._executor.submit(self.loaded.runtime.leave_thread)
             self._executor.shutdown(wait=False)
         self.metrics.forget()
         self.loaded.runtime.close()

@@ -76,6 +76,9 @@ class Runtime(ABC):
     def describe(self) -> str:
         """One line for people: the framework, its version and where it computes."""
 
+    def leave_thread(self) -> None:  # noqa: B027 - most runtimes keep nothing by thread
+        """Give back what the framework keeps for the calling thread; called before a thread that ran it ends."""
+
     def close(self) -> None:  # noqa: B027 - most runtimes have nothing to give back
         """Give back what garbage collection alone would not."""
 

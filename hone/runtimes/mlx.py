@@ -89,6 +89,12 @@ class MlxRuntime(Runtime):
             values.update(zip(node["outputs"], results, strict=False))
         return [_on_device(values[name]) for name in self._outputs]
 
+    def leave_thread(self) -> None:
+        """End the thread's streams: MLX aborts the process when a thread that has some ends with them."""
+        import mlx.core as mx
+
+        mx.clear_streams()
+
     def describe(self) -> str:
         return f"MLX {version('mlx')}, {'Apple GPU' if is_apple_silicon() else 'CPU'}"
 

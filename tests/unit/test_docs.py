@@ -22,3 +22,19 @@ def test_every_field_is_documented(page: str, records: tuple[type[BaseModel], ..
     words = set(re.findall(r"\w+", (DOCS / page).read_text()))
     missing = [f"{record.__name__}.{name}" for record in records for name in record.model_fields if name not in words]
     assert missing == []
+
+
+def test_every_setting_and_metric_of_a_service_is_documented() -> None:
+    from dataclasses import fields
+
+    from services.metrics import _families
+    from services.settings import Settings
+
+    page = (DOCS / "serving.md").read_text()
+    words = set(re.findall(r"\w+", page))
+    assert [field.name for field in fields(Settings) if field.name.upper() not in words] == []
+    assert [
+        family._name
+        for family in _families().values()
+        if not re.search(rf"{family._name}\b|{family._name}_total", page)
+    ] == []

@@ -202,3 +202,29 @@ def test_half_precision_gives_float32_outputs(tmp_path: Path, dtype: str) -> Non
     got = runtimes.load(target).run({"x": array})["y"]
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, runtimes.load(source).run({"x": array})["y"], rtol=0.05, atol=0.05)
+
+
+def test_process_whose_threads_ran_it_ends_in_order(tmp_path: Path) -> None:
+    """As a service runs it: loaded in one thread, run in another, both left before the process ends."""
+    import subprocess
+    import sys
+
+    artifact = onnx_artifact(
+        tmp_path / "onnx", [node("MatMul", "x w")], {"w": normal(4, 3)}, ("batch", 4)
+    )  # fmt: skip
+    built, _ = compile_mlx(artifact, tmp_path / "mlx")
+    code = (
+        "import sys, numpy as np\nfrom concurrent.futures import ThreadPoolExecutor\nfrom pathlib import Path\n"
+        "from hone import runtimes\nfrom hone.artifact import Artifact\n"
+        "def load():\n"
+        "    runtime = runtimes.load(Artifact.open(Path(sys.argv[1])), 1)\n"
+        "    runtime.run({'x': np.ones((1, 4), np.float32)})\n"
+        "    runtime.leave_thread()\n"
+        "    return runtime\n"
+        "with ThreadPoolExecutor(1) as first, ThreadPoolExecutor(1) as second:\n"
+        "    runtime = first.submit(load).result()\n"
+        "    print(second.submit(runtime.run, {'x': np.ones((2, 4), np.float32)}).result()['y'].shape)\n"
+        "    second.submit(runtime.leave_thread).result()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(built.path)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "(2, 3)\n"), done.stderr
