@@ -159,7 +159,7 @@ class ModelService:
         for reference in filter(None, (name.strip() for name in settings.models.split(","))):
             await self._hub.load(reference)
         await attach_shadow(self._hub, settings)
-        management = Management(self._hub, self._edge, DesiredState(Path(state_folder())))
+        management = Management(self._hub, self._edge, DesiredState(state_folder()))
         await management.follow()
         if settings.grpc_port:
             self._grpc = GrpcServer(self._hub, self._edge, management)
@@ -232,8 +232,7 @@ async def attach_shadow(hub: Hub, settings: Settings) -> None:
     from services.shadow import Shadow
 
     primary = hub.get(hub.default)
-    candidate = await hub.load(settings.shadow, keep=True)
-    hub.prefer(primary)
+    candidate = await hub.load_aside(settings.shadow)
     primary.shadow = Shadow(candidate.infer, sample=settings.shadow_sample, observe=primary.metrics.shadow)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from time import monotonic
 
 from hone import store
 from hone.errors import HoneError
@@ -31,7 +32,10 @@ logger = logging.getLogger("hone.serving")
 Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 SICK_AFTER = 3
-"""Batches that failed in a row, alone too, until the runtime is made anew."""
+"""Batches that failed in a row, alone too, until a runtime is looked at."""
+
+HEAL_S = 10.0
+"""At least so long between two looks: rows that break a model must not keep it loading."""
 
 
 class Hub:
@@ -55,6 +59,8 @@ class Hub:
         self._module_file = module_file
         self._models: dict[str, dict[str, ServedModel]] = {}
         self._newest: dict[str, ServedModel] = {}
+        self._aside: list[ServedModel] = []
+        self._healed: dict[str, float] = {}
         self._lock = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -112,6 +118,8 @@ class Hub:
         gone = [old for version, old in versions.items() if not keep or version == served.entry.version]
         for old in gone:
             del versions[old.entry.version]
+            if old.shadow is not None:
+                served.shadow, old.shadow = old.shadow, None
         versions[served.entry.version] = served
         self._newest[name] = served
         self.default = self.default or name
@@ -120,10 +128,16 @@ class Hub:
             self._retire(old)
         return served
 
-    def prefer(self, served: ServedModel) -> None:
-        """Let a loaded version answer for its name, where several are loaded."""
-        self._newest[served.entry.name] = served
-        self._route()
+    async def load_aside(self, reference: str) -> ServedModel:
+        """Load a stored model that answers under no path, such as a shadow.
+
+        Raises:
+            HoneError: it isn't stored, is corrupt or can't run here.
+        """
+        async with self._lock:
+            served = ServedModel(await asyncio.to_thread(self._read, reference, None), self._scheduler, self._edge)
+        self._aside.append(served)
+        return served
 
     async def unload(self, name: str, version: str = "") -> None:
         """Stop serving a model, or one version of it; what it has accepted is still answered.
@@ -195,9 +209,12 @@ class Hub:
     async def heal(self) -> None:
         """Make the runtimes anew that fail on everything, such as one whose GPU context is lost."""
         for served in self.models():
-            if served.failures_in_a_row < SICK_AFTER:
+            if served.failures_in_a_row < SICK_AFTER or monotonic() - self._healed.get(served.tag, -HEAL_S) < HEAL_S:
                 continue
-            logger.error("%s failed on %d batches in a row; loading it again", served.tag, served.failures_in_a_row)
+            self._healed[served.tag] = monotonic()
+            if await served.works():
+                continue  # it was the callers' rows
+            logger.error("%s fails on everything; loading it again", served.tag)
             try:
                 await self.load(served.tag, keep=True)
             except HoneError as error:
@@ -205,12 +222,12 @@ class Hub:
 
     def flush(self) -> None:
         """Bring every model's metrics up to date."""
-        for served in self.models():
+        for served in [*self.models(), *self._aside]:
             served.flush()
 
     async def close(self) -> None:
         """Answer what was accepted and unload everything."""
-        models = self.models()
+        models = [*self.models(), *self._aside]
         self._models, self._newest = {}, {}
         self.routes = {}
         for served in models:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -252,13 +253,14 @@ class Management:
                 logger.exception("upkeep failed")
 
 
-def state_folder() -> str:
+def state_folder() -> Path:
     """Return the folder that the workers of this server share: BentoML makes one for metrics anew at each start."""
     import tempfile
 
     shared = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-    base = os.path.join(shared, "hone") if shared else os.path.join(tempfile.gettempdir(), f"hone-{os.getuid()}")  # noqa: PTH118
-    return f"{base}-{os.getppid() if shared else os.getpid()}"
+    if not shared:
+        return Path(tempfile.mkdtemp(prefix="hone-"))
+    return Path(shared) / f"hone-{os.getppid()}"
 
 
 def _object(body: bytes) -> dict[str, Any]:

@@ -84,6 +84,16 @@ class ServedModel:
     def failures_in_a_row(self) -> int:
         return self._lane.failures_in_a_row
 
+    async def works(self) -> bool:
+        """Return whether the runtime answers the artifact's example rows; forgets the failures when it does."""
+        from services.loading import example_inputs
+
+        try:
+            await self._lane.submit(example_inputs(self.loaded.artifact))
+        except Exception:  # noqa: BLE001 - whatever it is, it doesn't work
+            return False
+        return True
+
     async def infer(self, inputs: Tensors, timeout_s: float | None = None, trail: Trail | None = None) -> Tensors:
         """Return the outputs of checked inputs, from the cache where it holds them.
 

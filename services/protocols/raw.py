@@ -49,12 +49,13 @@ class RawBytes(Protocol):
         super().__init__(signature, name, version)
         self._fields: Fields = [(b"content-type", BINARY)]
         spec = signature.inputs[0]
-        self._fixed = spec.shape[1:] if spec.batchable and all(isinstance(axis, int) for axis in spec.shape[1:]) else ()
+        fixed = spec.batchable and all(isinstance(axis, int) for axis in spec.shape[1:])
+        self._fixed = spec.shape[1:] if fixed else ()
         self._row_bytes = prod(int(axis) for axis in self._fixed) * WIRE_SIZES.get(spec.dtype, 0)
         self._name = spec.name
         self._dtype = spec.numpy_dtype
         # Of these a view of the bytes is a valid tensor, whatever they are.
-        self._plain = self._row_bytes > 0 and self._dtype.kind in "iuf" and len(signature.inputs) == 1
+        self._plain = fixed and self._row_bytes > 0 and self._dtype.kind in "iuf" and len(signature.inputs) == 1
         self._check = self._dtype.kind == "f" and not spec.allow_nan
 
     def decode(self, head: Head, body: Body) -> Request:

@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 
 from hone import runtimes
+from hone.errors import SignatureError
+from hone.signature import Signature, TensorSpec
 from services.batching import Tensors
 from services.batching.lane import Lane
 from services.batching.padding import Joiner
 from services.batching.scheduler import Scheduler
+from services.failures import RequestError
 from services.http import Body, Head
 from services.protocols.base import Protocol
 from services.protocols.raw import Npy, RawBytes, write_npy
@@ -111,3 +114,16 @@ def test_io_binding_gives_what_a_plain_run_gives(tmp_path) -> None:  # type: ign
     bound = runtime._run_bound({"features": ROWS}, "cpu")  # type: ignore[attr-defined]
     np.testing.assert_allclose(bound["scores"], dense_answer(ROWS), rtol=1e-5)
     np.testing.assert_array_equal(bound["scores"], runtime.run({"features": ROWS})["scores"])
+
+
+def test_bare_bytes_of_texts_have_the_shape_that_the_signature_leaves_them() -> None:
+    texts = Signature(inputs=(TensorSpec(name="ids", dtype="int64", shape=("batch", "length")),))
+    ids = np.arange(6, dtype=np.int64)
+    protocol = RawBytes(texts, "texts", "1")
+    assert protocol.decode({}, ids.tobytes()).inputs["ids"].shape == (1, 6)
+    assert protocol.decode({b"x-shape": b"2,3"}, ids.tobytes()).inputs["ids"].shape == (2, 3)
+    fixed = Signature(inputs=(TensorSpec(name="x", shape=(2, 3)),))
+    assert RawBytes(fixed, "fixed", "1").decode({}, ids.astype(np.float32).tobytes()).inputs["x"].shape == (2, 3)
+    for head, body in (({b"x-shape": b"2,4"}, ids.tobytes()), ({b"x-shape": b"a"}, ids.tobytes()), ({}, b"123")):
+        with pytest.raises((SignatureError, RequestError)):
+            protocol.decode(head, body)
