@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-from hone.errors import HoneError, did_you_mean
+from hone.errors import HoneError
 
 PREFIX = "HONE_"
 ELSEWHERE = ("HONE_DEBUG", "HONE_CACHE")
@@ -127,8 +128,12 @@ def misspelled(environment: Mapping[str, str] = os.environ) -> list[str]:
     """
     known = [f"{PREFIX}{field.name.upper()}" for field in fields(Settings)]
     unknown = [name for name in environment if name.startswith(PREFIX) and name not in (*known, *ELSEWHERE)]
-    guesses = [(name, did_you_mean(name, known)) for name in unknown]
-    return [f"{name} is set, but there is no such setting{guess}" for name, guess in guesses if guess]
+    near = {name: difflib.get_close_matches(name, known, n=1, cutoff=0.8) for name in unknown}
+    return [
+        f"{name} is set, but there is no such setting; did you mean {guess[0]}?"
+        for name, guess in near.items()
+        if guess
+    ]
 
 
 def _parse(variable: str, name: str, text: str, kind: type) -> object:
