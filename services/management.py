@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from hone.errors import ArtifactError, HoneError, StoreError
 from hone.signature import BATCH, TensorSpec
 from services.desired import POLL_S, DesiredState
 from services.edge import REQUEST_ID, Edge
+from services.exposure import is_loopback
 from services.failures import NotFoundError, RequestError, status_of
 from services.http import Receive, Scope, Send, error_body, read_body, require_method, respond_json
 from services.hub import Hub
@@ -152,9 +154,13 @@ class Management:
             return caller.id
         if self._edge.settings.insecure:
             raise AdminOffError("admin actions are off without keys; set HONE_API_KEYS (hone keys new)")
-        origin = head.get(b"origin", b"")
-        if origin and origin.partition(b"://")[2] != head.get(b"host", b""):
+        # A page that the operator happens to look at must not act on a service of his machine: neither from its own
+        # origin, nor under a name of its own that it lets point to this machine.
+        host, origin = head.get(b"host", b"").decode("latin-1"), head.get(b"origin", b"").decode("latin-1")
+        if origin and origin.partition("://")[2] != host:
             raise AdminOffError("admin actions from another site's pages are refused")
+        if host and not is_loopback(re.sub(r":\d+$", "", host)):
+            raise AdminOffError(f"admin actions under the name '{host}' need keys; use localhost, or set HONE_API_KEYS")
         return "local"
 
     def index(self, only_ready: bool) -> list[dict[str, str]]:
