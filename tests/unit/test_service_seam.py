@@ -49,3 +49,24 @@ def test_help_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_serving_needs_nothing_that_is_only_used_when_configured() -> None:
+    code = (
+        "import sys\n"
+        "for name in ('grpc', 'google.protobuf', 'jwt', 'redis', 'pyarrow', 'zstandard', 'opentelemetry.exporter'):\n"
+        "    sys.modules[name] = None\n"
+        "import services.base, services.launch, services.access, services.cache, services.recording, services.shadow\n"
+        "import services.tracing, services.protocols.arrow, services.protocols.v2_grpc\n"
+        "from hone.errors import HoneError\n"
+        "from services.base import build_edge\n"
+        "from services.settings import Settings\n"
+        "for wanted in ({'trace_sample': 1.0}, {'record_dir': 'x'}, {'cache_mb': 1.0, 'redis_url': 'redis://x'},\n"
+        "               {'jwt_jwks': 'x', 'jwt_issuer': 'x', 'jwt_audience': 'x'}):\n"
+        "    try:\n"
+        "        build_edge(Settings(**wanted))\n"
+        "    except HoneError as error:\n"
+        "        print('[ops]' in str(error))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.split() == ["True"] * 4
