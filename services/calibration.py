@@ -36,10 +36,10 @@ GAIN = 1.25
 from the event loop and the other workers."""
 
 MOST_ROWS = 64
-FREE_S = 0.005
-"""A batch that takes less may grow beyond what rows/s gains by it: each batch has a cost of its own in the server."""
-
 NEAR_PEAK = 0.97
+INLINE_PEAK = 0.85
+"""So much of the peak is worth more on the event loop than all of it in a thread."""
+
 STEP_BUDGET_S = 0.3
 PAD_TOLERANCE = 0.02
 
@@ -214,10 +214,10 @@ def _sweep(runtime: Runtime, example: Tensors, most: int, threads: int) -> list[
 
 
 def _best_rows(found: list[Measured]) -> Measured:
+    """Return the largest batch that may run on the event loop at nearly the peak, else the smallest near the peak."""
     peak = max(m.rows_per_s for m in found)
-    enough = next(m for m in found if m.rows_per_s >= NEAR_PEAK * peak)
-    free = [m for m in found if m.seconds <= FREE_S and m.rows > enough.rows]
-    return free[-1] if free else enough
+    inline = [m for m in found if m.seconds < INLINE_S and m.rows_per_s >= INLINE_PEAK * peak]
+    return inline[-1] if inline else next(m for m in found if m.rows_per_s >= NEAR_PEAK * peak)
 
 
 def _rows(example: Tensors, rows: int) -> Tensors:
