@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import statistics
 import sys
@@ -134,8 +135,7 @@ def peer_server(peer: Peer, python: Path, model: Path, workload: Workload, folde
         deadline = time.monotonic() + START_TIMEOUT_S
         while not _answers(url + peer.ready_path):
             if process.poll() is not None or time.monotonic() > deadline:
-                lines = (folder / f"{peer.name}.log").read_text(errors="replace").strip().splitlines()
-                raise HoneError(lines[-1][:300] if lines else "it printed nothing")
+                raise HoneError(_reason((folder / f"{peer.name}.log").read_text(errors="replace")))
             time.sleep(0.2)
         yield url
     finally:
@@ -144,6 +144,13 @@ def peer_server(peer: Peer, python: Path, model: Path, workload: Workload, folde
                 os.killpg(process.pid, number)
             with contextlib.suppress(Exception):
                 process.wait(8)
+
+
+def _reason(log: str) -> str:
+    """Return the last error that a log names, else its last line."""
+    named = re.findall(r"\b\w*(?:Error|Exception): [^\n\\]+", log)
+    lines = [line for line in log.splitlines() if line.strip()]
+    return str(named[-1] if named else lines[-1] if lines else "it printed nothing")[:300]
 
 
 def _answers(url: str) -> bool:

@@ -15,7 +15,7 @@ import pytest
 from benchmarks import wrk
 from benchmarks.peers import PEERS
 from benchmarks.peers.payloads import Call, call
-from benchmarks.serving import WORKLOADS, calls_of, digits_rows, median_runs, mixed_texts, text_rows
+from benchmarks.serving import WORKLOADS, _reason, calls_of, digits_rows, median_runs, mixed_texts, text_rows
 from benchmarks.serving_report import to_markdown
 from services.protocols.raw import RawBytes
 from services.protocols.v2 import V2
@@ -54,6 +54,13 @@ def test_texts_are_of_several_lengths_and_always_the_same() -> None:
     np.testing.assert_array_equal(text_rows(2)["input_ids"], text_rows(2)["input_ids"])
     assert len(calls_of("hone", WORKLOADS["minilm"], "mixed-1")) == 96
     assert calls_of("bentoml", WORKLOADS["minilm"], "mixed-1") == []
+
+
+def test_reason_is_the_last_error_that_a_log_names() -> None:
+    log = 'started\nfailed: "Traceback:\\n  x\\nAttributeError: no such thing\\n"\nAt:\n;\n'
+    assert _reason(log) == "AttributeError: no such thing"
+    assert _reason("one\ntwo\n\n") == "two"
+    assert _reason("") == "it printed nothing"
 
 
 class Echo(BaseHTTPRequestHandler):
