@@ -148,7 +148,8 @@ def peer_server(peer: Peer, python: Path, model: Path, workload: Workload, folde
 
 def _reason(log: str) -> str:
     """Return the last error that a log names, else its last line."""
-    named = re.findall(r"\b\w*(?:Error|Exception): [^\n\\]+", log)
+    log = log.replace("\\n", "\n")  # some servers log a whole traceback as one quoted line
+    named = re.findall(r"\b\w*(?:Error|Exception): [^\n]+", log)
     lines = [line for line in log.splitlines() if line.strip()]
     return str(named[-1] if named else lines[-1] if lines else "it printed nothing")[:300]
 
