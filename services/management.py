@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -247,9 +248,17 @@ class Management:
         self._desired.report(desired.generation, "; ".join(problems))
 
     async def watch(self) -> None:
-        """Follow the list, keep metrics fresh and heal sick runtimes, until cancelled."""
+        """Follow the list, keep metrics fresh and heal sick runtimes, until cancelled.
+
+        A worker whose server has gone, for example killed while it started this worker, stops too.
+        """
+        server = os.getppid()
         while True:
             await asyncio.sleep(POLL_S)
+            if os.getppid() != server:
+                logger.error("the server of this worker is gone; stopping")
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
             try:
                 self._hub.flush()
                 if self._desired.changed() and self._desired.read().generation:

@@ -218,6 +218,13 @@ def test_sigterm_turns_readiness_off_serves_on_and_drains(shop: Path) -> None:
         psutil.Process(worker).wait(20)
 
 
+def test_workers_of_a_killed_server_stop(shop: Path) -> None:
+    with server(DIGITS, shop) as running:
+        worker = psutil.Process(running.workers()[0])
+        os.kill(running.process.pid, signal.SIGKILL)
+        worker.wait(20)
+
+
 def test_keys_scopes_rates_and_audit(shop: Path) -> None:
     keys, audit = shop / "keys.yaml", shop / "audit.jsonl"
     reader = add_key(keys, "reader", ("predict",))
