@@ -1,8 +1,10 @@
 """Hone's serving path beside other servers: `make bench-serving`, or `python -m benchmarks.serving`.
 
-One machine, one worker each, the same ONNX file, the same rows, one compiled load generator. The servers take turns
-over several rounds, so that a noisy neighbor hurts all alike; a report gives medians. Every server's answers are
-compared with ONNX Runtime's before it is measured. A peer that doesn't run here is listed with its error.
+One machine, one worker each, the same ONNX file, the same rows, one compiled load generator. All servers are up at
+once, stopped (SIGSTOP) but for the one that is measured; they take turns within each scenario, seconds apart, over
+several rounds, because the speed of a shared machine drifts by more than what is compared. A report gives medians.
+Every server's answers are compared with ONNX Runtime's before it is measured. A peer that doesn't run here is listed
+with its error.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ import click
 import httpx
 import numpy as np
 import orjson
+import psutil
 
 from benchmarks import wrk
 from benchmarks.peers import PEERS, Peer, environment, start
@@ -33,6 +35,8 @@ from hone import store
 from hone.artifact import atomic_write
 from hone.errors import HoneError
 from hone.hardware import cores
+
+Server = contextlib.AbstractContextManager[str]
 
 START_TIMEOUT_S = 90.0
 BATCH_ROWS = 64
@@ -180,19 +184,53 @@ def check(url: str, server: str, workload: Workload, session: Any, payload: str)
             raise HoneError(f"{server} answers other numbers than ONNX Runtime")
 
 
-def measure(url: str, server: str, workload: Workload, seconds: float, session: Any) -> list[dict[str, Any]]:
-    """Measure every scenario of a workload that a server offers."""
-    runs = []
-    for payload, connections in workload.scenarios:
-        requests = [made for made, _, _ in calls_of(server, workload, payload)]
-        if not requests:
-            continue
-        check(url, server, workload, session, payload)
-        wrk.load(url, requests, connections, 1)
-        found = wrk.load(url, requests, connections, seconds)
-        rows = int(payload.partition("-")[2])
-        runs.append(_run(server, workload.model, payload, connections, found.rps, rows, asdict(found)))
-    return runs
+@dataclass(frozen=True)
+class Standing:
+    """A server that is up, and stopped until its turn comes.
+
+    Attributes:
+        name: in reports.
+        url: where it listens.
+        root: its first process.
+    """
+
+    name: str
+    url: str
+    root: psutil.Process
+
+    @contextlib.contextmanager
+    def awake(self) -> Iterator[None]:
+        self.signal(signal.SIGCONT)
+        try:
+            yield
+        finally:
+            self.signal(signal.SIGSTOP)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the server's whole tree of processes."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for process in [self.root, *self.root.children(recursive=True)]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.send_signal(number)
+
+
+def measure(
+    server: str, url: str, workload: Workload, scenario: tuple[str, int], seconds: float, session: Any
+) -> dict[str, Any] | None:
+    """Measure one scenario; None when the server doesn't offer it.
+
+    Raises:
+        HoneError: its answers are wrong, or the load generator failed.
+    """
+    payload, connections = scenario
+    requests = [made for made, _, _ in calls_of(server, workload, payload)]
+    if not requests:
+        return None
+    check(url, server, workload, session, payload)
+    wrk.load(url, requests, connections, 1)
+    found = wrk.load(url, requests, connections, seconds)
+    rows = int(payload.partition("-")[2])
+    return _run(server, workload.model, payload, connections, found.rps, rows, asdict(found))
 
 
 def _run(
@@ -227,13 +265,12 @@ def in_process(workload: Workload, session: Any, seconds: float) -> list[dict[st
     return runs
 
 
-def median_runs(rounds: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
+def median_runs(measured: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return one run a scenario: the median of each figure, the sum of the errors."""
     grouped: dict[tuple[str, str, str, int], list[dict[str, Any]]] = {}
-    for runs in rounds:
-        for run in runs:
-            key = (run["server"], run["model"], run["payload"], run["connections"])
-            grouped.setdefault(key, []).append(run)
+    for run in measured:
+        key = (run["server"], run["model"], run["payload"], run["connections"])
+        grouped.setdefault(key, []).append(run)
     figures = ("rps", "rows_per_s", "p50_ms", "p99_ms")
     return [
         {
@@ -273,13 +310,12 @@ def compare(
     """Return the report: the machine, each server's settings, medians, and what did not run."""
     from hone.hardware import cpu_name
 
-    measured: list[list[dict[str, Any]]] = []
+    measured: list[dict[str, Any]] = []
     problems: dict[tuple[str, str], str] = {}
     pythons = _environments(servers, root, problems)
     with tempfile.TemporaryDirectory(prefix="hone-bench-") as scratch:
-        for number in range(rounds):
-            for workload in workloads:
-                measured += _round(workload, number, servers, pythons, seconds, Path(scratch), problems)
+        for workload in workloads:
+            measured += _compare(workload, servers, pythons, rounds, seconds, Path(scratch), problems)
     return {
         "schema": 1,
         "machine": f"{cpu_name()}, {cores()} cores",
@@ -306,41 +342,84 @@ def _environments(servers: set[str], root: Path, problems: dict[tuple[str, str],
     return pythons
 
 
-def _round(
+def _compare(
     workload: Workload,
-    number: int,
     servers: set[str],
     pythons: dict[str, Path],
+    rounds: int,
     seconds: float,
     folder: Path,
     problems: dict[tuple[str, str], str],
-) -> list[list[dict[str, Any]]]:
+) -> list[dict[str, Any]]:
+    """Measure one workload on every server, in turns."""
     import onnxruntime as ort
 
     artifact = store.resolve(workload.reference).opened()
     options = ort.SessionOptions()
     options.intra_op_num_threads = workload.threads
     session = ort.InferenceSession(str(artifact.entry), options)
-    turns: list[tuple[str, Callable[[], contextlib.AbstractContextManager[str]]]] = []
-    if not servers or "hone" in servers:
-        turns.append(("hone", partial(hone_server, workload)))
-    for peer in PEERS:
-        if peer.name in pythons and (peer.name, workload.model) not in problems:
-            open_peer = partial(peer_server, peer, pythons[peer.name], artifact.entry, workload, folder)
-            turns.append((peer.name, open_peer))
-    shift = number % max(1, len(turns))
-    results = [in_process(workload, session, seconds)] if not servers or "in-process" in servers else []
-    for name, open_server in turns[shift:] + turns[:shift]:
+    found: list[dict[str, Any]] = []
+
+    def take(name: str, url: str, scenario: tuple[str, int]) -> None:
+        if (name, workload.model) in problems:
+            return
         try:
-            with open_server() as url:
-                runs = measure(url, name, workload, seconds, session)
+            run = measure(name, url, workload, scenario, seconds, session)
         except HoneError as error:
             problems[name, workload.model] = str(error)
-            continue
-        results.append(runs)
-        for run in runs:
-            click.echo(f"{number + 1}: {_line(run)}", err=True)
-    return results
+            return
+        if run is not None:
+            found.append(run)
+            click.echo(_line(run), err=True)
+
+    def opener(peer: Peer) -> Server:
+        return peer_server(peer, pythons[peer.name], artifact.entry, workload, folder)
+
+    chosen = [peer for peer in PEERS if peer.name in pythons]
+    with contextlib.ExitStack() as stack:
+        standing: list[Standing] = []
+        if not servers or "hone" in servers:
+            standing += _stand("hone", hone_server(workload), workload, stack, problems)
+        for peer in chosen:
+            if peer.pausable:
+                standing += _stand(peer.name, opener(peer), workload, stack, problems)
+        for number in range(rounds):
+            if not servers or "in-process" in servers:
+                found += in_process(workload, session, seconds)
+            shift = number % max(1, len(standing))
+            for scenario in workload.scenarios:
+                for server in standing[shift:] + standing[:shift]:
+                    with server.awake():
+                        take(server.name, server.url, scenario)
+            for peer in chosen:
+                if peer.pausable or (peer.name, workload.model) in problems:
+                    continue
+                try:
+                    with opener(peer) as url:
+                        for scenario in workload.scenarios:
+                            take(peer.name, url, scenario)
+                except HoneError as error:
+                    problems[peer.name, workload.model] = str(error)
+    return found
+
+
+def _stand(
+    name: str, server: Server, workload: Workload, stack: contextlib.ExitStack, problems: dict[tuple[str, str], str]
+) -> list[Standing]:
+    """Start a server and stop it until its turn; return nothing, and note why, when it doesn't start."""
+    click.echo(f"starting {name}", err=True)
+    this = psutil.Process()
+    before = {child.pid for child in this.children()}
+    try:
+        url = stack.enter_context(server)
+    except HoneError as error:
+        problems[name, workload.model] = str(error)
+        return []
+    root = next(child for child in this.children() if child.pid not in before)
+    standing = Standing(name, url, root)
+    standing.signal(signal.SIGSTOP)
+    stack.callback(standing.signal, signal.SIGCONT)
+    return [standing]
 
 
 def _line(run: dict[str, Any]) -> str:

@@ -77,6 +77,9 @@ def set_up(log_format: str) -> None:
         handler.setFormatter(JsonFormatter())
         for logger in (ours, theirs, logging.getLogger("uvicorn"), logging.getLogger("uvicorn.error")):
             logger.handlers, logger.propagate = [handler], False
+    # uvicorn makes up an access line for each request as soon as a handler could be reached; ours is Edge.log.
+    uvicorns = logging.getLogger("uvicorn.access")
+    uvicorns.handlers, uvicorns.propagate = [], False
     logging.raiseExceptions = False
     # A caller's NaN, which `tensors.all_finite` finds by this very product, is not the operator's business.
     warnings.filterwarnings("ignore", "invalid value encountered in dot")

@@ -30,6 +30,7 @@ class Peer:
         script: in this folder.
         ready_path: answers 200 when it serves.
         settings: what was chosen, and where its documentation says so.
+        pausable: it survives being stopped between its turns; one that is not runs alone, after the others.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Peer:
     script: str
     ready_path: str
     settings: str
+    pausable: bool = True
 
 
 PEERS = (
@@ -74,6 +76,7 @@ PEERS = (
         "rayserve_peer.py",
         "/",
         "one replica, serve.batch of 64 rows within 1 ms, access log off; docs.ray.io, dynamic request batching",
+        pausable=False,
     ),
     Peer(
         "pytriton",

@@ -43,6 +43,32 @@ def second_a_row(_: int, rows: int) -> float:
     return float(rows)
 
 
+def test_rows_that_follow_each_other_turn_by_turn_share_a_batch() -> None:
+    batches: list[int] = []
+
+    def run(inputs: Tensors) -> Tensors:
+        batches.append(len(inputs["x"]))
+        return {"y": inputs["x"]}
+
+    async def scenario() -> None:
+        lane = Lane(Scheduler(), run, Joiner(FIXED_ROWS), LaneOptions(max_batch_rows=4))
+
+        async def call(value: float, turns: int) -> None:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            answer = await lane.submit({"x": np.full((1, 1), value)})
+            assert answer["y"].tolist() == [[value]]
+
+        # Four fill a batch, which then waits for nobody.
+        await asyncio.gather(*(call(float(turn), turn) for turn in range(6)))
+        assert batches == [4, 2]
+        batches.clear()
+        await asyncio.gather(call(1.0, 0), call(2.0, 30))
+        assert batches == [1, 1]
+
+    asyncio.run(scenario())
+
+
 class TestQueue:
     def test_batch_counts_rows_and_keeps_order(self) -> None:
         queue = BatchQueue(max_batch_rows=8, max_queue_rows=100)

@@ -112,8 +112,7 @@ def test_report_holds_medians_errors_and_what_did_not_run() -> None:
             "rows_per_s": rps, "p50_ms": 1.0, "p99_ms": 2.0, "errors": errors,
         }  # fmt: skip
 
-    rounds = [[run("hone", 100), run("other", 40)], [run("hone", 300), run("other", 60, 2)], [run("hone", 200)]]
-    runs = median_runs(rounds)  # type: ignore[arg-type]
+    runs = median_runs([run("hone", 100), run("other", 40), run("hone", 300), run("other", 60, 2), run("hone", 200)])
     assert [(entry["server"], entry["rps"], entry["errors"], entry["rounds"]) for entry in runs] == [
         ("hone", 200, 0, 3), ("other", 50, 2, 2),
     ]  # fmt: skip
