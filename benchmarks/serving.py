@@ -243,26 +243,26 @@ def _run(
     }  # fmt: skip
 
 
-def in_process(workload: Workload, session: Any, seconds: float) -> list[dict[str, Any]]:
-    """Measure ONNX Runtime without a server, at a row, and at the batches that a server can make of a scenario."""
-    runs = []
-    batches = {"binary-1": (1, 32), "binary-64": (BATCH_ROWS,)}
-    for payload in dict.fromkeys(payload for payload, _ in workload.scenarios):
-        for rows in batches.get(payload, ()):
-            inputs = workload.rows(rows)
-            session.run(None, inputs)
-            timings: list[float] = []
-            ends = time.perf_counter() + seconds / 2
-            while time.perf_counter() < ends:
-                before = time.perf_counter()
-                session.run(None, inputs)
-                timings.append(time.perf_counter() - before)
-            timings.sort()
-            found = {"p50_ms": timings[len(timings) // 2] * 1e3, "p99_ms": timings[int(len(timings) * 0.99)] * 1e3}
-            rate = len(timings) / sum(timings)
-            # `connections` is the batch here: what a server would have joined from so many callers.
-            runs.append(_run("in-process", workload.model, payload, rows, rate, rows, {**found, "errors": 0}))
-    return runs
+IN_PROCESS = {("binary-1", 1): 1, ("binary-1", 32): 32, ("binary-64", 8): BATCH_ROWS}
+"""Rows of the batch that a server can make of a scenario, for those that ONNX Runtime is measured in without one."""
+
+
+def in_process(workload: Workload, scenario: tuple[str, int], session: Any, seconds: float) -> list[dict[str, Any]]:
+    """Measure ONNX Runtime without a server, at the batch that one could make of a scenario."""
+    rows = IN_PROCESS.get(scenario)
+    if rows is None:
+        return []
+    inputs = workload.rows(rows)
+    session.run(None, inputs)
+    timings: list[float] = []
+    ends = time.perf_counter() + seconds / 2
+    while time.perf_counter() < ends:
+        before = time.perf_counter()
+        session.run(None, inputs)
+        timings.append(time.perf_counter() - before)
+    timings.sort()
+    found = {"p50_ms": timings[len(timings) // 2] * 1e3, "p99_ms": timings[int(len(timings) * 0.99)] * 1e3, "errors": 0}
+    return [_run("in-process", workload.model, *scenario, len(timings) / sum(timings), rows, found)]
 
 
 def median_runs(measured: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -384,10 +384,10 @@ def _compare(
             if peer.pausable:
                 standing += _stand(peer.name, opener(peer), workload, stack, problems)
         for number in range(rounds):
-            if not servers or "in-process" in servers:
-                found += in_process(workload, session, seconds)
             shift = number % max(1, len(standing))
             for scenario in workload.scenarios:
+                if not servers or "in-process" in servers:
+                    found += in_process(workload, scenario, session, seconds)
                 for server in standing[shift:] + standing[:shift]:
                     with server.awake():
                         take(server.name, server.url, scenario)

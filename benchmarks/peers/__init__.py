@@ -48,6 +48,7 @@ PEERS = (
         "bentoml_plain.py",
         "/readyz",
         "batchable method, numpy arrays as JSON, max_batch_size 64; docs.bentoml.com, adaptive batching",
+        pausable=False,  # its batcher learns from how long requests took, a stop included
     ),
     Peer(
         "fastapi",
