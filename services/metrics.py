@@ -26,6 +26,9 @@ SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 MAX_CLASSES = 100
 
+MOST_SOLO = 4096
+"""So many requests that ran alone are kept before they are counted without a flush."""
+
 
 class Tally:
     """A histogram's counts since the last flush."""
@@ -40,6 +43,13 @@ class Tally:
     def observe(self, value: float) -> None:
         self._counts[bisect_left(self._bounds, value)] += 1
         self._sum += value
+
+    def observe_many(self, values: np.ndarray) -> None:
+        """Count values [n] at once."""
+        places = np.searchsorted(self._bounds, values, "left")
+        found = np.bincount(places, minlength=len(self._counts)).tolist()
+        self._counts = [old + new for old, new in zip(self._counts, found, strict=True)]
+        self._sum += float(values.sum())
 
     def flush(self, histogram: Any) -> None:
         """Add the counts to a client library's histogram of the same bounds, and start anew.
@@ -72,6 +82,7 @@ class Metrics:
         self._cache: dict[str, int] = {}
         self._latency, self._queue, self._inference = Tally(SECONDS), Tally(SECONDS), Tally(SECONDS)
         self._rows = Tally(ROWS)
+        self._solo: list[tuple[float, int]] = []
         self.in_flight = 0
         self.waiting_rows = 0
         self.wants_sample = True
@@ -106,6 +117,18 @@ class Metrics:
         self._inference.observe(times.inference)
         self._rows.observe(times.rows)
 
+    def solo(self, seconds: float, rows: int) -> None:
+        """Record a batch of one request that did not wait; the histograms get it at the next flush."""
+        self._solo.append((seconds, rows))
+        if len(self._solo) >= MOST_SOLO:
+            self._count_solo()
+
+    def _count_solo(self) -> None:
+        self._queue.observe_many(np.zeros(len(self._solo)))
+        self._inference.observe_many(np.array([seconds for seconds, _ in self._solo]))
+        self._rows.observe_many(np.array([rows for _, rows in self._solo]))
+        self._solo.clear()
+
     def sample(self, inputs: Tensors, outputs: Tensors) -> None:
         """Keep a request for the drift feed until the next flush; copies, so that no batch is kept alive."""
         self.wants_sample = False
@@ -117,6 +140,8 @@ class Metrics:
     def flush(self) -> None:
         """Hand everything counted since the last time to the client library."""
         families, labels = self._families, self._labels
+        if self._solo:
+            self._count_solo()
         for (protocol, status), count in self._requests.items():
             families["requests"].labels(**labels, protocol=protocol, status=str(status)).inc(count)
         for reason, count in self._shed.items():

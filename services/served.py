@@ -67,6 +67,7 @@ class ServedModel:
                 executor=self._executor,
             ),
             observe=self.metrics.batch,
+            observe_solo=self.metrics.solo,
             latency=plan.latency,
         )
 

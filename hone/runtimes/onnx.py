@@ -86,8 +86,8 @@ class OnnxRuntime(Runtime):
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         if self._device and all(array.dtype.kind != "O" for array in inputs.values()):
             return self._run_bound(inputs, self._device)
-        values = self._session.run(self._outputs, dict(inputs))
-        return dict(zip(self._outputs, values, strict=True))
+        values = self._session.run(self._outputs, inputs)
+        return {self._outputs[0]: values[0]} if len(values) == 1 else dict(zip(self._outputs, values, strict=True))
 
     def _run_bound(self, inputs: Mapping[str, np.ndarray], device: str) -> dict[str, np.ndarray]:
         """Run with I/O binding: each input goes to the device once, outputs stay there until they are all done.

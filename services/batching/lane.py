@@ -22,7 +22,8 @@ logger = logging.getLogger("hone.batching")
 
 Outcome = Tensors | Exception
 
-NOT_QUEUED = [0.0]
+SOLO_LEARNS = 7
+"""Of requests that run alone one in eight teaches the latency model."""
 
 SINGLE_BATCHES = 32
 """So many batches of one request each, one after the other, say that callers come one at a time."""
@@ -73,7 +74,8 @@ class Lane:
         run: the runtime: tensors in, tensors out.
         joiner: None runs each request alone.
         options: limits and threads.
-        observe: told about every batch.
+        observe: told about every batch but those of `observe_solo`.
+        observe_solo: told seconds and rows of a request that ran at once, alone.
         latency: what batches take; start-up calibration has seen some.
     """
 
@@ -85,6 +87,7 @@ class Lane:
         options: LaneOptions | None = None,
         *,
         observe: Callable[[BatchTimes], None] = lambda _: None,
+        observe_solo: Callable[[float, int], None] = lambda *_: None,
         latency: LatencyModel | None = None,
     ) -> None:
         self.options = options or LaneOptions()
@@ -105,6 +108,8 @@ class Lane:
             self.options.max_batch_cells,
         )
         self._observe = observe
+        self._observe_solo = observe_solo
+        self._solo_runs = 0
         self._loop = asyncio.get_running_loop()
         self._ends: list[float] = []
         self._alone = False
@@ -193,8 +198,11 @@ class Lane:
         self.virtual_time += seconds * self.threads
         if trail is not None:
             trail.append((0.0, seconds, rows))
-        self._latency.observe(1 if joiner is None else joiner.bucket(inputs).row_size, rows, seconds)
-        self._observe(BatchTimes(NOT_QUEUED, seconds, rows))
+        self._observe_solo(seconds, rows)
+        # The running means need some observations, not every one of thousands a second.
+        self._solo_runs += 1
+        if not self._solo_runs & SOLO_LEARNS:
+            self._latency.observe(1 if joiner is None else joiner.bucket(inputs).row_size, rows, seconds)
         return outputs
 
     def _next_turn(self) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hone.signature import Signature, TensorSpec
 from services.batching import Tensors
-from services.batching.lane import BatchTimes, Lane, LaneOptions
+from services.batching.lane import SINGLE_BATCHES, BatchTimes, Lane, LaneOptions
 from services.batching.latency import LatencyModel
 from services.batching.padding import FIXED, Joiner
 from services.batching.queue import BatchQueue, Bucket, Work
@@ -246,10 +246,12 @@ def lane(
     batchable: bool = True,
     signature: Signature = FIXED_ROWS,
     observe: Callable[[BatchTimes], None] = lambda _: None,
+    observe_solo: Callable[[float, int], None] = lambda *_: None,
     **options: object,
 ) -> Lane:
     joiner = Joiner(signature) if batchable else None
-    return Lane(scheduler or Scheduler(2), run, joiner, LaneOptions(**options), observe=observe)  # type: ignore[arg-type]
+    settings = LaneOptions(**options)  # type: ignore[arg-type]
+    return Lane(scheduler or Scheduler(2), run, joiner, settings, observe=observe, observe_solo=observe_solo)
 
 
 @settings(max_examples=60, deadline=None)
@@ -309,9 +311,10 @@ def test_concurrent_requests_share_a_batch_and_a_lone_one_waits_for_nobody() -> 
 
 def test_callers_who_come_one_at_a_time_skip_the_queue_until_two_come_together() -> None:
     times: list[BatchTimes] = []
+    solo: list[int] = []
 
     async def main() -> None:
-        target = lane(observe=times.append)
+        target = lane(observe=times.append, observe_solo=lambda _, rows: solo.append(rows))
         for _ in range(60):
             await target.submit({"x": np.ones((1, 1))})
             await asyncio.sleep(0)
@@ -320,7 +323,9 @@ def test_callers_who_come_one_at_a_time_skip_the_queue_until_two_come_together()
         assert not target._alone
 
     asyncio.run(main())
-    assert [batch.rows for batch in times][60:] == [1, 5]  # the first of six can't know that others follow
+    # The first of six can't know that others follow.
+    assert solo == [1] * (60 - SINGLE_BATCHES + 1)
+    assert [batch.rows for batch in times] == [1] * SINGLE_BATCHES + [5]
 
 
 def test_one_callers_poison_fails_only_that_caller() -> None:

@@ -22,8 +22,10 @@ def test_tally_shows_what_single_observations_would() -> None:
     values = [*np.random.default_rng(0).exponential(0.05, 500), *SECONDS, 0.0, 100.0]
     for index, value in enumerate(values):
         single.observe(value)
-        tally.observe(value)
+        if index >= 300:
+            tally.observe(value)
         if index % 100 == 0:
+            tally.observe_many(np.array(values[index : index + 100][: max(0, 300 - index)]))
             tally.flush(bulk)
     tally.flush(bulk)
 
