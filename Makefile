@@ -15,7 +15,7 @@ EXTRAS_cpu :=
 EXTRAS_cuda := ,cuda
 INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c $(CONSTRAINTS) --overrides requirements/$(TARGET).txt
 
-.PHONY: demo test test-all lint serve bench bench-serving bench-soak schema proto clean help
+.PHONY: demo test test-all lint serve bench bench-serving bench-converters bench-soak schema proto clean help
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -72,6 +72,9 @@ bench-serving: $(VENV)/embeddings.stamp examples/digits/model.safetensors  ## Me
 	$(BIN)/hone optimize examples/digits/recipe.yaml --out out/digits --only onnx-fp32 --only onnx-int8-static
 	$(BIN)/hone optimize examples/embeddings/recipe.yaml --out out/minilm
 	$(BIN)/python -m benchmarks.serving
+
+bench-converters: $(VENV)/embeddings.stamp examples/digits/model.safetensors  ## Measure every example's variants beside other converters.
+	$(BIN)/python -m benchmarks.converters
 
 bench-soak: $(VENV)/dev.stamp examples/digits/model.safetensors  ## A million requests, then ten minutes at 70 %; needs wrk and h2load.
 	$(BIN)/hone optimize examples/digits/recipe.yaml --out out/digits --only onnx-fp32 --only onnx-int8-static

@@ -52,6 +52,27 @@ class Memory:
             self.samples.append(sum(process.memory_info().rss for process in processes) / 2**20)
 
 
+@dataclass
+class Hiccups:
+    """Watches how late this machine wakes a thread that only sleeps, ms: what no server on it could avoid."""
+
+    late_ms: list[float] = field(default_factory=list)
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def __enter__(self) -> Hiccups:
+        threading.Thread(target=self._watch, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+
+    def _watch(self) -> None:
+        while not self._stop.is_set():
+            before = time.perf_counter()
+            time.sleep(0.002)
+            self.late_ms.append((time.perf_counter() - before - 0.002) * 1e3)
+
+
 def million(url: str, requests: int, pids: list[int]) -> tuple[dict[str, Any], float]:
     """Send so many requests in ten parts; return the report and the rate that was reached."""
     made = _request()
@@ -88,7 +109,8 @@ def steady(url: str, rate: float, minutes: float) -> dict[str, Any]:
             "h2load", "--h1", "-t1", f"-c{STEADY_CLIENTS}", f"--rps={each}", f"-D{round(minutes * 60)}",
             "-d", str(body), *headers, f"--log-file={log}", url + made.path,
         ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True)
+        with Hiccups() as hiccups:
+            done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode or not log.exists():
             raise HoneError(f"h2load failed: {(done.stderr or done.stdout).strip().splitlines()[-1:]}")
         records = np.loadtxt(log, dtype=np.int64, ndmin=2)
@@ -106,6 +128,8 @@ def steady(url: str, rate: float, minutes: float) -> dict[str, Any]:
         "p999_ms": round(p999, 3),
         "max_ms": round(float(milliseconds.max()), 3),
         "p999_over_p50": round(p999 / p50, 2),
+        "host_hiccup_p999_ms": round(float(np.percentile(hiccups.late_ms, 99.9)), 3),
+        "host_hiccup_max_ms": round(max(hiccups.late_ms), 3),
     }
 
 

@@ -1,4 +1,4 @@
-"""XGBoost's trees as an ONNX graph.
+"""Boosted trees as an ONNX graph: XGBoost's, and what `converters.sources.lightgbm` brings into the same form.
 
 XGBoost's JSON holds each tree as flat arrays, which map one to one onto ONNX's TreeEnsembleRegressor: a row goes left
 when `feature < condition`, a missing value goes where `default_left` says, leaves are summed per target.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,43 @@ def tree_graph(booster: Any, objective: str, signature: Signature, opset: int) -
         raise PassError(f"export: XGBoost objective '{objective}' has no ONNX form; these have: {known}")
     trees, targets, weights = _trees(booster)
     base = _base_margins(booster, trees, targets, weights)
+    ensemble = Ensemble(trees, targets, weights, base, "BRANCH_LT")
+    return ensemble_graph(ensemble, activation, objective in ("binary:logistic", "multi:softprob"), signature, opset)
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Trees as flat arrays, in the layout of XGBoost's JSON.
+
+    Attributes:
+        trees: each with left_children (-1: a leaf), right_children, split_indices (features), split_conditions
+            (thresholds, or a leaf's value) and default_left (where a missing value goes), by node.
+        targets: what each tree adds to.
+        weights: of each tree.
+        base: what is added to each target.
+        mode: the comparison that sends a row left, as ONNX calls it.
+    """
+
+    trees: list[dict[str, Any]]
+    targets: list[int]
+    weights: list[float]
+    base: np.ndarray
+    mode: str
+
+
+def ensemble_graph(
+    ensemble: Ensemble, activation: str, classifies: bool, signature: Signature, opset: int
+) -> onnx.ModelProto:
+    """Return trees as an ONNX model.
+
+    Args:
+        ensemble: the trees.
+        activation: what is done with the sums: Identity, Sigmoid, Softmax, Exp or Sign.
+        classifies: give `label` and `probabilities`, else `prediction`.
+        signature: the inputs.
+        opset: version of the default operator set.
+    """
+    base = ensemble.base
     nodes = joined_columns(signature, TensorProto.FLOAT, "matrix")
     nodes.append(
         helper.make_node(
@@ -61,16 +99,16 @@ def tree_graph(booster: Any, objective: str, signature: Signature, opset: int) -
             base_values=[float(value) for value in base],
             aggregate_function="SUM",
             post_transform="NONE",
-            **_attributes(trees, targets, weights),
+            **_attributes(ensemble),
         )
     )
     finish: Callable[[str, int], tuple[list[onnx.NodeProto], list[TensorSpec]]] = (
-        _classifier if objective in ("binary:logistic", "multi:softprob") else _regressor
+        _classifier if classifies else _regressor
     )
     more, outputs = finish(activation, len(base))
     graph = helper.make_graph(
         [*nodes, *more],
-        "xgboost",
+        "trees",
         [value_info(spec) for spec in signature.inputs],
         [value_info(spec) for spec in outputs],
     )
@@ -115,7 +153,7 @@ def _base_margins(booster: Any, trees: list[dict[str, Any]], targets: list[int],
     return margin
 
 
-def _attributes(trees: list[dict[str, Any]], targets: list[int], weights: list[float]) -> dict[str, Any]:
+def _attributes(ensemble: Ensemble) -> dict[str, Any]:
     """Return the node and leaf arrays of TreeEnsembleRegressor."""
     nodes: dict[str, list[Any]] = {
         f"nodes_{key}": []
@@ -125,14 +163,16 @@ def _attributes(trees: list[dict[str, Any]], targets: list[int], weights: list[f
         )
     }  # fmt: skip
     leaves: dict[str, list[Any]] = {f"target_{key}": [] for key in ("treeids", "nodeids", "ids", "weights")}
-    for number, (tree, target, weight) in enumerate(zip(trees, targets, weights, strict=True)):
+    for number, (tree, target, weight) in enumerate(
+        zip(ensemble.trees, ensemble.targets, ensemble.weights, strict=True)
+    ):
         for node, left in enumerate(tree["left_children"]):
             is_leaf = left == -1
             value = float(tree["split_conditions"][node])
             nodes["nodes_treeids"].append(number)
             nodes["nodes_nodeids"].append(node)
             nodes["nodes_featureids"].append(0 if is_leaf else int(tree["split_indices"][node]))
-            nodes["nodes_modes"].append("LEAF" if is_leaf else "BRANCH_LT")
+            nodes["nodes_modes"].append("LEAF" if is_leaf else ensemble.mode)
             nodes["nodes_values"].append(0.0 if is_leaf else value)
             nodes["nodes_truenodeids"].append(0 if is_leaf else int(left))
             nodes["nodes_falsenodeids"].append(0 if is_leaf else int(tree["right_children"][node]))

@@ -15,7 +15,7 @@ from hone.errors import RecipeError, UnavailableError
 from hone.recipe import NAME, PICKLE_SUFFIXES
 from hone.signature import BATCH, Signature, TensorSpec
 
-TREES = ("sklearn", "xgboost")
+TREES = ("sklearn", "xgboost", "lightgbm")
 EXAMPLE = Signature(inputs=(TensorSpec(name="input", dtype="float32", shape=(BATCH, 3, 224, 224)),))
 COLUMN = 34
 
@@ -148,7 +148,11 @@ def _signature_lines(framework: str, signature: Signature | None) -> list[str]:
             f"    {_scalar(spec.name)}", f"{{dtype: {spec.dtype}, shape: [{shape}]}}", "" if number else comment
         )
     own = ", ".join(_scalar(name) for name in signature.output_names) if signature else ""
-    example = own or {"sklearn": "label, probabilities", "xgboost": "label, probabilities"}.get(framework, "scores")
+    example = own or {
+        "sklearn": "label, probabilities",
+        "xgboost": "label, probabilities",
+        "lightgbm": "label, probabilities",
+    }.get(framework, "scores")
     lines.append(f"  # outputs: [{example}]".ljust(COLUMN) + "# other names, in the model's order; shapes are measured")
     return lines
 
@@ -191,6 +195,11 @@ def _first_output(framework: str, model: Path) -> str:
             from hone.runtimes.sklearn import output_names, read_estimator
 
             return output_names(read_estimator(model, {}))[0]
+        if framework == "lightgbm":
+            from hone.runtimes import lightgbm
+
+            booster = lightgbm.read_booster(model)
+            return "label" if lightgbm.objective_of(booster) in lightgbm.CLASSIFIERS else "prediction"
         from hone.runtimes.xgboost import BINARY, MULTICLASS, objective_of, read_booster
 
         return "label" if objective_of(read_booster(model)) in (BINARY, MULTICLASS, "multi:softmax") else "prediction"

@@ -11,6 +11,12 @@ from onnx import helper
 from hone.errors import PassError, one_line
 from hone.signature import AXIS_NAME, BATCH, Signature, TensorSpec
 
+LIMIT = 2**31 - 1
+"""Protobuf's largest message; larger models keep their weights in a second file."""
+
+ROOM = 64 * 1024
+"""For the nodes beside the weights, where only the weights are counted: a message over the limit has no size."""
+
 
 def load_graph(file: Path) -> onnx.ModelProto:
     """Read an ONNX file, external data included; raises PassError when it is not one."""
@@ -18,6 +24,19 @@ def load_graph(file: Path) -> onnx.ModelProto:
         return onnx.load(file)
     except Exception as error:
         raise PassError(f"{file}: not a readable ONNX model: {one_line(error)}") from error
+
+
+def save_graph(model: onnx.ModelProto, file: Path) -> None:
+    """Write an ONNX file; one over protobuf's limit keeps its weights in a second file beside it."""
+    if is_large(model):
+        onnx.save(model, file, save_as_external_data=True, location=f"{file.name}.data")
+    else:
+        onnx.save(model, file)
+
+
+def is_large(model: onnx.ModelProto) -> bool:
+    """Return whether a graph with its weights is too large for one file."""
+    return sum(len(tensor.raw_data) for tensor in model.graph.initializer) + ROOM >= LIMIT or model.ByteSize() >= LIMIT
 
 
 def rename_outputs(model: onnx.ModelProto, names: list[str]) -> None:
@@ -105,6 +124,24 @@ def rename_inputs(model: onnx.ModelProto, names: list[str]) -> None:
                 mapping[name] = free_name(f"{name}_inner", taken)
             mapping[value.name] = name
     _rename(model.graph, mapping)
+
+
+def drop_unused_weights(model: onnx.ModelProto) -> None:
+    """Remove initializers that no node and no output reads, branches and bodies of nodes included."""
+    used = {value.name for value in model.graph.output} | _read(model.graph)
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+
+
+def _read(graph: onnx.GraphProto) -> set[str]:
+    names: set[str] = set()
+    for node in graph.node:
+        names.update(node.input)
+        for attribute in node.attribute:
+            for inner in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
+                names |= _read(inner) | {value.name for value in inner.output}
+    return names
 
 
 def set_input_axes(model: onnx.ModelProto, signature: Signature) -> None:

@@ -25,9 +25,9 @@ from hone.artifact import Artifact, Measurements, Selection
 from hone.data import read_dataset
 from hone.errors import HoneError
 from hone.hardware import host
-from hone.recipe import LoadedRecipe, Recipe, load_recipe
+from hone.recipe import LoadedRecipe, Recipe, VariantSpec, load_recipe
 
-SERVABLE = ("onnx", "tensorrt", "mlx")
+SERVABLE = ("onnx", "tensorrt", "mlx", "openvino")
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class Request:
     force: bool = False
     jobs: int = 1
     store: bool = True
+    more: tuple[VariantSpec, ...] = ()
+    """Variants beside the recipe's own."""
 
 
 @dataclass
@@ -51,8 +53,18 @@ class Display:
     message: Callable[[str], None]
 
 
-def optimize(request: Request, display: Display) -> Report:
+Beside = Callable[[list[Subject], Path], list[Subject]]
+"""Given the source and the variants, and a scratch folder: what else is measured in the same rounds, unranked."""
+
+
+def optimize(request: Request, display: Display, beside: Beside | None = None) -> Report:
     """Make, prove and rank the variants of a recipe, and store those that the recipe keeps.
+
+    Args:
+        request: what to do.
+        display: how progress reaches the user.
+        beside: adds artifacts of other tools to the measurement, for comparisons; their measurements are left in the
+            subjects that it returned.
 
     Raises:
         RecipeError: the recipe, or data or code that it names, is wrong.
@@ -60,21 +72,24 @@ def optimize(request: Request, display: Display) -> Report:
     """
     started = time.monotonic()
     loaded = load_recipe(request.recipe)
+    if request.more:
+        variants = (*loaded.recipe.variants, *request.more)
+        loaded = loaded.model_copy(update={"recipe": loaded.recipe.model_copy(update={"variants": variants})})
     check_variants(loaded, request.only)
     scratch = Path(tempfile.mkdtemp(prefix="hone-run-"))
     workers = Workers(request.jobs, display.passes.on_message)
     clean = False
     try:
         display.message("reading the source model and the data")
-        prepared = _prepare(loaded, workers, scratch)
+        prepared = prepare_source(loaded, workers, scratch)
         plan = make_plan(loaded, prepared.framework, request.only)
-        metric = _metric(loaded, prepared)
+        metric = make_metric_for(loaded, prepared)
         display.plan(plan)
         pipeline = Pipeline(loaded, prepared, workers, force=request.force)
         outcomes = pipeline.run(plan, display.passes)
         workers.close()
         clean = True
-        subjects = _prove(loaded, prepared, plan, outcomes, metric, scratch, display)
+        subjects = _prove(loaded, prepared, plan, outcomes, metric, scratch, display, beside)
     finally:
         if not clean:
             workers.close(kill=True)
@@ -82,7 +97,12 @@ def optimize(request: Request, display: Display) -> Report:
     return _conclude(request, loaded, plan, outcomes, subjects, started)
 
 
-def _prepare(loaded: LoadedRecipe, workers: Workers, scratch: Path) -> Prepared:
+def prepare_source(loaded: LoadedRecipe, workers: Workers, scratch: Path) -> Prepared:
+    """Read the source model and the data in a worker.
+
+    Raises:
+        HoneError: they can't be read.
+    """
     folder = cache_dir() / "sources"
     folder.mkdir(parents=True, exist_ok=True)
     drop_stale(folder)
@@ -96,7 +116,7 @@ def _prepare(loaded: LoadedRecipe, workers: Workers, scratch: Path) -> Prepared:
     return result
 
 
-def _metric(loaded: LoadedRecipe, prepared: Prepared) -> Metric:
+def make_metric_for(loaded: LoadedRecipe, prepared: Prepared) -> Metric:
     """Return the recipe's metric; made before any pass runs, so that a mistake in it costs nothing."""
     outputs = Artifact.open(prepared.source, verify=False).signature.output_names
     has_labels = read_dataset(prepared.evaluation).labels is not None
@@ -111,13 +131,15 @@ def _prove(
     metric: Metric,
     scratch: Path,
     display: Display,
+    beside: Beside | None,
 ) -> list[Subject]:
     subjects = [Subject(plan.source, Artifact.open(prepared.source))]
     for variant in plan.variants:
         artifact = _artifact_of(plan, outcomes, variant)
         if artifact:
             subjects.append(Subject(variant.name, artifact))
-    prove(subjects, prepared.evaluation, scratch, loaded.recipe.measure, metric, display.proof)
+    others = beside(subjects, scratch) if beside is not None else []
+    prove([*subjects, *others], prepared.evaluation, scratch, loaded.recipe.measure, metric, display.proof)
     return subjects
 
 

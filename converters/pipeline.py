@@ -141,6 +141,11 @@ class Pipeline:
             content["calibration"] = self._prepared.calibration_digest
         if "train" in definition.needs:
             content["train"] = code_digest(recipe.train, self._loaded.root) if recipe.train else None
+        references = definition.options.model_validate(node.step.options).references()
+        if references:
+            content["code"] = [code_digest(reference, self._loaded.root) for reference in references]
+        if "quality" in definition.needs:
+            content["quality"] = [recipe.quality.model_dump(mode="json"), recipe.budget.quality_drop]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 
 import onnx
 
+from converters.embedding_tables import is_table
+
 # Operators that carry the arithmetic of a model; the others only move or reshape values.
 _HEAVY = {"Conv", "ConvTranspose", "MatMul", "Gemm", "LSTM", "GRU", "Attention", "Gather"}
 _INTEGER = {
@@ -21,6 +23,7 @@ _INTEGER = {
     "DynamicQuantizeLSTM": "LSTM",
     "QAttention": "Attention",
     "DynamicQuantizeMatMul": "MatMul",
+    "MatMulNBits": "MatMul",
 }
 
 
@@ -30,17 +33,30 @@ def count_quantized(model: onnx.ModelProto) -> dict[str, object]:
     A QDQ operator counts as quantized when its first two inputs come from DequantizeLinear.
     """
     dequantized = {output for node in model.graph.node if node.op_type == "DequantizeLinear" for output in node.output}
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
     quantized: Counter[str] = Counter()
     left: list[str] = []
     for node in model.graph.node:
         if node.op_type in _INTEGER:
             quantized[_INTEGER[node.op_type]] += 1
+        elif node.op_type == "Gather" and node.input[0] not in dequantized:
+            # Others look up shapes, or the scales beside a table.
+            table = stored.get(node.input[0])
+            if table is not None and table.data_type == onnx.TensorProto.INT8:
+                quantized[node.op_type] += 1
+            elif table is not None and is_table(node, table):
+                left.append(node.name or node.output[0])
         elif node.op_type in _HEAVY:
             if any(name in dequantized for name in node.input[:2]):
                 quantized[node.op_type] += 1
             else:
                 left.append(node.name or node.output[0])
     return {"quantized": sum(quantized.values()), "by_operator": dict(quantized), "left_in_float": left}
+
+
+def heavy_nodes(model: onnx.ModelProto) -> list[str]:
+    """Return the names of the heavy operators that are in float: those that `count_quantized` calls left in float."""
+    return list(count_quantized(model)["left_in_float"])  # type: ignore[call-overload]
 
 
 @contextlib.contextmanager

@@ -69,7 +69,7 @@ def conditions(measurements: Measurements, budget: Budget) -> Latency:
 def over_budget(measurements: Measurements, budget: Budget) -> list[str]:
     """Return one phrase for each limit that is not met."""
     broken = []
-    allowed = _allowed_drop(measurements, budget)
+    allowed = allowed_drop(measurements, budget)
     quality = measurements.quality
     if quality.drop > allowed + 1e-12:
         broken.append(
@@ -88,7 +88,8 @@ def over_budget(measurements: Measurements, budget: Budget) -> list[str]:
     return broken
 
 
-def _allowed_drop(measurements: Measurements, budget: Budget) -> float:
+def allowed_drop(measurements: Measurements, budget: Budget) -> float:
+    """Return the largest drop of quality that a budget allows, in the metric's unit."""
     if isinstance(budget.quality_drop, str):
         return float(budget.quality_drop.rstrip("% ")) / 100 * abs(measurements.quality.source)
     return budget.quality_drop

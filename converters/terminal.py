@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -16,6 +19,7 @@ from converters.plan import Node, Plan, make_plan
 from converters.records import Report, VariantReport
 from converters.report import write_html, write_json
 from converters.sources import for_recipe
+from hone.artifact import atomic_write
 from hone.recipe import load_recipe
 
 console = Console(stderr=True)
@@ -46,7 +50,7 @@ def _changed_options(node: Node) -> str:
     return f"[dim]({escape(', '.join(changed))})[/]" if changed else ""
 
 
-def run_optimize(request: Request, out: Path | None) -> Report:
+def run_optimize(request: Request, out: Path | None, make: Callable[[Request, Display], Report] = optimize) -> Report:
     """Run with progress bars, write the reports and print the table."""
     columns = (
         SpinnerColumn(),
@@ -56,12 +60,33 @@ def run_optimize(request: Request, out: Path | None) -> Report:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console, transient=True) as bars:
-        report = optimize(request, _display(bars))
+        report = make(request, _display(bars))
     folder = out or Path("out") / report.name
     write_json(report, folder)
     html = write_html(report, folder)
     print_table(report)
     Console().print(f"report: {html}", highlight=False, soft_wrap=True)
+    return report
+
+
+def run_search(request: Request, out: Path | None, minutes: float) -> Report:
+    """Search with progress bars; then as `run_optimize`, with the trials in a file beside the report."""
+    from converters.search import Trial, search
+
+    trials: list[Trial] = []
+
+    def make(request: Request, display: Display) -> Report:
+        report, found = search(request, minutes, display)
+        trials.extend(found)
+        return report
+
+    report = run_optimize(request, out, make)
+    folder = out or Path("out") / report.name
+    content = [dataclasses.asdict(trial) for trial in trials]
+    atomic_write(folder / "search.json", json.dumps({"schema_version": 1, "trials": content}, indent=2) + "\n")
+    problems = sum(bool(trial.problem) for trial in trials)
+    note = f"search: {len(trials)} chains tried{f', {problems} could not be built' if problems else ''}"
+    Console().print(f"{note}; all of them: {folder / 'search.json'}", highlight=False, soft_wrap=True)
     return report
 
 

@@ -112,7 +112,9 @@ class Manifest(BaseModel):
     schema_version: int = SCHEMA_VERSION
     name: str = Field(description="The model's name, from the recipe.")
     variant: str = ""
-    runtime: str = Field(description="Which runtime loads it: onnx, tensorrt, mlx, torch, keras, sklearn, xgboost.")
+    runtime: str = Field(
+        description="Which runtime loads it: onnx, tensorrt, mlx, openvino, torch, keras, sklearn, xgboost, lightgbm."
+    )
     precision: str = Field(description="fp32, fp16, bf16, int8, int4, …")
     entry: str = Field(description="The file that the runtime opens.")
     signature: Signature

@@ -138,14 +138,35 @@ def rm_command(references: tuple[str, ...], all_versions: bool, yes: bool) -> No
 @click.command("diff")
 @click.argument("first")
 @click.argument("second")
-def diff_command(first: str, second: str) -> None:
-    """Compare two artifacts: signature, passes, files, measurements."""
+@click.option("--layers", is_flag=True, help="Compare the weights, too: cosine, bits and sparsity of each layer.")
+def diff_command(first: str, second: str, layers: bool) -> None:
+    """Compare two artifacts: signature, passes, files, measurements, and with --layers their weights."""
     from hone.diff import differences
 
     (one, left), (two, right) = _manifest(first), _manifest(second)
     lines = differences(left, right)
     click.echo(f"--- {one.tag}\n+++ {two.tag}")
     click.echo("\n".join(lines) if lines else "no differences but their tags")
+    if layers:
+        click.echo("\n" + _layer_table(one, two))
+
+
+def _layer_table(one: Entry, two: Entry) -> str:
+    """Return a line for each layer, the most changed first."""
+    from hone.layers import compare_layers
+
+    found = compare_layers(one.opened(), two.opened())
+    found.sort(key=lambda layer: (layer.cosine is not None, layer.cosine))
+    rows = [("layer", "cosine", "bits", "zeros")]
+    for layer in found:
+        sides = (layer.first, layer.second)
+        bits = " -> ".join(str(side.bits) if side else "none" for side in sides)
+        zeros = " -> ".join(f"{side.sparsity:.1%}" if side else "none" for side in sides)
+        rows.append((layer.name, f"{layer.cosine:.6f}" if layer.cosine is not None else "-", bits, zeros))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
 
 
 def _manifest(model: str) -> tuple[Entry, Manifest]:

@@ -22,6 +22,7 @@ TOOLS = (
     ("torch_pruning", "pruning", "torch-pruning", "install the [torch] extra"),
     ("tf2onnx", "export of Keras models", "tf2onnx", "install the [tensorflow] extra"),
     ("skl2onnx", "export of scikit-learn models", "skl2onnx", "install the [trees] extra"),
+    ("optuna", "hone optimize --search", "optuna", "install the [search] extra"),
     ("pyarrow", "parquet data", "pyarrow", "install the [ops] extra"),
 )
 

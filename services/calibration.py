@@ -28,7 +28,7 @@ from services.settings import Settings
 
 logger = logging.getLogger("hone.serving")
 
-INLINE_S = 0.002
+INLINE_S = 0.003
 """A full batch faster than this runs on the event loop: handing it to a thread and back costs more than the pause."""
 
 GAIN = 1.25
@@ -39,6 +39,9 @@ MOST_ROWS = 64
 NEAR_PEAK = 0.97
 INLINE_PEAK = 0.85
 """So much of the peak is worth more on the event loop than all of it in a thread."""
+
+LONGEST_BATCH_S = 0.2
+"""A larger batch than one of so many seconds isn't looked at: those who wait for it would notice."""
 
 STEP_BUDGET_S = 0.3
 SWEEP_PASSES = 3
@@ -180,7 +183,7 @@ def _use_cores(
     wide: Runtime | None = None
     if not settings.threads and settings.in_flight <= 1 and narrow.threads_adjustable:
         wide = runtimes.load(artifact, share)
-        tried.append(Measured(share, 1, best.rows, _time(wide, example, best.rows)))
+        tried.append(_best_wide(wide, example, best.rows, settings.max_batch_rows or MOST_ROWS, share))
         if tried[-1].rows_per_s > GAIN * chosen.rows_per_s:
             chosen = tried[-1]
     many = settings.in_flight or max(1, share // (settings.threads or 1))
@@ -200,6 +203,19 @@ def _use_cores(
     if wide is not None:
         wide.close()
     return narrow, chosen, tried
+
+
+def _best_wide(wide: Runtime, example: Tensors, least: int, most: int, threads: int) -> Measured:
+    """Return the smallest batch near the peak of several threads: they need more rows each than one thread alone."""
+    found: list[Measured] = []
+    rows = least
+    while True:
+        found.append(Measured(threads, 1, rows, _time(wide, example, rows)))
+        if rows >= most or found[-1].seconds > LONGEST_BATCH_S:
+            break
+        rows = min(rows * 2, most)
+    peak = max(m.rows_per_s for m in found)
+    return next(m for m in found if m.rows_per_s >= NEAR_PEAK * peak)
 
 
 def _sweep(runtime: Runtime, example: Tensors, most: int, threads: int) -> list[Measured]:

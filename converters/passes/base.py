@@ -20,13 +20,17 @@ from hone.recipe import LoadedRecipe
 from hone.signature import Signature
 from hone.userload import load_function
 
-Need = Literal["calibration", "train"]
+Need = Literal["calibration", "train", "quality"]
 
 
 class PassOptions(BaseModel):
     """Base of every pass's options: unknown names and wrong types are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def references(self) -> tuple[str, ...]:
+        """Return the `module:function`s among the options, whose code becomes part of the pass's cache key."""
+        return ()
 
 
 @dataclass(frozen=True)

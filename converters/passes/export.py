@@ -32,12 +32,13 @@ class Options(PassOptions):
         "skl2onnx",
         "xgboost-cpu",
         "xgboost",
+        "lightgbm",
     ),
 )
 def export(model: Artifact, options: Options, out: Path, context: PassContext) -> Built:
     """Convert with the exporter of the model's framework.
 
-    torch.onnx (dynamo), tf2onnx, skl2onnx, and our own for XGBoost's trees.
+    torch.onnx (dynamo), tf2onnx, skl2onnx, and our own for the trees of XGBoost and LightGBM.
 
     Raises PassError naming the layer that can't be exported.
     """

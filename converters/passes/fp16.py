@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 from pydantic import Field
 
-from converters.onnx_graph import load_graph
+from converters.onnx_graph import load_graph, save_graph
 from converters.passes.base import Built, PassContext, PassOptions, register
 from hone.artifact import Artifact
 from hone.errors import PassError
@@ -35,7 +35,7 @@ def fp16(model: Artifact, options: Options, out: Path, context: PassContext) -> 
     converted = convert_float_to_float16(
         graph, keep_io_types=options.keep_io, op_block_list=[*DEFAULT_OP_BLOCK_LIST, *options.block_ops]
     )
-    onnx.save(converted, out / "model.onnx")
+    save_graph(converted, out / "model.onnx")
     halves = sum(tensor.data_type == TensorProto.FLOAT16 for tensor in converted.graph.initializer)
     signature = model.signature
     if not options.keep_io:

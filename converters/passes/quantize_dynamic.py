@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+import onnx
 from pydantic import Field
 
-from converters.onnx_graph import load_graph
+from converters.embedding_tables import quantize_tables
+from converters.onnx_graph import is_large, load_graph, save_graph
 from converters.passes.base import Built, PassContext, PassOptions, register
 from converters.quantized_graph import count_quantized, quiet_quantizer
 from hone.artifact import Artifact
@@ -22,12 +24,15 @@ class Options(PassOptions):
     reduce_range: bool = Field(False, description="7-bit weights, for processors with AVX2 or AVX-512 but no VNNI.")
     op_types: tuple[str, ...] = Field(
         ("MatMul", "Gemm", "Attention", "LSTM", "Gather"),
-        description="Operators to quantize. Convolutions are left out: their dynamic kernels are slower than float32.",
+        description="Operators to quantize; Gather stands for embedding tables, which get a scale for each row. "
+        "Convolutions are left out: their dynamic kernels are slower than float32.",
     )
     exclude: tuple[str, ...] = Field((), description="Names of nodes that stay in float.")
 
 
-@register("quantize_dynamic", consumes="onnx", produces="onnx", options=Options, tools=("onnxruntime", "onnx"))
+@register(
+    "quantize_dynamic", consumes="onnx", produces="onnx", options=Options, tools=("onnxruntime", "onnx"), revision=2
+)
 def quantize_dynamic(model: Artifact, options: Options, out: Path, context: PassContext) -> Built:
     """Quantize weights to int8 (ONNX Runtime quantization guide, 'dynamic quantization').
 
@@ -37,17 +42,28 @@ def quantize_dynamic(model: Artifact, options: Options, out: Path, context: Pass
     from onnxruntime.quantization import quantize_dynamic as run
 
     file = out / "model.onnx"
+    kinds = [kind for kind in options.op_types if kind != "Gather"]
+    graph = load_graph(model.entry)
+    if len(kinds) < len(options.op_types):
+        quantize_tables(graph, options.exclude)
+    prepared = out / "prepared.onnx"
+    save_graph(graph, prepared)
     try:
         with quiet_quantizer():
             run(
-                model.entry,
+                prepared,
                 file,
-                op_types_to_quantize=list(options.op_types),
+                op_types_to_quantize=kinds,
                 nodes_to_exclude=list(options.exclude),
                 per_channel=options.per_channel,
                 reduce_range=options.reduce_range,
                 weight_type=QuantType.QInt8 if options.weight_type == "qint8" else QuantType.QUInt8,
+                use_external_data_format=is_large(graph),
+                # Of values behind fused operators no shape inference knows the type.
+                extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
             )
+        for left in out.glob("prepared.onnx*"):
+            left.unlink()
     except Exception as error:
         raise PassError(f"quantize_dynamic: {one_line(error)}") from error
     counts = count_quantized(load_graph(file))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import onnx
 from pydantic import Field
 
 from converters.onnx_graph import load_graph
@@ -81,6 +82,7 @@ def quantize_static(model: Artifact, options: Options, out: Path, context: PassC
                     "ActivationSymmetric": options.symmetric_activations,
                     "WeightSymmetric": options.weight_type == "qint8",
                     "CalibPercentile": options.percentile,
+                    "DefaultTensorType": onnx.TensorProto.FLOAT,
                 },
             )
     except Exception as error:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnx
 
-from converters.onnx_graph import load_graph
+from converters.onnx_graph import load_graph, save_graph
 from converters.passes.base import Built, PassContext, PassOptions, register
 from hone.artifact import Artifact
 from hone.errors import PassError, one_line
@@ -37,6 +37,6 @@ def simplify(model: Artifact, options: Options, out: Path, context: PassContext)
     before, after = load_graph(model.entry), load_graph(file)
     # The optimizer leaves the shapes of values that it has transposed as they were; wrong ones break quantization.
     del after.graph.value_info[:]
-    onnx.save(onnx.shape_inference.infer_shapes(after), file)
+    save_graph(onnx.shape_inference.infer_shapes(after), file)
     counts = {"nodes_before": len(before.graph.node), "nodes_after": len(after.graph.node)}
     return Built("model.onnx", details=counts)

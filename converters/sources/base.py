@@ -13,8 +13,9 @@ from typing import Any, ClassVar
 
 from converters.passes.base import Built, PassContext
 from hone.artifact import Artifact
+from hone.errors import RecipeError, one_line
 from hone.recipe import LoadedRecipe
-from hone.signature import Signature
+from hone.signature import BATCH, Signature, TensorSpec
 from hone.userload import call, load_function
 
 _REGISTER: dict[str, type[Source]] = {}
@@ -81,6 +82,44 @@ def call_loader(loaded: LoadedRecipe, *, keep: bool = False) -> Any:
     if keep:
         _kept[key] = model
     return model
+
+
+def unpickle(file: Path, field: str) -> Any:
+    """Load a pickle with joblib; the recipe has `trust_pickle: true`, or it would not have been read.
+
+    Raises:
+        RecipeError: it can't be loaded.
+    """
+    import joblib
+
+    try:
+        return joblib.load(file)
+    except Exception as error:
+        raise RecipeError(f"{field}.file: {file} can't be unpickled: {one_line(error)}") from error
+
+
+def feature_matrix(features: int) -> Signature:
+    """Return the inputs of a model of so many numeric features: one matrix."""
+    return Signature(inputs=(TensorSpec(name="features", dtype="float32", shape=(BATCH, features)),))
+
+
+def features_signature(loaded: LoadedRecipe, features: int, framework: str) -> Signature:
+    """Return the recipe's inputs, checked against a model's number of features, or one matrix of all of them.
+
+    Raises:
+        RecipeError: an input is no number, or the columns are not as many as the features.
+    """
+    spec = loaded.recipe.signature
+    if spec is None:
+        return feature_matrix(features)
+    signature, where = spec.to_signature(), f"{loaded.path}: signature.inputs"
+    for tensor in signature.inputs:
+        if tensor.dtype in ("string", "bfloat16") or len(tensor.shape) > 2:
+            raise RecipeError(f"{where}: '{tensor.name}' is {tensor.describe()}; {framework} takes numbers, [batch, n]")
+    widths = [tensor.shape[1] if len(tensor.shape) == 2 else 1 for tensor in signature.inputs]
+    if all(isinstance(width, int) for width in widths) and sum(map(int, widths)) != features:
+        raise RecipeError(f"{where}: have {sum(map(int, widths))} columns, the model has {features} features")
+    return signature
 
 
 def register(name: str) -> Callable[[type[Source]], type[Source]]:

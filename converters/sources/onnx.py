@@ -10,7 +10,7 @@ import onnx
 from onnx import version_converter
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
-from converters.onnx_graph import graph_signature, load_graph, rename_outputs, set_input_axes
+from converters.onnx_graph import graph_signature, is_large, load_graph, rename_outputs, save_graph, set_input_axes
 from converters.passes.base import Built, PassContext
 from converters.sources.base import Source, call_loader, register
 from hone.artifact import Artifact
@@ -18,8 +18,7 @@ from hone.errors import PassError, RecipeError, did_you_mean, one_line
 from hone.recipe import LoadedRecipe
 from hone.signature import Signature
 
-LIMIT = 2**31 - 1  # protobuf's largest message; larger models keep their weights in a second file
-FILE, WEIGHTS = "model.onnx", "model.onnx.data"
+FILE = "model.onnx"
 OLDEST_OPSET = 13
 
 
@@ -48,7 +47,7 @@ class OnnxSource(Source):
             if len(names) != len(own):
                 raise RecipeError(f"{where}.outputs: {names} don't match the model's outputs {own}; name all in order")
             rename_outputs(model, names)
-        _save(model, out)
+        save_graph(model, out / FILE)
         return Built(FILE, _precision(model), signature)
 
     def export(self, model: Artifact, opset: int, out: Path, context: PassContext) -> Built:
@@ -68,7 +67,7 @@ class OnnxSource(Source):
                     f"export: opset {version} can't be converted to {opset}: {one_line(error)}; "
                     f"export the model anew with opset {OLDEST_OPSET} or later"
                 ) from error
-        _save(graph, out)
+        save_graph(graph, out / FILE)
         return Built(FILE, details={"opset": version if version >= OLDEST_OPSET else opset})
 
     def inspect(self, file: Path) -> Signature | None:
@@ -121,7 +120,7 @@ def _read(file: Path, field: str) -> onnx.ModelProto:
 
 
 def _check(model: onnx.ModelProto, where: str) -> None:
-    if model.ByteSize() >= LIMIT:
+    if is_large(model):
         return
     try:
         onnx.checker.check_model(model)
@@ -166,13 +165,6 @@ def _keep_outputs(graph: onnx.ModelProto, signature: Signature) -> None:
     kept = [found[name] for name in signature.output_names]
     del graph.graph.output[:]
     graph.graph.output.extend(kept)
-
-
-def _save(model: onnx.ModelProto, out: Path) -> None:
-    if model.ByteSize() < LIMIT:
-        onnx.save(model, out / FILE)
-    else:
-        onnx.save(model, out / FILE, save_as_external_data=True, location=WEIGHTS)
 
 
 def _precision(model: onnx.ModelProto) -> str:

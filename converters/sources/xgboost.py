@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from converters.passes.base import Built, PassContext
-from converters.sources.base import Source, call_loader, register
+from converters.sources.base import Source, call_loader, feature_matrix, features_signature, register, unpickle
 from hone.artifact import Artifact
 from hone.errors import ArtifactError, RecipeError, one_line
 from hone.recipe import PICKLE_SUFFIXES, LoadedRecipe
-from hone.signature import BATCH, Signature, TensorSpec
+from hone.signature import Signature
 
 MODEL = "model.ubj"
 
@@ -65,7 +65,7 @@ class XgboostSource(Source):
         from hone.runtimes.xgboost import read_booster
 
         _require()
-        return _matrix(read_booster(file).num_features())
+        return feature_matrix(read_booster(file).num_features())
 
 
 def _require() -> None:
@@ -87,21 +87,11 @@ def _load(loaded: LoadedRecipe) -> Any:
     assert spec.file is not None
     file = loaded.file(spec.file, "source.file")
     if spec.file.endswith(PICKLE_SUFFIXES):
-        return _checked(_unpickle(file, field), f"{field}.file: {file.name} holds")
+        return _checked(unpickle(file, field), f"{field}.file: {file.name} holds")
     try:
         return read_booster(file)
     except ArtifactError as error:
         raise RecipeError(f"{field}.file: {error}") from error
-
-
-def _unpickle(file: Path, field: str) -> Any:
-    """Load a pickle; the recipe has `trust_pickle: true`, or it would not have been read."""
-    import joblib
-
-    try:
-        return joblib.load(file)
-    except Exception as error:
-        raise RecipeError(f"{field}.file: {file} can't be unpickled: {one_line(error)}") from error
 
 
 def _checked(model: Any, where: str) -> Any:
@@ -134,21 +124,9 @@ def _kept_rounds(model: Any, where: str) -> Any:
 
 def _signature(loaded: LoadedRecipe, booster: Any) -> Signature:
     """Return the recipe's inputs, checked against the booster's features, or one matrix of all features."""
-    features, spec = booster.num_features(), loaded.recipe.signature
-    if spec is None:
-        return _matrix(features)
-    signature, where = spec.to_signature(), f"{loaded.path}: signature.inputs"
-    for tensor in signature.inputs:
-        if tensor.dtype in ("string", "bfloat16") or len(tensor.shape) > 2:
-            raise RecipeError(f"{where}: '{tensor.name}' is {tensor.describe()}; XGBoost takes numbers, [batch, n]")
-    widths = [tensor.shape[1] if len(tensor.shape) == 2 else 1 for tensor in signature.inputs]
-    if all(isinstance(width, int) for width in widths) and sum(map(int, widths)) != features:
-        raise RecipeError(f"{where}: have {sum(map(int, widths))} columns, the model has {features} features")
+    signature = features_signature(loaded, booster.num_features(), "XGBoost")
     names, own = signature.input_names, list(booster.feature_names or ())
     if len(names) > 1 and set(names) == set(own) and names != own:
+        where = f"{loaded.path}: signature.inputs"
         raise RecipeError(f"{where}: are not in the model's order, which is {', '.join(own)}")
     return signature
-
-
-def _matrix(features: int) -> Signature:
-    return Signature(inputs=(TensorSpec(name="features", dtype="float32", shape=(BATCH, features)),))

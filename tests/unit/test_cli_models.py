@@ -48,6 +48,14 @@ def test_diff_names_what_changed(entries: list[store.Entry]) -> None:
     assert "file model.onnx" in text
 
 
+def test_diff_compares_layers_when_asked(entries: list[store.Entry]) -> None:
+    text = hone("models", "diff", "dense:onnx-fp32", "dense:onnx-int8", "--layers").output
+    header, *rows = text.split("\n\n")[1].splitlines()
+    assert header.split() == ["layer", "cosine", "bits", "zeros"]
+    # W has 12 values, too few for a layer: nothing else is in this model.
+    assert rows == []
+
+
 def test_verify_names_the_corrupt_file_and_fails(entries: list[store.Entry]) -> None:
     assert hone("models", "verify").exit_code == 0
     (entries[0].path / "model.onnx").write_bytes(b"x")

@@ -1,0 +1,287 @@
+"""Search: choose passes and options by trying them, within a time limit.
+
+Trials are proposed by Optuna's multi-objective TPE (Ozaki et al. 2022) and kept in an SQLite study, so that a search
+that was stopped, or given more time, goes on where it ended. A trial is a chain of passes, run through the same cached
+pipeline and measured by the same proof as a recipe's variants; one whose quality is hopeless isn't timed further.
+
+What is fast on its own measurement may have been lucky. So the best trials are proven once more, with the recipe's own
+variants in the same rounds, and the result of that decides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+import time
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from converters import search_space
+from converters.evaluate import Subject, prove, resolve_threads
+from converters.metrics import Metric
+from converters.optimize import Display, Request, make_metric_for, optimize, prepare_source
+from converters.pipeline import Pipeline, Progress, cache_dir
+from converters.plan import make_plan
+from converters.prepare import Prepared
+from converters.records import Report
+from converters.search_space import Chain
+from converters.select import allowed_drop
+from converters.workers import Failure, Workers
+from hone.artifact import Artifact
+from hone.errors import HoneError, UnavailableError
+from hone.recipe import LoadedRecipe, MeasureSpec, VariantSpec, load_recipe
+
+if TYPE_CHECKING:
+    import optuna
+
+FINALISTS = 4
+"""So many trials are proven again beside the recipe's own variants."""
+
+FINAL_SHARE = 0.4
+"""Of the time limit is kept for the last proof; a proof that is estimated to take longer keeps more."""
+
+HOPELESS = 3.0
+"""A trial whose drop is over so many times the budget is measured no further."""
+
+QUICK = {"rounds": 1, "round_ms": 20}
+CLOSER = {"rounds": 6, "round_ms": 25}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What became of one proposal.
+
+    Attributes:
+        passes: the chain.
+        speed: rows/s over the source's, both measured in the same rounds.
+        drop: of quality, against the source.
+        problem: why it has no measurements, else empty.
+    """
+
+    passes: Chain
+    speed: float = 0.0
+    drop: float = 0.0
+    problem: str = ""
+
+
+def search(request: Request, minutes: float, display: Display) -> tuple[Report, list[Trial]]:
+    """Search for variants of a recipe's model, then prove the best beside the recipe's own.
+
+    Args:
+        request: as for `optimize`; `only` is ignored.
+        minutes: the time limit, the final proof included.
+        display: how progress reaches the user.
+
+    Returns:
+        The report of the final proof, and every trial of the study.
+
+    Raises:
+        UnavailableError: Optuna is not installed.
+        RecipeError, HoneError: as `optimize`.
+    """
+    _require_optuna()
+    started = time.monotonic()
+    ends = started + minutes * 60
+    loaded = load_recipe(request.recipe)
+    scratch = Path(tempfile.mkdtemp(prefix="hone-search-"))
+    workers = Workers(request.jobs, display.passes.on_message)
+    clean = False
+    try:
+        display.message("reading the source model and the data")
+        prepared = prepare_source(loaded, workers, scratch)
+        metric = make_metric_for(loaded, prepared)
+        trials = _Trials(loaded, prepared, metric, workers, scratch, display)
+        trials.run(ends)
+        workers.close()
+        clean = True
+    finally:
+        if not clean:
+            workers.close(kill=True)
+        shutil.rmtree(scratch, ignore_errors=True)
+    found = finalists(trials.all(), trials.limit)
+    report = optimize(replace(request, only=(), more=found), display)
+    return report, trials.all()
+
+
+def finalists(trials: list[Trial], limit: float) -> tuple[VariantSpec, ...]:
+    """Return the trials worth another look: on the Pareto front of speed and drop, within the budget first.
+
+    Args:
+        trials: of the study.
+        limit: the largest drop that the budget allows.
+    """
+    measured = [trial for trial in trials if not trial.problem]
+    front = [trial for trial in measured if not any(_beats(other, trial) for other in measured)]
+    front.sort(key=lambda trial: (trial.drop > limit, -trial.speed))
+    unique = list({_key(trial.passes): trial for trial in front}.values())
+    return tuple(
+        VariantSpec(name=f"search-{index}", passes=trial.passes) for index, trial in enumerate(unique[:FINALISTS], 1)
+    )
+
+
+def _beats(other: Trial, trial: Trial) -> bool:
+    """Return whether a trial is at least as good in both, and better in one."""
+    same = (other.speed, other.drop) == (trial.speed, trial.drop)
+    return other.speed >= trial.speed and other.drop <= trial.drop and not same
+
+
+def _require_optuna() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("optuna") is None:
+        raise UnavailableError("optuna is not installed", "install the [search] extra")
+
+
+class _Trials:
+    """Runs and remembers trials of one study."""
+
+    def __init__(
+        self,
+        loaded: LoadedRecipe,
+        prepared: Prepared,
+        metric: Metric,
+        workers: Workers,
+        scratch: Path,
+        display: Display,
+    ) -> None:
+        self._loaded = loaded
+        self._prepared = prepared
+        self._metric = metric
+        self._workers = workers
+        self._scratch = scratch
+        self._display = display
+        self._source = Artifact.open(prepared.source)
+        self._space = search_space.for_recipe(loaded.recipe, prepared.framework)
+        self._study = self._open()
+        self.limit = float("inf")
+        self._slowest = 0.0
+
+    def _open(self) -> optuna.Study:
+        """Open the study of this source, data, budget and space; another of them is another study."""
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        recipe = self._loaded.recipe
+        identity = [
+            self._source.digest,
+            self._prepared.calibration_digest,
+            recipe.quality.model_dump(mode="json"),
+            recipe.budget.model_dump(mode="json"),
+            self._space.identity,
+        ]
+        name = f"{recipe.name}-{hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]}"
+        folder = cache_dir() / "search"
+        folder.mkdir(parents=True, exist_ok=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # multivariate is called experimental since 2020
+            sampler = optuna.samplers.TPESampler(seed=0, multivariate=True, group=True, n_startup_trials=8)
+        return optuna.create_study(
+            storage=f"sqlite:///{folder / 'studies.db'}",
+            study_name=name,
+            directions=["maximize", "minimize"],
+            sampler=sampler,
+            load_if_exists=True,
+        )
+
+    def all(self) -> list[Trial]:
+        """Return every trial that has ended, those of earlier runs of the same study included."""
+        kept = (trial.user_attrs.get("trial") for trial in self._study.get_trials(deepcopy=False))
+        contents = [json.loads(text) for text in kept if text]
+        return [Trial(**{**content, "passes": tuple(content["passes"])}) for content in contents]
+
+    def run(self, ends: float) -> None:
+        """Try chains until the time left is needed for the last proof."""
+        known = {_key(trial.passes): trial for trial in self.all()}
+        started = time.monotonic()
+        for proposal in self._space.first():
+            if _key(self._space.chain(proposal)) not in known:
+                self._study.enqueue_trial(proposal, skip_if_exists=True)
+        repeats = 0
+        while repeats < 20:
+            left = ends - time.monotonic()
+            kept = max(FINAL_SHARE * (ends - started), (FINALISTS + len(self._loaded.recipe.variants)) * self._slowest)
+            if left < kept:
+                return
+            asked = self._study.ask()
+            chain = self._space.suggest(asked)
+            key = _key(chain)
+            if key in known:
+                repeats += 1
+                self._tell(asked, known[key])
+                continue
+            repeats = 0
+            before = time.monotonic()
+            trial = self._try(chain)
+            self._slowest = max(self._slowest, time.monotonic() - before)
+            known[key] = trial
+            self._tell(asked, trial)
+            self._display.message(_line(len(known), trial))
+
+    def _tell(self, asked: optuna.trial.Trial, trial: Trial) -> None:
+        from optuna.trial import TrialState
+
+        content = {"passes": list(trial.passes), "speed": trial.speed, "drop": trial.drop, "problem": trial.problem}
+        asked.set_user_attr("trial", json.dumps(content))
+        if trial.problem:
+            self._study.tell(asked, state=TrialState.FAIL)
+        else:
+            self._study.tell(asked, (trial.speed, trial.drop))
+
+    def _try(self, chain: Chain) -> Trial:
+        spec = VariantSpec(name="trial", passes=chain)
+        recipe = self._loaded.recipe.model_copy(update={"variants": (spec,)})
+        loaded = self._loaded.model_copy(update={"recipe": recipe})
+        try:
+            plan = make_plan(loaded, self._prepared.framework)
+        except HoneError as error:
+            return Trial(chain, problem=str(error))
+        if plan.variants[0].unavailable:
+            return Trial(chain, problem=str(plan.variants[0].unavailable))
+        outcomes = Pipeline(loaded, self._prepared, self._workers).run(plan, self._quiet())
+        outcome = outcomes[id(plan.leaves["trial"])]
+        if isinstance(outcome.failure, Failure) or outcome.artifact is None:
+            return Trial(chain, problem=outcome.failure.message if outcome.failure else "no artifact")
+        return self._measure(chain, outcome.artifact)
+
+    def _quiet(self) -> Progress:
+        return Progress(on_start=self._display.message, on_message=self._display.message)
+
+    def _measure(self, chain: Chain, artifact: Artifact) -> Trial:
+        """Measure quality and a first latency; a closer one only where the trial isn't hopeless."""
+        found = self._prove(artifact, QUICK)
+        if isinstance(found, str):
+            return Trial(chain, problem=found)
+        speed, drop = found
+        if drop <= HOPELESS * self.limit:
+            again = self._prove(artifact, CLOSER)
+            if isinstance(again, str):
+                return Trial(chain, problem=again)
+            speed, drop = again
+        return Trial(chain, round(speed, 4), round(drop, 6))
+
+    def _prove(self, artifact: Artifact, effort: dict[str, int]) -> tuple[float, float] | str:
+        at = self._loaded.recipe.budget.at
+        measure = MeasureSpec(batches=(at.batch,), threads=(at.threads,), **effort)
+        source, subject = Subject("source", self._source), Subject("trial", artifact)
+        prove([source, subject], self._prepared.evaluation, self._scratch, measure, self._metric, lambda *_: None)
+        if subject.failure or subject.measurements is None or source.measurements is None:
+            return subject.failure or "not measured"
+        self.limit = allowed_drop(subject.measurements, self._loaded.recipe.budget)
+        threads = resolve_threads(at.threads)
+        ours, theirs = (side.measurements.at(at.batch, threads) for side in (subject, source) if side.measurements)
+        assert ours is not None and theirs is not None
+        return ours.rows_per_s / theirs.rows_per_s, subject.measurements.quality.drop
+
+
+def _line(count: int, trial: Trial) -> str:
+    names = " > ".join(name for step in trial.passes for name in step)
+    result = trial.problem or f"{trial.speed:.2f}x, drop {trial.drop:.4f}"
+    return f"trial {count}: {names}: {result}"[:160]
+
+
+def _key(chain: Chain) -> str:
+    return json.dumps(chain, sort_keys=True)

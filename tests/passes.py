@@ -1,0 +1,137 @@
+"""Run one pass on a small real graph, with a recipe of its own around it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import yaml
+from onnx import TensorProto, helper, numpy_helper
+
+from converters.workers import PassTask, run_pass
+from hone import runtimes
+from hone.artifact import Artifact, Manifest, seal
+from hone.signature import Signature, TensorSpec
+
+FEATURES, CLASSES = 32, 8
+
+
+class Bench:
+    """A folder with a recipe and calibration rows, in which passes are run as the pipeline runs them.
+
+    Args:
+        folder: for everything that is written.
+        signature: of the model.
+        rows: calibration and evaluation rows by input name.
+        recipe: fields beside the required ones.
+    """
+
+    def __init__(self, folder: Path, signature: Signature, rows: Mapping[str, np.ndarray], **recipe: Any) -> None:
+        self.folder = folder
+        self.signature = signature
+        self.rows = dict(rows)
+        np.savez(folder / "rows.npz", **self.rows)
+        inputs = {spec.name: {"dtype": spec.dtype, "shape": list(spec.shape)} for spec in signature.inputs}
+        content = {
+            "name": "small",
+            "source": {"file": "model.onnx"},
+            "signature": {"inputs": inputs, "outputs": signature.output_names},
+            "calibration": "rows.npz",
+            "evaluation": "rows.npz",
+            "variants": ["onnx-fp32"],
+            **recipe,
+        }
+        self.recipe = folder / "recipe.yaml"
+        self.recipe.write_text(yaml.safe_dump(content))
+        self._count = 0
+
+    def artifact(self, model: onnx.ModelProto) -> Artifact:
+        """Return a graph as an artifact."""
+        onnx.checker.check_model(model)
+        path = self._next()
+        path.mkdir()
+        onnx.save(model, path / "model.onnx")
+        manifest = Manifest(
+            name="small", variant="v", runtime="onnx", precision="fp32", entry="model.onnx", signature=self.signature
+        )
+        return seal(path, manifest)
+
+    def run(self, name: str, artifact: Artifact, **options: Any) -> Artifact:
+        """Return what a pass makes of an artifact; it has been loaded and run on sample rows."""
+        return Artifact.open(run_pass(PassTask(name, options, artifact.path, self._next(), self.recipe)))
+
+    def outputs(self, artifact: Artifact) -> dict[str, np.ndarray]:
+        """Return an artifact's answers to the rows."""
+        return runtimes.load(artifact, 1).run(self.rows)
+
+    def _next(self) -> Path:
+        self._count += 1
+        return self.folder / f"artifact-{self._count}"
+
+
+def details(artifact: Artifact) -> dict[str, Any]:
+    """Return what the last pass reports."""
+    return artifact.manifest.lineage[-1].details
+
+
+def operators(artifact: Artifact) -> list[str]:
+    return [node.op_type for node in onnx.load(artifact.entry).graph.node]
+
+
+def perceptron_signature() -> Signature:
+    return Signature(
+        inputs=(TensorSpec(name="x", dtype="float32", shape=("batch", FEATURES)),),
+        outputs=(TensorSpec(name="y", dtype="float32", shape=("batch", CLASSES)),),
+    )
+
+
+def perceptron(*, delicate: bool = False, normalized: bool = False) -> onnx.ModelProto:
+    """Return x -> dense -> relu -> dense -> relu -> dense, nodes named first, second and third.
+
+    Args:
+        delicate: the second layer's weights hold one huge value per column, which int8 has no room beside.
+        normalized: a LayerNormalization stands before each layer.
+    """
+    generator = np.random.default_rng(0)
+    widths = [FEATURES, 64, 64, CLASSES]
+    nodes: list[onnx.NodeProto] = []
+    weights: list[onnx.TensorProto] = []
+    value = "x"
+    for index, name in enumerate(("first", "second", "third")):
+        matrix = generator.normal(0, widths[index] ** -0.5, (widths[index], widths[index + 1])).astype(np.float32)
+        if delicate and name == "second":
+            matrix[0] = 60.0
+        weights.append(numpy_helper.from_array(matrix, f"{name}.weight"))
+        if normalized:
+            scale = generator.uniform(0.05, 5, widths[index]).astype(np.float32)
+            weights.append(numpy_helper.from_array(scale, f"{name}.scale"))
+            weights.append(numpy_helper.from_array(scale * 0.1, f"{name}.shift"))
+            places = [value, f"{name}.scale", f"{name}.shift"]
+            nodes.append(helper.make_node("LayerNormalization", places, [f"{name}_normal"], name=f"{name}_norm"))
+            value = f"{name}_normal"
+        output = "y" if name == "third" else f"{name}_out"
+        nodes.append(helper.make_node("MatMul", [value, f"{name}.weight"], [output], name=name))
+        if name != "third":
+            nodes.append(helper.make_node("Relu", [output], [f"{name}_relu"], name=f"{name}_relu"))
+        value = f"{name}_relu"
+    graph = helper.make_graph(
+        nodes,
+        "perceptron",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", FEATURES])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", CLASSES])],
+        weights,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def perceptron_rows(count: int = 64) -> dict[str, np.ndarray]:
+    rows = np.random.default_rng(1).normal(size=(count, FEATURES)).astype(np.float32)
+    return {"x": rows}
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    products = (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    return float(products.mean())

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hone.errors import PassError
+from tests.passes import Bench, cosine, details, perceptron, perceptron_rows, perceptron_signature
+
+
+def test_the_layer_that_int8_hurts_stays_in_float(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, perceptron_signature(), perceptron_rows(), budget={"quality_drop": 0.02})
+    source = bench.artifact(perceptron(delicate=True))
+    plain = bench.run("quantize_dynamic", source)
+    wanted = bench.outputs(source)["y"]
+    assert cosine(bench.outputs(plain)["y"], wanted) < 0.9
+    made = bench.run("quantize_mixed", source)
+    facts = details(made)
+    assert list(facts["kept_in_float"]) == ["second"]
+    assert facts["quantized"] == 2 and facts["layers"] == 3
+    assert facts["loss"] <= facts["limit"] == 0.02
+    assert cosine(bench.outputs(made)["y"], wanted) > 0.98
+    assert sorted(path.name for path in made.path.iterdir()) == ["artifact.json", "example.json", "model.onnx"]
+
+
+def test_nothing_is_left_out_when_the_loss_fits_at_once(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, perceptron_signature(), perceptron_rows(), budget={"quality_drop": 0.05})
+    made = bench.run("quantize_mixed", bench.artifact(perceptron()), by="quantize_weights")
+    assert details(made)["kept_in_float"] == {} and details(made)["quantized"] == 3
+    assert details(made)["by"] == "quantize_weights"
+
+
+def test_loss_that_doesnt_fit_is_an_error_that_says_how_far_it_got(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, perceptron_signature(), perceptron_rows())
+    source = bench.artifact(perceptron(delicate=True))
+    with pytest.raises(PassError, match=r"1 of 3 layers in float the loss \(1 - cosine.*is still .* over 1e-09"):
+        bench.run("quantize_mixed", source, max_loss=1e-9, max_float_share=0.4)
+
+
+def test_options_of_the_inner_pass_are_checked(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, perceptron_signature(), perceptron_rows())
+    with pytest.raises(PassError, match=r"options\.bits of quantize_weights"):
+        bench.run("quantize_mixed", bench.artifact(perceptron()), by="quantize_weights", options={"bits": 3})
+
+
+@pytest.mark.parametrize(
+    ("metric", "words"), [("rmse", "rmse against the float model"), ("accuracy", "share of rows whose class changes")]
+)
+def test_loss_is_in_the_unit_of_the_metric(tmp_path: Path, metric: str, words: str) -> None:
+    rows = perceptron_rows()
+    bench = Bench(tmp_path, perceptron_signature(), rows, quality={"metric": metric}, budget={"quality_drop": 0.5})
+    made = bench.run("quantize_mixed", bench.artifact(perceptron()))
+    assert details(made)["loss_is"] == words and details(made)["limit"] == 0.5

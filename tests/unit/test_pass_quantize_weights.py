@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from hone.errors import PassError
+from hone.signature import Signature, TensorSpec
+from tests.passes import Bench, cosine, details, operators, perceptron, perceptron_rows, perceptron_signature
+
+
+@pytest.mark.parametrize(("bits", "least"), [(8, 0.9999), (4, 0.98)])
+def test_blocks_stay_close_to_float(tmp_path: Path, bits: int, least: float) -> None:
+    bench = Bench(tmp_path, perceptron_signature(), perceptron_rows())
+    source = bench.artifact(perceptron())
+    made = bench.run("quantize_weights", source, bits=bits)
+    assert operators(made).count("MatMulNBits") == 3
+    assert details(made)["by_operator"] == {"MatMul": 3}
+    assert made.manifest.precision == f"int{bits}"
+    assert cosine(bench.outputs(made)["y"], bench.outputs(source)["y"]) > least
+
+
+def test_excluded_layers_stay_in_float(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, perceptron_signature(), perceptron_rows())
+    made = bench.run("quantize_weights", bench.artifact(perceptron()), exclude=["second"])
+    assert details(made)["left_in_float"] == ["second"]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_gemm_is_quantized_with_its_bias(tmp_path: Path, turned: bool) -> None:
+    matrix = np.random.default_rng(0).normal(size=(32, 8)).astype(np.float32)
+    bias = np.arange(8, dtype=np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("Gemm", ["x", "w", "b"], ["y"], name="dense", transB=int(turned))],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 32])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 8])],
+        [numpy_helper.from_array(matrix.T.copy() if turned else matrix, "w"), numpy_helper.from_array(bias, "b")],
+    )
+    bench = Bench(tmp_path, perceptron_signature(), perceptron_rows())
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    made = bench.run("quantize_weights", bench.artifact(model))
+    np.testing.assert_allclose(bench.outputs(made)["y"], bench.rows["x"] @ matrix + bias, atol=0.2)
+
+
+def test_graph_without_matrices_is_refused(tmp_path: Path) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"], name="relu")],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 8])],
+    )
+    signature = Signature(
+        inputs=(TensorSpec(name="x", dtype="float32", shape=("batch", 8)),),
+        outputs=(TensorSpec(name="y", dtype="float32", shape=("batch", 8)),),
+    )
+    bench = Bench(tmp_path, signature, {"x": np.zeros((8, 8), np.float32)})
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    with pytest.raises(PassError, match="no MatMul with constant weights"):
+        bench.run("quantize_weights", bench.artifact(model))
+
+
+def embedding_bag() -> tuple[onnx.ModelProto, Signature]:
+    """Return the mean of three looked-up rows, times a matrix; one row of the table is a hundred times the others."""
+    generator = np.random.default_rng(0)
+    table = generator.normal(size=(100, 32)).astype(np.float32)
+    table[7] *= 100
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["rows"], name="lookup"),
+        helper.make_node("ReduceMean", ["rows", "axes"], ["mean"], name="mean", keepdims=0),
+        helper.make_node("MatMul", ["mean", "w"], ["y"], name="dense"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["batch", 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 8])],
+        [
+            numpy_helper.from_array(table, "table"),
+            numpy_helper.from_array(np.array([1]), "axes"),
+            numpy_helper.from_array(generator.normal(size=(32, 8)).astype(np.float32), "w"),
+        ],
+    )
+    signature = Signature(
+        inputs=(TensorSpec(name="ids", dtype="int64", shape=("batch", 3)),),
+        outputs=(TensorSpec(name="y", dtype="float32", shape=("batch", 8)),),
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), signature
+
+
+@pytest.mark.parametrize("name", ["quantize_weights", "quantize_dynamic"])
+def test_each_row_of_a_table_has_its_own_scale(tmp_path: Path, name: str) -> None:
+    model, signature = embedding_bag()
+    ids = np.random.default_rng(1).integers(8, 100, (64, 3))
+    bench = Bench(tmp_path, signature, {"ids": ids})
+    source = bench.artifact(model)
+    made = bench.run(name, source)
+    stored = {tensor.name: tensor for tensor in onnx.load(made.entry).graph.initializer}
+    assert stored["table_int8"].data_type == TensorProto.INT8 and "table" not in stored
+    assert details(made)["by_operator"]["Gather"] == 1
+    # With one scale for the whole table, set by its largest row, these rows would be a few steps high.
+    assert cosine(bench.outputs(made)["y"], bench.outputs(source)["y"]) > 0.999
