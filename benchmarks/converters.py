@@ -117,6 +117,7 @@ def main(out: Path, names: Sequence[str]) -> None:
         "cpu_features": cpu_features(),
         "peak_gops": peak(),
         "models": models,
+        "peers": [{"model": model["name"], **peer} for model in models for peer in model["peers"]],
         "not_run": not_run,
     }
     for model in models:
@@ -315,20 +316,19 @@ def summarize(name: str, report: Report, lines: int) -> dict[str, Any]:
     if report.winner is None:
         entry["chosen"] = None
         return entry
-    chosen = report.variant(report.winner)
-    entry["chosen"] = _variant(chosen, base) | {"variant": chosen.name}
-    entry["speedup_vs_source"] = {
-        batch: _ratio(rate, _rates(base).get(batch)) for batch, rate in _rates(chosen).items()
-    }
+    winner = report.variant(report.winner)
+    chosen = _variant(winner, base)
+    by_batch = {batch: _ratio(rate, _rates(base).get(batch)) for batch, rate in _rates(winner).items()}
+    if report.source == "torch":
+        chosen["speedup_vs_torch"] = by_batch
     plain = next((variant for variant in report.variants if variant.name == FP32 and variant.latency_ms), None)
     if plain is not None:
-        entry["speedup_vs_onnx_fp32"] = {
-            batch: _ratio(rate, _rates(plain).get(batch)) for batch, rate in _rates(chosen).items()
+        chosen["speedup_vs_onnx_fp32"] = {
+            batch: _ratio(rate, _rates(plain).get(batch)) for batch, rate in _rates(winner).items()
         }
-    if report.source == "torch":
-        entry["speedup_vs_torch"] = entry["speedup_vs_source"]
     if report.metric == "cosine":
-        entry["cosine_mean"] = chosen.quality
+        chosen["cosine_mean"] = winner.quality
+    entry["chosen"] = chosen
     return entry
 
 

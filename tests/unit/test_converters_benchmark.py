@@ -47,9 +47,9 @@ def test_entry_holds_the_chosen_variant_and_its_ratios(tmp_path: Path) -> None:
     assert entry["chosen"]["speedup_vs_source"] == 5.0
     assert entry["chosen"]["quality_loss_pct"] == pytest.approx(0.5)
     assert entry["chosen"]["size_ratio"] == 0.25
-    assert entry["speedup_vs_torch"] == {"1": 5.0, "8": 5.0}
-    assert entry["speedup_vs_onnx_fp32"] == {"1": 2.5, "8": 2.5}
-    assert entry["cosine_mean"] == pytest.approx(0.796)
+    assert entry["chosen"]["speedup_vs_torch"] == {"1": 5.0, "8": 5.0}
+    assert entry["chosen"]["speedup_vs_onnx_fp32"] == {"1": 2.5, "8": 2.5}
+    assert entry["chosen"]["cosine_mean"] == pytest.approx(0.796)
     assert [item["variant"] for item in entry["variants"]] == ["onnx-fp32", "onnx-int8", "tensorrt-fp16"]
     entry["peers"] = [{"name": "other", "error": "it broke"}]
     entry["mmacs_per_row"] = 2.0
