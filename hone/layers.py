@@ -176,11 +176,13 @@ class _Reader:
         name, node = SUFFIXES.sub("", tensor.name), self._nodes.get(tensor.name)
         if values.dtype.kind == "f":
             return LayerWeights(name, values.astype(np.float32), values.dtype.itemsize * 8)
-        if node is None or values.dtype not in (np.int8, np.uint8):
+        if node is None or values.dtype not in (np.int8, np.uint8, np.int32):
             return None
         if node.op_type == "MatMulNBits":
             return LayerWeights(name, *self._blocks(node, values))
-        return LayerWeights(name, self._scaled(tensor.name, node, values), 8)
+        if values.dtype == np.int32 and node.op_type != "DequantizeLinear":
+            return None  # shapes and indices; a quantized layer's bias is dequantized
+        return LayerWeights(name, self._scaled(tensor.name, node, values), values.dtype.itemsize * 8)
 
     def _beside(self, name: str) -> bool:
         """Return whether a value is the scale or zero point of a quantized weight, by its name."""
