@@ -166,6 +166,8 @@ def macs_per_row(plain: Artifact, recipe: Path) -> float:
     model = onnx.load(plain.entry)
     stored = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
     heavy = [node for node in model.graph.node if node.op_type in ("MatMul", "Gemm", "Conv")]
+    if not heavy:
+        return 0.0  # trees are compared, not multiplied
     watched = list(dict.fromkeys(name for node in heavy for name in (node.output[0], *node.input[:2])))
     watched = [name for name in watched if name not in stored and name not in rows]
     known = {value.name for value in model.graph.output}

@@ -81,6 +81,16 @@ def test_work_of_a_row_is_counted_from_shapes(tmp_path: Path) -> None:
     assert macs_per_row(bench.artifact(perceptron()), bench.recipe) == 32 * 64 + 64 * 64 + 64 * 8
 
 
+def test_a_graph_without_products_has_no_work_to_count(tmp_path: Path) -> None:
+    from onnx import TensorProto, helper
+
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 32]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", values[:1], values[1:])
+    bench = Bench(tmp_path, perceptron_signature(), perceptron_rows())
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    assert macs_per_row(bench.artifact(model), bench.recipe) == 0
+
+
 def test_every_example_has_its_recipe() -> None:
     for example in EXAMPLES:
         assert (ROOT / example.recipe).is_file()
