@@ -63,7 +63,7 @@ class Space:
             return precision in ("quantize_dynamic", "quantize_static") or (
                 name == "mixed" and precision == "quantize_weights"
             )
-        return True
+        return name != "tune" or precision != "openvino"
 
     def chain(self, proposal: dict[str, Any]) -> Chain:
         """Turn choices into passes."""
@@ -72,9 +72,10 @@ class Space:
             passes.append({"prune": {"ratio": proposal["prune"]}})
         passes += [{"export": {}}, {proposal["graph"]: {}}]
         precision = proposal["precision"]
+        tuned: Chain = ({"tune": {}},) if proposal.get("tune") else ()
         if precision == "float32":
-            return tuple(passes)
-        if precision in ("openvino", "fp16"):
+            return (*passes, *tuned)
+        if precision == "openvino":
             return (*passes, {precision: {}})
         if proposal.get("smooth"):
             passes.append({"smooth": {}})
@@ -84,8 +85,8 @@ class Space:
         elif precision == "quantize_static":
             options = {"method": proposal["method"], "activation_type": proposal["activation"]}
         if proposal.get("mixed"):
-            return (*passes, {"quantize_mixed": {"by": precision, "options": options}})
-        return (*passes, {precision: options})
+            return (*passes, {"quantize_mixed": {"by": precision, "options": options}}, *tuned)
+        return (*passes, {precision: options}, *tuned)
 
 
 def for_recipe(recipe: Recipe, source: str) -> Space:
@@ -112,5 +113,6 @@ def for_recipe(recipe: Recipe, source: str) -> Space:
                 "activation": ("quint8", "qint8"),
                 "smooth": (False, True),
                 "mixed": (False, True),
+                "tune": (False, True),
             }
     return Space(choices)

@@ -21,8 +21,9 @@ class OnnxRuntime(Runtime):
     """An ONNX Runtime session.
 
     `runtime_options` of the artifact: `providers`, a list of execution provider names in order of preference
-    (default: CPU), and `provider_options`, a mapping from provider name to its options. Providers that this
-    installation lacks are passed over; `describe` names the one that computes.
+    (default: CPU), `provider_options`, a mapping from provider name to its options, and `disabled_optimizers`, names
+    of graph optimizations that are left out. Providers that this installation lacks are passed over; `describe` names
+    the one that computes.
     """
 
     module = "onnxruntime"
@@ -39,7 +40,12 @@ class OnnxRuntime(Runtime):
         options.inter_op_num_threads = 1
         providers = self._providers(artifact.manifest.runtime_options, ort.get_available_providers())
         try:
-            self._session = ort.InferenceSession(str(artifact.entry), options, providers=providers)
+            self._session = ort.InferenceSession(
+                str(artifact.entry),
+                options,
+                providers=providers,
+                disabled_optimizers=artifact.manifest.runtime_options.get("disabled_optimizers"),
+            )
         except Exception as error:  # ONNX Runtime raises a class of its own for each kind of failure
             raise ArtifactError(f"{artifact.entry}: ONNX Runtime can't load it: {one_line(error)}") from error
         # A source model's outputs are not known before it has run once: then it gives all that its graph has.
