@@ -16,7 +16,8 @@ from hone.data import Dataset
 from hone.errors import PassError, one_line
 
 SUSPECTS = (
-    "SkipLayerNormFusion", "BiasGeluFusion", "GeluFusionL2", "AttentionFusion", "MatMulAddFusion", "ConvActivationFusion",
+    "SkipLayerNormFusion", "BiasGeluFusion", "GeluFusionL2", "AttentionFusion", "MatMulAddFusion",
+    "ConvActivationFusion",
 )  # fmt: skip
 """Optimizers of ONNX Runtime whose fused operator has been slower than its parts on some processor."""
 
