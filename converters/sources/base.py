@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 
 from converters.passes.base import Built, PassContext
 from hone.artifact import Artifact
-from hone.errors import RecipeError, one_line
-from hone.recipe import LoadedRecipe
+from hone.errors import ArtifactError, RecipeError, one_line
+from hone.recipe import PICKLE_SUFFIXES, LoadedRecipe
 from hone.signature import BATCH, Signature, TensorSpec
 from hone.userload import call, load_function
 
@@ -96,6 +96,35 @@ def unpickle(file: Path, field: str) -> Any:
         return joblib.load(file)
     except Exception as error:
         raise RecipeError(f"{field}.file: {file} can't be unpickled: {one_line(error)}") from error
+
+
+def read_model(
+    loaded: LoadedRecipe, framework: str, read: Callable[[Path], Any], check: Callable[[Any, str], Any]
+) -> Any:
+    """Return the model that a recipe names by file or loader, for frameworks whose files need no class beside them.
+
+    Args:
+        loaded: the recipe.
+        framework: for messages.
+        read: takes a file of the framework's own format; raises ArtifactError.
+        check: takes what a loader or a pickle gave, and where it is from, for messages; returns the model.
+
+    Raises:
+        RecipeError: both or an unreadable one, or what `check` raises.
+    """
+    spec, field = loaded.recipe.source, f"{loaded.path}: source"
+    if spec.loader and spec.file:
+        raise RecipeError(f"{field}: give 'file' or 'loader' for {framework} model, not both")
+    if spec.loader:
+        return check(call_loader(loaded), f"{field}.loader: {spec.loader} returned")
+    assert spec.file is not None
+    file = loaded.file(spec.file, "source.file")
+    if spec.file.endswith(PICKLE_SUFFIXES):
+        return check(unpickle(file, field), f"{field}.file: {file.name} holds")
+    try:
+        return read(file)
+    except ArtifactError as error:
+        raise RecipeError(f"{field}.file: {error}") from error
 
 
 def feature_matrix(features: int) -> Signature:

@@ -10,10 +10,10 @@ import numpy as np
 
 from converters.boosted_trees import Ensemble, ensemble_graph
 from converters.passes.base import Built, PassContext
-from converters.sources.base import Source, call_loader, feature_matrix, features_signature, register, unpickle
+from converters.sources.base import Source, feature_matrix, features_signature, read_model, register
 from hone.artifact import Artifact
-from hone.errors import ArtifactError, PassError, RecipeError, one_line
-from hone.recipe import PICKLE_SUFFIXES, LoadedRecipe
+from hone.errors import PassError, RecipeError, one_line
+from hone.recipe import LoadedRecipe
 from hone.signature import Signature
 
 MODEL = "model.txt"
@@ -151,24 +151,14 @@ def _require() -> None:
 
 def _load(loaded: LoadedRecipe) -> Any:
     """Return the Booster that the recipe names."""
-    import lightgbm
-
     from hone.runtimes.lightgbm import read_booster
 
-    spec, field = loaded.recipe.source, f"{loaded.path}: source"
-    if spec.loader and spec.file:
-        raise RecipeError(f"{field}: give 'file' or 'loader' for a LightGBM model, not both")
-    if spec.loader:
-        model, where = call_loader(loaded), f"{field}.loader: {spec.loader} returned"
-    else:
-        assert spec.file is not None
-        file = loaded.file(spec.file, "source.file")
-        if not spec.file.endswith(PICKLE_SUFFIXES):
-            try:
-                return read_booster(file)
-            except ArtifactError as error:
-                raise RecipeError(f"{field}.file: {error}") from error
-        model, where = unpickle(file, field), f"{field}.file: {file.name} holds"
+    return read_model(loaded, "a LightGBM", read_booster, _checked)
+
+
+def _checked(model: Any, where: str) -> Any:
+    import lightgbm
+
     if isinstance(model, lightgbm.LGBMModel):
         try:
             model = model.booster_

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from converters.passes.base import Built, PassContext
-from converters.sources.base import Source, call_loader, feature_matrix, features_signature, register, unpickle
+from converters.sources.base import Source, feature_matrix, features_signature, read_model, register
 from hone.artifact import Artifact
-from hone.errors import ArtifactError, RecipeError, one_line
-from hone.recipe import PICKLE_SUFFIXES, LoadedRecipe
+from hone.errors import RecipeError, one_line
+from hone.recipe import LoadedRecipe
 from hone.signature import Signature
 
 MODEL = "model.ubj"
@@ -78,20 +78,7 @@ def _load(loaded: LoadedRecipe) -> Any:
     """Return the Booster or XGBModel that the recipe names."""
     from hone.runtimes.xgboost import read_booster
 
-    spec, field = loaded.recipe.source, f"{loaded.path}: source"
-    if spec.loader and spec.file:
-        raise RecipeError(f"{field}: give 'file' or 'loader' for an XGBoost model, not both")
-    if spec.loader:
-        model = call_loader(loaded)
-        return _checked(model, f"{field}.loader: {spec.loader} returned")
-    assert spec.file is not None
-    file = loaded.file(spec.file, "source.file")
-    if spec.file.endswith(PICKLE_SUFFIXES):
-        return _checked(unpickle(file, field), f"{field}.file: {file.name} holds")
-    try:
-        return read_booster(file)
-    except ArtifactError as error:
-        raise RecipeError(f"{field}.file: {error}") from error
+    return read_model(loaded, "an XGBoost", read_booster, _checked)
 
 
 def _checked(model: Any, where: str) -> Any:
