@@ -5,8 +5,6 @@ from __future__ import annotations
 import datetime
 import hashlib
 import secrets
-import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +17,7 @@ from converters.plan import Node, Plan, Variant, check_variants, make_plan
 from converters.prepare import Prepared, prepare
 from converters.records import PassReport, Report, VariantReport, latency_table
 from converters.select import Candidate, Verdict, select
-from converters.workers import Failure, Workers
+from converters.workers import Failure, Workers, workplace
 from hone import store
 from hone.artifact import Artifact, Measurements, Selection
 from hone.data import read_dataset
@@ -76,10 +74,7 @@ def optimize(request: Request, display: Display, beside: Beside | None = None) -
         variants = (*loaded.recipe.variants, *request.more)
         loaded = loaded.model_copy(update={"recipe": loaded.recipe.model_copy(update={"variants": variants})})
     check_variants(loaded, request.only)
-    scratch = Path(tempfile.mkdtemp(prefix="hone-run-"))
-    workers = Workers(request.jobs, display.passes.on_message)
-    clean = False
-    try:
+    with workplace(request.jobs, display.passes.on_message, "hone-run-") as (workers, scratch):
         display.message("reading the source model and the data")
         prepared = prepare_source(loaded, workers, scratch)
         plan = make_plan(loaded, prepared.framework, request.only)
@@ -87,13 +82,8 @@ def optimize(request: Request, display: Display, beside: Beside | None = None) -
         display.plan(plan)
         pipeline = Pipeline(loaded, prepared, workers, force=request.force)
         outcomes = pipeline.run(plan, display.passes)
-        workers.close()
-        clean = True
+        workers.close()  # their memory is wanted for the proof
         subjects = _prove(loaded, prepared, plan, outcomes, metric, scratch, display, beside)
-    finally:
-        if not clean:
-            workers.close(kill=True)
-        shutil.rmtree(scratch, ignore_errors=True)
     return _conclude(request, loaded, plan, outcomes, subjects, started)
 
 

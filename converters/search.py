@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
 import time
 import warnings
 from dataclasses import dataclass, replace
@@ -29,8 +27,7 @@ from converters.plan import make_plan
 from converters.prepare import Prepared
 from converters.records import Report
 from converters.search_space import Chain
-from converters.select import allowed_drop
-from converters.workers import Failure, Workers
+from converters.workers import Failure, Workers, workplace
 from hone.artifact import Artifact
 from hone.errors import HoneError, UnavailableError
 from hone.recipe import LoadedRecipe, MeasureSpec, VariantSpec, load_recipe
@@ -87,21 +84,12 @@ def search(request: Request, minutes: float, display: Display) -> tuple[Report, 
     started = time.monotonic()
     ends = started + minutes * 60
     loaded = load_recipe(request.recipe)
-    scratch = Path(tempfile.mkdtemp(prefix="hone-search-"))
-    workers = Workers(request.jobs, display.passes.on_message)
-    clean = False
-    try:
+    with workplace(request.jobs, display.passes.on_message, "hone-search-") as (workers, scratch):
         display.message("reading the source model and the data")
         prepared = prepare_source(loaded, workers, scratch)
         metric = make_metric_for(loaded, prepared)
         trials = _Trials(loaded, prepared, metric, workers, scratch, display)
         trials.run(ends)
-        workers.close()
-        clean = True
-    finally:
-        if not clean:
-            workers.close(kill=True)
-        shutil.rmtree(scratch, ignore_errors=True)
     found = finalists(trials.all(), trials.limit)
     report = optimize(replace(request, only=(), more=found), display)
     return report, trials.all()
@@ -270,7 +258,7 @@ class _Trials:
         prove([source, subject], self._prepared.evaluation, self._scratch, measure, self._metric, lambda *_: None)
         if subject.failure or subject.measurements is None or source.measurements is None:
             return subject.failure or "not measured"
-        self.limit = allowed_drop(subject.measurements, self._loaded.recipe.budget)
+        self.limit = self._loaded.recipe.budget.allowed_drop(source.measurements.quality.source)
         threads = resolve_threads(at.threads)
         ours, theirs = (side.measurements.at(at.batch, threads) for side in (subject, source) if side.measurements)
         assert ours is not None and theirs is not None

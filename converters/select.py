@@ -69,7 +69,7 @@ def conditions(measurements: Measurements, budget: Budget) -> Latency:
 def over_budget(measurements: Measurements, budget: Budget) -> list[str]:
     """Return one phrase for each limit that is not met."""
     broken = []
-    allowed = allowed_drop(measurements, budget)
+    allowed = budget.allowed_drop(measurements.quality.source)
     quality = measurements.quality
     if quality.drop > allowed + 1e-12:
         broken.append(
@@ -86,13 +86,6 @@ def over_budget(measurements: Measurements, budget: Budget) -> list[str]:
         if limit is not None and value > limit:
             broken.append(f"{what} {value:.4g} {unit} is over {limit:g} {unit}")
     return broken
-
-
-def allowed_drop(measurements: Measurements, budget: Budget) -> float:
-    """Return the largest drop of quality that a budget allows, in the metric's unit."""
-    if isinstance(budget.quality_drop, str):
-        return float(budget.quality_drop.rstrip("% ")) / 100 * abs(measurements.quality.source)
-    return budget.quality_drop
 
 
 def _merit(measurements: Measurements, recipe: Recipe) -> tuple[float, ...]:

@@ -7,8 +7,10 @@ import json
 import multiprocessing
 import os
 import queue
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -126,6 +128,22 @@ class Workers:
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._closed.set()
         self._reader.join()
+
+
+@contextlib.contextmanager
+def workplace(jobs: int, on_message: Callable[[str], None], prefix: str) -> Iterator[tuple[Workers, Path]]:
+    """Give workers and a scratch folder for a run; both are gone afterwards, the workers at once when it fails."""
+    scratch = Path(tempfile.mkdtemp(prefix=prefix))
+    try:
+        workers = Workers(jobs, on_message)
+        try:
+            yield workers, scratch
+        except BaseException:
+            workers.close(kill=True)
+            raise
+        workers.close()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 _messages: Any = None

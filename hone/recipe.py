@@ -128,6 +128,12 @@ class Budget(_Strict):
     size_mb: float | None = Field(None, gt=0, description="Largest size on disk, MB.")
     at: Conditions = Conditions()
 
+    def allowed_drop(self, quality: float) -> float:
+        """Return the largest drop from a quality, in its unit."""
+        if isinstance(self.quality_drop, str):
+            return float(self.quality_drop.rstrip("% ")) / 100 * abs(quality)
+        return self.quality_drop
+
 
 class VariantSpec(_Strict):
     """A preset by name, a preset with changed options, or an explicit chain of passes."""

@@ -130,8 +130,7 @@ class _Search:
         """Return the fewest of the worst layers that must stay in float, the graph without them, and its loss."""
         most = int(len(ranked) * self._options.max_float_share)
         low, high = 0, most  # `low` is known to be too few
-        best = self.build(ranked[:high])
-        found = self.loss(best)
+        found = self.loss(self.build(ranked[:high]))
         if found > self.limit:
             raise PassError(
                 f"quantize_mixed: with {most} of {len(ranked)} layers in float the loss ({self._metric}) is still "
@@ -171,9 +170,9 @@ def _judge(
     loaded: LoadedRecipe, options: Options, expected: Outputs
 ) -> tuple[Callable[[Outputs, Outputs], float], float, str]:
     """Return how a loss is measured, its limit, and what it is in words, after the recipe's metric and budget."""
-    quality, drop = loaded.recipe.quality, loaded.recipe.budget.quality_drop
+    quality, budget = loaded.recipe.quality, loaded.recipe.budget
     output = quality.output or next(iter(expected))
-    limit = options.max_loss or (float(drop.rstrip("% ")) / 100 if isinstance(drop, str) else float(drop))
+    limit = options.max_loss or budget.allowed_drop(1.0)
     if quality.metric in ("accuracy", "f1", "top_k_agreement"):
         return (
             lambda got, wanted: float((classes(got[output]) != classes(wanted[output])).mean()),
@@ -181,11 +180,10 @@ def _judge(
             "share of rows whose class changes",
         )
     if quality.metric in ("rmse", "mae"):
-        scale = float(np.abs(expected[output]).mean()) if isinstance(drop, str) and not options.max_loss else 1.0
         mean = np.mean if quality.metric == "mae" else lambda gap: np.sqrt(np.mean(gap**2))
         return (
             lambda got, wanted: float(mean(np.abs(got[output].astype(np.float64) - wanted[output]))),
-            limit * scale,
+            options.max_loss or budget.allowed_drop(float(np.abs(expected[output]).mean())),
             f"{quality.metric} against the float model",
         )
     return lambda got, wanted: 1 - cosine(got[output], wanted[output]), limit, "1 - cosine to the float model"
