@@ -111,17 +111,18 @@ def main(out: Path, names: Sequence[str]) -> None:
         except HoneError as error:
             not_run.append({"name": example.name, "error": one_line(error)})
             click.echo(f"  not run: {one_line(error)}", err=True)
+    peaks = peak()
+    for model in models:
+        shares(model, peaks)
     report: dict[str, Any] = {
         "schema": 1,
         "machine": f"{cpu_name()}, {cores()} cores",
         "cpu_features": cpu_features(),
-        "peak_gops": peak(),
+        "peak_gops": peaks,
         "models": models,
         "peers": [{"model": model["name"], **peer} for model in models for peer in model["peers"]],
         "not_run": not_run,
     }
-    for model in models:
-        shares(model, report["peak_gops"])
     atomic_write(out / "converters.json", orjson.dumps(report, option=orjson.OPT_INDENT_2))
     text = to_markdown(report)
     atomic_write(out / "converters.md", text)

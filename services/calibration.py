@@ -208,12 +208,10 @@ def _use_cores(
 def _best_wide(wide: Runtime, example: Tensors, least: int, most: int, threads: int) -> Measured:
     """Return the smallest batch near the peak of several threads: they need more rows each than one thread alone."""
     found: list[Measured] = []
-    rows = least
-    while True:
+    for rows in _doubled(least, most):
         found.append(Measured(threads, 1, rows, _time(wide, example, rows)))
-        if rows >= most or found[-1].seconds > LONGEST_BATCH_S:
+        if found[-1].seconds > LONGEST_BATCH_S:
             break
-        rows = min(rows * 2, most)
     peak = max(m.rows_per_s for m in found)
     return next(m for m in found if m.rows_per_s >= NEAR_PEAK * peak)
 
@@ -224,9 +222,7 @@ def _sweep(runtime: Runtime, example: Tensors, most: int, threads: int) -> list[
     Passes over all sizes, and the best of each: a neighbor that slows the machine for a tenth of a second would
     otherwise fall on one size and make another look better.
     """
-    sizes = [1]
-    while sizes[-1] < most:
-        sizes.append(min(sizes[-1] * 2, most))
+    sizes = _doubled(1, most)
     shortest: dict[int, float] = {}
     for _ in range(SWEEP_PASSES):
         for rows in sizes:
@@ -236,6 +232,14 @@ def _sweep(runtime: Runtime, example: Tensors, most: int, threads: int) -> list[
                 sizes = [size for size in sizes if size <= rows]
                 break
     return [Measured(threads, 1, rows, shortest[rows]) for rows in sizes]
+
+
+def _doubled(least: int, most: int) -> list[int]:
+    """Return sizes of batches, each twice the one before, the last one `most`."""
+    sizes = [least]
+    while sizes[-1] < most:
+        sizes.append(min(sizes[-1] * 2, most))
+    return sizes
 
 
 def _best_rows(found: list[Measured]) -> Measured:

@@ -1,8 +1,8 @@
 """The service's Prometheus metrics, on BentoML's `/metrics` and right with several workers.
 
-Requests add to plain Python numbers; twice a second, and before `/metrics` is read in this worker, the sums go to the
-client library. Its multi-process values are writes to a mapped file behind a lock: ten of those a request would cost
-more than a small model's inference.
+Requests add to plain Python numbers; four times a second, and before `/metrics` is read in this worker, the sums go to
+the client library. Its multi-process values are writes to a mapped file behind a lock: ten of those a request would
+cost more than a small model's inference.
 
 The objects are made when a worker starts, not at import: the client library fixes where it keeps its values when it is
 imported, and BentoML prepares that place first.

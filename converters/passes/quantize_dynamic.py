@@ -44,10 +44,10 @@ def quantize_dynamic(model: Artifact, options: Options, out: Path, context: Pass
     file = out / "model.onnx"
     kinds = [kind for kind in options.op_types if kind != "Gather"]
     graph = load_graph(model.entry)
-    if len(kinds) < len(options.op_types):
-        quantize_tables(graph, options.exclude)
-    prepared = out / "prepared.onnx"
-    save_graph(graph, prepared)
+    prepared = model.entry
+    if len(kinds) < len(options.op_types) and quantize_tables(graph, options.exclude):
+        prepared = out / "prepared.onnx"
+        save_graph(graph, prepared)
     try:
         with quiet_quantizer():
             run(
