@@ -161,8 +161,9 @@ def _variant(loaded: LoadedRecipe, index: int, spec: VariantSpec, source: str) -
     for step in steps:
         definition = step.definition
         if not definition.accepts(runtime) or (definition.consumes == "*" and runtime not in _sources()):
-            wanted = "a source model" if definition.consumes == "*" else definition.consumes
-            raise RecipeError(f"{where}: pass '{step.name}' takes {wanted}, but what it would get is {runtime}")
+            raise RecipeError(
+                f"{where}: pass '{step.name}' takes {definition.takes}, but what it would get is {runtime}"
+            )
         runtime = definition.output_of(runtime)
         if definition.runtime and unavailable is None:
             unavailable = _missing(definition.runtime)

@@ -9,9 +9,12 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 
+import numpy as np
 import onnx
+from onnx import helper, numpy_helper
 
 from converters.embedding_tables import is_table
+from converters.onnx_graph import drop_unused_weights
 
 # Operators that carry the arithmetic of a model; the others only move or reshape values.
 _HEAVY = {"Conv", "ConvTranspose", "MatMul", "Gemm", "LSTM", "GRU", "Attention", "Gather"}
@@ -25,6 +28,9 @@ _INTEGER = {
     "DynamicQuantizeMatMul": "MatMul",
     "MatMulNBits": "MatMul",
 }
+
+# Operators that give what they get in another order or shape; ONNX Runtime moves dequantization behind them.
+_MOVES = {"Flatten", "Identity", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 
 
 def count_quantized(model: onnx.ModelProto) -> dict[str, object]:
@@ -52,6 +58,61 @@ def count_quantized(model: onnx.ModelProto) -> dict[str, object]:
             else:
                 left.append(node.name or node.output[0])
     return {"quantized": sum(quantized.values()), "by_operator": dict(quantized), "left_in_float": left}
+
+
+def store_weights_in_int8(model: onnx.ModelProto) -> int:
+    """Put DequantizeLinear before the float weights of operators whose data is dequantized; return how many.
+
+    Training has moved these weights onto a symmetric int8 grid: of the whole tensor where they lie on it, else of each
+    output channel. They are stored as the integers of that grid.
+    """
+    dequantized: set[str] = set()
+    for node in model.graph.node:
+        if node.op_type == "DequantizeLinear" or (node.op_type in _MOVES and node.input[0] in dequantized):
+            dequantized.update(node.output)
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    done: dict[str, str] = {}
+    added: list[tuple[onnx.NodeProto, onnx.NodeProto]] = []
+    for node in model.graph.node:
+        if node.op_type not in ("Conv", "MatMul", "Gemm") or node.input[0] not in dequantized:
+            continue
+        name = node.input[1]
+        if name in stored and name not in done and stored[name].data_type == onnx.TensorProto.FLOAT:
+            transposed = any(item.name == "transB" and item.i for item in node.attribute)
+            axis = 0 if node.op_type == "Conv" or transposed else len(stored[name].dims) - 1
+            done[name] = f"{name}_dequantized"
+            added.append((node, _dequantize(model, stored[name], axis, done[name])))
+        if name in done:
+            node.input[1] = done[name]
+    nodes = list(model.graph.node)
+    for before, new in added:
+        nodes.insert(nodes.index(before), new)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    drop_unused_weights(model)
+    return len(added)
+
+
+def _dequantize(model: onnx.ModelProto, tensor: onnx.TensorProto, axis: int, output: str) -> onnx.NodeProto:
+    """Store a tensor's integers and scales; return the node that gives its values back."""
+    values = numpy_helper.to_array(tensor)
+    scale = np.float32(max(float(np.abs(values).max()), 1e-12) / 127)
+    on_grid = values / scale
+    scales: np.ndarray = np.asarray(scale, np.float32)
+    if not np.allclose(on_grid, np.round(on_grid), atol=0.02):
+        others = tuple(index for index in range(values.ndim) if index != axis)
+        scales = (np.maximum(np.abs(values).max(axis=others), 1e-12) / 127).astype(np.float32)
+        on_grid = values / np.expand_dims(scales, others)
+    integers = np.clip(np.round(on_grid), -127, 127).astype(np.int8)
+    parts = {"quantized": integers, "scale": scales, "zero_point": np.zeros(scales.shape, np.int8)}
+    names = [f"{tensor.name}_{part}" for part in parts]
+    model.graph.initializer.extend(
+        numpy_helper.from_array(array, name) for name, array in zip(names, parts.values(), strict=True)
+    )
+    node = helper.make_node("DequantizeLinear", names, [output], name=f"{output}_node")
+    if scales.ndim:
+        node.attribute.append(helper.make_attribute("axis", axis))
+    return node
 
 
 def heavy_nodes(model: onnx.ModelProto) -> list[str]:

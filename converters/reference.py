@@ -51,8 +51,7 @@ def recipe_reference() -> str:
     for name, definition in all_passes().items():
         text = (definition.options.__doc__ or "").strip()
         target = "the same" if definition.produces == "=" else definition.produces
-        source = "any source" if definition.consumes == "*" else definition.consumes
-        parts.append(f"### {name}\n\n{text} From {source} to {target}.\n\n{_table(definition.options)}")
+        parts.append(f"### {name}\n\n{text} From {definition.takes} to {target}.\n\n{_table(definition.options)}")
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
 

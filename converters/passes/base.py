@@ -18,7 +18,7 @@ from hone.data import Dataset, load_dataset
 from hone.errors import RecipeError
 from hone.recipe import LoadedRecipe
 from hone.signature import Signature
-from hone.userload import load_function
+from hone.userload import call, load_function
 
 Need = Literal["calibration", "train", "quality"]
 
@@ -89,6 +89,25 @@ class PassContext:
             return None
         return load_function(reference, self.loaded.root, f"{self.loaded.path}: train")
 
+    def fine_tune(self, model: Any, epochs: int, required_by: str = "") -> Any:
+        """Return the model after the recipe's fine-tune hook, or as it is when there is no hook.
+
+        Args:
+            model: what the hook gets; a hook that returns None has trained it in place.
+            epochs: for the hook.
+            required_by: the pass that can't do without a hook.
+
+        Raises:
+            RecipeError: the hook is missing though required, or fails.
+        """
+        field = f"{self.loaded.path}: train"
+        if self.train is None:
+            if required_by:
+                raise RecipeError(f"{field}: is required by pass '{required_by}'; name a function (model, epochs)")
+            return model
+        trained = call(self.train, self.loaded.recipe.train or "", field, model, epochs)
+        return model if trained is None else trained
+
 
 class PassFunction(Protocol):
     __name__: str
@@ -103,7 +122,7 @@ class Pass:
 
     Attributes:
         name: how recipes call it.
-        consumes: the runtime format it takes, or `*` for any source framework.
+        consumes: the runtime format it takes, several as `torch|keras`, or `*` for any source framework.
         produces: the runtime format it gives; `=` keeps the input's.
         function: does the work.
         options: the options class.
@@ -127,7 +146,12 @@ class Pass:
         return runtime if self.produces == "=" else self.produces
 
     def accepts(self, runtime: str) -> bool:
-        return self.consumes in (runtime, "*")
+        return self.consumes == "*" or runtime in self.consumes.split("|")
+
+    @property
+    def takes(self) -> str:
+        """What it takes, in words."""
+        return "any source" if self.consumes == "*" else self.consumes.replace("|", " or ")
 
 
 _REGISTER: dict[str, Pass] = {}

@@ -10,7 +10,6 @@ from pydantic import Field
 from converters.passes.base import Built, PassContext, PassOptions, register
 from hone.artifact import Artifact
 from hone.errors import PassError, one_line
-from hone.userload import call
 
 if TYPE_CHECKING:
     import torch
@@ -48,9 +47,9 @@ def prune(model: Artifact, options: Options, out: Path, context: PassContext) ->
     import torch
 
     from converters.sources.torch import PROGRAM, save_program
-    from hone.runtimes.torch import load_module, takes_names
+    from hone.runtimes.torch import load_trainable, takes_names
 
-    module = load_module(model)
+    module = load_trainable(model)
     names = model.signature.input_names
     tensors = {name: torch.from_numpy(array) for name, array in context.sample.inputs.items()}
     example = tensors if takes_names(module, names) else tuple(tensors.values())
@@ -60,7 +59,7 @@ def prune(model: Artifact, options: Options, out: Path, context: PassContext) ->
         _step(pruner, module)
         if context.train and options.epochs:
             context.progress(f"fine-tuning, step {step + 1} of {options.steps}, {options.epochs} epochs")
-            module = _fine_tune(module, options.epochs, context)
+            module = context.fine_tune(module, options.epochs)
     after = _size(module)
     if after["parameters"] == before["parameters"]:
         raise PassError("prune: no layer could be pruned; lower round_to, or leave this pass out of the variant")
@@ -98,15 +97,6 @@ def _step(pruner: Any, module: torch.nn.Module) -> None:
         pruner.step()
     except Exception as error:
         raise PassError(f"prune: removing channels of {type(module).__name__} failed: {one_line(error)}") from error
-
-
-def _fine_tune(module: torch.nn.Module, epochs: int, context: PassContext) -> torch.nn.Module:
-    assert context.train is not None
-    reference, field = context.loaded.recipe.train or "", f"{context.loaded.path}: train"
-    for parameter in module.parameters():
-        parameter.requires_grad_(True)
-    trained = call(context.train, reference, field, module, epochs)
-    return module if trained is None else trained
 
 
 def _output_layers(module: torch.nn.Module, example: Any) -> list[torch.nn.Module]:

@@ -86,40 +86,55 @@ class KerasSource(Source):
 
         Raises PassError with tf2onnx's reason when an operation has no ONNX counterpart.
         """
-        from hone.runtimes.keras import import_tensorflow, read_model, traced
+        import onnx
+
+        from hone.runtimes.keras import read_model
 
         network = read_model(model.entry, model.manifest.runtime_options)
-        tf = import_tensorflow()
-        try:
-            import onnx
-            import tf2onnx
-        except ImportError as error:
-            raise UnavailableError(f"{error.name} is not installed", "install the [tensorflow] extra") from None
-        from converters.graph_signature import fit_outputs, merge_opsets
-        from converters.onnx_graph import rename_inputs
-
-        specs = [
-            tf.TensorSpec([axis if isinstance(axis, int) else None for axis in spec.shape], spec.dtype, name=spec.name)
-            for spec in model.signature.inputs
-        ]
-        names: list[str] = []
-        supported = min(opset, NEWEST_OPSET)
-        try:
-            with _quiet():
-                function = traced(network, model.signature.input_names, names)
-                graph, _ = tf2onnx.convert.from_function(function, input_signature=specs, opset=supported)
-        except Exception as error:
-            raise PassError(f"export: tf2onnx can't convert {type(network).__name__}: {one_line(error)}") from error
-        _check_operators(graph)
-        rename_inputs(graph, model.signature.input_names)
-        fit_outputs(graph, names, model.signature)
-        merge_opsets(graph)
-        onnx.checker.check_model(graph)
+        graph, supported = to_onnx(network, model.signature, opset)
         onnx.save(graph, out / "model.onnx")
         return Built("model.onnx", runtime_options={}, details={"opset": supported, "nodes": len(graph.graph.node)})
 
     def inspect(self, file: Path) -> Signature | None:
         return file_signature(file)
+
+
+def to_onnx(network: Any, signature: Signature, opset: int) -> tuple[Any, int]:
+    """Return a Keras model as an ONNX graph with the signature's names, and the operator set it has.
+
+    Raises:
+        PassError: an operation has no ONNX counterpart.
+        UnavailableError: tf2onnx is not installed.
+    """
+    from hone.runtimes.keras import import_tensorflow, traced
+
+    tf = import_tensorflow()
+    try:
+        import onnx
+        import tf2onnx
+    except ImportError as error:
+        raise UnavailableError(f"{error.name} is not installed", "install the [tensorflow] extra") from None
+    from converters.graph_signature import fit_outputs, merge_opsets
+    from converters.onnx_graph import rename_inputs
+
+    specs = [
+        tf.TensorSpec([axis if isinstance(axis, int) else None for axis in spec.shape], spec.dtype, name=spec.name)
+        for spec in signature.inputs
+    ]
+    names: list[str] = []
+    supported = min(opset, NEWEST_OPSET)
+    try:
+        with _quiet():
+            function = traced(network, signature.input_names, names)
+            graph, _ = tf2onnx.convert.from_function(function, input_signature=specs, opset=supported)
+    except Exception as error:
+        raise PassError(f"export: tf2onnx can't convert {type(network).__name__}: {one_line(error)}") from error
+    _check_operators(graph)
+    rename_inputs(graph, signature.input_names)
+    fit_outputs(graph, names, signature)
+    merge_opsets(graph)
+    onnx.checker.check_model(graph)
+    return graph, supported
 
 
 def _check_operators(graph: Any) -> None:

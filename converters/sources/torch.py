@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converters.onnx_graph import rename_outputs
+from converters.onnx_graph import rename_inputs, rename_outputs
 from converters.passes.base import Built, PassContext
 from converters.sources.base import Source, call_loader, register
 from hone.artifact import Artifact
@@ -70,23 +70,13 @@ class TorchSource(Source):
         The graph's outputs are renamed afterwards: the exporter names inner values after modules, and an output of
         the same name would make a graph that no runtime loads.
         """
-        import onnx
-
         from hone.runtimes.torch import load_module, takes_names
 
         module = load_module(model)
-        names = model.signature.input_names
-        example = _example(context, model.signature)
-        by_name = takes_names(module, names)
-        file = out / "model.onnx"
-        program = _run_exporter(module, example, by_name, model.signature, opset)
-        with _quiet():
-            program.save(file, external_data=False)
-        graph = onnx.load(file)
-        rename_outputs(graph, model.signature.output_names)
-        _check_dynamic_axes(graph, model.signature)
-        onnx.save(graph, file)
-        return Built("model.onnx", runtime_options={}, details={"opset": opset, "nodes": len(graph.graph.node)})
+        example = example_rows(context, model.signature)
+        by_name = takes_names(module, model.signature.input_names)
+        nodes = export_graph(module, model.signature, example, by_name, opset, out / "model.onnx")
+        return Built("model.onnx", runtime_options={}, details={"opset": opset, "nodes": nodes})
 
     def inspect(self, file: Path) -> Signature | None:
         """A safetensors file holds weights but no signature; a .pt2's inputs are unnamed to the user. Neither tells."""
@@ -208,11 +198,11 @@ def save_program(module: torch.nn.Module, signature: Signature, context: PassCon
 
     from hone.runtimes.torch import takes_names
 
-    example = _example(context, signature)
+    example = example_rows(context, signature)
     by_name = takes_names(module, signature.input_names)
     arguments = () if by_name else tuple(example.values())
     keywords = example if by_name else {}
-    shapes = _dynamic_shapes(signature)
+    shapes = dynamic_shapes(signature)
     try:
         with _quiet():
             program = torch.export.export(
@@ -223,7 +213,7 @@ def save_program(module: torch.nn.Module, signature: Signature, context: PassCon
         raise _explain(error, module, signature) from error
 
 
-def _example(context: PassContext, signature: Signature) -> dict[str, torch.Tensor]:
+def example_rows(context: PassContext, signature: Signature) -> dict[str, torch.Tensor]:
     """Return at least two real rows: the exporter takes a batch of one for a constant."""
     import numpy as np
     import torch
@@ -234,7 +224,7 @@ def _example(context: PassContext, signature: Signature) -> dict[str, torch.Tens
     return {name: torch.from_numpy(rows[name]) for name in signature.input_names}
 
 
-def _dynamic_shapes(signature: Signature) -> dict[str, dict[int, Any]]:
+def dynamic_shapes(signature: Signature) -> dict[str, dict[int, Any]]:
     import torch
 
     axes = {name: torch.export.Dim(name) for name in signature.dynamic_axes}
@@ -244,12 +234,38 @@ def _dynamic_shapes(signature: Signature) -> dict[str, dict[int, Any]]:
     }
 
 
+def export_graph(
+    module: torch.nn.Module,
+    signature: Signature,
+    example: dict[str, torch.Tensor],
+    by_name: bool,
+    opset: int,
+    file: Path,
+) -> int:
+    """Write a module as an ONNX graph with the signature's names and axes; return its number of nodes.
+
+    Raises:
+        PassError: it can't be traced, or a dynamic axis became fixed.
+    """
+    import onnx
+
+    program = _run_exporter(module, example, by_name, signature, opset)
+    with _quiet():
+        program.save(file, external_data=False)
+    graph = onnx.load(file)
+    rename_inputs(graph, signature.input_names)
+    rename_outputs(graph, signature.output_names)
+    _check_dynamic_axes(graph, signature)
+    onnx.save(graph, file)
+    return len(graph.graph.node)
+
+
 def _run_exporter(
     module: torch.nn.Module, example: dict[str, torch.Tensor], by_name: bool, signature: Signature, opset: int
 ) -> Any:
     import torch
 
-    shapes = _dynamic_shapes(signature)
+    shapes = dynamic_shapes(signature)
     try:
         with _quiet():
             return torch.onnx.export(

@@ -81,6 +81,21 @@ def load_module(artifact: Artifact) -> torch.nn.Module:
     return module.eval()
 
 
+def load_trainable(artifact: Artifact) -> torch.nn.Module:
+    """Return the module of a torch artifact, for a hook that trains it; raises as `load_module`.
+
+    An exported program is trained as it was traced, in evaluation mode: dropout is off and the statistics of batch
+    normalization stay. Its `train()` and `eval()` would raise; here they do nothing.
+    """
+    module = load_module(artifact)
+    if artifact.entry.suffix == ".pt2":
+        for name in ("train", "eval"):
+            setattr(module, name, lambda *_: module)
+    for parameter in module.parameters():
+        parameter.requires_grad_(True)
+    return module
+
+
 def load_program(file: Path) -> torch.export.ExportedProgram:
     """Return an exported program; raises ArtifactError when the file can't be read."""
     import torch
