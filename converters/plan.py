@@ -29,6 +29,7 @@ PRESETS: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
     "openvino-fp32": (("export", {}), ("simplify", {}), ("openvino", {})),
     "openvino-bf16": (("export", {}), ("simplify", {}), ("openvino", {"precision": "bfloat16"})),
     "openvino-int8": (("export", {}), ("simplify", {}), ("quantize_static", {}), ("openvino", {})),
+    "onnx-int8-qat": (("qat", {}), ("simplify", {})),
     "pruned50-onnx-fp32": (("prune", {"ratio": 0.5}), ("export", {}), ("simplify", {})),
     "pruned50-onnx-int8": (("prune", {"ratio": 0.5}), ("export", {}), ("simplify", {}), ("quantize_static", {})),
     "mlx-fp32": (("export", {}), ("simplify", {}), ("mlx", {})),

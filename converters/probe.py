@@ -59,7 +59,7 @@ class Probe:
         """Run all evaluation rows, write the outputs to an .npz and report the process's peak memory."""
         parts: dict[str, list[np.ndarray]] = {}
         for rows in self._data.batches(batch):
-            for name, array in self._run(rows).items():
+            for name, array in self._run(self._fit(rows)).items():
                 parts.setdefault(name, []).append(array.astype(str) if array.dtype.kind == "O" else array)
         outputs = {name: np.concatenate(arrays) for name, arrays in parts.items()}
         np.savez(out, allow_pickle=False, **outputs)
@@ -83,15 +83,16 @@ class Probe:
     def _rows(self, batch: int) -> dict[str, np.ndarray]:
         """Return `batch` evaluation rows, repeating them when there are fewer."""
         index = np.arange(batch) % self._data.rows
-        return self._cast({name: array[index] for name, array in self._data.inputs.items()})
+        return self._fit({name: array[index] for name, array in self._data.inputs.items()})
 
-    def _cast(self, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def _fit(self, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         specs = self._artifact.signature.inputs
-        return {spec.name: rows[spec.name].astype(spec.numpy_dtype, copy=False) for spec in specs}
+        return {spec.name: spec.fit(rows[spec.name]) for spec in specs}
 
     def _run(self, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run rows that have been fitted."""
         assert self._runtime is not None
-        return self._runtime.run(self._cast(rows))
+        return self._runtime.run(rows)
 
 
 def peak_rss_mb() -> float:

@@ -14,7 +14,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from converters.embedding_tables import is_table
-from converters.onnx_graph import drop_unused_weights
+from converters.onnx_graph import drop_unused_weights, free_name, value_names
 
 # Operators that carry the arithmetic of a model; the others only move or reshape values.
 _HEAVY = {"Conv", "ConvTranspose", "MatMul", "Gemm", "LSTM", "GRU", "Attention", "Gather"}
@@ -91,6 +91,35 @@ def store_weights_in_int8(model: onnx.ModelProto) -> int:
     model.graph.node.extend(nodes)
     drop_unused_weights(model)
     return len(added)
+
+
+def start_ranges_at_zero(model: onnx.ModelProto) -> int:
+    """Let the quantized range of what a Relu gives begin at zero; return how many were changed.
+
+    Ranges learned as moving averages end a little below zero, where a Relu has nothing. ONNX Runtime merges the Relu
+    and its operator into one integer operator only when the smallest integer stands for zero.
+    """
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    positive = {output for node in model.graph.node if node.op_type == "Relu" for output in node.output}
+    taken = value_names(model)
+    changed = 0
+    for node in model.graph.node:
+        if node.op_type != "QuantizeLinear" or node.input[0] not in positive or len(node.input) < 3:
+            continue
+        scale, zero = stored.get(node.input[1]), stored.get(node.input[2])
+        if scale is None or zero is None or scale.ndim or zero == np.iinfo(zero.dtype).min:
+            continue
+        limits = np.iinfo(zero.dtype)
+        wider = np.float32(scale * (limits.max - int(zero)) / (limits.max - limits.min))
+        names = [free_name(f"{name}_from_zero", taken) for name in node.input[1:3]]
+        model.graph.initializer.append(numpy_helper.from_array(np.asarray(wider), names[0]))
+        model.graph.initializer.append(numpy_helper.from_array(np.asarray(limits.min, zero.dtype), names[1]))
+        readers = [other for other in model.graph.node if node.output[0] in other.input]
+        for other in (node, *readers):
+            other.input[1:3] = names
+        changed += 1
+    drop_unused_weights(model)
+    return changed
 
 
 def _dequantize(model: onnx.ModelProto, tensor: onnx.TensorProto, axis: int, output: str) -> onnx.NodeProto:

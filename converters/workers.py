@@ -200,8 +200,11 @@ def run_pass(task: PassTask) -> Path:
             details=built.details,
         )
         manifest = parent.manifest
+        after = context
+        if built.signature and built.signature.inputs != parent.signature.inputs:
+            after = PassContext(loaded, built.signature, context.progress)
         if definition.output_of(parent.runtime) != parent.runtime or parent.runtime == "onnx":
-            _write_example(context, out)
+            _write_example(after, out)
         artifact = seal(
             out,
             manifest.model_copy(
@@ -219,7 +222,7 @@ def run_pass(task: PassTask) -> Path:
                 }
             ),
         )
-        check_runs(artifact, context)
+        check_runs(artifact, after)
     return task.target
 
 
@@ -261,7 +264,7 @@ def check_runs(artifact: Artifact, context: PassContext) -> None:
 def _check_outputs(runtime: Runtime, artifact: Artifact, inputs: dict[str, np.ndarray]) -> None:
     name = artifact.manifest.lineage[-1].name if artifact.manifest.lineage else artifact.runtime
     try:
-        outputs = runtime.run(_as_declared(artifact, inputs))
+        outputs = runtime.run({spec.name: inputs[spec.name] for spec in artifact.signature.inputs})
     except Exception as error:
         rows = len(next(iter(inputs.values())))
         raise PassError(f"{name}: the result loads but fails on {rows} row(s): {one_line(error)}") from error
@@ -270,11 +273,6 @@ def _check_outputs(runtime: Runtime, artifact: Artifact, inputs: dict[str, np.nd
         if array is None:
             raise PassError(f"{name}: the result has no output '{spec.name}', it has {list(outputs)}")
         _check_output(name, spec, array, len(next(iter(inputs.values()))))
-
-
-def _as_declared(artifact: Artifact, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Cast to the artifact's own input dtypes, which a pass may have narrowed."""
-    return {spec.name: inputs[spec.name].astype(spec.numpy_dtype, copy=False) for spec in artifact.signature.inputs}
 
 
 def _check_output(name: str, spec: TensorSpec, array: np.ndarray, rows: int) -> None:

@@ -144,6 +144,8 @@ def _cast(array: np.ndarray, spec: TensorSpec, where: str) -> np.ndarray:
         if wanted.kind in "iu" and not np.array_equal(cast, array):
             raise RecipeError(f"{where}: input '{spec.name}' has {array.dtype} values that don't fit {spec.dtype}")
         array = cast
+    if spec.source_axes and array.ndim == len(spec.source_axes):
+        array = np.ascontiguousarray(array.transpose(spec.source_axes))
     if array.ndim == 1 and len(spec.shape) == 2 and spec.shape[1] == 1:
         array = array[:, None]
     if array.size and array.dtype.kind == "f" and not spec.allow_nan:

@@ -38,6 +38,9 @@ class TensorSpec(BaseModel):
     pad_value: float | None = Field(
         None, description="What rows are filled up with along named axes other than batch; the model ignores it there."
     )
+    source_axes: tuple[int, ...] = Field(
+        (), description="The source model's axes in the order that this tensor has them; empty: the same order."
+    )
 
     @field_validator("dtype")
     @classmethod
@@ -68,6 +71,16 @@ class TensorSpec(BaseModel):
         if self.dtype == "bfloat16":
             return np.dtype(np.float32)
         return np.dtype(self.dtype)
+
+    def fit(self, array: np.ndarray) -> np.ndarray:
+        """Return an array of the source model's input as this one takes it: its order of axes and its dtype."""
+        if self.source_axes and array.ndim == len(self.source_axes):
+            array = np.ascontiguousarray(array.transpose(self.source_axes))
+        return array.astype(self.numpy_dtype, copy=False)
+
+    def with_axes(self, order: tuple[int, ...]) -> TensorSpec:
+        """Return this spec with its axes in another order."""
+        return self.model_copy(update={"shape": tuple(self.shape[axis] for axis in order), "source_axes": order})
 
     def describe(self) -> str:
         return f"{self.dtype}[{', '.join(str(axis) for axis in self.shape)}]"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -15,6 +16,9 @@ class Options(PassOptions):
     """Conversion to ONNX with the signature's names and dynamic axes."""
 
     opset: int = Field(20, ge=13, le=25, description="ONNX operator set; 20 is read by every runtime Hone targets.")
+    layout: Literal["source", "nchw"] = Field(
+        "source", description="nchw: a Keras model's channels-last images become [batch, channels, height, width]."
+    )
 
 
 @register(
@@ -42,4 +46,7 @@ def export(model: Artifact, options: Options, out: Path, context: PassContext) -
 
     Raises PassError naming the layer that can't be exported.
     """
-    return sources.get(model.runtime).export(model, options.opset, out, context)
+    source = sources.get(model.runtime)
+    if options.layout == "nchw":
+        return source.export_channels_first(model, options.opset, out, context)
+    return source.export(model, options.opset, out, context)

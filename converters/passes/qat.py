@@ -10,7 +10,7 @@ from pydantic import Field
 
 from converters.onnx_graph import load_graph, save_graph
 from converters.passes.base import Built, PassContext, PassOptions, register
-from converters.quantized_graph import count_quantized, quiet_quantizer, store_weights_in_int8
+from converters.quantized_graph import count_quantized, quiet_quantizer, start_ranges_at_zero, store_weights_in_int8
 from hone.artifact import Artifact
 from hone.errors import PassError, UnavailableError, one_line
 
@@ -58,6 +58,7 @@ def _keras(model: Artifact, options: Options, out: Path, context: PassContext) -
     graph, _ = to_onnx(network, model.signature, options.opset)
     # tf2onnx folds the weights' fake quantization away and leaves floats that lie on int8's grid.
     store_weights_in_int8(graph)
+    start_ranges_at_zero(graph)
     onnx.checker.check_model(graph)
     save_graph(graph, out / "model.onnx")
     return {"trained_layers": layers}

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from converters.passes.base import Built, PassContext
 from hone.artifact import Artifact
-from hone.errors import ArtifactError, RecipeError, one_line
+from hone.errors import ArtifactError, PassError, RecipeError, one_line
 from hone.recipe import PICKLE_SUFFIXES, LoadedRecipe
 from hone.signature import BATCH, Signature, TensorSpec
 from hone.userload import call, load_function
@@ -53,6 +53,14 @@ class Source(ABC):
         Raises:
             PassError: naming the layer that can't be exported, and what to change.
         """
+
+    def export_channels_first(self, model: Artifact, opset: int, out: Path, context: PassContext) -> Built:
+        """As `export`, with inputs of four axes changed from channels last to channels first.
+
+        Raises:
+            PassError: this framework's models are channels first already, or have no images.
+        """
+        raise PassError(f"export: layout nchw is for Keras models, which are channels last; this one is {self.name}")
 
     @abstractmethod
     def inspect(self, file: Path) -> Signature | None:

@@ -18,6 +18,7 @@ from hone.userload import code_digest
 
 FILE = "model.keras"
 NEWEST_OPSET = 18  # of tf2onnx 1.17
+NCHW, NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
 
 
 @register("keras")
@@ -86,14 +87,27 @@ class KerasSource(Source):
 
         Raises PassError with tf2onnx's reason when an operation has no ONNX counterpart.
         """
+
+        return self._export(model, model.signature, opset, out)
+
+    def export_channels_first(self, model: Artifact, opset: int, out: Path, context: PassContext) -> Built:
+        """Raises PassError when no input has four axes."""
+        inputs = tuple(spec.with_axes(NCHW) if len(spec.shape) == 4 else spec for spec in model.signature.inputs)
+        if inputs == model.signature.inputs:
+            raise PassError("export: layout nchw: no input has four axes, [batch, height, width, channels]")
+        return self._export(model, model.signature.model_copy(update={"inputs": inputs}), opset, out)
+
+    @staticmethod
+    def _export(model: Artifact, signature: Signature, opset: int, out: Path) -> Built:
         import onnx
 
         from hone.runtimes.keras import read_model
 
         network = read_model(model.entry, model.manifest.runtime_options)
-        graph, supported = to_onnx(network, model.signature, opset)
+        graph, supported = to_onnx(network, signature, opset)
         onnx.save(graph, out / "model.onnx")
-        return Built("model.onnx", runtime_options={}, details={"opset": supported, "nodes": len(graph.graph.node)})
+        details = {"opset": supported, "nodes": len(graph.graph.node)}
+        return Built("model.onnx", signature=signature, runtime_options={}, details=details)
 
     def inspect(self, file: Path) -> Signature | None:
         return file_signature(file)
@@ -117,16 +131,20 @@ def to_onnx(network: Any, signature: Signature, opset: int) -> tuple[Any, int]:
     from converters.graph_signature import fit_outputs, merge_opsets
     from converters.onnx_graph import rename_inputs
 
+    own = [spec.with_axes(NHWC) if spec.source_axes else spec for spec in signature.inputs]
     specs = [
         tf.TensorSpec([axis if isinstance(axis, int) else None for axis in spec.shape], spec.dtype, name=spec.name)
-        for spec in signature.inputs
+        for spec in own
     ]
+    turned = [f"{spec.name}:0" for spec in signature.inputs if spec.source_axes]
     names: list[str] = []
     supported = min(opset, NEWEST_OPSET)
     try:
         with _quiet():
             function = traced(network, signature.input_names, names)
-            graph, _ = tf2onnx.convert.from_function(function, input_signature=specs, opset=supported)
+            graph, _ = tf2onnx.convert.from_function(
+                function, input_signature=specs, opset=supported, inputs_as_nchw=turned or None
+            )
     except Exception as error:
         raise PassError(f"export: tf2onnx can't convert {type(network).__name__}: {one_line(error)}") from error
     _check_operators(graph)

@@ -17,7 +17,7 @@ SEED = 7
 
 
 @cache
-def _split() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def split() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return training features, evaluation features, training labels and evaluation labels."""
     features, labels = load_breast_cancer(return_X_y=True)
     parts = train_test_split(
@@ -28,12 +28,12 @@ def _split() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 def load() -> xgboost.XGBClassifier:
     """Train on the training rows, in under a second, and return the model."""
-    features, _, labels, _ = _split()
+    features, _, labels, _ = split()
     model = xgboost.XGBClassifier(n_estimators=200, max_depth=4, learning_rate=0.1, subsample=0.8, random_state=SEED)
     return model.fit(features, labels)
 
 
 def evaluation() -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Return the evaluation rows, 30 measurements of each tumor, and their labels: 0 malignant, 1 benign."""
-    _, features, _, labels = _split()
+    _, features, _, labels = split()
     return {"features": features}, labels

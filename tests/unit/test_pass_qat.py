@@ -9,7 +9,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from converters.prepare import prepare
-from converters.quantized_graph import store_weights_in_int8
+from converters.quantized_graph import start_ranges_at_zero, store_weights_in_int8
 from converters.workers import PassTask, run_pass
 from hone import runtimes
 from hone.artifact import Artifact
@@ -93,6 +93,22 @@ def test_weights_on_the_grid_are_stored_without_loss(on_grid: bool) -> None:
     else:
         assert stored["w_scale"].shape == (8,)
         assert (np.abs(back - weights) <= stored["w_scale"] * 0.51).all()
+
+
+def test_range_after_a_relu_begins_at_zero() -> None:
+    model = gemm(np.ones((4, 2), np.float32))
+    model.graph.node.insert(0, helper.make_node("Relu", ["x"], ["positive"]))
+    model.graph.node[1].input[0] = "positive"
+    del model.graph.initializer[1]
+    model.graph.initializer.append(numpy_helper.from_array(np.uint8(5), "zero"))
+    assert start_ranges_at_zero(model) == 1
+    onnx.checker.check_model(model, full_check=True)
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    quantize, dequantize = model.graph.node[1:3]
+    assert quantize.input[1:] == dequantize.input[1:]
+    assert stored[quantize.input[2]] == 0
+    assert stored[quantize.input[1]] == pytest.approx(0.02 * 250 / 255)
+    assert start_ranges_at_zero(model) == 0
 
 
 def test_weights_beside_float_data_stay_in_float() -> None:

@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 
 from converters import sources
+from converters.workers import PassTask, run_pass
+from hone import runtimes
+from hone.artifact import Artifact
 from hone.errors import ArtifactError, PassError, RecipeError
 from tests.sources import Work, assert_agree, export, ingest, run, write_recipe
 
@@ -52,6 +55,30 @@ def test_channels_last_model_of_either_keras(tmp_path: Path, library: Any) -> No
     for own, got in zip(model(IMAGE, training=False), run(work.artifact, rows).values(), strict=True):
         np.testing.assert_allclose(got, np.asarray(own), atol=1e-5)
     assert_agree(work, export(work, tmp_path / "onnx"), rows)
+
+
+@pytest.mark.parametrize("library", [keras, tf_keras], ids=["keras 3", "keras 2"])
+def test_channels_first_graph_takes_the_same_rows_turned(tmp_path: Path, library: Any) -> None:
+    model = convolutional(library)
+    work = saved(tmp_path, model, {"image": IMAGE}, calibration="rows.npz")
+    task = PassTask("export", {"layout": "nchw"}, work.artifact.path, tmp_path / "onnx", work.loaded.path)
+    artifact = Artifact.open(run_pass(task))
+    (image,) = artifact.signature.inputs
+    assert image.shape == ("batch", 1, 8, 6)
+    got = runtimes.load(artifact, 1).run({"image": image.fit(IMAGE)})
+    for name, wanted in run(work.artifact, {"image": IMAGE}).items():
+        np.testing.assert_allclose(got[name], wanted, atol=1e-5)
+    # A later pass calibrates on rows that are turned for it.
+    quantized = run_pass(PassTask("quantize_static", {}, artifact.path, tmp_path / "int8", work.loaded.path))
+    assert Artifact.open(quantized).signature.inputs[0].source_axes == (0, 3, 1, 2)
+
+
+def test_channels_first_needs_images(tmp_path: Path) -> None:
+    work = saved(tmp_path, keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]), {"keras_tensor": FEATURES},
+                 signature={"inputs": {"keras_tensor": {"shape": ["batch", 4]}}})  # fmt: skip
+    task = PassTask("export", {"layout": "nchw"}, work.artifact.path, tmp_path / "onnx", work.loaded.path)
+    with pytest.raises(PassError, match="no input has four axes"):
+        run_pass(task)
 
 
 def test_sequential_model_with_names_of_the_recipe(tmp_path: Path) -> None:
