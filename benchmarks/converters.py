@@ -7,9 +7,12 @@ the same interleaved rounds, on the same rows, by the same code, so every ratio 
 from __future__ import annotations
 
 import inspect
+import shutil
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ import click
 import numpy as np
 import orjson
 
+from benchmarks.peers import HERE, OLIVE, environment
 from converters.evaluate import Subject, resolve_threads
 from converters.optimize import Display, Request, optimize
 from converters.pipeline import Progress
@@ -41,26 +45,38 @@ class Example:
 
     name: str
     recipe: str
-    peers: tuple[str, ...] = ("onnxruntime-dynamic",)
+    peers: tuple[str, ...] = ("onnxruntime-dynamic", "olive-dynamic")
 
 
 EXAMPLES = (
-    Example("digits", "examples/digits/recipe.yaml", ("onnxruntime-dynamic", "onnxruntime-static")),
+    Example(
+        "digits",
+        "examples/digits/recipe.yaml",
+        ("onnxruntime-dynamic", "onnxruntime-static", "olive-dynamic", "olive-static"),
+    ),
+    Example("digits-keras", "examples/digits/keras.yaml", ("onnxruntime-static", "olive-static")),
     Example("tabular", "examples/tabular/recipe.yaml", ()),
+    Example("tabular-lightgbm", "examples/tabular/lightgbm.yaml", ()),
+    Example("tabular-anomaly", "examples/tabular/anomaly.yaml", ()),
+    Example("tabular-survey", "examples/tabular/survey.yaml", ()),
     Example("forecast-lstm", "examples/forecast/lstm.yaml"),
     Example("forecast-transformer", "examples/forecast/transformer.yaml"),
     Example("minilm", "examples/embeddings/recipe.yaml"),
 )
 
 
-def onnxruntime_dynamic(graph: Path, file: Path, calibration: dict[str, np.ndarray]) -> None:
+Rows = dict[str, np.ndarray]
+
+
+def onnxruntime_dynamic(graph: Path, file: Path, calibration: Rows, root: Path) -> int:
     """ONNX Runtime's quantization guide, 'dynamic quantization', as its example has it."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     quantize_dynamic(graph, file, weight_type=QuantType.QInt8, per_channel=True)
+    return len(inspect.getsource(onnxruntime_dynamic).splitlines())
 
 
-def onnxruntime_static(graph: Path, file: Path, calibration: dict[str, np.ndarray]) -> None:
+def onnxruntime_static(graph: Path, file: Path, calibration: Rows, root: Path) -> int:
     """ONNX Runtime's quantization guide, 'static quantization': pre-process, then calibrate."""
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -89,9 +105,28 @@ def onnxruntime_static(graph: Path, file: Path, calibration: dict[str, np.ndarra
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
     )
+    prepared.unlink()
+    return len(inspect.getsource(onnxruntime_static).splitlines())
 
 
-PEERS: dict[str, Callable[[Path, Path, dict[str, np.ndarray]], None]] = {
+def olive(mode: str, graph: Path, file: Path, calibration: Rows, root: Path) -> int:
+    """Olive in an environment of its own; `benchmarks.peers.olive_peer` has its settings."""
+    rows = file.with_suffix(".npz")
+    np.savez(rows, allow_pickle=False, **calibration)
+    python = environment(OLIVE, root)
+    command = [python, HERE / OLIVE.script, mode, graph, rows, file]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=file.parent)
+    rows.unlink()
+    if done.returncode:
+        lines = (done.stderr or done.stdout).strip().splitlines()
+        raise HoneError(f"Olive failed: {lines[-1] if lines else done.returncode}")
+    shutil.rmtree(file.parent / ".olive-cache", ignore_errors=True)
+    return int(orjson.loads(done.stdout.strip().splitlines()[-1])["lines"])
+
+
+PEERS: dict[str, Callable[[Path, Path, Rows, Path], int]] = {
+    "olive-dynamic": partial(olive, "dynamic"),
+    "olive-static": partial(olive, "static"),
     "onnxruntime-dynamic": onnxruntime_dynamic,
     "onnxruntime-static": onnxruntime_static,
 }
@@ -100,14 +135,15 @@ PEERS: dict[str, Callable[[Path, Path, dict[str, np.ndarray]], None]] = {
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), default=Path("out/bench"), show_default=True)
 @click.option("--example", "names", multiple=True, type=click.Choice([e.name for e in EXAMPLES]), help="Default: all.")
-def main(out: Path, names: Sequence[str]) -> None:
+@click.option("--peers", "root", type=click.Path(path_type=Path), default=Path("out/peers"), show_default=True)
+def main(out: Path, names: Sequence[str], root: Path) -> None:
     """Run the examples and write converters.json, converters.md and converters.png."""
     chosen = [example for example in EXAMPLES if not names or example.name in names]
     models, not_run = [], []
     for example in chosen:
         click.echo(f"{example.name}: {example.recipe}", err=True)
         try:
-            models.append(run(example))
+            models.append(run(example, root.resolve()))
         except HoneError as error:
             not_run.append({"name": example.name, "error": one_line(error)})
             click.echo(f"  not run: {one_line(error)}", err=True)
@@ -130,8 +166,8 @@ def main(out: Path, names: Sequence[str]) -> None:
     click.echo(text)
 
 
-def run(example: Example) -> dict[str, Any]:
-    """Optimize one example with its peers beside it."""
+def run(example: Example, root: Path) -> dict[str, Any]:
+    """Optimize one example with its peers beside it; `root` holds their environments."""
     peers: list[Subject] = []
     facts: dict[str, dict[str, Any]] = {}
     work: list[float] = []
@@ -142,7 +178,7 @@ def run(example: Example) -> dict[str, Any]:
             work.append(round(macs_per_row(plain.artifact, ROOT / example.recipe) / 1e6, 3))
         for name in example.peers if plain is not None else ():
             assert plain is not None
-            peers.extend(_peer(name, plain.artifact, ROOT / example.recipe, scratch, facts))
+            peers.extend(_peer(name, plain.artifact, ROOT / example.recipe, scratch, facts, root))
         return peers
 
     report = optimize(Request(ROOT / example.recipe, store=False), _quiet(), beside)
@@ -230,7 +266,7 @@ def shares(model: dict[str, Any], peaks: dict[str, float]) -> None:
         if not rates or not model.get("mmacs_per_row"):
             continue
         arithmetic = "int8" if "int8" in (entry.get("variant") or entry["name"]) else "float32"
-        arithmetic = "int8" if entry.get("name", "").startswith("onnxruntime") else arithmetic
+        arithmetic = "int8" if entry.get("name", "").startswith(("onnxruntime", "olive")) else arithmetic
         done = max(rates.values()) * model["mmacs_per_row"] * 2e-3
         entry["peak_share"] = {"of": arithmetic, "share": round(done / peaks[arithmetic], 4)}
 
@@ -244,7 +280,9 @@ def _quiet() -> Display:
     )
 
 
-def _peer(name: str, plain: Artifact, recipe: Path, scratch: Path, facts: dict[str, dict[str, Any]]) -> list[Subject]:
+def _peer(
+    name: str, plain: Artifact, recipe: Path, scratch: Path, facts: dict[str, dict[str, Any]], root: Path
+) -> list[Subject]:
     """Let another tool quantize the fp32 graph; a failure is noted, not raised."""
     from converters.passes.base import PassContext
     from hone.recipe import load_recipe
@@ -253,16 +291,15 @@ def _peer(name: str, plain: Artifact, recipe: Path, scratch: Path, facts: dict[s
     folder.mkdir()
     loaded = load_recipe(recipe)
     calibration = PassContext(loaded, plain.signature, lambda _: None).calibration.inputs
+    if name.startswith("olive"):
+        environment(OLIVE, root)  # made before the clock runs
     started = time.monotonic()
     try:
-        PEERS[name](plain.entry, folder / "model.onnx", calibration)
+        lines = PEERS[name](plain.entry, folder / "model.onnx", calibration, root)
     except Exception as error:  # noqa: BLE001 - whatever stops another tool is its result
         facts[name] = {"error": one_line(error)}
         return []
-    seconds = round(time.monotonic() - started, 1)
-    facts[name] = {"seconds": seconds, "lines": len(inspect.getsource(PEERS[name]).splitlines())}
-    for extra in folder.glob("*.prepared.onnx"):
-        extra.unlink()
+    facts[name] = {"seconds": round(time.monotonic() - started, 1), "lines": lines}
     manifest = Manifest(
         name=loaded.recipe.name, variant=name, runtime="onnx", precision="int8", entry="model.onnx",
         signature=plain.signature,

@@ -95,6 +95,15 @@ PEERS = (
     ),
 )
 
+OLIVE = Peer(
+    "olive",
+    ("olive-ai==0.13.0", "torch==2.13.0", "onnxscript==0.7.2", "requests==2.34.2"),
+    "olive_peer.py",
+    "",
+    "peephole and transformer optimization, then per-channel int8; microsoft.github.io/Olive, quantization",
+)
+"""A converter, for `benchmarks.converters`; it serves nothing."""
+
 
 def environment(peer: Peer, root: Path) -> Path:
     """Return the Python of a peer's environment, made when its requirements are new.
