@@ -12,7 +12,7 @@ from pathlib import Path
 
 from converters.evaluate import Subject, prove, resolve_threads
 from converters.metrics import Metric, make_metric
-from converters.pipeline import Outcome, Pipeline, Progress, cache_dir, drop_stale
+from converters.pipeline import Outcome, Pipeline, Progress, drop_stale
 from converters.plan import Node, Plan, Variant, check_variants, make_plan
 from converters.prepare import Prepared, prepare
 from converters.records import PassReport, Report, VariantReport, latency_table
@@ -20,6 +20,7 @@ from converters.select import Candidate, Verdict, select
 from converters.workers import Failure, Workers, workplace
 from hone import store
 from hone.artifact import Artifact, Measurements, Selection
+from hone.cache import cache_dir
 from hone.data import read_dataset
 from hone.errors import HoneError
 from hone.hardware import host

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -16,19 +15,13 @@ from converters.plan import Node, Plan
 from converters.prepare import Prepared
 from converters.workers import Failure, PassTask, Workers
 from hone.artifact import Artifact
+from hone.cache import cache_dir
 from hone.errors import ArtifactError
 from hone.hardware import tool_versions
 from hone.recipe import LoadedRecipe
 from hone.userload import code_digest
 
 STALE_SECONDS = 24 * 3600
-
-
-def cache_dir() -> Path:
-    """Return where passes are cached: $HONE_CACHE, or `hone` in the user's cache folder."""
-    if os.environ.get("HONE_CACHE"):
-        return Path(os.environ["HONE_CACHE"]).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "hone"
 
 
 @dataclass

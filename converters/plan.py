@@ -35,7 +35,15 @@ PRESETS: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
     "mlx-fp32": (("export", {}), ("simplify", {}), ("mlx", {})),
     "mlx-q8": (("export", {}), ("simplify", {}), ("mlx", {"bits": 8})),
     "mlx-q4": (("export", {}), ("simplify", {}), ("mlx", {"bits": 4})),
+    "onnx-cuda-fp16": (("export", {}), ("simplify", {}), ("fp16", {}), ("providers", {"order": ["cuda", "cpu"]})),
+    "onnx-tensorrt-fp16": (
+        ("export", {}),
+        ("simplify", {}),
+        ("fp16", {}),
+        ("providers", {"order": ["tensorrt", "cuda", "cpu"]}),
+    ),
     "tensorrt-fp16": (("export", {}), ("simplify", {}), ("fp16", {}), ("tensorrt", {})),
+    "tensorrt-bf16": (("export", {}), ("simplify", {}), ("bf16", {}), ("tensorrt", {})),
     "tensorrt-int8": (("export", {}), ("simplify", {}), ("quantize_static", _TENSORRT_INT8), ("tensorrt", {})),
 }
 
@@ -168,6 +176,7 @@ def _variant(loaded: LoadedRecipe, index: int, spec: VariantSpec, source: str) -
         runtime = definition.output_of(runtime)
         if definition.runtime and unavailable is None:
             unavailable = _missing(definition.runtime)
+        unavailable = unavailable or definition.options.model_validate(step.options).missing()
     return Variant(spec.name or spec.preset or "", steps, unavailable)
 
 

@@ -22,13 +22,14 @@ from converters import search_space
 from converters.evaluate import Subject, prove, resolve_threads
 from converters.metrics import Metric
 from converters.optimize import Display, Request, make_metric_for, optimize, prepare_source
-from converters.pipeline import Pipeline, Progress, cache_dir
+from converters.pipeline import Pipeline, Progress
 from converters.plan import make_plan
 from converters.prepare import Prepared
 from converters.records import Report
 from converters.search_space import Chain
 from converters.workers import Failure, Workers, workplace
 from hone.artifact import Artifact
+from hone.cache import cache_dir
 from hone.errors import HoneError, UnavailableError
 from hone.recipe import LoadedRecipe, MeasureSpec, VariantSpec, load_recipe
 

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from converters.passes import PassContext, all_passes
+from converters.passes.base import EXAMPLE
 from hone import __version__, runtimes
 from hone.artifact import Artifact, PassRecord, atomic_directory, seal
 from hone.errors import HoneError, PassError, one_line
@@ -33,7 +34,6 @@ from hone.recipe import load_recipe
 from hone.runtimes.base import Runtime
 from hone.signature import TensorSpec
 
-EXAMPLE = "example.json"
 EXAMPLE_BYTES = 64_000
 
 

@@ -5,6 +5,7 @@ Caching, hashing, timing, progress and verification are done around it by `conve
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,12 +14,15 @@ from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from hone.artifact import Artifact
+from hone.artifact import MANIFEST, Artifact
 from hone.data import Dataset, load_dataset
-from hone.errors import RecipeError
+from hone.errors import RecipeError, UnavailableError
 from hone.recipe import LoadedRecipe
 from hone.signature import Signature
 from hone.userload import call, load_function
+
+EXAMPLE = "example.json"
+"""A few real rows beside a model, for the service's documentation."""
 
 Need = Literal["calibration", "train", "quality"]
 
@@ -31,6 +35,10 @@ class PassOptions(BaseModel):
     def references(self) -> tuple[str, ...]:
         """Return the `module:function`s among the options, whose code becomes part of the pass's cache key."""
         return ()
+
+    def missing(self) -> UnavailableError | None:
+        """Return what this host lacks for these options, or None; a variant that needs it is skipped here."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -114,6 +122,13 @@ class PassFunction(Protocol):
     __doc__: str | None
 
     def __call__(self, model: Artifact, options: Any, out: Path, context: PassContext) -> Built: ...
+
+
+def copy_files(model: Artifact, out: Path) -> None:
+    """Copy an artifact's files, for a pass that changes only how they are run."""
+    for file in model.path.iterdir():
+        if file.name not in (MANIFEST, EXAMPLE):
+            shutil.copyfile(file, out / file.name)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from converters.passes.base import Built, PassContext, PassOptions, register
+from converters.passes.base import Built, PassContext, PassOptions, copy_files, register
 from hone.artifact import Artifact
 from hone.data import Dataset
 from hone.errors import PassError, one_line
@@ -49,9 +48,7 @@ def tune(model: Artifact, options: Options, out: Path, context: PassContext) -> 
         together = 1 - again["chosen"] / again[""]
         if together < options.gain:
             slow, together = [], 0.0
-    for file in model.path.iterdir():
-        if file.name not in ("artifact.json", "example.json"):
-            shutil.copyfile(file, out / file.name)
+    copy_files(model, out)
     runtime_options = {**model.manifest.runtime_options, **({"disabled_optimizers": slow} if slow else {})}
     details: dict[str, Any] = {
         "left_out": slow,

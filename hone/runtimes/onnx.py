@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -10,9 +11,14 @@ from typing import Any
 import numpy as np
 
 from hone.artifact import Artifact
+from hone.cache import cache_dir
 from hone.errors import ArtifactError, one_line
+from hone.hardware import gpu_name
 from hone.runtimes.base import Availability, Runtime, register
 
+CPU = "CPUExecutionProvider"
+NVIDIA = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
+logger = logging.getLogger(__name__)
 INSTALL = "install it with: uv pip install onnxruntime (CPU) or the [cuda] extra (NVIDIA GPU)"
 
 
@@ -22,8 +28,8 @@ class OnnxRuntime(Runtime):
 
     `runtime_options` of the artifact: `providers`, a list of execution provider names in order of preference
     (default: CPU), `provider_options`, a mapping from provider name to its options, and `disabled_optimizers`, names
-    of graph optimizations that are left out. Providers that this installation lacks are passed over; `describe` names
-    the one that computes.
+    of graph optimizations that are left out. A provider that this host can't use is passed over in favor of the next,
+    and a warning says so; `describe` names the one that computes.
     """
 
     module = "onnxruntime"
@@ -38,7 +44,8 @@ class OnnxRuntime(Runtime):
         if threads is not None:
             options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        providers = self._providers(artifact.manifest.runtime_options, ort.get_available_providers())
+        wanted = artifact.manifest.runtime_options.get("providers") or [CPU]
+        providers = self._providers(artifact.manifest.runtime_options, usable_providers())
         try:
             self._session = ort.InferenceSession(
                 str(artifact.entry),
@@ -52,14 +59,27 @@ class OnnxRuntime(Runtime):
         self._outputs = artifact.signature.output_names or [node.name for node in self._session.get_outputs()]
         self._check_names(artifact)
         first = self._session.get_providers()[0]
-        self._device = "cuda" if first in ("CUDAExecutionProvider", "TensorrtExecutionProvider") else ""
+        if first != wanted[0]:
+            names = [name.removesuffix("ExecutionProvider") for name in (wanted[0], first)]
+            logger.warning("%s: this host has no %s provider, %s computes", artifact.entry, *names)
+        self._device = "cuda" if first in NVIDIA else ""
 
     @staticmethod
-    def _providers(options: Mapping[str, Any], available: list[str]) -> list[tuple[str, dict[str, Any]]]:
-        wanted = [*options.get("providers", []), "CPUExecutionProvider"]
+    def _providers(options: Mapping[str, Any], usable: list[str]) -> list[tuple[str, dict[str, Any]]]:
+        """Return the providers to use, with their options; CPU is last, for nodes that no other takes."""
+        wanted = [*options.get("providers", []), CPU]
         settings = options.get("provider_options", {})
-        chosen = dict.fromkeys(name for name in wanted if name in available)
-        return [(name, settings.get(name, {})) for name in chosen]
+        chosen = dict.fromkeys(name for name in wanted if name in usable)
+        return [(name, _with_cache(name, settings.get(name, {}))) for name in chosen]
+
+    @classmethod
+    def check_host(cls, artifact: Artifact) -> str:
+        wanted = artifact.manifest.runtime_options.get("providers") or [CPU]
+        usable = usable_providers()
+        if set(wanted) & set(usable):
+            return ""
+        names = " or ".join(name.removesuffix("ExecutionProvider") for name in wanted)
+        return f"needs ONNX Runtime's {names} provider, this host has none"
 
     def _check_names(self, artifact: Artifact) -> None:
         """The graph must have the signature's inputs and outputs, or every later run would fail."""
@@ -116,6 +136,23 @@ class OnnxRuntime(Runtime):
 
         provider = self._session.get_providers()[0].removesuffix("ExecutionProvider")
         return f"ONNX Runtime {ort.__version__}, {provider}"
+
+
+def usable_providers() -> list[str]:
+    """Return the execution providers of this installation, less those of NVIDIA on a host without its GPU."""
+    import onnxruntime as ort
+
+    found: list[str] = ort.get_available_providers()
+    return [name for name in found if name not in NVIDIA or gpu_name() is not None]
+
+
+def _with_cache(provider: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Building TensorRT engines takes minutes, so they are kept in Hone's cache unless the options say where."""
+    if provider != "TensorrtExecutionProvider" or "trt_engine_cache_enable" in options:
+        return dict(options)
+    folder = cache_dir() / "tensorrt" / "providers"
+    folder.mkdir(parents=True, exist_ok=True)
+    return {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(folder), **options}
 
 
 def _version(package: str) -> str | None:

@@ -17,6 +17,7 @@ from hone.artifact import Artifact
 from hone.errors import ArtifactError, HoneError
 from hone.hardware import gpu_architecture, gpu_name
 from hone.runtimes.base import Availability, Runtime, register
+from hone.runtimes.tensorrt_engine import SOURCE, engine_file, host_mismatch
 from hone.signature import BATCH
 
 ELSEWHERE = "on a host with an NVIDIA GPU run: uv pip install '.[torch,tensorrt]' && hone optimize RECIPE"
@@ -32,16 +33,14 @@ class TensorrtRuntime(Runtime):
         import tensorrt as trt
         from cuda.bindings import runtime as cuda
 
-        problem = self.check_host(artifact)
-        if problem:
-            raise ArtifactError(f"{artifact.entry}: {problem}; build it here: hone optimize RECIPE")
+        file = engine_file(artifact, gpu_architecture() or "none", _installed())
         self._cuda = cuda
         self._signature = artifact.signature
         self._logger = trt.Logger(trt.Logger.WARNING)
         self._runtime = trt.Runtime(self._logger)
-        engine = self._runtime.deserialize_cuda_engine(artifact.entry.read_bytes())
+        engine = self._runtime.deserialize_cuda_engine(file.read_bytes())
         if engine is None:
-            raise ArtifactError(f"{artifact.entry}: TensorRT can't load it; build it again on this host")
+            raise ArtifactError(f"{file}: TensorRT can't load it; build it again on this host: hone optimize RECIPE")
         self._engine = engine
         self._context = engine.create_execution_context()
         self._types = {name: np.dtype(trt.nptype(engine.get_tensor_dtype(name))) for name in self._names()}
@@ -66,6 +65,9 @@ class TensorrtRuntime(Runtime):
 
     @classmethod
     def check_host(cls, artifact: Artifact) -> str:
+        """An engine for another GPU or version is no hindrance as long as the graph to build from is beside it."""
+        if (artifact.path / SOURCE).exists():
+            return ""
         return host_mismatch(artifact.manifest.requires, gpu_architecture() or "none", _installed())
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -122,29 +124,6 @@ class TensorrtRuntime(Runtime):
             _checked(self._cuda, self._cuda.cudaFree(address))
         self._buffers.clear()
         _checked(self._cuda, self._cuda.cudaStreamDestroy(self._stream))
-
-
-def host_mismatch(requires: Mapping[str, str], architecture: str, installed: str) -> str:
-    """Return why a host can't run an engine, or an empty string.
-
-    Args:
-        requires: `gpu` is an architecture such as `sm_90`, or `sm_80+` for that and later ones; `tensorrt` is a
-            version, or `11+` for that major version and later ones.
-        architecture: the host's GPU.
-        installed: the host's TensorRT version.
-    """
-    gpu, wanted = requires.get("gpu", ""), requires.get("tensorrt", "")
-    if gpu.endswith("+"):
-        if not architecture.startswith("sm_") or int(architecture[3:]) < int(gpu[3:-1]):
-            return f"the engine needs a GPU of {gpu}, this host has {architecture}"
-    elif gpu and gpu != architecture:
-        return f"the engine was built for {gpu}, this host has {architecture}"
-    if wanted.endswith("+"):
-        if int(installed.split(".", 1)[0] or 0) < int(wanted[:-1]):
-            return f"the engine needs TensorRT {wanted}, this host has {installed or 'none'}"
-    elif wanted and wanted != installed:
-        return f"the engine was built with TensorRT {wanted}, this host has {installed or 'none'}"
-    return ""
 
 
 def max_rows(artifact: Artifact) -> int:

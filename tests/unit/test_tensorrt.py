@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from converters.passes.tensorrt import Options, profile_shapes, requirements
+from converters.passes.tensorrt import Options
 from hone import runtimes, store
 from hone.errors import PassError, UnavailableError
 from hone.hardware import gpu_name
-from hone.runtimes.tensorrt import host_mismatch, max_rows
+from hone.runtimes.tensorrt import max_rows
+from hone.runtimes.tensorrt_engine import EngineOptions, engine_file, host_mismatch, profile_shapes, requirements
 from hone.signature import Signature, TensorSpec
 from tests.models import dense_artifact
 
@@ -62,7 +63,7 @@ def test_sizes_must_rise(sizes: tuple[int, int, int]) -> None:
     ],
 )
 def test_engine_is_matched_with_the_host(options: dict[str, object], gpu: str, tensorrt: str, mismatch: str) -> None:
-    requires = requirements(Options.model_validate(options), "sm_90", "11.4.0.106")
+    requires = requirements(EngineOptions.of(options), "sm_90", "11.4.0.106")
     found = host_mismatch(requires, gpu, tensorrt)
     assert mismatch in found
     assert bool(found) == bool(mismatch)
@@ -71,6 +72,36 @@ def test_engine_is_matched_with_the_host(options: dict[str, object], gpu: str, t
 def test_largest_batch_is_the_profiles(tmp_path: Path) -> None:
     artifact = dense_artifact(tmp_path / "a")
     assert max_rows(artifact.with_manifest(runtime_options={"profiles": {"batch": [1, 8, 32]}})) == 32
+
+
+def test_engine_for_another_gpu_is_built_here_once_from_the_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("HONE_CACHE", str(tmp_path / "cache"))
+    options = {"profiles": {"batch": [1, 4, 16]}, "sparse_weights": True, "unknown": 1}
+    artifact = dense_artifact(tmp_path / "a").with_manifest(
+        runtime_options=options, requires={"gpu": "sm_90", "tensorrt": "11.4.0.106"}
+    )
+    calls: list[tuple[Path, EngineOptions]] = []
+
+    def make(graph: Path, signature: Signature, options: EngineOptions) -> tuple[bytes, int]:
+        calls.append((graph, options))
+        if len(calls) == 1:
+            raise PassError("tensorrt: node 'n' (Odd): no converter")
+        return b"engine", 3
+
+    assert engine_file(artifact, "sm_90", "11.4.0.106", make) == artifact.entry
+    with pytest.raises(PassError, match="no converter"):
+        engine_file(artifact, "sm_80", "11.4.0.106", make)
+    built = engine_file(artifact, "sm_80", "11.4.0.106", make)
+    assert "built for sm_90, this host has sm_80; building one for this host" in caplog.text
+    assert built.read_bytes() == b"engine"
+    assert engine_file(artifact, "sm_80", "11.4.0.106", make) == built
+    assert len(calls) == 2
+    graph, told = calls[1]
+    assert graph == artifact.path / "model.onnx"
+    assert told.profiles == {"batch": (1, 4, 16)} and told.sparse_weights
+    assert engine_file(artifact, "sm_80", "12.0", make) != built
 
 
 @pytest.mark.skipif(gpu_name() is not None, reason="this host has a GPU")
