@@ -36,7 +36,8 @@ _MOVES = {"Flatten", "Identity", "MaxPool", "Reshape", "Squeeze", "Transpose", "
 def count_quantized(model: onnx.ModelProto) -> dict[str, object]:
     """Return how many heavy operators run in int8 and which stayed in float, by name.
 
-    A QDQ operator counts as quantized when its first two inputs come from DequantizeLinear.
+    A QDQ operator counts as quantized when its weights come from DequantizeLinear: its data may, where the operator
+    before it is quantized and it is not.
     """
     dequantized = {output for node in model.graph.node if node.op_type == "DequantizeLinear" for output in node.output}
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -53,7 +54,7 @@ def count_quantized(model: onnx.ModelProto) -> dict[str, object]:
             elif table is not None and is_table(node, table):
                 left.append(node.name or node.output[0])
         elif node.op_type in _HEAVY:
-            if any(name in dequantized for name in node.input[:2]):
+            if node.input[0 if node.op_type == "Gather" else 1] in dequantized:
                 quantized[node.op_type] += 1
             else:
                 left.append(node.name or node.output[0])

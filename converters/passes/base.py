@@ -16,13 +16,16 @@ from pydantic import BaseModel, ConfigDict
 
 from hone.artifact import MANIFEST, Artifact
 from hone.data import Dataset, load_dataset
-from hone.errors import RecipeError, UnavailableError
+from hone.errors import PassError, RecipeError, UnavailableError
 from hone.recipe import LoadedRecipe
 from hone.signature import Signature
 from hone.userload import call, load_function
 
 EXAMPLE = "example.json"
 """A few real rows beside a model, for the service's documentation."""
+
+FEWEST_ROWS = 8
+"""Of a calibration set that ranges are taken from."""
 
 Need = Literal["calibration", "train", "quality"]
 
@@ -81,6 +84,19 @@ class PassContext:
         if spec is None:
             raise RecipeError(f"{self.loaded.path}: calibration: is required by this pass; name a data set")
         return load_dataset(self.loaded, "calibration", spec, self.signature)
+
+    def ranges(self, name: str) -> Dataset:
+        """The calibration rows, for a pass that takes value ranges from them.
+
+        Raises:
+            PassError: they are too few to show a range.
+        """
+        if self.calibration.rows < FEWEST_ROWS:
+            raise PassError(
+                f"{name}: {self.calibration.rows} calibration row(s) can't show the range of a value; "
+                f"give at least {FEWEST_ROWS}, better a few hundred, in {self.loaded.path}: calibration"
+            )
+        return self.calibration
 
     @cached_property
     def sample(self) -> Dataset:

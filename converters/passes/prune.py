@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,6 +27,18 @@ class Options(PassOptions):
     steps: int = Field(1, ge=1, le=20, description="Prune in this many steps, fine-tuning after each.")
     epochs: int = Field(8, ge=0, description="Fine-tuning epochs after each step; needs the recipe's `train` hook.")
     round_to: int = Field(8, ge=1, description="Keep channel counts a multiple of this: kernels like even sizes.")
+    layers: tuple[str, ...] = Field(
+        (),
+        description="Names of layers that may lose channels, `*` for any part, such as '*.wide'; default: all that "
+        "don't give an output. Name a transformer's, whose residual width must stay.",
+    )
+    heads: str = Field(
+        "",
+        description="Remove whole attention heads too: the attribute of an attention module that holds their number.",
+    )
+    projections: tuple[str, ...] = Field(
+        ("query", "key", "value"), description="With heads: the attention module's linear layers."
+    )
 
 
 @register(
@@ -54,9 +67,13 @@ def prune(model: Artifact, options: Options, out: Path, context: PassContext) ->
     tensors = {name: torch.from_numpy(array) for name, array in context.sample.inputs.items()}
     example = tensors if takes_names(module, names) else tuple(tensors.values())
     before = _size(module)
-    pruner = _pruner(module, example, options)
+    attentions = _attentions(module, options)
+    heads_before = sum(getattr(attention, options.heads) for attention in attentions)
+    pruner = _pruner(module, example, attentions, options)
     for step in range(options.steps):
         _step(pruner, module)
+        for attention in attentions:
+            setattr(attention, options.heads, pruner.num_heads[getattr(attention, options.projections[0])])
         if context.train and options.epochs:
             context.progress(f"fine-tuning, step {step + 1} of {options.steps}, {options.epochs} epochs")
             module = context.fine_tune(module, options.epochs)
@@ -71,12 +88,64 @@ def prune(model: Artifact, options: Options, out: Path, context: PassContext) ->
         "channels": {name: f"{before['channels'][name]} -> {count}" for name, count in after["channels"].items()},
         "fine_tuned_epochs": options.epochs * options.steps if context.train else 0,
     }
+    if attentions:
+        left = sum(getattr(attention, options.heads) for attention in attentions)
+        details["heads"] = f"{heads_before} -> {left}"
     return Built(PROGRAM, signature=model.signature, runtime_options={}, details=details)
 
 
-def _pruner(module: torch.nn.Module, example: Any, options: Options) -> Any:
+def _attentions(module: torch.nn.Module, options: Options) -> list[torch.nn.Module]:
+    """Return the modules that hold a number of heads and its projections.
+
+    Raises:
+        PassError: there are none, or their heads don't divide the projections' width.
+    """
+    if not options.heads:
+        return []
+    found = []
+    for name, part in module.named_modules():
+        layers = [getattr(part, projection, None) for projection in options.projections]
+        heads = getattr(part, options.heads, None)
+        if not isinstance(heads, int) or any(layer is None for layer in layers):
+            continue
+        if any(int(layer.out_features) % heads for layer in layers if layer is not None):
+            raise PassError(f"prune: heads: {name} has {heads} heads, which don't divide its projections' width")
+        found.append(part)
+    if not found:
+        raise PassError(
+            f"prune: heads: no module has an integer '{options.heads}' and the layers {list(options.projections)}; "
+            "set heads and projections to the names that the model's code uses"
+        )
+    return found
+
+
+def _kept(module: torch.nn.Module, options: Options) -> list[torch.nn.Module]:
+    """Return the layers that the option `layers` doesn't name, which keep their size.
+
+    Raises:
+        PassError: a pattern matches no layer.
+    """
+    import torch
+
+    if not options.layers:
+        return []
+    kinds = (torch.nn.Linear, torch.nn.modules.conv._ConvNd, torch.nn.LSTM)
+    names = {name: layer for name, layer in module.named_modules() if isinstance(layer, kinds)}
+    for pattern in options.layers:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise PassError(f"prune: layers: '{pattern}' matches no layer; there are {', '.join(names)}")
+    return [layer for name, layer in names.items() if not any(fnmatchcase(name, p) for p in options.layers)]
+
+
+def _pruner(module: torch.nn.Module, example: Any, attentions: list[torch.nn.Module], options: Options) -> Any:
     import torch_pruning
 
+    kept = _kept(module, options)
+    heads = {
+        getattr(attention, projection): getattr(attention, options.heads)
+        for attention in attentions
+        for projection in options.projections
+    }
     try:
         return torch_pruning.pruner.BasePruner(
             module,
@@ -85,8 +154,12 @@ def _pruner(module: torch.nn.Module, example: Any, options: Options) -> Any:
             global_pruning=options.scope == "global",
             pruning_ratio=options.ratio,
             iterative_steps=options.steps,
-            ignored_layers=_output_layers(module, example),
+            ignored_layers=[*_output_layers(module, example), *kept],
             round_to=options.round_to,
+            num_heads=heads,
+            prune_num_heads=bool(heads),
+            prune_head_dims=False,
+            head_pruning_ratio=options.ratio if heads else 0.0,
         )
     except Exception as error:
         raise PassError(f"prune: {type(module).__name__} can't be traced for pruning: {one_line(error)}") from error

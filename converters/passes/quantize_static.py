@@ -63,13 +63,14 @@ def quantize_static(model: Artifact, options: Options, out: Path, context: PassC
     }
     types = {"qint8": QuantType.QInt8, "quint8": QuantType.QUInt8}
     file = out / "model.onnx"
-    context.progress(f"calibrating on {context.calibration.rows} rows")
+    data = context.ranges("quantize_static")
+    context.progress(f"calibrating on {data.rows} rows")
     try:
         with quiet_quantizer():
             run(
                 model.entry,
                 file,
-                _reader(context.calibration),
+                _reader(data),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=list(options.op_types) or None,
                 nodes_to_exclude=list(options.exclude),

@@ -50,8 +50,9 @@ def smooth(model: Artifact, options: Options, out: Path, context: PassContext) -
     groups = _groups(graph, set(options.exclude))
     if not groups:
         raise PassError("smooth: the graph has no MatMul, Gemm or Attention with constant weights; leave smooth out")
-    context.progress(f"observing {len(groups)} activations on {context.calibration.rows} rows")
-    ranges = observe(graph, list(groups), context.calibration)
+    data = context.ranges("smooth")
+    context.progress(f"observing {len(groups)} activations on {data.rows} rows")
+    ranges = observe(graph, list(groups), data)
     folded = sum(_smooth(graph, name, nodes, ranges[name], options.strength) for name, nodes in groups.items())
     drop_unused_weights(graph)
     save_graph(graph, out / "model.onnx")

@@ -18,6 +18,7 @@ from hone.runtimes.base import Availability, Runtime, register
 
 CPU = "CPUExecutionProvider"
 NVIDIA = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
+KERNEL = "; keep that operator in float (block_ops, exclude), or choose another provider or precision"
 logger = logging.getLogger(__name__)
 INSTALL = "install it with: uv pip install onnxruntime (CPU) or the [cuda] extra (NVIDIA GPU)"
 
@@ -54,7 +55,8 @@ class OnnxRuntime(Runtime):
                 disabled_optimizers=artifact.manifest.runtime_options.get("disabled_optimizers"),
             )
         except Exception as error:  # ONNX Runtime raises a class of its own for each kind of failure
-            raise ArtifactError(f"{artifact.entry}: ONNX Runtime can't load it: {one_line(error)}") from error
+            remedy = KERNEL if "NOT_IMPLEMENTED" in str(error) else ""
+            raise ArtifactError(f"{artifact.entry}: ONNX Runtime can't load it: {one_line(error)}{remedy}") from error
         # A source model's outputs are not known before it has run once: then it gives all that its graph has.
         self._outputs = artifact.signature.output_names or [node.name for node in self._session.get_outputs()]
         self._check_names(artifact)

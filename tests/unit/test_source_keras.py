@@ -25,7 +25,7 @@ pytest.importorskip("tensorflow")
 keras = pytest.importorskip("keras")
 tf_keras = pytest.importorskip("tf_keras")
 
-IMAGE = np.random.default_rng(0).normal(size=(5, 8, 6, 1)).astype(np.float32)
+IMAGE = np.random.default_rng(0).normal(size=(8, 8, 6, 1)).astype(np.float32)
 FEATURES = np.random.default_rng(1).normal(size=(5, 4)).astype(np.float32)
 
 
