@@ -47,7 +47,7 @@ def bench(
         UnavailableError: Locust is not installed.
         HoneError: the service can't be reached.
     """
-    _require(url)
+    require_service(url)
     payload = bodies(artifact, scenario.rows, scenario.seed)
     source, capacity = ("closed loop" if scenario.kind == "closed" else "given"), None
     if scenario.kind == "open" and scenario.rate is None:
@@ -115,7 +115,13 @@ def run_load(url: str, scenario: Scenario, payload: list[bytes]) -> list[Record]
         return [tuple(json.loads(line)) for line in output.read_text().splitlines()]
 
 
-def _require(url: str) -> None:
+def require_service(url: str) -> None:
+    """Raise unless Locust is there and a service answers.
+
+    Raises:
+        UnavailableError: Locust is not installed.
+        HoneError: nothing answers, or it is not ready.
+    """
     if find_spec("locust") is None:
         raise UnavailableError("locust is not installed", "install the [bench] extra")
     if not url.startswith(("http://", "https://")):

@@ -25,9 +25,8 @@ from typing import Any
 import numpy as np
 
 from converters.passes import PassContext, all_passes
-from converters.passes.base import EXAMPLE
 from hone import __version__, runtimes
-from hone.artifact import Artifact, PassRecord, atomic_directory, seal
+from hone.artifact import EXAMPLE, Artifact, PassRecord, atomic_directory, seal
 from hone.errors import HoneError, PassError, one_line
 from hone.hardware import tool_versions
 from hone.recipe import load_recipe

@@ -20,6 +20,8 @@ from hone.errors import ArtifactError, one_line
 from hone.signature import Signature
 
 MANIFEST = "artifact.json"
+EXAMPLE = "example.json"
+"""A few real rows beside a model, for the service's documentation."""
 SCHEMA_VERSION = 1
 
 

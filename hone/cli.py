@@ -142,7 +142,86 @@ def serve(model: str, host: str, port: int, workers: str, models: tuple[str, ...
     sys.exit(launch(model, host=host, port=port, workers=workers, models=models, certificate=certificate, **options))
 
 
-@cli.command()
+class DefaultGroup(HoneGroup):
+    """A group whose first command is meant when no other is named: `hone bench MODEL` beside `hone bench capacity`."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and self.get_command(ctx, args[0]) is None:
+            args = ["load", *args]
+        return super().resolve_command(ctx, args)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0].startswith("-") and args[0] not in ("-h", "--help"):
+            args = ["load", *args]
+        return super().parse_args(ctx, args)
+
+
+@cli.group(cls=DefaultGroup)
+def bench() -> None:
+    """Load-test a model: `hone bench MODEL`, or search its capacity: `hone bench capacity MODEL --p99 50ms`."""
+
+
+@bench.command()
+@click.argument("model")
+@click.option("--p50", help="Limit of the median latency, such as 20ms.")
+@click.option("--p95", help="Limit of the 95th percentile.")
+@click.option("--p99", help="Limit of the 99th percentile. One limit must be given.")
+@click.option("--errors", type=click.FloatRange(0, 0.5), default=0.001, show_default=True, help="Share that may fail.")
+@click.option("--url", help="A running service. [default: start one and stop it afterwards]")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Of the service that is started.")
+@click.option("--rows", type=click.IntRange(1), default=1, show_default=True, help="Rows in each request.")
+@click.option("--duration", type=click.FloatRange(min=2), default=10.0, show_default=True, help="Seconds of a trial.")
+@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Trials at the capacity.")
+@click.option("--out", type=click.Path(path_type=Path), help="[default: out/NAME/capacity.json]")
+def capacity(
+    model: str,
+    p50: str | None,
+    p95: str | None,
+    p99: str | None,
+    errors: float,
+    url: str | None,
+    workers: int,
+    rows: int,
+    duration: float,
+    repeats: int,
+    out: Path | None,
+) -> None:
+    """Find the highest rate at which MODEL meets a latency limit, and write capacity.json.
+
+    Open loop: each rate is tried with Poisson arrivals; the rate found is tried again --repeats times.
+    """
+    from benchmarks.slo import find_capacity, parse_ms, write_capacity
+    from hone import store
+    from hone.capacity import Slo
+    from services.launch import served
+
+    limits: list[tuple[Any, str]] = [(k, v) for k, v in (("p50_ms", p50), ("p95_ms", p95), ("p99_ms", p99)) if v]
+    if len(limits) != 1:
+        raise click.UsageError("give one of --p50, --p95 and --p99")
+    name, text = limits[0]
+    slo = Slo(percentile=name, limit_ms=parse_ms(text), errors=errors)
+    entry = store.resolve(model)
+    with served(url, model, workers) as (base, ready_s):
+        found = find_capacity(
+            base,
+            entry.opened(),
+            model=entry.tag,
+            slo=slo,
+            rows=rows,
+            duration_s=duration,
+            repeats=repeats,
+            workers=workers,
+            ready_s=ready_s,
+            command=f"hone bench capacity {model} --{name.removesuffix('_ms')} {text} --rows {rows}",
+            progress=lambda line: click.echo(line, err=True),
+        )
+    file = out or Path("out") / entry.name / "capacity.json"
+    write_capacity(found, file)
+    click.echo(found.summary())
+    click.echo(f"capacity: {file}")
+
+
+@bench.command()
 @click.argument("model")
 @click.option("--url", help="A running service. [default: start one and stop it afterwards]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of load.json. [default: out/NAME]")
@@ -153,7 +232,7 @@ def serve(model: str, host: str, port: int, workers: str, models: tuple[str, ...
 @click.option("--rows", type=click.IntRange(1), default=1, show_default=True, help="Rows in each request.")
 @click.option("--duration", type=click.FloatRange(min=1), default=20.0, show_default=True, help="Seconds.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the arrival times.")
-def bench(
+def load(
     model: str,
     url: str | None,
     out: Path | None,
@@ -167,22 +246,15 @@ def bench(
 
     Writes load.json, load.html and a plot.
     """
-    from contextlib import nullcontext
-
     from benchmarks.bench import bench as run_bench
     from benchmarks.scenarios import Scenario
     from hone import store
+    from services.launch import served
 
     scenario = Scenario.from_options(rate=rate, users=users, rows=rows, duration_s=duration, seed=seed)
     entry = store.resolve(model)
     artifact = entry.opened()
-    if url is None:
-        from services.launch import running
-
-        service: Any = running(model)
-    else:
-        service = nullcontext(url)
-    with service as base:
+    with served(url, model) as (base, _):
         report = run_bench(
             base,
             artifact,

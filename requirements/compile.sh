@@ -11,3 +11,24 @@ extras=(--extra torch --extra tensorflow --extra trees --extra mlx --extra openv
     --overrides requirements/cpu.txt "${extras[@]}" pyproject.toml | sed 's/+cpu$//'
 } > requirements/constraints.txt.new
 mv requirements/constraints.txt.new requirements/constraints.txt
+
+# What an image installs: bentofile.yaml's packages and process 1, by hash, for every platform. uv is a tool of
+# `bentoml build`, which an image doesn't run.
+image() {
+  local kind=$1
+  shift
+  {
+    echo "# Packages of the $kind image. Made by requirements/compile.sh; do not edit by hand."
+    { "${PYTHON:-.venv/bin/python}" -c 'import yaml; print(*yaml.safe_load(open("bentofile.yaml"))["python"]["packages"], sep="\n")'
+      echo dumb-init==1.2.5.post1
+      printf '%s\n' "$@"; } > requirements/image.in
+    "${UV:-.venv/bin/uv}" pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-annotate \
+      --no-header --no-emit-index-url --no-emit-find-links -c requirements/constraints.txt \
+      ${OVERRIDES:+--overrides $OVERRIDES} requirements/image.in
+  } > "k8s/image/$kind.lock.new"
+  mv "k8s/image/$kind.lock.new" "k8s/image/$kind.lock"
+  rm requirements/image.in
+}
+image cpu
+OVERRIDES=requirements/cuda.txt image cuda onnxruntime-gpu==1.31.1
+OVERRIDES=requirements/cuda.txt image tensorrt onnxruntime-gpu==1.31.1 tensorrt==11.4.0.106 cuda-bindings

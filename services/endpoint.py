@@ -35,6 +35,7 @@ from services.http import (
 )
 from services.protocols.base import Protocol, Request
 from services.served import ServedModel
+from services.tensors import row_count
 
 logger = logging.getLogger("hone.serving")
 
@@ -102,7 +103,7 @@ class InferEndpoint:
         finally:
             seconds = time.perf_counter() - started
             metrics.in_flight -= 1
-            metrics.request(self._label, status, seconds)
+            metrics.request(self._label, status, seconds, 0 if request is None else row_count(request.inputs))
         if REQUEST_ID in head:
             fields = [*fields, (REQUEST_ID, self._edge.request_id(head))]
         await respond(send, status, answer, fields)
@@ -116,7 +117,7 @@ class InferEndpoint:
     ) -> None:
         """Write the trace and the access log's line."""
         edge, tag = self._edge, self._served.tag
-        rows = len(next(iter(request.inputs.values()))) if request is not None else 0
+        rows = 0 if request is None else row_count(request.inputs)
         if edge.tracer is not None:
             edge.tracer.record(head, self._label, tag, status, seconds, rows, trail)
         edge.log(edge.request_id(head).decode(), tag, self._label, status, seconds, rows, problem)

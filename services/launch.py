@@ -125,6 +125,20 @@ def running(reference: str, *, workers: int = 1, threads: int | None = None, **s
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def served(url: str | None, reference: str, workers: int = 1) -> Iterator[tuple[str, float | None]]:
+    """Give a running service: the one at `url`, or one that is started for it and stopped afterwards.
+
+    Yields its URL, and the seconds that a started one took to become ready.
+    """
+    if url is not None:
+        yield url, None
+        return
+    started = time.monotonic()
+    with running(reference, workers=workers) as base:
+        yield base, time.monotonic() - started
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 
 from hone import store
-from hone.artifact import Artifact
+from hone.artifact import EXAMPLE, Artifact
 from hone.errors import ArtifactError, HoneError
 from hone.runtimes.base import Runtime
 from services.calibration import Plan, calibrate
@@ -18,8 +18,6 @@ from services.settings import Settings
 from services.tensors import parse_inputs
 
 logger = logging.getLogger("hone.serving")
-
-EXAMPLE = "example.json"
 
 
 @dataclass(frozen=True)

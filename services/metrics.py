@@ -80,6 +80,7 @@ class Metrics:
         self._requests: dict[tuple[str, int], int] = {}
         self._shed: dict[str, int] = {}
         self._cache: dict[str, int] = {}
+        self._row_seconds = 0.0
         self._latency, self._queue, self._inference = Tally(SECONDS), Tally(SECONDS), Tally(SECONDS)
         self._rows = Tally(ROWS)
         self._solo: list[tuple[float, int]] = []
@@ -89,8 +90,16 @@ class Metrics:
         self._sampled: tuple[Tensors, Tensors] | None = None
         self._families = _families()
 
-    def request(self, protocol: str, status: int, seconds: float) -> None:
-        """Count a finished request."""
+    def request(self, protocol: str, status: int, seconds: float, rows: int = 0) -> None:
+        """Count a finished request.
+
+        Args:
+            protocol, status: as the counter's labels have them.
+            seconds: from its head to its answer.
+            rows: that it brought; their time adds up, so that its rate is the mean number of rows in flight (Little's
+                law), which a gauge read now and then would miss.
+        """
+        self._row_seconds += rows * seconds
         key = (protocol, status)
         self._requests[key] = self._requests.get(key, 0) + 1
         self._latency.observe(seconds)
@@ -150,6 +159,8 @@ class Metrics:
             families["cache"].labels(**labels, result=result).inc(count)
         for counts in (self._requests, self._shed, self._cache):
             counts.clear()
+        families["row_seconds"].labels(**labels).inc(self._row_seconds)
+        self._row_seconds = 0.0
         for name, tally in (
             ("latency", self._latency),
             ("queue", self._queue),
@@ -199,6 +210,7 @@ def _families() -> dict[str, Any]:
         "rows": Histogram("hone_batch_rows", "Rows of one batch.", labels, buckets=ROWS),
         "in_flight": Gauge("hone_in_flight_requests", "Requests being answered.", labels, multiprocess_mode="livesum"),
         "waiting": Gauge("hone_waiting_rows", "Rows that wait for a batch.", labels, multiprocess_mode="livesum"),
+        "row_seconds": Counter("hone_row_seconds", "Seconds that rows spent here; its rate is rows in flight.", labels),
         "shed": Counter("hone_shed", "Requests refused to protect the others.", (*labels, "reason")),
         "cache": Counter("hone_cache", "Looks into the prediction cache, by result.", (*labels, "result")),
         "mean": Gauge(

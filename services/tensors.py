@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -241,3 +242,10 @@ def encodable(array: np.ndarray) -> Any:
     if array.dtype == np.float16:
         array = array.astype(np.float32)
     return np.ascontiguousarray(array)
+
+
+def row_count(inputs: Mapping[str, np.ndarray]) -> int:
+    """Return the rows of checked inputs."""
+    for array in inputs.values():
+        return len(array) if array.ndim else 1
+    return 0

@@ -14,15 +14,12 @@ from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from hone.artifact import MANIFEST, Artifact
+from hone.artifact import EXAMPLE, MANIFEST, Artifact
 from hone.data import Dataset, load_dataset
 from hone.errors import PassError, RecipeError, UnavailableError
 from hone.recipe import LoadedRecipe
 from hone.signature import Signature
 from hone.userload import call, load_function
-
-EXAMPLE = "example.json"
-"""A few real rows beside a model, for the service's documentation."""
 
 FEWEST_ROWS = 8
 """Of a calibration set that ranges are taken from."""

@@ -27,7 +27,7 @@ from services.http import Head
 from services.hub import Hub
 from services.protocols.v2 import DATATYPES
 from services.settings import Settings
-from services.tensors import check_finite, from_bytes, to_array, to_bytes
+from services.tensors import check_finite, from_bytes, row_count, to_array, to_bytes
 
 if TYPE_CHECKING:
     from services.management import Management
@@ -212,8 +212,8 @@ class GrpcServer:
         finally:
             seconds = time.perf_counter() - started
             served.metrics.in_flight -= 1
-            served.metrics.request("grpc", status, seconds)
-            rows = len(next(iter(inputs.values()))) if inputs else 0
+            rows = row_count(inputs)
+            served.metrics.request("grpc", status, seconds, rows)
             if edge.tracer is not None:
                 edge.tracer.record(head, "grpc", served.tag, status, seconds, rows, trail)
             if edge.settings.access_log != "off":

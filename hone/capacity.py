@@ -1,0 +1,100 @@
+"""A measured capacity, as `hone bench capacity` writes it and `hone k8s render` reads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hone.errors import HoneError
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Slo(_Record):
+    """What a service promises."""
+
+    percentile: Literal["p50_ms", "p95_ms", "p99_ms", "p999_ms"] = "p99_ms"
+    limit_ms: float = Field(gt=0)
+    errors: float = Field(0.001, ge=0, lt=1, description="Largest share of requests that may fail.")
+
+
+class Trial(_Record):
+    """One load at one rate."""
+
+    rate: float = Field(description="Requests meant to arrive per second.")
+    answered: float = Field(description="Requests answered without error, per second.")
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    p999_ms: float
+    mean_ms: float
+    error_share: float
+    late_share: float = Field(description="Share of requests that the generator itself started late.")
+    cpu_cores: float | None = Field(None, description="Cores that the service kept busy; null for one elsewhere.")
+    rss_mb: float | None = Field(None, description="Most resident memory of its processes together, MiB.")
+    passed: bool
+
+
+class Capacity(_Record):
+    """`capacity.json`: what a service was measured to hold. Written by `hone bench capacity`."""
+
+    schema_version: Literal[1] = 1
+    kind: Literal["capacity"] = "capacity"
+    model: str = Field(description="The tag that was served.")
+    created: str
+    host: dict[str, Any]
+    command: str = Field(description="What measured it.")
+    slo: Slo
+    rows: int = Field(description="Rows in each request.")
+    workers: int
+    rate: float = Field(description="Requests per second at which most repeats met the limits.")
+    rows_per_s: float
+    spread: float = Field(description="(highest - lowest) / median of the percentile, over the repeats at that rate.")
+    in_flight_rows: float = Field(description="Mean rows in flight at that rate: rate x mean latency x rows.")
+    ready_s: float | None = Field(description="From start to ready; null for a service that was running already.")
+    limited_by: Literal["service", "generator"] = Field(description="`generator`: the service may hold more.")
+    repeats: list[Trial]
+    search: list[Trial]
+
+    @property
+    def at_capacity(self) -> Trial:
+        """The repeat in the middle."""
+        passed = [trial for trial in self.repeats if trial.passed] or self.repeats
+        return sorted(passed, key=lambda trial: getattr(trial, self.slo.percentile))[len(passed) // 2]
+
+    def summary(self) -> str:
+        """Return the result in a few lines, for the terminal."""
+        trial = self.at_capacity
+        lines = [
+            f"{self.model}: {self.rate:,.0f} requests/s ({self.rows_per_s:,.0f} rows/s) with "
+            f"{self.slo.percentile.removesuffix('_ms')} <= {self.slo.limit_ms:g} ms",
+            f"p50 {trial.p50_ms:.2f} ms, p95 {trial.p95_ms:.2f} ms, p99 {trial.p99_ms:.2f} ms; "
+            f"{sum(t.passed for t in self.repeats)} of {len(self.repeats)} repeats passed, spread {self.spread:.0%}",
+        ]
+        if trial.cpu_cores is not None:
+            lines.append(
+                f"{trial.cpu_cores:.2f} cores, {trial.rss_mb:.0f} MiB, {self.in_flight_rows:.1f} rows in flight"
+            )
+        if self.limited_by == "generator":
+            lines.append("note: the load generator was the limit; the service may hold more. Run it on another host")
+        return "\n".join(lines)
+
+
+def read_capacity(file: Path) -> Capacity:
+    """Read a `capacity.json`.
+
+    Raises:
+        HoneError: it is missing, or not one; a load report has no capacity in it.
+    """
+    try:
+        return Capacity.model_validate_json(file.read_bytes())
+    except FileNotFoundError:
+        raise HoneError(f"{file}: no such file; 'hone bench capacity MODEL --p99 50ms' writes one") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "file"
+        raise HoneError(f"{file}: not a measured capacity: {place}: {first['msg']}") from None

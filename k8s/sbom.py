@@ -1,0 +1,99 @@
+"""The bill of materials of an image, in CycloneDX: every package by version and hash, and the models."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hone import __version__
+from hone.errors import HoneError, UnavailableError
+from hone.store import Entry
+
+
+@dataclass(frozen=True)
+class Package:
+    """A line of a lock file."""
+
+    name: str
+    version: str
+    hashes: tuple[str, ...]
+
+
+def read_lock(file: Path) -> list[Package]:
+    """Return the packages of a lock file made by `uv pip compile --generate-hashes`.
+
+    Raises:
+        HoneError: the file is missing, or a package has no hash.
+    """
+    try:
+        text = file.read_text()
+    except FileNotFoundError:
+        raise HoneError(f"{file}: no such file; requirements/compile.sh writes it") from None
+    packages = []
+    for block in re.split(r"\n(?=[A-Za-z0-9])", text.replace("\\\n", " ")):
+        match = re.match(r"([A-Za-z0-9._-]+)==([^\s;]+)", block)
+        if match is None:
+            continue
+        hashes = tuple(re.findall(r"--hash=sha256:([0-9a-f]{64})", block))
+        if not hashes:
+            raise HoneError(f"{file}: {match[1]} has no hash; make the file anew with requirements/compile.sh")
+        packages.append(Package(re.sub(r"[-_.]+", "-", match[1]).lower(), match[2], hashes))
+    return packages
+
+
+def bill_of_materials(
+    labels: Mapping[str, str], packages: Sequence[Package], entries: Sequence[Entry], epoch: int
+) -> str:
+    """Return a CycloneDX 1.6 document; the same for the same contents.
+
+    Raises:
+        UnavailableError: cyclonedx-python-lib is not installed.
+    """
+    try:
+        from cyclonedx.model import HashAlgorithm, HashType, Property
+        from cyclonedx.model.bom import Bom
+        from cyclonedx.model.component import Component, ComponentType
+        from cyclonedx.output.json import JsonV1Dot6
+        from packageurl import PackageURL
+    except ImportError as error:
+        raise UnavailableError(f"{error.name} is not installed", "install the [deploy] extra") from None
+    title = labels["org.opencontainers.image.title"]
+    root = Component(
+        name=title, version=labels["org.opencontainers.image.version"], type=ComponentType.CONTAINER, bom_ref="image"
+    )
+    parts = [
+        Component(
+            name=package.name,
+            version=package.version,
+            type=ComponentType.LIBRARY,
+            bom_ref=f"{package.name}=={package.version}",
+            purl=PackageURL("pypi", name=package.name, version=package.version),
+            # One hash for each file that the index has; the one that was installed is among them.
+            hashes=[HashType(alg=HashAlgorithm.SHA_256, content=content) for content in package.hashes],
+        )
+        for package in packages
+    ]
+    parts.append(Component(name="hone", version=__version__, type=ComponentType.APPLICATION, bom_ref="hone"))
+    for entry in entries:
+        artifact = entry.opened(verify=False)
+        manifest = artifact.manifest
+        facts = {"runtime": manifest.runtime, "precision": manifest.precision, "variant": manifest.variant}
+        parts.append(
+            Component(
+                name=entry.name,
+                version=entry.version,
+                type=ComponentType.MACHINE_LEARNING_MODEL,
+                bom_ref=entry.tag,
+                hashes=[HashType(alg=HashAlgorithm.SHA_256, content=artifact.digest)],
+                properties=[Property(name=f"hone:{name}", value=value) for name, value in facts.items()],
+            )
+        )
+    bom = Bom(components=parts, serial_number=uuid.uuid5(uuid.NAMESPACE_URL, repr(sorted(labels.items()))))
+    bom.metadata.component = root
+    bom.metadata.timestamp = datetime.datetime.fromtimestamp(epoch, datetime.UTC)
+    bom.register_dependency(root, parts)
+    return str(JsonV1Dot6(bom).output_as_string(indent=2)) + "\n"
