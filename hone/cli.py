@@ -315,6 +315,26 @@ def models() -> None:
     """Look after the model store."""
 
 
+@cli.group(cls=HoneGroup)
+def k8s() -> None:
+    """Manifests with measured numbers, and the dashboard."""
+
+
+@cli.group(cls=HoneGroup)
+def deploy() -> None:
+    """Check a cluster before a deployment."""
+
+
+def _add_deploy_commands() -> None:
+    from hone.cli_deploy import DEPLOY_COMMANDS, K8S_COMMANDS, containerize
+
+    cli.add_command(containerize)
+    for command in K8S_COMMANDS:
+        k8s.add_command(command)
+    for command in DEPLOY_COMMANDS:
+        deploy.add_command(command)
+
+
 def _add_security_commands() -> None:
     from hone.cli_security import AUDIT_COMMANDS, KEY_COMMANDS
 
@@ -333,6 +353,7 @@ def _add_model_commands() -> None:
 
 _add_model_commands()
 _add_security_commands()
+_add_deploy_commands()
 
 
 def main() -> None:

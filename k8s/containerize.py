@@ -1,7 +1,7 @@
 """Build a container image of a stored model: `hone containerize`.
 
-`bentoml build` packs the code and the model; the image around it is our own Containerfile, because `bentoml containerize`
-writes one that runs apt-get, installs without hashes, keeps the installer in the image and can't be built offline.
+`bentoml build` packs the code and the model; the image around it is our own Containerfile, because the one that
+`bentoml containerize` writes runs apt-get, installs without hashes, keeps the installer and can't be built offline.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def write_context(folder: Path, request: Request, entries: Sequence[store.Entry]
     shutil.copyfile(lock, build / "requirements.lock")
     packages = read_lock(lock)
     if request.wheels:
-        _copy_wheels(request.wheels, build / "wheels", packages)
+        _copy_wheels(request.wheels, build / "wheels", packages, request.kind)
     ca = request.ca or (Path(os.environ["PIP_CERT"]) if os.environ.get("PIP_CERT") else None)
     if ca and not request.wheels:
         if not ca.is_file():
@@ -188,26 +188,44 @@ def write_context(folder: Path, request: Request, entries: Sequence[store.Entry]
     return {"labels": labels, "epoch": epoch}
 
 
-def _copy_wheels(source: Path, target: Path, packages: Sequence[Package]) -> None:
+def _copy_wheels(source: Path, target: Path, packages: Sequence[Package], kind: str) -> None:
     """Copy the wheels that the lock names; what else lies in the folder stays out of the image's build."""
     if not source.is_dir():
         raise HoneError(f"--wheels: {source} is no folder")
     target.mkdir()
-    found = {re.sub(r"[-_.]+", "-", file.name.split("-", 1)[0]).lower(): [] for file in source.glob("*.whl")}  # type: ignore[var-annotated]
+    found: dict[str, list[Path]] = {}
     for file in source.glob("*.whl"):
-        found[re.sub(r"[-_.]+", "-", file.name.split("-", 1)[0]).lower()].append(file)
+        found.setdefault(re.sub(r"[-_.]+", "-", file.name.split("-", 1)[0]).lower(), []).append(file)
     missing = []
     for package in packages:
         files = [file for file in found.get(package.name, []) if file.name.split("-")[1] == package.version]
         for file in files:
             shutil.copyfile(file, target / file.name)
-        if not files:
+        if not files and not package.sometimes:
             missing.append(f"{package.name}=={package.version}")
     if missing:
         raise HoneError(
-            f"--wheels: {source} lacks {', '.join(missing[:5])}{' and more' if len(missing) > 5 else ''}; fill it with: "
-            "pip download --no-deps --require-hashes --only-binary=:all: -d DIR -r k8s/image/KIND.lock"
+            f"--wheels: {source} lacks {', '.join(missing[:5])}{' and more' if len(missing) > 5 else ''}; "
+            f"fill it with: hone k8s wheels --kind {kind} --out {source}"
         )
+
+
+def fetch_wheels(kind: str, target: Path) -> int:
+    """Download what an image of this kind installs, for a build without a network; return the number of wheels.
+
+    Raises:
+        HoneError: pip failed; the message is its last line.
+    """
+    packages = read_lock(HERE / f"{kind}.lock")
+    target.mkdir(parents=True, exist_ok=True)
+    # Without the lock's conditions: the image's Python may be another than the one that runs here.
+    lines = [f"{p.name}=={p.version} {' '.join(f'--hash=sha256:{h}' for h in p.hashes)}" for p in packages]
+    with tempfile.TemporaryDirectory(prefix="hone-wheels-") as scratch:
+        file = Path(scratch) / "requirements.txt"
+        file.write_text("\n".join(lines) + "\n")
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
+        _run([*command, "--only-binary=:all:", "--dest", str(target), "-r", str(file)], "pip")
+    return len(list(target.glob("*.whl")))
 
 
 def _pack(target: Path, entries: Sequence[store.Entry], epoch: int) -> None:

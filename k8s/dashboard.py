@@ -199,11 +199,10 @@ def dashboard() -> dict[str, Any]:
             {"type": "row", "title": title, "collapsed": False, "gridPos": _place(0, top, 24, 1), "panels": []}
         )
         width = 24 // len(row)
-        for index, panel in enumerate(row):
-            panels.append(_graph(panel, _place(index * width, top + 1, width, 8)))
+        panels += [_graph(panel, _place(index * width, top + 1, width, 8)) for index, panel in enumerate(row)]
         top += 9
-    for number, panel in enumerate(panels, 1):
-        panel["id"] = number
+    for number, drawn in enumerate(panels, 1):
+        drawn["id"] = number
     return {
         "title": "Hone",
         "uid": "hone",

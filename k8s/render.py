@@ -1,7 +1,7 @@
 """Manifests with measured numbers: `hone k8s render`.
 
-Every number that depends on the model comes from its measured capacity (`hone bench capacity`), and says so beside it. A
-number that was never measured is not made up: the command refuses.
+Every number that depends on the model comes from its measured capacity (`hone bench capacity`), and says so beside it.
+A number that was never measured is not made up: the command refuses.
 """
 
 from __future__ import annotations
@@ -154,8 +154,9 @@ def _round_up(value: float, step: int) -> int:
 
 def _patches(numbers: Numbers, capacity: Capacity) -> str:
     why = {number.field: number.origin for number in numbers.sources}
+    slo = capacity.slo
     return f"""# From capacity.json: {capacity.command}, {capacity.created}.
-# Limit: {capacity.slo.percentile.removesuffix("_ms")} <= {capacity.slo.limit_ms:g} ms, errors <= {capacity.slo.errors:.2%}.
+# Limit: {slo.percentile.removesuffix("_ms")} <= {slo.limit_ms:g} ms, errors <= {slo.errors:.2%}.
 apiVersion: apps/v1
 kind: Deployment
 metadata:

@@ -13,6 +13,9 @@ from hone import __version__
 from hone.errors import HoneError, UnavailableError
 from hone.store import Entry
 
+PYTHONS = ("3.11.2", "3.11.14", "3.12.12")
+"""What images are built on: Debian's, and the newest."""
+
 
 @dataclass(frozen=True)
 class Package:
@@ -21,10 +24,12 @@ class Package:
     name: str
     version: str
     hashes: tuple[str, ...]
+    sometimes: bool = False
+    """Only some of the Python versions that an image may have need it."""
 
 
 def read_lock(file: Path) -> list[Package]:
-    """Return the packages of a lock file made by `uv pip compile --generate-hashes`.
+    """Return the packages of a lock file made by `uv pip compile --generate-hashes`, as far as Linux needs them.
 
     Raises:
         HoneError: the file is missing, or a package has no hash.
@@ -35,14 +40,36 @@ def read_lock(file: Path) -> list[Package]:
         raise HoneError(f"{file}: no such file; requirements/compile.sh writes it") from None
     packages = []
     for block in re.split(r"\n(?=[A-Za-z0-9])", text.replace("\\\n", " ")):
-        match = re.match(r"([A-Za-z0-9._-]+)==([^\s;]+)", block)
+        match = re.match(r"([A-Za-z0-9._-]+)==([^\s;]+)(?:\s*;\s*([^\n]*?))?\s*(?:--hash|\n|$)", block)
         if match is None:
+            continue
+        needed = [_needed(match[3], version) for version in PYTHONS]
+        if not any(needed):
             continue
         hashes = tuple(re.findall(r"--hash=sha256:([0-9a-f]{64})", block))
         if not hashes:
             raise HoneError(f"{file}: {match[1]} has no hash; make the file anew with requirements/compile.sh")
-        packages.append(Package(re.sub(r"[-_.]+", "-", match[1]).lower(), match[2], hashes))
+        packages.append(Package(re.sub(r"[-_.]+", "-", match[1]).lower(), match[2], hashes, not all(needed)))
     return packages
+
+
+def _needed(marker: str | None, python: str) -> bool:
+    """Return whether a package with this environment marker is installed on Linux with that Python."""
+    if not marker:
+        return True
+    from packaging.markers import Marker
+
+    environment = {
+        "sys_platform": "linux",
+        "platform_system": "Linux",
+        "os_name": "posix",
+        "platform_python_implementation": "CPython",
+        "implementation_name": "cpython",
+        "platform_machine": "x86_64",
+        "python_full_version": python,
+        "python_version": python.rpartition(".")[0],
+    }
+    return Marker(marker).evaluate(environment)
 
 
 def bill_of_materials(
