@@ -15,7 +15,7 @@ EXTRAS_cpu :=
 EXTRAS_cuda := ,cuda
 INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c $(CONSTRAINTS) --overrides requirements/$(TARGET).txt
 
-.PHONY: demo test test-all lint serve bench bench-serving bench-converters bench-soak schema proto clean help
+.PHONY: demo test test-all lint serve bench bench-serving bench-converters bench-soak schema dashboard proto clean help
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -83,6 +83,9 @@ bench-soak: $(VENV)/dev.stamp examples/digits/model.safetensors  ## A million re
 schema: $(VENV)/demo.stamp  ## Rewrite the recipe's JSON Schema and reference in docs/.
 	$(BIN)/hone schema --out docs/recipe.schema.json
 	$(BIN)/hone schema --markdown --out docs/recipe.md
+
+dashboard: $(VENV)/demo.stamp  ## Rewrite the Grafana dashboard from the service's metrics.
+	$(BIN)/hone k8s dashboard --out k8s/monitoring/dashboard.json
 
 proto: $(VENV)/dev.stamp  ## Rewrite the gRPC messages from services/protocols/v2.proto.
 	$(BIN)/python -m grpc_tools.protoc -I services/protocols --python_out=services/protocols services/protocols/v2.proto

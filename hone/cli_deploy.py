@@ -92,9 +92,9 @@ def preflight(overlay: Path, cluster: str | None, server: str | None) -> None:
 
     arguments = (*(("--context", cluster) if cluster else ()), *(("--server", server) if server else ()))
     findings = check(overlay, Cluster(arguments))
-    marks = {"ok": click.style("ok", fg="green"), "missing": click.style("missing", fg="red"), "unknown": "unknown"}
+    colors = {"ok": "green", "missing": "red", "unknown": "yellow"}
     for finding in findings:
-        click.echo(f"{marks[finding.state]:8} {finding.name}: {finding.detail}")
+        click.echo(f"{click.style(f'{finding.state:8}', fg=colors[finding.state])} {finding.name}: {finding.detail}")
         if finding.state != "ok":
             click.echo(f"         {finding.remedy}")
     lacking = sum(finding.state == "missing" for finding in findings)

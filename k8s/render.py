@@ -88,7 +88,9 @@ def render(
         for name in components:
             shutil.copytree(HERE / "components" / name, folder / "components" / name)
         shutil.copyfile(capacity_file, folder / "capacity.json")
-        (folder / "measured.yaml").write_text(_patches(numbers, capacity))
+        (folder / "measured-deployment.yaml").write_text(_deployment_patch(numbers, capacity))
+        if "keda" not in components:
+            (folder / "measured-autoscaler.yaml").write_text(_autoscaler_patch(numbers))
         (folder / "kustomization.yaml").write_text(_kustomization(model, match, components, numbers))
         (folder / "numbers.md").write_text(to_markdown(numbers, capacity))
     return numbers
@@ -152,7 +154,7 @@ def _round_up(value: float, step: int) -> int:
     return step * math.ceil(value / step)
 
 
-def _patches(numbers: Numbers, capacity: Capacity) -> str:
+def _deployment_patch(numbers: Numbers, capacity: Capacity) -> str:
     why = {number.field: number.origin for number in numbers.sources}
     slo = capacity.slo
     return f"""# From capacity.json: {capacity.command}, {capacity.created}.
@@ -174,8 +176,12 @@ spec:
             limits: *measured
           startupProbe:
             failureThreshold: {numbers.startup_failures}  # {why["startup probe"]}
----
-apiVersion: autoscaling/v2
+"""
+
+
+def _autoscaler_patch(numbers: Numbers) -> str:
+    why = {number.field: number.origin for number in numbers.sources}
+    return f"""apiVersion: autoscaling/v2
 kind: HorizontalPodAutoscaler
 metadata:
   name: hone
@@ -199,14 +205,12 @@ def _kustomization(model: str, image: re.Match[str], components: tuple[str, ...]
     if components:
         lines += ["components:", *(f"  - components/{name}" for name in components)]
     lines += ["images:", "  - name: hone-model", f"    newName: {image['name']}", *version]
-    lines += ["patches:"]
+    lines += ["patches:", "  - path: measured-deployment.yaml"]
     if "keda" not in components:
-        lines += ["  - path: measured.yaml", *_metric_patches(components, numbers)]
+        lines += ["  - path: measured-autoscaler.yaml", *_metric_patches(components, numbers)]
         return "\n".join(lines) + "\n"
     # The plain autoscaler is gone then; its numbers go to KEDA's.
     lines += [
-        "  - path: measured.yaml",
-        "    target: {kind: Deployment, name: hone}",
         "  - target: {kind: ScaledObject, name: hone}",
         "    patch: |-",
         f"      - {{op: replace, path: /spec/minReplicaCount, value: {numbers.minimum}}}",

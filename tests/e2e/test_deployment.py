@@ -1,0 +1,240 @@
+"""From a stored digits artifact to checked manifests, as k8s/README.md has it, on a machine without a Docker engine."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+import yaml
+
+from hone import store
+from services.launch import free_port
+from tests.models import dense_answer, dense_artifact
+
+ROOT = Path(__file__).parents[2]
+HONE = "from hone.cli import main; main()"
+BASE = "localhost/hone-test/base:bookworm"
+KEYS = "digits-caller"
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1200),
+    pytest.mark.skipif(
+        not all(map(shutil.which, ("buildah", "mmdebstrap", "kubectl"))) or os.geteuid() != 0,
+        reason="needs buildah, mmdebstrap and kubectl, as root",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """buildah with a storage of its own, and a base image made of Debian's packages."""
+    folder = tmp_path_factory.mktemp("buildah")
+    environment = {
+        **os.environ,
+        "STORAGE_DRIVER": "vfs",
+        "BUILDAH_ISOLATION": "chroot",
+        "CONTAINERS_STORAGE_CONF": str(folder / "storage.conf"),
+    }
+    storage = f'[storage]\ndriver = "vfs"\nrunroot = "{folder}/run"\ngraphroot = "{folder}/graph"\n'
+    (folder / "storage.conf").write_text(storage)
+    include = "--include=python3,python3-venv,ca-certificates"
+    call(["mmdebstrap", "--quiet", "--variant=minbase", include, "bookworm", str(folder / "rootfs.tar")], environment)
+    (folder / "Containerfile").write_text("FROM scratch\nADD rootfs.tar /\n")
+    call(["buildah", "build", "-q", "--tag", BASE, str(folder)], environment)
+    (folder / "rootfs.tar").unlink()
+    yield environment
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheels")
+    call([sys.executable, "-c", HONE, "k8s", "wheels", "--out", str(folder)], dict(os.environ))
+    return folder
+
+
+def call(command: list[str], environment: dict[str, str], cwd: Path = ROOT) -> str:
+    done = subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def hone(environment: dict[str, str], cwd: Path, *arguments: str) -> str:
+    here = {name: os.environ[name] for name in ("BENTOML_HOME", "HONE_CACHE")}  # of this test
+    return call([sys.executable, "-c", HONE, *arguments], {**environment, **here}, cwd)
+
+
+@contextlib.contextmanager
+def container(engine: dict[str, str], tag: str, folder: Path, **variables: str) -> Iterator[tuple[str, Path, int]]:
+    """Run an image as its configuration says (buildah runs commands only, so they are read from it).
+
+    Yields its URL, its root folder and the process id of its process 1.
+    """
+    name = call(["buildah", "from", tag], engine).strip()
+    try:
+        root = Path(call(["buildah", "mount", name], engine).strip())
+        config = json.loads(call(["buildah", "inspect", "--type", "image", tag], engine))["Docker"]["config"]
+        port = free_port()
+        command = [part if part != "3000" else str(port) for part in (*config["Entrypoint"], *config["Cmd"])]
+        environment = [part for key, value in variables.items() for part in ("--env", f"{key}={value}")]
+        volume = ["--volume", f"{folder}:/etc/hone/keys:ro"]
+        with (folder.parent / "container.log").open("w") as log:
+            process = subprocess.Popen(
+                ["buildah", "run", *environment, *volume, name, "--", *command], env=engine, stdout=log, stderr=log
+            )
+        try:
+            yield f"http://127.0.0.1:{port}", root, first_process(process)
+        finally:
+            for child in psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []:
+                with contextlib.suppress(psutil.Error):
+                    child.kill()
+            process.kill()
+            process.wait()
+    finally:
+        call(["buildah", "rm", name], engine)
+
+
+def first_process(process: subprocess.Popen[bytes]) -> int:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and process.poll() is None:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if child.cmdline()[:1] and Path(child.cmdline()[0]).name == "dumb-init":
+                    return child.pid
+        time.sleep(0.1)
+    raise AssertionError("the container's process 1 did not start")
+
+
+def wait_ready(url: str) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"{url}/readyz").status_code == 200:
+                return
+        time.sleep(0.2)
+    raise AssertionError("not ready")
+
+
+def layers(engine: dict[str, str], tag: str) -> list[str]:
+    config = json.loads(call(["buildah", "inspect", "--type", "image", tag], engine))["Docker"]
+    return list(config["rootfs"]["diff_ids"])
+
+
+def test_from_artifact_to_checked_manifests(engine: dict[str, str], wheels: Path, tmp_path: Path) -> None:
+    entry = store.put(dense_artifact(tmp_path / "a", name="digits"), "digits", "onnx-fp32-1")
+    tag = "localhost/hone-test/digits:1"
+    build = ["containerize", "digits", "--engine", "buildah", "--base", BASE, "--wheels", str(wheels)]
+    build += ["--label", "team=digits"]
+    said = hone(engine, tmp_path, *build, "--tag", tag)
+    megabytes = float(said.split(" MB above")[0].rsplit(" ", 1)[1])
+    assert megabytes <= 450
+
+    check_image(engine, tag, entry)
+    check_container(engine, tag, tmp_path)
+    # The same inputs give the same layers, bit for bit; only the builder's own container id differs.
+    hone(engine, tmp_path, *build, "--tag", "localhost/hone-test/again:1")
+    assert layers(engine, "localhost/hone-test/again:1") == layers(engine, tag)
+
+    measure = ["bench", "capacity", "digits", "--p99", "500ms", "--duration", "2", "--repeats", "1"]
+    hone(engine, tmp_path, *measure, "--out", "capacity.json")
+    components = ["--component", "in-flight-hpa", "--component", "redis"]
+    target = ["--image", "registry.example.com/digits:1", "--out", "deploy", "--capacity", "capacity.json"]
+    hone(engine, tmp_path, "k8s", "render", "digits", *target, *components, "--peak", "5000")
+    check_manifests(tmp_path)
+
+
+def check_image(engine: dict[str, str], tag: str, entry: store.Entry) -> None:
+    config = json.loads(call(["buildah", "inspect", "--type", "image", tag], engine))["Docker"]["config"]
+    assert config["User"] == "10001:10001"
+    assert config["Healthcheck"]["Test"][0] == "CMD"
+    assert config["StopSignal"] == "SIGTERM"
+    labels = config["Labels"]
+    assert labels["dev.hone.models"] == entry.tag
+    assert labels["dev.hone.digests"] == f"sha256:{entry.opened().digest}"
+    assert labels["team"] == "digits"
+    assert not [name for name in config["Env"] if "INDEX" in name or "PIP_" in name]
+
+
+def check_container(engine: dict[str, str], tag: str, tmp_path: Path) -> None:
+    """The container answers, runs as its user, drains on SIGTERM and writes nothing outside its volumes."""
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    secret = hone(engine, tmp_path, "keys", "new", KEYS, "--file", str(keys / "keys.yaml")).split()
+    os.chmod(keys, 0o755)  # noqa: PTH101 - the container's user is another
+    os.chmod(keys / "keys.yaml", 0o644)  # noqa: PTH101
+    variables = {"HONE_API_KEYS": "/etc/hone/keys/keys.yaml", "HONE_DRAIN_S": "1"}
+    with container(engine, tag, keys, **variables) as (url, root, first):
+        wait_ready(url)
+        before = files(root)
+        key = next(word for word in secret if len(word) > 30)
+        rows = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+        body = {"inputs": {"features": rows.tolist()}}
+        assert httpx.post(f"{url}/predict", json=body).status_code == 401
+        answer = httpx.post(f"{url}/predict", json=body, headers={"x-api-key": key})
+        np.testing.assert_allclose(answer.json()["outputs"]["scores"], dense_answer(rows), rtol=1e-4)
+        assert httpx.get(f"{url}/livez").status_code == 200
+        assert "hone_requests_total" in httpx.get(f"{url}/metrics").text
+        family = [psutil.Process(first), *psutil.Process(first).children(recursive=True)]
+        assert {process.uids().real for process in family} == {10001}
+        assert files(root) == before
+        # Not ready at once, serving on for the drain, then gone with everything it started.
+        os.kill(first, signal.SIGTERM)
+        time.sleep(0.5)
+        assert httpx.get(f"{url}/readyz").status_code == 503
+        assert httpx.post(f"{url}/predict", json=body, headers={"x-api-key": key}).status_code == 200
+        _, alive = psutil.wait_procs(family, timeout=20)
+        assert not alive, alive
+        assert files(root) == before
+
+
+def files(root: Path) -> dict[str, tuple[float, int]]:
+    """Return what lies outside the volumes, with times and sizes."""
+    found = {}
+    for folder, names, members in os.walk(root):
+        place = Path(folder).relative_to(root).as_posix()
+        names[:] = [
+            name for name in names if f"{place}/{name}".removeprefix("./") not in ("run", "tmp", "proc", "sys", "dev")
+        ]
+        for member in members:
+            facts = (Path(folder) / member).lstat()
+            # The engine itself writes these when it starts a container.
+            if f"{place}/{member}" not in ("etc/hosts", "etc/resolv.conf", "etc/hostname"):
+                found[f"{place}/{member}"] = (facts.st_mtime, facts.st_size)
+    return found
+
+
+def check_manifests(tmp_path: Path) -> None:
+    import kubernetes_validate
+
+    from k8s.preflight import NEWEST, OLDEST, manifests
+
+    capacity = json.loads((tmp_path / "capacity.json").read_text())
+    assert capacity["rate"] > 20
+    objects = manifests(tmp_path / "deploy")
+    for item in objects:
+        for major, minor in (OLDEST, NEWEST):
+            kubernetes_validate.validate(item, f"{major}.{minor}.0", strict=True)
+    by_kind: dict[str, dict[str, Any]] = {f"{item['kind']}/{item['metadata']['name']}": item for item in objects}
+    container = by_kind["Deployment/hone"]["spec"]["template"]["spec"]["containers"][0]
+    assert container["image"] == "registry.example.com/digits:1"
+    scaler = by_kind["HorizontalPodAutoscaler/hone"]["spec"]
+    assert scaler["maxReplicas"] >= 5000 / capacity["rate"]
+    milli = scaler["metrics"][1]["pods"]["target"]["averageValue"]
+    assert float(str(milli).removesuffix("m")) > 0
+    table = (tmp_path / "deploy" / "numbers.md").read_text()
+    assert "requests/s" in table and "MiB" in table
+    assert yaml.safe_load((tmp_path / "deploy" / "kustomization.yaml").read_text())["components"]
