@@ -21,6 +21,9 @@ HERE = Path(__file__).parent
 HEADROOM = 0.7
 """Share of the capacity at which another replica is wanted: a new pod takes its time, and load doesn't wait."""
 
+NOISY = 0.5
+"""Spread of the repeats above which the numbers come with a warning."""
+
 MEMORY_ROOM = 1.35
 """Over the most that was seen, for larger requests than those of the trials."""
 
@@ -91,7 +94,7 @@ def render(
         (folder / "measured-deployment.yaml").write_text(_deployment_patch(numbers, capacity))
         if "keda" not in components:
             (folder / "measured-autoscaler.yaml").write_text(_autoscaler_patch(numbers))
-        (folder / "kustomization.yaml").write_text(_kustomization(model, match, components, numbers))
+        (folder / "kustomization.yaml").write_text(_kustomization(model, match, components, numbers, capacity.workers))
         (folder / "numbers.md").write_text(to_markdown(numbers, capacity))
     return numbers
 
@@ -191,7 +194,9 @@ spec:
 """
 
 
-def _kustomization(model: str, image: re.Match[str], components: tuple[str, ...], numbers: Numbers) -> str:
+def _kustomization(
+    model: str, image: re.Match[str], components: tuple[str, ...], numbers: Numbers, workers: int
+) -> str:
     version = [f"    newTag: {json.dumps(image['tag'][1:])}"] if image["tag"] else []
     version += [f"    digest: {image['digest'][1:]}"] if image["digest"] else []
     lines = [
@@ -204,6 +209,9 @@ def _kustomization(model: str, image: re.Match[str], components: tuple[str, ...]
     ]
     if components:
         lines += ["components:", *(f"  - components/{name}" for name in components)]
+    # The pods run what was measured.
+    lines += ["configMapGenerator:", "  - name: hone-settings", "    behavior: merge"]
+    lines += [f"    literals: [HONE_WORKERS={workers}]"]
     lines += ["images:", "  - name: hone-model", f"    newName: {image['name']}", *version]
     lines += ["patches:", "  - path: measured-deployment.yaml"]
     if "keda" not in components:
@@ -242,6 +250,7 @@ def _metric_patches(components: tuple[str, ...], numbers: Numbers) -> list[str]:
 def to_markdown(numbers: Numbers, capacity: Capacity) -> str:
     """Return the table of numbers and their origins."""
     trial = capacity.at_capacity
+    noise = ["", "**The repeats differ much: measure again on a quieter host before you rely on these numbers.**"]
     lines = [
         f"# Numbers of {capacity.model}",
         "",
@@ -250,6 +259,7 @@ def to_markdown(numbers: Numbers, capacity: Capacity) -> str:
         f"{getattr(trial, capacity.slo.percentile):g} ms (limit {capacity.slo.limit_ms:g} ms); "
         f"{sum(t.passed for t in capacity.repeats)} of {len(capacity.repeats)} repeats met it, "
         f"spread {capacity.spread:.0%}.",
+        *(noise if capacity.spread > NOISY else []),
         "",
         "| number | value | from |",
         "|---|---|---|",

@@ -32,7 +32,11 @@ class Options(PassOptions):
         description="Rank weights within each layer, or all together; auto is global for torch and layer for Keras.",
     )
     steps: int = Field(
-        1, ge=1, le=100, description="Reach the sparsity in this many steps on a cubic curve, training after each."
+        1,
+        ge=1,
+        le=100,
+        description="Reach the sparsity in this many steps on a cubic curve, training after each. For Keras, 1 takes a "
+        "step at every batch.",
     )
     epochs: int = Field(
         4, ge=0, description="Fine-tuning epochs after each step (for Keras: in all); needs the `train` hook."

@@ -87,6 +87,8 @@ def test_rendered_folder_stands_alone_and_has_the_numbers(tmp_path: Path, compon
     assert container["resources"]["limits"] == container["resources"]["requests"]
     assert container["resources"]["limits"]["memory"] == "512Mi"
     assert container["startupProbe"]["failureThreshold"] == 15
+    (settings,) = [item["data"] for (kind, _), item in objects.items() if kind == "ConfigMap"]
+    assert settings["HONE_WORKERS"] == "1"
     if "keda" in components:
         spec = objects["ScaledObject", "hone"]["spec"]
         assert (spec["minReplicaCount"], spec["maxReplicaCount"]) == (2, 11)
@@ -100,6 +102,13 @@ def test_rendered_folder_stands_alone_and_has_the_numbers(tmp_path: Path, compon
         if components:
             assert spec["metrics"][1]["pods"]["target"]["averageValue"] == "4200m"
     assert "0.7 x 6 at the measured 1000 requests/s" in (out / "numbers.md").read_text()
+
+
+@pytest.mark.parametrize(("spread", "warned"), [(0.1, False), (2.07, True)])
+def test_noisy_measurement_comes_with_a_warning(tmp_path: Path, spread: float, warned: bool) -> None:
+    file = written(tmp_path, capacity(spread=spread))
+    render("digits", "digits:onnx-fp32-1", IMAGE, file, tmp_path / "deploy", peak=None, components=())
+    assert ("quieter host" in (tmp_path / "deploy" / "numbers.md").read_text()) == warned
 
 
 @pytest.mark.parametrize(
