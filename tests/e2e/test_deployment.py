@@ -5,12 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +28,7 @@ import yaml
 from hone import store
 from services.launch import free_port
 from tests.models import dense_answer, dense_artifact
+from tests.servers import self_signed
 
 ROOT = Path(__file__).parents[2]
 HONE = "from hone.cli import main; main()"
@@ -65,6 +71,43 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheels")
     call([sys.executable, "-c", HONE, "k8s", "wheels", "--out", str(folder)], dict(os.environ))
     return folder
+
+
+@contextlib.contextmanager
+def mirror(wheels: Path, folder: Path) -> Iterator[tuple[str, Path]]:
+    """Serve wheels as a private package index with a certificate of its own (PEP 503); give its URL and certificate."""
+    links: dict[str, list[str]] = {}
+    for wheel in wheels.glob("*.whl"):
+        links.setdefault(re.sub(r"[-_.]+", "-", wheel.name.split("-")[0]).lower(), []).append(wheel.name)
+
+    class Index(SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            parts = self.path.strip("/").split("/")
+            if parts[0] != "simple":
+                super().do_GET()
+                return
+            body = "".join(f'<a href="/{name}">{name}</a>\n' for name in links.get(parts[-1], [])).encode()
+            self.send_response(200)
+            self.send_header("content-type", "text/html")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    folder.mkdir()
+    certificate, key = self_signed(folder)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Index, directory=str(wheels)))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"https://localhost:{server.server_port}/simple", certificate
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def call(command: list[str], environment: dict[str, str], cwd: Path = ROOT) -> str:
@@ -137,17 +180,19 @@ def layers(engine: dict[str, str], tag: str) -> list[str]:
 def test_from_artifact_to_checked_manifests(engine: dict[str, str], wheels: Path, tmp_path: Path) -> None:
     entry = store.put(dense_artifact(tmp_path / "a", name="digits"), "digits", "onnx-fp32-1")
     tag = "localhost/hone-test/digits:1"
-    build = ["containerize", "digits", "--engine", "buildah", "--base", BASE, "--wheels", str(wheels)]
-    build += ["--label", "team=digits"]
-    said = hone(engine, tmp_path, *build, "--tag", tag)
+    build = ["containerize", "digits", "--engine", "buildah", "--base", BASE, "--label", "team=digits"]
+    said = hone(engine, tmp_path, *build, "--wheels", str(wheels), "--tag", tag)
     megabytes = float(said.split(" MB above")[0].rsplit(" ", 1)[1])
     assert megabytes <= 450
 
     check_image(engine, tag, entry)
     check_container(engine, tag, tmp_path)
-    # The same inputs give the same layers, bit for bit; only the builder's own container id differs.
-    hone(engine, tmp_path, *build, "--tag", "localhost/hone-test/again:1")
-    assert layers(engine, "localhost/hone-test/again:1") == layers(engine, tag)
+    # From a private mirror with a certificate of its own: the same packages give the same layers, bit for bit.
+    again = "localhost/hone-test/again:1"
+    elsewhere = {name: value for name, value in engine.items() if not name.startswith("PIP_")}
+    with mirror(wheels, tmp_path / "mirror") as (index, certificate):
+        hone(elsewhere, tmp_path, *build, "--index-url", index, "--ca", str(certificate), "--tag", again)
+    assert layers(engine, again) == layers(engine, tag)
 
     measure = ["bench", "capacity", "digits", "--p99", "500ms", "--duration", "2", "--repeats", "1"]
     hone(engine, tmp_path, *measure, "--out", "capacity.json")

@@ -14,7 +14,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -31,7 +30,7 @@ from services.audit import verify
 from services.launch import free_port
 from services.recording import read
 from tests.models import dense_answer, dense_artifact
-from tests.servers import DIGITS, HONE, put, server, use_store
+from tests.servers import DIGITS, HONE, put, self_signed, server, use_store
 
 BINARY = {"content-type": "application/octet-stream"}
 
@@ -289,30 +288,7 @@ def test_pages_of_other_sites_cant_act(shop: Path) -> None:
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> tuple[Path, Path]:
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    built = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), False)
-        .sign(key, hashes.SHA256())
-    )
-    files = tmp_path / "cert.pem", tmp_path / "key.pem"
-    files[0].write_bytes(built.public_bytes(serialization.Encoding.PEM))
-    files[1].write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return files
+    return self_signed(tmp_path)
 
 
 def test_tls_for_http_and_grpc(shop: Path, certificate: tuple[Path, Path]) -> None:
