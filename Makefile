@@ -84,8 +84,9 @@ schema: $(VENV)/demo.stamp  ## Rewrite the recipe's JSON Schema and reference in
 	$(BIN)/hone schema --out docs/recipe.schema.json
 	$(BIN)/hone schema --markdown --out docs/recipe.md
 
-dashboard: $(VENV)/demo.stamp  ## Rewrite the Grafana dashboard from the service's metrics.
-	$(BIN)/hone k8s dashboard --out k8s/monitoring/dashboard.json
+dashboard: $(VENV)/demo.stamp  ## Rewrite the Grafana dashboard and the Prometheus operator's rules.
+	$(BIN)/hone k8s dashboard --out k8s/components/metrics/dashboard.json
+	$(BIN)/hone k8s rules --out k8s/components/metrics/prometheusrule.yaml
 
 proto: $(VENV)/dev.stamp  ## Rewrite the gRPC messages from services/protocols/v2.proto.
 	$(BIN)/python -m grpc_tools.protoc -I services/protocols --python_out=services/protocols services/protocols/v2.proto

@@ -103,6 +103,19 @@ def preflight(overlay: Path, cluster: str | None, server: str | None) -> None:
 
 
 @click.command()
+@click.option("--out", type=click.Path(path_type=Path), help="Write to a file instead of standard output.")
+def rules(out: Path | None) -> None:
+    """Print the alerting rules as an object of the Prometheus operator."""
+    from hone.artifact import atomic_write
+    from k8s.dashboard import prometheus_rule
+
+    if out:
+        atomic_write(out, prometheus_rule())
+    else:
+        click.echo(prometheus_rule(), nl=False)
+
+
+@click.command()
 @click.option("--kind", type=click.Choice(["cpu", "cuda", "tensorrt"]), default="cpu", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="A folder.")
 def wheels(kind: str, out: Path) -> None:
@@ -112,5 +125,5 @@ def wheels(kind: str, out: Path) -> None:
     click.echo(f"{fetch_wheels(kind, out)} wheels in {out}")
 
 
-K8S_COMMANDS = (render, dashboard, wheels)
+K8S_COMMANDS = (render, dashboard, rules, wheels)
 DEPLOY_COMMANDS = (preflight,)

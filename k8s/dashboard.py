@@ -1,11 +1,15 @@
-"""The Grafana dashboard, made from the service's metrics: `hone k8s dashboard`."""
+"""The Grafana dashboard, made from the service's metrics, and the rules as the Prometheus operator takes them."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import yaml
+
+HERE = Path(__file__).parent
 SELECT = 'namespace="$namespace",model=~"$model"'
 
 
@@ -223,6 +227,19 @@ def dashboard() -> dict[str, Any]:
 
 def to_json() -> str:
     return json.dumps(dashboard(), indent=2) + "\n"
+
+
+def prometheus_rule() -> str:
+    """Return `monitoring/rules.yaml` as an object of the Prometheus operator."""
+    groups = yaml.safe_load((HERE / "monitoring" / "rules.yaml").read_text())["groups"]
+    rule = {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {"name": "hone", "labels": {"app.kubernetes.io/name": "hone"}},
+        "spec": {"groups": groups},
+    }
+    head = "# monitoring/rules.yaml for the Prometheus operator. Made by `hone k8s rules`; do not edit by hand.\n"
+    return head + yaml.safe_dump(rule, sort_keys=False, width=120)
 
 
 def expressions() -> list[str]:

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from hone.errors import HoneError
-from k8s.dashboard import expressions, to_json
+from k8s.dashboard import expressions, prometheus_rule, to_json
 from k8s.preflight import NEWEST, OLDEST, manifests
 from services.settings import Settings
 
@@ -22,7 +22,7 @@ K8S = Path(__file__).parents[2] / "k8s"
 OVERLAYS = sorted(path.name for path in (K8S / "overlays").iterdir())
 COMPONENTS = sorted(path.name for path in (K8S / "components").iterdir())
 VERSIONS = [f"{major}.{minor}.0" for major, minor in (OLDEST, NEWEST)]
-FOREIGN = {"PodMonitor", "ScaledObject", "Gateway", "HTTPRoute", "BackendTrafficPolicy"}
+FOREIGN = {"PodMonitor", "PrometheusRule", "ScaledObject", "Gateway", "HTTPRoute", "BackendTrafficPolicy"}
 """Kinds of other projects, whose schemas Kubernetes doesn't have."""
 
 needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
@@ -35,6 +35,11 @@ def rendered(overlay: str) -> list[dict[str, Any]]:
 
 def one(objects: list[dict[str, Any]], kind: str, name: str = "hone") -> dict[str, Any]:
     (found,) = [item for item in objects if item["kind"] == kind and item["metadata"]["name"] == name]
+    return found
+
+
+def settings_of(overlay: str) -> dict[str, str]:
+    (found,) = [item["data"] for item in rendered(overlay) if item["metadata"]["name"].startswith("hone-settings")]
     return found
 
 
@@ -135,17 +140,16 @@ def test_settings_are_those_of_the_service() -> None:
     """A variable that no setting reads would be a promise that nothing keeps."""
     known = {f"HONE_{name.upper()}" for name in Settings.__dataclass_fields__} | {"HONE_CACHE"}
     for overlay in OVERLAYS:
-        for item in rendered(overlay):
-            if item["kind"] == "ConfigMap":
-                assert set(item["data"]) <= known
-                Settings.from_environment(item["data"])
+        settings = settings_of(overlay)
+        assert set(settings) <= known
+        Settings.from_environment(settings)
 
 
 @needs_kubectl
 def test_shutdown_fits_into_the_grace_period() -> None:
     pod = pods(rendered("cpu"))[0]
     sleep = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
-    (settings,) = [item["data"] for item in rendered("cpu") if item["kind"] == "ConfigMap"]
+    settings = settings_of("cpu")
     longest = int(settings["HONE_DEFAULT_TIMEOUT_MS"]) / 1e3
     assert sleep + float(settings["HONE_DRAIN_S"]) + longest < pod["terminationGracePeriodSeconds"]
 
@@ -162,7 +166,7 @@ def test_gpu_overlay_asks_for_one_and_keeps_engines() -> None:
     pod = pods(rendered("cuda"))[0]
     assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
     assert {"name": "engines", "mountPath": "/var/cache/hone"} in pod["containers"][0]["volumeMounts"]
-    (settings,) = [item["data"] for item in rendered("cuda") if item["kind"] == "ConfigMap"]
+    settings = settings_of("cuda")
     assert settings["HONE_CACHE"] == "/var/cache/hone"
 
 
@@ -210,8 +214,11 @@ def test_dashboard_and_rules_use_metrics_that_exist() -> None:
     assert "hone_row_seconds_total" in known
 
 
-def test_dashboard_file_is_what_the_code_makes() -> None:
-    assert (K8S / "monitoring" / "dashboard.json").read_text() == to_json(), "run: make dashboard"
+def test_made_files_are_what_the_code_makes() -> None:
+    metrics = K8S / "components" / "metrics"
+    assert (metrics / "dashboard.json").read_text() == to_json(), "run: make dashboard"
+    assert (metrics / "prometheusrule.yaml").read_text() == prometheus_rule(), "run: make dashboard"
+    assert yaml.safe_load(prometheus_rule())["spec"]["groups"][1]["rules"][0]["alert"] == "HoneDown"
 
 
 def test_every_alert_is_tested_and_has_a_runbook_page() -> None:

@@ -54,7 +54,7 @@ def cluster(**changes: Any) -> dict[str, Any]:
         "/apis/policy/v1": resources("PodDisruptionBudget"),
         "/apis/networking.k8s.io/v1": resources("NetworkPolicy", "Ingress"),
         "/apis/scheduling.k8s.io/v1": resources("PriorityClass"),
-        "/apis/monitoring.coreos.com/v1": resources("PodMonitor"),
+        "/apis/monitoring.coreos.com/v1": resources("PodMonitor", "PrometheusRule"),
         "/apis/gateway.networking.k8s.io/v1": resources("Gateway", "HTTPRoute"),
         "/apis/gateway.envoyproxy.io/v1alpha1": resources("BackendTrafficPolicy"),
         "/apis/metrics.k8s.io/v1beta1": resources("PodMetrics"),

@@ -87,7 +87,7 @@ def test_rendered_folder_stands_alone_and_has_the_numbers(tmp_path: Path, compon
     assert container["resources"]["limits"] == container["resources"]["requests"]
     assert container["resources"]["limits"]["memory"] == "512Mi"
     assert container["startupProbe"]["failureThreshold"] == 15
-    (settings,) = [item["data"] for (kind, _), item in objects.items() if kind == "ConfigMap"]
+    (settings,) = [item["data"] for (_, name), item in objects.items() if name.startswith("hone-settings")]
     assert settings["HONE_WORKERS"] == "1"
     if "keda" in components:
         spec = objects["ScaledObject", "hone"]["spec"]
