@@ -221,7 +221,7 @@ def check_container(engine: dict[str, str], tag: str, tmp_path: Path) -> None:
     secret = hone(engine, tmp_path, "keys", "new", KEYS, "--file", str(keys / "keys.yaml")).split()
     os.chmod(keys, 0o755)  # noqa: PTH101 - the container's user is another
     os.chmod(keys / "keys.yaml", 0o644)  # noqa: PTH101
-    variables = {"HONE_API_KEYS": "/etc/hone/keys/keys.yaml", "HONE_DRAIN_S": "1"}
+    variables = {"HONE_API_KEYS": "/etc/hone/keys/keys.yaml", "HONE_DRAIN_S": "4"}
     with container(engine, tag, keys, **variables) as (url, root, first):
         wait_ready(url)
         before = files(root)
@@ -241,7 +241,7 @@ def check_container(engine: dict[str, str], tag: str, tmp_path: Path) -> None:
         time.sleep(0.5)
         assert httpx.get(f"{url}/readyz").status_code == 503
         assert httpx.post(f"{url}/predict", json=body, headers={"x-api-key": key}).status_code == 200
-        _, alive = psutil.wait_procs(family, timeout=20)
+        _, alive = psutil.wait_procs(family, timeout=30)
         assert not alive, alive
         assert files(root) == before
 
