@@ -24,10 +24,10 @@ import numpy as np
 import psutil
 import pytest
 import yaml
+from sklearn.datasets import load_digits
 
 from hone import store
 from services.launch import free_port
-from tests.models import dense_answer, dense_artifact
 from tests.servers import self_signed
 
 ROOT = Path(__file__).parents[2]
@@ -178,7 +178,7 @@ def layers(engine: dict[str, str], tag: str) -> list[str]:
 
 
 def test_from_artifact_to_checked_manifests(engine: dict[str, str], wheels: Path, tmp_path: Path) -> None:
-    entry = store.put(dense_artifact(tmp_path / "a", name="digits"), "digits", "onnx-fp32-1")
+    entry = digits(engine, tmp_path)
     tag = "localhost/hone-test/digits:1"
     build = ["containerize", "digits", "--engine", "buildah", "--base", BASE, "--label", "team=digits"]
     said = hone(engine, tmp_path, *build, "--wheels", str(wheels), "--tag", tag)
@@ -200,6 +200,15 @@ def test_from_artifact_to_checked_manifests(engine: dict[str, str], wheels: Path
     target = ["--image", "registry.example.com/digits:1", "--out", "deploy", "--capacity", "capacity.json"]
     hone(engine, tmp_path, "k8s", "render", "digits", *target, *components, "--peak", "5000")
     check_manifests(tmp_path)
+
+
+def digits(environment: dict[str, str], tmp_path: Path) -> store.Entry:
+    """Return the stored artifact of the digits example, trained and optimized here."""
+    folder = tmp_path / "digits"
+    shutil.copytree(ROOT / "examples" / "digits", folder, ignore=shutil.ignore_patterns("*.safetensors", "__pycache__"))
+    call([sys.executable, str(folder / "train.py")], environment, tmp_path)
+    hone(environment, tmp_path, "optimize", str(folder / "recipe.yaml"), "--out", "out", "--only", "onnx-int8-static")
+    return store.resolve("digits")
 
 
 def check_image(engine: dict[str, str], tag: str, entry: store.Entry) -> None:
@@ -226,11 +235,12 @@ def check_container(engine: dict[str, str], tag: str, tmp_path: Path) -> None:
         wait_ready(url)
         before = files(root)
         key = next(word for word in secret if len(word) > 30)
-        rows = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
-        body = {"inputs": {"features": rows.tolist()}}
+        known = load_digits()
+        body = {"inputs": {"image": (known.images[:200, None] / 16).tolist()}}
         assert httpx.post(f"{url}/predict", json=body).status_code == 401
         answer = httpx.post(f"{url}/predict", json=body, headers={"x-api-key": key})
-        np.testing.assert_allclose(answer.json()["outputs"]["scores"], dense_answer(rows), rtol=1e-4)
+        classes = np.array(answer.json()["outputs"]["logits"]).argmax(axis=1)
+        assert (classes == known.target[:200]).mean() > 0.95
         assert httpx.get(f"{url}/livez").status_code == 200
         assert "hone_requests_total" in httpx.get(f"{url}/metrics").text
         family = [psutil.Process(first), *psutil.Process(first).children(recursive=True)]
