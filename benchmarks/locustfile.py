@@ -24,6 +24,7 @@ from gevent.pool import Pool
 from geventhttpclient import HTTPClient
 from geventhttpclient.response import HTTPParseError
 from locust import User, events, task
+from locust.exception import StopUser
 
 from benchmarks.scenarios import Scenario
 
@@ -36,6 +37,7 @@ _load: dict[str, Any] = json.loads(Path(os.environ["HONE_LOAD"]).read_text())
 SCENARIO = Scenario.model_validate(_load["scenario"])
 BODIES = [text.encode() for text in _load["bodies"]]
 EXPECTED_ROWS = int(_load["rows"])
+FINISHED: list[User] = []
 RECORDS: list[tuple[float, float, float, str]] = []
 
 
@@ -63,8 +65,12 @@ class Caller(User):
             self._open_loop()
         else:
             self._closed_loop()
-        assert self.environment.runner is not None
-        self.environment.runner.quit()
+        # The last caller ends the run, from a greenlet of its own: callers that all end it at once wait for each other.
+        FINISHED.append(self)
+        if len(FINISHED) == self.fixed_count:
+            assert self.environment.runner is not None
+            gevent.spawn(self.environment.runner.quit)
+        raise StopUser
 
     def _open_loop(self) -> None:
         pool = Pool(MAX_IN_FLIGHT)

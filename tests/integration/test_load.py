@@ -143,7 +143,8 @@ def test_wrong_answers_are_errors(tmp_path: Path, fault: str, kind: str, share: 
         records = run_load(url, scenario, bodies(dense_artifact(tmp_path / "a"), rows=1))
     measured = measure(records, scenario)
     assert measured["errors_by_kind"] == {kind: measured["errors"]}
-    assert measured["errors"] / measured["requests"] == pytest.approx(share, abs=0.02)
+    # The server counts to five or four; each caller may be anywhere in that when the second is over.
+    assert measured["errors"] == pytest.approx(share * measured["requests"], abs=0.02 * measured["requests"] + 4)
 
 
 def test_service_that_dies_is_counted_not_hidden(tmp_path: Path) -> None:
