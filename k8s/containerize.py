@@ -10,6 +10,7 @@ import datetime
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -124,9 +125,8 @@ def containerize(request: Request, progress: Callable[[str], None], context: Pat
         progress(f"packing {', '.join(entry.tag for entry in entries)}")
         facts = write_context(folder, request, entries)
         if context:
-            progress(
-                f"wrote {context}; build it with: {' '.join(build_command('buildah', tag, request, facts, context))}"
-            )
+            command = build_command("buildah", tag, request, facts, context)
+            progress(f"wrote {context}; build it with: {shlex.join(command)}")
             return None
         progress(f"building {tag} with {engine}")
         _run([*build_command(engine, tag, request, facts, folder)], engine)
@@ -285,12 +285,17 @@ def find_engine(wanted: str = "") -> str:
         UnavailableError: it, or any, is not installed.
     """
     for name in (wanted,) if wanted else ENGINES:
-        if shutil.which(name):
+        if shutil.which(name) and (wanted or _answers(name)):
             return name
     raise UnavailableError(
-        f"{wanted or 'no container engine'} is not installed" if wanted else "no container engine is installed",
+        f"{wanted} is not installed" if wanted else "no container engine is installed and running",
         f"install {wanted or 'docker, podman or buildah'}, or write the context with --context DIR and build elsewhere",
     )
+
+
+def _answers(engine: str) -> bool:
+    """Return whether an engine works; docker's command line may be there without its daemon."""
+    return subprocess.run([engine, "info"], capture_output=True).returncode == 0
 
 
 def build_command(engine: str, tag: str, request: Request, facts: dict[str, Any], folder: Path) -> list[str]:

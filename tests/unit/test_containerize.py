@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -174,5 +175,23 @@ def test_wrong_arguments_are_named(tmp_path: Path, entry: store.Entry, arguments
 
 def test_missing_engine_is_told_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
-    with pytest.raises(UnavailableError, match=r"no container engine is installed; .* --context DIR"):
+    with pytest.raises(UnavailableError, match=r"no container engine is installed and running; .* --context DIR"):
         find_engine()
+
+
+def test_engine_that_does_not_answer_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, status in (("docker", 1), ("podman", 0)):
+        script = tmp_path / name
+        script.write_text(f"#!/bin/sh\nexit {status}\n")
+        script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_engine() == "podman"
+    assert find_engine("docker") == "docker"
+
+
+def test_context_says_how_to_build_it(tmp_path: Path, entry: store.Entry) -> None:
+    said: list[str] = []
+    containerize(Request("digits"), said.append, tmp_path / "my context")
+    command = shlex.split(said[-1].partition("build it with: ")[2])
+    assert command[:2] == ["buildah", "build"]
+    assert command[-1] == str(tmp_path / "my context")
