@@ -42,6 +42,23 @@ def test_torch_model_is_trained_in_int8_and_exported_as_qdq(tmp_path: Path, qat:
     assert (answers == (rows.sum(axis=1) > 0)).mean() > 0.9
 
 
+def test_module_that_takes_its_input_by_position(tmp_path: Path, qat: Callable[[Path], Artifact]) -> None:
+    pytest.importorskip("torchao")
+    code = (
+        MODEL
+        + """
+
+def sequence():
+    torch.manual_seed(0)
+    return train(nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Dropout(0.1), nn.Linear(32, 2)), 30)
+"""
+    )
+    recipe = write_project(tmp_path / "project", code, source={"loader": "network:sequence"}, train="network:train")
+    artifact = qat(recipe)
+    assert artifact.signature.input_names == ["features"]
+    assert details(artifact)["by_operator"] == {"Gemm": 2}
+
+
 def test_qat_without_a_train_hook_names_the_field(tmp_path: Path, qat: Callable[[Path], Artifact]) -> None:
     pytest.importorskip("torchao")
     with pytest.raises(RecipeError, match=r"recipe\.yaml: train: is required by pass 'qat'"):
