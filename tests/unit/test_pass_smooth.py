@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from converters.passes.smooth import STRENGTHS
 from hone.errors import PassError
 from tests.passes import Bench, cosine, details, operators, perceptron, perceptron_rows, perceptron_signature
 
@@ -31,6 +32,21 @@ def test_int8_after_smoothing_is_closer_to_float(tmp_path: Path) -> None:
     smoothed = bench.run("quantize_dynamic", bench.run("smooth", source))
     loss, smooth_loss = (1 - cosine(bench.outputs(made)["y"], wanted) for made in (plain, smoothed))
     assert smooth_loss < loss / 2
+
+
+def test_strength_with_the_closest_answers_is_kept(tmp_path: Path) -> None:
+    rows = perceptron_rows(256)
+    rows["x"][:, 3] *= 80
+    bench = Bench(tmp_path, perceptron_signature(), rows)
+    source = bench.artifact(perceptron())
+    facts = details(bench.run("smooth", source))
+    tried = facts["int8_error_by_strength"]
+    assert list(tried) == [f"{strength:g}" for strength in STRENGTHS]
+    assert len(set(tried.values())) > 1
+    assert tried[f"{facts['strength']:g}"] == min(tried.values())
+    fixed = details(bench.run("smooth", source, strength=0.3))
+    assert fixed["strength"] == 0.3
+    assert "int8_error_by_strength" not in fixed
 
 
 def test_excluded_layer_and_graph_without_layers(tmp_path: Path) -> None:
