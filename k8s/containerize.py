@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from packaging.utils import canonicalize_name
 
 from hone import __version__, store
 from hone.errors import HoneError, UnavailableError, one_line
@@ -167,7 +168,8 @@ def write_context(folder: Path, request: Request, entries: Sequence[store.Entry]
         if not ca.is_file():
             raise HoneError(f"--ca: {ca} does not exist")
         shutil.copyfile(ca, build / "ca.pem")
-    manifests = [entry.opened(verify=False).manifest for entry in entries]
+    artifacts = [entry.opened(verify=False) for entry in entries]
+    manifests = [artifact.manifest for artifact in artifacts]
     epoch = int(datetime.datetime.fromisoformat(max(manifest.created for manifest in manifests)).timestamp())
     _pack(build / "bento", entries, epoch)
     revision = _git_revision()
@@ -179,7 +181,7 @@ def write_context(folder: Path, request: Request, entries: Sequence[store.Entry]
         **({"org.opencontainers.image.revision": revision} if revision else {}),
         "dev.hone.kind": request.kind,
         "dev.hone.models": ",".join(entry.tag for entry in entries),
-        "dev.hone.digests": ",".join(f"sha256:{entry.opened(verify=False).digest}" for entry in entries),
+        "dev.hone.digests": ",".join(f"sha256:{artifact.digest}" for artifact in artifacts),
         "dev.hone.lineage": ";".join(">".join(step.name for step in manifest.lineage) for manifest in manifests),
         **request.labels,
     }
@@ -195,7 +197,7 @@ def _copy_wheels(source: Path, target: Path, packages: Sequence[Package], kind: 
     target.mkdir()
     found: dict[str, list[Path]] = {}
     for file in source.glob("*.whl"):
-        found.setdefault(re.sub(r"[-_.]+", "-", file.name.split("-", 1)[0]).lower(), []).append(file)
+        found.setdefault(canonicalize_name(file.name.split("-", 1)[0]), []).append(file)
     missing = []
     for package in packages:
         files = [file for file in found.get(package.name, []) if file.name.split("-")[1] == package.version]

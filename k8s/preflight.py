@@ -48,8 +48,7 @@ class Cluster:
     """Reads a cluster through kubectl."""
 
     def __init__(self, arguments: tuple[str, ...] = ()) -> None:
-        if shutil.which("kubectl") is None:
-            raise UnavailableError("kubectl is not installed", "kubernetes.io/docs/tasks/tools")
+        _require_kubectl()
         self._command = ["kubectl", *arguments, "--request-timeout=10s"]
 
     def get(self, path: str) -> dict[str, Any]:
@@ -71,6 +70,11 @@ class Cluster:
         raise HoneError(f"the cluster doesn't answer: {text[:200]}")
 
 
+def _require_kubectl() -> None:
+    if shutil.which("kubectl") is None:
+        raise UnavailableError("kubectl is not installed", "kubernetes.io/docs/tasks/tools")
+
+
 def manifests(overlay: Path) -> list[dict[str, Any]]:
     """Return the objects that a kustomize folder renders to.
 
@@ -78,8 +82,7 @@ def manifests(overlay: Path) -> list[dict[str, Any]]:
         HoneError: it doesn't render.
         UnavailableError: kubectl is not installed.
     """
-    if shutil.which("kubectl") is None:
-        raise UnavailableError("kubectl is not installed", "kubernetes.io/docs/tasks/tools")
+    _require_kubectl()
     done = subprocess.run(["kubectl", "kustomize", str(overlay)], capture_output=True, text=True)
     if done.returncode:
         raise HoneError(f"{overlay}: doesn't render: {' '.join(done.stderr.split())[:300]}")

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from packaging.utils import canonicalize_name
+
 from hone import __version__
 from hone.errors import HoneError, UnavailableError
 from hone.store import Entry
@@ -49,7 +51,7 @@ def read_lock(file: Path) -> list[Package]:
         hashes = tuple(re.findall(r"--hash=sha256:([0-9a-f]{64})", block))
         if not hashes:
             raise HoneError(f"{file}: {match[1]} has no hash; make the file anew with requirements/compile.sh")
-        packages.append(Package(re.sub(r"[-_.]+", "-", match[1]).lower(), match[2], hashes, not all(needed)))
+        packages.append(Package(canonicalize_name(match[1]), match[2], hashes, not all(needed)))
     return packages
 
 

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from converters.onnx_graph import free_name, load_graph, save_graph, value_names
 from converters.passes.base import Built, PassContext, PassOptions, register
+from converters.passes.providers import PROVIDERS, missing_provider
 from hone.artifact import Artifact
 from hone.errors import PassError, UnavailableError
 
@@ -31,14 +32,7 @@ class Options(PassOptions):
     block_ops: tuple[str, ...] = Field((), description="Operator types that stay in float32, e.g. [Softmax].")
 
     def missing(self) -> UnavailableError | None:
-        from hone.runtimes.onnx import usable_providers
-
-        if "CUDAExecutionProvider" in usable_providers():
-            return None
-        return UnavailableError(
-            "bfloat16 graphs need ONNX Runtime's CUDA provider, which this host lacks",
-            "on a host with an NVIDIA GPU run: uv pip install '.[torch,cuda]' && hone optimize RECIPE",
-        )
+        return missing_provider("cuda", "bfloat16 graphs need ONNX Runtime's CUDA provider, which this host lacks")
 
 
 @register("bf16", consumes="onnx", produces="onnx", options=Options, tools=("onnxruntime-gpu", "onnx"))
@@ -52,7 +46,7 @@ def bf16(model: Artifact, options: Options, out: Path, context: PassContext) -> 
     graph = load_graph(model.entry)
     weights = to_bfloat16(graph, {*KEEP_FLOAT, *options.block_ops})
     save_graph(graph, out / "model.onnx")
-    runtime_options = {**model.manifest.runtime_options, "providers": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
+    runtime_options = {**model.manifest.runtime_options, "providers": [PROVIDERS["cuda"], PROVIDERS["cpu"]]}
     return Built("model.onnx", "bf16", runtime_options=runtime_options, details={"bfloat16_weights": weights})
 
 

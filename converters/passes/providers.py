@@ -19,6 +19,17 @@ PROVIDERS: dict[str, str] = {
 }
 
 
+def missing_provider(name: str, reason: str) -> UnavailableError | None:
+    """Return the reason with its remedy when this host can't use a provider, else None."""
+    from hone.runtimes.onnx import usable_providers
+
+    if PROVIDERS[name] in usable_providers():
+        return None
+    return UnavailableError(
+        reason, "on a host with an NVIDIA GPU run: uv pip install '.[torch,cuda]' && hone optimize RECIPE"
+    )
+
+
 class Options(PassOptions):
     """Where the graph computes; a host that lacks the first falls back to the next and says so when it loads.
 
@@ -48,14 +59,8 @@ class Options(PassOptions):
         return self
 
     def missing(self) -> UnavailableError | None:
-        from hone.runtimes.onnx import usable_providers
-
-        if PROVIDERS[self.order[0]] in usable_providers():
-            return None
-        return UnavailableError(
-            f"ONNX Runtime has no {self.order[0]} provider on this host",
-            "on a host with an NVIDIA GPU run: uv pip install '.[torch,cuda]' && hone optimize RECIPE",
-        )
+        first = self.order[0]
+        return missing_provider(first, f"ONNX Runtime has no {first} provider on this host")
 
 
 @register("providers", consumes="onnx", produces="onnx", options=Options, tools=("onnxruntime", "onnxruntime-gpu"))
