@@ -51,10 +51,12 @@ test: $(VENV)/dev.stamp  ## Run the tests that take seconds.
 test-all: $(VENV)/dev.stamp  ## Run every test.
 	$(BIN)/pytest
 
-lint: $(VENV)/dev.stamp  ## Check style and types.
+lint: $(VENV)/dev.stamp  ## Check style, types, risky calls and known vulnerabilities.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml hone converters services benchmarks k8s
+	$(BIN)/python requirements/audit.py
 
 serve: $(VENV)/demo.stamp  ## Serve MODEL (default: digits) on http://127.0.0.1:3000.
 	$(BIN)/hone serve $(MODEL)

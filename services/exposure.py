@@ -12,7 +12,7 @@ from services.settings import Settings
 
 def default_host(settings: Settings) -> str:
     """Return the address to listen on when none is given: everywhere with keys, on loopback without."""
-    return "0.0.0.0" if settings.secured or settings.insecure else "127.0.0.1"
+    return "0.0.0.0" if settings.secured or settings.insecure else "127.0.0.1"  # callers show keys  # nosec B104
 
 
 def check_exposure(settings: Settings, arguments: Sequence[str]) -> None:

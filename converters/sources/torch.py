@@ -160,7 +160,7 @@ def _unpickle(loaded: LoadedRecipe) -> torch.nn.Module:
             f"{loaded.path}: source.loader: is required with a .safetensors file, which holds weights but no class"
         )
     try:
-        module = torch.load(file, weights_only=False, map_location="cpu")
+        module = torch.load(file, weights_only=False, map_location="cpu")  # trust_pickle: true  # nosec B614
     except Exception as error:
         raise RecipeError(f"{loaded.path}: source.file: {file} can't be loaded: {one_line(error)}") from error
     if not isinstance(module, torch.nn.Module):
