@@ -12,7 +12,8 @@ import yaml
 from converters import sources
 from hone.artifact import atomic_write
 from hone.errors import RecipeError, UnavailableError
-from hone.recipe import NAME, PICKLE_SUFFIXES
+from hone.names import is_name
+from hone.recipe import PICKLE_SUFFIXES
 from hone.signature import BATCH, Signature, TensorSpec
 
 TREES = ("sklearn", "xgboost", "lightgbm")
@@ -36,7 +37,7 @@ def write_recipe(model: Path, target: Path | None, *, name: str | None = None, o
     recipe = _target(model, target)
     if recipe.exists() and not overwrite:
         raise RecipeError(f"{recipe}: exists already; give another file with --out, or remove it")
-    if name is not None and not NAME.match(name):
+    if name is not None and not is_name(name):
         raise RecipeError(
             f"--name: '{name}' must be 1-40 of a-z, 0-9, '.', '_', '-', starting and ending with a-z, 0-9"
         )
@@ -91,7 +92,7 @@ def _name(model: Path) -> str:
     """Make a valid name of the file's; a bare `model` takes the folder's instead, which says more."""
     stem = model.stem if model.stem != "model" else model.resolve().parent.name
     text = re.sub(r"[^a-z0-9._-]+", "-", stem.lower())[:40].strip("._-")
-    return text if NAME.match(text) else "model"
+    return text if is_name(text) else "model"
 
 
 def _signature(source: sources.Source, model: Path) -> Signature | None:

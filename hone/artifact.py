@@ -17,12 +17,17 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hone.errors import ArtifactError, one_line
+from hone.names import TAG_PART, shown
 from hone.signature import Signature
 
 MANIFEST = "artifact.json"
 EXAMPLE = "example.json"
 """A few real rows beside a model, for the service's documentation."""
+SIGNATURE = "signature.json"
+"""Who vouches for a stored artifact, and for its name and version; see `hone.signing`."""
 SCHEMA_VERSION = 1
+PLAIN = r"^[\w.+-]*$"
+"""Words of a manifest that are shown to people and used in labels."""
 
 
 class FileRecord(BaseModel):
@@ -30,8 +35,8 @@ class FileRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    sha256: str
-    size: int
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    size: int = Field(ge=0)
 
 
 class PassRecord(BaseModel):
@@ -100,7 +105,7 @@ class Selection(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    run: str
+    run: str = Field(pattern=PLAIN, max_length=100)
     rank: int = Field(description="0 is the winner; larger is slower (or larger, by the recipe's objective).")
     eligible: bool = Field(description="True when it meets the budget.")
     reason: str = ""
@@ -112,12 +117,13 @@ class Manifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: int = SCHEMA_VERSION
-    name: str = Field(description="The model's name, from the recipe.")
-    variant: str = ""
+    name: str = Field(pattern=TAG_PART, description="The model's name, from the recipe.")
+    variant: str = Field("", pattern=PLAIN, max_length=100)
     runtime: str = Field(
-        description="Which runtime loads it: onnx, tensorrt, mlx, openvino, torch, keras, sklearn, xgboost, lightgbm."
+        pattern=PLAIN,
+        description="Which runtime loads it: onnx, tensorrt, mlx, openvino, torch, keras, sklearn, xgboost, lightgbm.",
     )
-    precision: str = Field(description="fp32, fp16, bf16, int8, int4, …")
+    precision: str = Field(pattern=PLAIN, description="fp32, fp16, bf16, int8, int4, …")
     entry: str = Field(description="The file that the runtime opens.")
     signature: Signature
     runtime_options: dict[str, Any] = Field(default_factory=dict)
@@ -174,21 +180,11 @@ class Artifact:
         """
         manifest_path = path / MANIFEST
         try:
-            manifest = Manifest.model_validate_json(manifest_path.read_bytes())
+            manifest = parse_manifest(manifest_path.read_bytes(), manifest_path)
         except FileNotFoundError:
             raise ArtifactError(f"{path}: not an artifact, {MANIFEST} is missing") from None
         except OSError as error:
             raise ArtifactError(f"{manifest_path}: cannot be read: {error.strerror or error}") from None
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "content"
-            raise ArtifactError(f"{manifest_path}: {where}: {first['msg']}") from None
-        except ValueError as error:
-            raise ArtifactError(f"{manifest_path}: {one_line(error)}") from None
-        if manifest.schema_version != SCHEMA_VERSION:
-            raise ArtifactError(
-                f"{manifest_path}: schema version {manifest.schema_version}, this Hone reads {SCHEMA_VERSION}"
-            )
         artifact = cls(path, manifest)
         if verify:
             artifact.verify()
@@ -198,12 +194,13 @@ class Artifact:
         """Compare every file with the manifest.
 
         Raises:
-            ArtifactError: naming the first file that is missing, of another size or hash, or not listed.
+            ArtifactError: naming the first file that is missing, of another size or hash, a link, or not listed.
         """
+        for file in self.path.rglob("*"):
+            if file.is_symlink():
+                raise ArtifactError(f"{file}: a symbolic link; an artifact holds its files itself")
         for name, record in self.manifest.files.items():
             file = self.path / name
-            if not _inside(self.path, file):
-                raise ArtifactError(f"{self.path / MANIFEST}: file '{name}' lies outside the artifact")
             if not file.is_file():
                 raise ArtifactError(f"{file}: missing; {MANIFEST} lists it")
             size = file.stat().st_size
@@ -231,8 +228,43 @@ class Artifact:
         return Artifact(target, self.manifest)
 
 
-# Files that other programs keep beside an artifact's own: BentoML's record of a stored model.
-_FOREIGN = {MANIFEST, "model.yaml"}
+def parse_manifest(content: bytes, where: Path) -> Manifest:
+    """Return the manifest in the content of an `artifact.json`.
+
+    Args:
+        content: may come from anywhere; nothing in it is followed before it is checked.
+        where: the file, for messages.
+
+    Raises:
+        ArtifactError: naming the field that is wrong.
+    """
+    try:
+        manifest = Manifest.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "content"
+        raise ArtifactError(f"{where}: {field}: {first['msg']}") from None
+    if manifest.schema_version != SCHEMA_VERSION:
+        raise ArtifactError(f"{where}: schema version {manifest.schema_version}, this Hone reads {SCHEMA_VERSION}")
+    _check_names(manifest, where)
+    return manifest
+
+
+STORE_RECORD = "model.yaml"
+"""BentoML's record of a stored model, beside the artifact's own files."""
+_FOREIGN = {MANIFEST, STORE_RECORD, SIGNATURE}
+
+
+def _check_names(manifest: Manifest, where: Path) -> None:
+    """Every file must lie in the artifact's folder, and what the runtime opens must be one of them."""
+    for name in manifest.files:
+        parts = name.split("/")
+        if "\\" in name or not name.isprintable() or any(part in ("", ".", "..") for part in parts) or ":" in name:
+            raise ArtifactError(f"{where}: files: {shown(name)} lies outside the artifact, or is no plain path")
+        if name in _FOREIGN:
+            raise ArtifactError(f"{where}: files: '{name}' is not one of an artifact's own files")
+    if manifest.entry not in manifest.files:
+        raise ArtifactError(f"{where}: entry: {shown(manifest.entry)} is not one of the files that are listed")
 
 
 def files_of(path: Path) -> list[Path]:
@@ -297,7 +329,3 @@ def atomic_directory(target: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-
-
-def _inside(root: Path, file: Path) -> bool:
-    return file.resolve().is_relative_to(root.resolve())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,13 +9,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hone.errors import RecipeError, did_you_mean, one_line
+from hone.names import is_name
 from hone.signature import DTYPES, Signature, TensorSpec
 
 Reference = Annotated[
     str,
     Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="A Python object, `module:function`."),
 ]
-NAME = re.compile(r"^[a-z0-9]([a-z0-9._-]{0,38}[a-z0-9])?$")
 PICKLE_SUFFIXES = (".pkl", ".pickle", ".joblib", ".pt", ".pth", ".bin")
 
 
@@ -158,7 +157,7 @@ class VariantSpec(_Strict):
             raise ValueError("a variant with 'passes' needs a 'name'")
         if self.passes and self.options:
             raise ValueError("'options' goes with 'preset'; with 'passes' write them beside the pass")
-        if self.name and not NAME.match(self.name):
+        if self.name and not is_name(self.name):
             raise ValueError(f"name '{self.name}' must be 1-40 of a-z, 0-9, '.', '_', '-'")
         return self
 
@@ -197,7 +196,7 @@ class Recipe(_Strict):
     @field_validator("name")
     @classmethod
     def _valid_name(cls, value: str) -> str:
-        if not NAME.match(value):
+        if not is_name(value):
             raise ValueError(f"'{value}' must be 1-40 of a-z, 0-9, '.', '_', '-', starting and ending with a-z or 0-9")
         return value
 

@@ -15,7 +15,7 @@ from converters.onnx_graph import rename_inputs, rename_outputs
 from converters.passes.base import Built, PassContext
 from converters.sources.base import Source, call_loader, register
 from hone.artifact import Artifact
-from hone.errors import PassError, RecipeError, one_line
+from hone.errors import ArtifactError, PassError, RecipeError, one_line
 from hone.recipe import LoadedRecipe
 from hone.signature import Signature
 from hone.userload import code_digest
@@ -46,7 +46,7 @@ class TorchSource(Source):
             )
         signature = loaded.recipe.signature.to_signature()
         if spec.file and spec.file.endswith(".pt2"):
-            return _ingest_program(loaded.file(spec.file, "source.file"), out, signature)
+            return _ingest_program(loaded.file(spec.file, "source.file"), out, signature, trust=spec.trust_pickle)
         module = _load(loaded)
         if spec.loader is None:
             return _export_program(module, out, signature, loaded)
@@ -159,6 +159,11 @@ def _unpickle(loaded: LoadedRecipe) -> torch.nn.Module:
         raise RecipeError(
             f"{loaded.path}: source.loader: is required with a .safetensors file, which holds weights but no class"
         )
+    if not spec.trust_pickle:
+        raise RecipeError(
+            f"{loaded.path}: source.file: {file.name} would be read as a pickle, and loading a pickle runs code that it "
+            "contains; set 'trust_pickle: true' if you made it, or add source.loader and save the weights as .safetensors"
+        )
     try:
         module = torch.load(file, weights_only=False, map_location="cpu")  # trust_pickle: true  # nosec B614
     except Exception as error:
@@ -171,14 +176,18 @@ def _unpickle(loaded: LoadedRecipe) -> torch.nn.Module:
     return module.eval()
 
 
-def _ingest_program(file: Path, out: Path, signature: Signature) -> Built:
+def _ingest_program(file: Path, out: Path, signature: Signature, *, trust: bool) -> Built:
+    """Copy an exported program and load the copy: what was checked is what every later step loads."""
     import shutil
 
     from hone.runtimes.torch import load_program
 
-    load_program(file)
     shutil.copyfile(file, out / PROGRAM)
-    return Built(PROGRAM, "fp32", signature)
+    try:
+        load_program(out / PROGRAM, trust_pickle=trust)
+    except ArtifactError as error:
+        raise ArtifactError(str(error).replace(str(out / PROGRAM), str(file), 1)) from error
+    return Built(PROGRAM, "fp32", signature, runtime_options={"trust_pickle": True} if trust else {})
 
 
 def _export_program(module: torch.nn.Module, out: Path, signature: Signature, loaded: LoadedRecipe) -> Built:

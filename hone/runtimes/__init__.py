@@ -10,11 +10,13 @@ import importlib
 import pkgutil
 from functools import cache
 
-from hone.artifact import Artifact
+from pydantic import ValidationError
+
+from hone.artifact import MANIFEST, Artifact
 from hone.errors import ArtifactError, did_you_mean
 from hone.runtimes.base import Availability, Runtime, registered
 
-__all__ = ["Availability", "Runtime", "all_runtimes", "load", "runtime_class"]
+__all__ = ["Availability", "Runtime", "all_runtimes", "check_options", "code_in", "load", "runtime_class"]
 
 
 @cache
@@ -33,6 +35,34 @@ def runtime_class(name: str) -> type[Runtime]:
     return runtimes[name]
 
 
+def check_options(artifact: Artifact) -> None:
+    """Check that an artifact asks its runtime for nothing that the runtime doesn't know.
+
+    Raises:
+        ArtifactError: naming the runtime, or the option.
+    """
+    where = artifact.path / MANIFEST
+    options = runtime_class(artifact.runtime).options
+    try:
+        options.model_validate(artifact.manifest.runtime_options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(["runtime_options", *(str(part) for part in first["loc"])])
+        unknown = first["type"] == "extra_forbidden"
+        known = did_you_mean(str(first["loc"][-1]), options.model_fields) if unknown else ""
+        message = f"the {artifact.runtime} runtime knows no such option{known}" if unknown else first["msg"]
+        raise ArtifactError(f"{where}: {field}: {message.removeprefix('Value error, ')}") from None
+
+
+def code_in(artifact: Artifact) -> str:
+    """Return what code an artifact runs beyond its runtime's own, in words that follow 'it', or an empty string.
+
+    Raises:
+        ArtifactError: no such runtime.
+    """
+    return runtime_class(artifact.runtime).code_in(artifact)
+
+
 def load(artifact: Artifact, threads: int | None = None) -> Runtime:
     """Load an artifact with its runtime.
 
@@ -42,8 +72,9 @@ def load(artifact: Artifact, threads: int | None = None) -> Runtime:
 
     Raises:
         UnavailableError: this host has no such runtime, or not the hardware the artifact needs.
-        ArtifactError: the runtime can't load the files.
+        ArtifactError: the runtime can't load the files, or knows not what the artifact asks of it.
     """
+    check_options(artifact)
     runtime = runtime_class(artifact.runtime)
     runtime.require()
     return runtime(artifact, threads)

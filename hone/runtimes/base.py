@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from hone.artifact import Artifact
 from hone.errors import ArtifactError, UnavailableError
@@ -27,6 +28,26 @@ class Availability:
     remedy: str = ""
 
 
+class RuntimeOptions(BaseModel):
+    """What an artifact may tell its runtime. A runtime that takes options has a subclass; anything else is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class UserCode(RuntimeOptions):
+    """The user's own Python that a model needs: a function, the folder of its module, and a hash of the code."""
+
+    loader: str | None = None
+    root: str | None = None
+    code: str | None = None
+
+    @model_validator(mode="after")
+    def _has_root(self) -> UserCode:
+        if self.loader and not self.root:
+            raise ValueError("a loader needs the folder of its module, 'root'")
+        return self
+
+
 class Runtime(ABC):
     """An artifact in memory, ready to run.
 
@@ -40,6 +61,8 @@ class Runtime(ABC):
     """True when `run` may be called from several threads at once."""
     threads_adjustable: ClassVar[bool] = True
     """False when the framework can't limit its threads; a measurement then limits the process's cores instead."""
+    options: ClassVar[type[RuntimeOptions]] = RuntimeOptions
+    """What `runtime_options` of its artifacts may hold."""
 
     @abstractmethod
     def __init__(self, artifact: Artifact, threads: int | None = None) -> None: ...
@@ -52,6 +75,15 @@ class Runtime(ABC):
     @classmethod
     def check_host(cls, artifact: Artifact) -> str:
         """Return why this host can't run this artifact, or an empty string. Overridden where hardware matters."""
+        return ""
+
+    @classmethod
+    def code_in(cls, artifact: Artifact) -> str:
+        """Return what code an artifact runs beyond its runtime's own, in words that follow 'it', or an empty string.
+
+        Overridden where loading or running an artifact can run what its author wrote. It is derived from what the
+        artifact makes the runtime do, never from what it says of itself.
+        """
         return ""
 
     @classmethod

@@ -6,21 +6,39 @@ import logging
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import Field, model_validator
 
 from hone.artifact import Artifact
 from hone.cache import cache_dir
 from hone.errors import ArtifactError, one_line
 from hone.hardware import gpu_name
-from hone.runtimes.base import Availability, Runtime, register
+from hone.runtimes.base import Availability, Runtime, RuntimeOptions, register
+from hone.runtimes.providers import CPU, CUDA, TENSORRT, option_problem
 
-CPU = "CPUExecutionProvider"
-NVIDIA = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
+NVIDIA = (CUDA, TENSORRT)
 KERNEL = "; keep that operator in float (block_ops, exclude), or choose another provider or precision"
 logger = logging.getLogger(__name__)
 INSTALL = "install it with: uv pip install onnxruntime (CPU) or the [cuda] extra (NVIDIA GPU)"
+
+
+class Options(RuntimeOptions):
+    """Where the graph computes, and which of ONNX Runtime's graph optimizations are left out."""
+
+    providers: tuple[str, ...] = ()
+    provider_options: dict[str, dict[str, str | int | float | bool]] = Field(default_factory=dict)
+    disabled_optimizers: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _only_computation(self) -> Options:
+        for name, values in {**{name: {} for name in self.providers}, **self.provider_options}.items():
+            problem = option_problem(name, values)
+            if problem:
+                raise ValueError(problem)
+        return self
 
 
 @register("onnx")
@@ -35,6 +53,17 @@ class OnnxRuntime(Runtime):
 
     module = "onnxruntime"
     concurrent = True
+    options = Options
+
+    @classmethod
+    def code_in(cls, artifact: Artifact) -> str:
+        """A graph may hold compiled engines in place of operators (EPContext nodes), which TensorRT's provider runs."""
+        if TENSORRT not in artifact.manifest.runtime_options.get("providers", []):
+            return ""
+        for name in artifact.manifest.files:
+            if name.endswith(".onnx") and holds_text(artifact.path / name, b"EPContext"):
+                return "holds a compiled TensorRT engine, which is a native program"
+        return ""
 
     def __init__(self, artifact: Artifact, threads: int | None = None) -> None:
         import onnxruntime as ort
@@ -149,12 +178,23 @@ def usable_providers() -> list[str]:
 
 
 def _with_cache(provider: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Building TensorRT engines takes minutes, so they are kept in Hone's cache unless the options say where."""
-    if provider != "TensorrtExecutionProvider" or "trt_engine_cache_enable" in options:
+    """Building TensorRT engines takes minutes, so they are kept in Hone's cache unless the options say no."""
+    if provider != TENSORRT or not options.get("trt_engine_cache_enable", True):
         return dict(options)
     folder = cache_dir() / "tensorrt" / "providers"
     folder.mkdir(parents=True, exist_ok=True)
-    return {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(folder), **options}
+    return {**options, "trt_engine_cache_enable": True, "trt_engine_cache_path": str(folder)}
+
+
+def holds_text(file: Path, text: bytes, chunk: int = 1 << 24) -> bool:
+    """True when a file holds these bytes; read in pieces, because weights may be larger than memory."""
+    with file.open("rb") as stream:
+        tail = b""
+        while piece := stream.read(chunk):
+            if text in tail + piece:
+                return True
+            tail = piece[-len(text) :]
+    return False
 
 
 def _version(package: str) -> str | None:

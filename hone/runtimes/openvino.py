@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.metadata import version
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from hone.artifact import Artifact
 from hone.errors import ArtifactError, one_line
 from hone.hardware import cpu_features
-from hone.runtimes.base import Availability, Runtime, name_outputs, register
+from hone.runtimes.base import Availability, Runtime, RuntimeOptions, name_outputs, register
 
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 BFLOAT16_FEATURES = ("avx512_bf16", "amx_bf16")
+
+
+class Options(RuntimeOptions):
+    """What float arithmetic is done in."""
+
+    inference_precision: Literal["float32", "bfloat16"] = "float32"
 
 
 @register("openvino")
@@ -27,6 +33,7 @@ class OpenVinoRuntime(Runtime):
     """
 
     module = "openvino"
+    options = Options
 
     def __init__(self, artifact: Artifact, threads: int | None = None) -> None:
         import openvino
@@ -34,7 +41,7 @@ class OpenVinoRuntime(Runtime):
         precision = artifact.manifest.runtime_options.get("inference_precision", "float32")
         settings: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": PRECISIONS.get(precision, precision),
+            "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
         }
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads

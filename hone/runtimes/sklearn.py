@@ -12,7 +12,7 @@ import numpy as np
 
 from hone.artifact import Artifact
 from hone.errors import ArtifactError, UnavailableError, one_line
-from hone.runtimes.base import Availability, Runtime, name_outputs, register
+from hone.runtimes.base import Availability, Runtime, UserCode, name_outputs, register
 from hone.userload import load_function
 
 STANDARD_TYPES = frozenset(
@@ -39,6 +39,12 @@ METHODS = {
 }
 
 
+class Options(UserCode):
+    """Types of the user's own that a file may hold."""
+
+    trusted: tuple[str, ...] = ()
+
+
 @register("sklearn")
 class SklearnRuntime(Runtime):
     """A fitted estimator or pipeline, stored with skops.
@@ -48,6 +54,14 @@ class SklearnRuntime(Runtime):
     """
 
     module = "sklearn"
+    options = Options
+
+    @classmethod
+    def code_in(cls, artifact: Artifact) -> str:
+        options = Options.model_validate(artifact.manifest.runtime_options)
+        if options.loader:
+            return f"imports Python code, {options.loader} in {options.root}"
+        return f"lets a file bring objects of {', '.join(options.trusted)}" if options.trusted else ""
 
     def __init__(self, artifact: Artifact, threads: int | None = None) -> None:
         self._model = read_estimator(artifact.entry, artifact.manifest.runtime_options)

@@ -9,18 +9,30 @@ import platform
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from hone.artifact import Artifact
 from hone.errors import ArtifactError, HoneError
 from hone.hardware import gpu_architecture, gpu_name
-from hone.runtimes.base import Availability, Runtime, register
+from hone.runtimes.base import Availability, Runtime, RuntimeOptions, register
 from hone.runtimes.tensorrt_engine import SOURCE, engine_file, host_mismatch
 from hone.signature import BATCH
 
 ELSEWHERE = "on a host with an NVIDIA GPU run: uv pip install '.[torch,tensorrt]' && hone optimize RECIPE"
+
+
+class Options(RuntimeOptions):
+    """What the builder was told, so that another host builds alike: the fields of `EngineOptions`."""
+
+    profiles: dict[str, tuple[int, int, int]] = Field(default_factory=dict)
+    workspace_mb: int = Field(1024, gt=0)
+    optimization_level: int = Field(3, ge=0, le=5)
+    hardware: Literal["none", "ampere_plus", "same_compute_capability"] = "none"
+    version_compatible: bool = False
+    sparse_weights: bool = False
 
 
 @register("tensorrt")
@@ -28,6 +40,7 @@ class TensorrtRuntime(Runtime):
     """An engine with one execution context, one stream, and device buffers that grow with the largest batch."""
 
     module = "tensorrt"
+    options = Options
 
     def __init__(self, artifact: Artifact, threads: int | None = None) -> None:
         import tensorrt as trt
@@ -62,6 +75,11 @@ class TensorrtRuntime(Runtime):
                 reason = f"{module} is not installed"
                 return Availability(False, reason=reason, remedy="install the [tensorrt] extra")
         return Availability(True, version=version("tensorrt"), detail=f"{gpu_name()}, {gpu_architecture()}")
+
+    @classmethod
+    def code_in(cls, artifact: Artifact) -> str:
+        """NVIDIA's documentation: engines hold compiled kernels; load only those from a source you trust."""
+        return "is a TensorRT engine, a native program"
 
     @classmethod
     def check_host(cls, artifact: Artifact) -> str:

@@ -11,13 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hone.artifact import Artifact
+from hone.artifact import MANIFEST, Artifact
 from hone.errors import ArtifactError, one_line
-from hone.runtimes.base import Availability, Runtime, name_outputs, register
+from hone.runtimes.base import Availability, Runtime, UserCode, name_outputs, register
 from hone.userload import call, load_function
 
 if TYPE_CHECKING:
     import torch
+
+
+class Options(UserCode):
+    """Whether an exported program may hold pickles: the recipe said so."""
+
+    trust_pickle: bool = False
 
 
 @register("torch")
@@ -25,6 +31,14 @@ class TorchRuntime(Runtime):
     """An `nn.Module`, from the user's class and a safetensors file, or from an exported program (`.pt2`)."""
 
     module = "torch"
+    options = Options
+
+    @classmethod
+    def code_in(cls, artifact: Artifact) -> str:
+        options = Options.model_validate(artifact.manifest.runtime_options)
+        if options.loader:
+            return f"calls Python code, {options.loader} in {options.root}"
+        return "is a torch program, which torch says to load from trusted sources only"
 
     def __init__(self, artifact: Artifact, threads: int | None = None) -> None:
         import torch
@@ -68,8 +82,13 @@ def load_module(artifact: Artifact) -> torch.nn.Module:
     from safetensors.torch import load_file
 
     if artifact.entry.suffix == ".pt2":
-        return load_program(artifact.entry).module()
+        trusted = Options.model_validate(artifact.manifest.runtime_options).trust_pickle
+        return load_program(artifact.entry, trust_pickle=trusted).module()
     options = artifact.manifest.runtime_options
+    if not options.get("loader"):
+        raise ArtifactError(
+            f"{artifact.path / MANIFEST}: runtime_options.loader: is required for {artifact.entry.name}"
+        )
     reference, root = options["loader"], Path(options["root"])
     module = call(load_function(reference, root, "source.loader"), reference, "source.loader")
     if not isinstance(module, torch.nn.Module):
@@ -96,10 +115,22 @@ def load_trainable(artifact: Artifact) -> torch.nn.Module:
     return module
 
 
-def load_program(file: Path) -> torch.export.ExportedProgram:
-    """Return an exported program; raises ArtifactError when the file can't be read."""
+def load_program(file: Path, *, trust_pickle: bool = False) -> torch.export.ExportedProgram:
+    """Return an exported program.
+
+    Args:
+        file: a .pt2 file.
+        trust_pickle: skip the check for what could run code.
+
+    Raises:
+        ArtifactError: the file can't be read, or could run code.
+    """
     import torch
 
+    from hone.formats.pt2 import check_program
+
+    if not trust_pickle:
+        check_program(file)
     try:
         return torch.export.load(file)
     except Exception as error:
