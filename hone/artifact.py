@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hone.errors import ArtifactError, one_line
+from hone.errors import ArtifactError
 from hone.names import TAG_PART, shown
 from hone.signature import Signature
 

@@ -1,17 +1,19 @@
-"""`hone models`: list, show, export, import, verify, remove and compare stored artifacts."""
+"""`hone models`: list, show, remove and compare stored artifacts; what travels is in `hone.cli_archives`."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from hone.errors import HoneError, StoreError
+from hone import cli_archives
+from hone.cli_archives import policy_of
+from hone.errors import StoreError
 
 if TYPE_CHECKING:
     from hone.artifact import Manifest
+    from hone.signing import Keys
     from hone.store import Entry
 
 
@@ -30,8 +32,9 @@ def list_command(name: str | None, as_json: bool) -> None:
     if not found:
         click.echo(f"no models in {store.models_dir()}; hone optimize puts them there")
         return
-    rows: list[tuple[str, ...]] = [("TAG", "RANK", "RUNTIME", "PRECISION", "SIZE", "QUALITY", "P50 ms", "BUDGET")]
-    rows += [_row(entry) for entry in found]
+    header = ("TAG", "RANK", "RUNTIME", "PRECISION", "SIZE", "QUALITY", "P50 ms", "BUDGET", "SIGNATURE")
+    keys = policy_of().keys
+    rows: list[tuple[str, ...]] = [header, *(_row(entry, keys) for entry in found)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
@@ -47,6 +50,7 @@ def show_command(model: str, as_json: bool) -> None:
         click.echo(manifest.model_dump_json(indent=2))
         return
     click.echo(f"{entry.tag}\n  path      {entry.path}\n  digest    {manifest.digest}")
+    _show_trust(entry)
     click.echo(f"  runtime   {manifest.runtime}, {manifest.precision}, entry {manifest.entry}")
     for kind, specs in (("input", manifest.signature.inputs), ("output", manifest.signature.outputs)):
         for spec in specs:
@@ -73,42 +77,19 @@ def show_command(model: str, as_json: bool) -> None:
         click.echo(f"  file      {name}, {file.size:,} bytes, sha256 {file.sha256[:16]}")
 
 
-@click.command("export")
-@click.argument("model")
-@click.argument("target", type=click.Path(path_type=Path), default=".")
-def export_command(model: str, target: Path) -> None:
-    """Write MODEL as a .tar.gz to TARGET, a file or a folder."""
-    from hone import store
+def _show_trust(entry: Entry) -> None:
+    from hone import runtimes, store
+    from hone.origins import read_origin
+    from hone.signing import standing
 
-    click.echo(f"wrote {store.export(store.resolve(model), target)}")
-
-
-@click.command("import")
-@click.argument("archive", type=click.Path(path_type=Path))
-def import_command(archive: Path) -> None:
-    """Add an exported ARCHIVE to the store, after checking every hash."""
-    from hone import store
-
-    click.echo(f"stored {store.import_archive(archive).tag}")
-
-
-@click.command("verify")
-@click.argument("model", required=False)
-def verify_command(model: str | None) -> None:
-    """Check the hash of every file of MODEL, or of all models."""
-    from hone import store
-
-    found = [store.resolve(model)] if model else store.entries()
-    broken = []
-    for entry in found:
-        try:
-            entry.opened()
-            click.echo(f"ok       {entry.tag}")
-        except HoneError as error:
-            click.echo(f"corrupt  {entry.tag}: {error}")
-            broken.append(entry.tag)
-    if broken:
-        raise StoreError(f"{len(broken)} of {len(found)} corrupt: {', '.join(broken)}")
+    worth = standing(entry.path, entry.name, entry.version, policy_of().keys)
+    origin = read_origin(store.models_dir(), entry.name, entry.version, entry.path)
+    by = f"{origin.by}{f', signed by {origin.signer}' if origin.signer else ''}" if origin else "unknown"
+    click.echo(f"  signature {worth.describe()}\n  origin    {by}")
+    code = runtimes.code_in(entry.opened(verify=False))
+    if code:
+        trusted = "trusted" if origin and origin.trusted else "not trusted"
+        click.echo(f"  code      it {code}; {trusted} on this host")
 
 
 @click.command("rm")
@@ -176,9 +157,11 @@ def _manifest(model: str) -> tuple[Entry, Manifest]:
     return entry, entry.opened(verify=False).manifest
 
 
-def _row(entry: Entry) -> tuple[str, ...]:
+def _row(entry: Entry, keys: Keys) -> tuple[str, ...]:
+    from hone.signing import standing
+
     if entry.artifact is None:
-        return (entry.tag, "-", "-", "-", "-", "-", "-", f"unreadable: {entry.error}")
+        return (entry.tag, "-", "-", "-", "-", "-", "-", "-", f"unreadable: {entry.error}")
     manifest = entry.artifact.manifest
     measured = manifest.measurements
     fastest = (
@@ -193,6 +176,7 @@ def _row(entry: Entry) -> tuple[str, ...]:
         f"{measured.quality.value:.4f}" if measured else "-",
         f"{fastest:.3f}" if fastest is not None else "-",
         ("met" if entry.eligible else "missed") if manifest.selection else "-",
+        standing(entry.path, entry.name, entry.version, keys).describe(),
     )
 
 
@@ -206,9 +190,7 @@ def _summary(entry: Entry) -> dict[str, object]:
 COMMANDS = (
     list_command,
     show_command,
-    export_command,
-    import_command,
-    verify_command,
+    *cli_archives.COMMANDS,
     rm_command,
     diff_command,
 )

@@ -12,9 +12,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +22,17 @@ from typing import TYPE_CHECKING
 import yaml
 
 from hone import runtimes
-from hone.artifact import MANIFEST, Artifact, atomic_write, write_manifest
+from hone.artifact import MANIFEST, STORE_RECORD, Artifact, Manifest, atomic_write, write_manifest
 from hone.errors import ArtifactError, HoneError, StoreError, UnavailableError, did_you_mean, one_line
+from hone.names import check_tag, is_tag_part, shown
+from hone.origins import Origin, forget_origin, record_origin
 
 if TYPE_CHECKING:
     from bentoml._internal.models import ModelStore
 
 MODULE = "hone"
+LONGEST = 100
+"""Of a misspelled name: the nearest is looked for with so many of its characters."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,11 @@ class Entry:
 
     def opened(self, *, verify: bool = True) -> Artifact:
         """Return the artifact with its files checked; raises ArtifactError naming the file that is wrong."""
-        return Artifact.open(self.path, verify=verify)
+        if self.error:
+            raise ArtifactError(self.error)
+        artifact = Artifact.open(self.path, verify=verify)
+        runtimes.check_options(artifact)
+        return artifact
 
     @property
     def run(self) -> str:
@@ -91,11 +98,11 @@ def models_dir() -> Path:
 def entries(name: str | None = None) -> list[Entry]:
     """Return stored artifacts, newest run first and best first within a run; models of other tools are left out."""
     root = models_dir()
-    names = [name] if name else sorted(path.name for path in root.iterdir()) if root.is_dir() else []
+    names = [name] if name is not None else sorted(path.name for path in root.iterdir()) if root.is_dir() else []
     found = []
-    for model in names:
+    for model in filter(is_tag_part, names):
         for path in sorted((root / model).iterdir()) if (root / model).is_dir() else []:
-            if path.is_dir() and _is_ours(path):
+            if is_tag_part(path.name) and path.is_dir() and _is_ours(path):
                 found.append(_read(model, path))
     found.sort(key=lambda entry: (entry.rank, entry.version))
     found.sort(key=lambda entry: entry.run, reverse=True)
@@ -117,8 +124,8 @@ def resolve(reference: str) -> Entry:
     candidates = entries(name)
     if not candidates:
         known = {entry.name for entry in entries()}
-        hint = did_you_mean(name, known) or "; run hone optimize first"
-        raise StoreError(f"no model '{name}' in {models_dir()}{hint}")
+        hint = did_you_mean(name[:LONGEST], known) or "; run hone optimize first"
+        raise StoreError(f"no model {shown(name)} in {models_dir()}{hint}")
     if version in ("", "latest"):
         return _newest_winner(name, candidates)
     for entry in candidates:
@@ -128,11 +135,11 @@ def resolve(reference: str) -> Entry:
     if len(matches) == 1:
         return matches[0]
     if matches:
-        shown = ", ".join(entry.version for entry in matches[:3])
+        some = ", ".join(entry.version for entry in matches[:3])
         more = f" and {len(matches) - 3} more" if len(matches) > 3 else ""
-        raise StoreError(f"'{reference}' is ambiguous: {shown}{more}")
+        raise StoreError(f"{shown(reference)} is ambiguous: {some}{more}")
     known = {entry.version for entry in candidates}
-    raise StoreError(f"no version '{version}' of '{name}'{did_you_mean(version, known)}")
+    raise StoreError(f"no version {shown(version)} of '{name}'{did_you_mean(version[:LONGEST], known)}")
 
 
 def _newest_winner(name: str, candidates: list[Entry]) -> Entry:
@@ -197,18 +204,39 @@ def host_problem(entry: Entry) -> str:
 
 
 def put(artifact: Artifact, name: str, version: str) -> Entry:
-    """Copy an artifact into the store; it appears whole or not at all, and becomes `NAME:latest`.
+    """Copy an artifact that was made on this host into the store; it becomes `NAME:latest`.
 
     Raises:
-        StoreError: the tag exists, or the disk is full.
+        StoreError: the tag exists or isn't valid, or the disk is full.
+        ArtifactError: a file is corrupt.
+    """
+
+    def copy(root: Path) -> None:
+        for file in artifact.manifest.files:
+            (root / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(artifact.path / file, root / file)
+        write_manifest(root, artifact.manifest)
+
+    return add(artifact.manifest, name, version, copy, Origin(by="hone optimize", trusted=True))
+
+
+def add(manifest: Manifest, name: str, version: str, fill: Callable[[Path], None], origin: Origin) -> Entry:
+    """Make an entry that appears whole or not at all, and becomes `NAME:latest`.
+
+    Args:
+        manifest: of the artifact.
+        name, version: its tag.
+        fill: writes the artifact's files and its manifest into a folder.
+        origin: what the store remembers of where it is from.
+
+    Raises:
+        StoreError: the tag exists or isn't valid, or the disk is full.
+        ArtifactError: what `fill` wrote is corrupt, or asks its runtime for what that doesn't know.
     """
     from bentoml.models import ModelContext
     from bentoml.models import create as create_model
 
-    target = models_dir() / name / version
-    if target.exists():
-        raise StoreError(f"{name}:{version} is in the store already; entries never change")
-    manifest = artifact.manifest
+    _free_place(name, version)
     with _partial_store() as partial:
         with create_model(
             f"{name}:{version}",
@@ -218,20 +246,28 @@ def put(artifact: Artifact, name: str, version: str) -> Entry:
             context=ModelContext(framework_name=manifest.runtime, framework_versions=dict(manifest.tools)),
             _model_store=partial,
         ) as model:
-            root = Path(model.path)
-            for file in manifest.files:
-                (root / file).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(artifact.path / file, root / file)
-            write_manifest(root, manifest)
-        return _adopt(Path(partial._path) / name / version, name, version)
+            fill(Path(model.path))
+        return _adopt(Path(partial._path) / name / version, name, version, origin)
 
 
-def _adopt(source: Path, name: str, version: str) -> Entry:
-    """Rename a complete entry into the store and point `latest` at it."""
-    artifact = Artifact.open(source)
-    target = models_dir() / name / version
+def _free_place(name: str, version: str) -> Path:
+    """Return the folder that a new entry gets; it lies in the store, whatever the name, and isn't there yet."""
+    check_tag(name, version)
+    root = models_dir()
+    target = root / name / version
+    if target.parent.resolve() != root.resolve() / name:
+        raise StoreError(f"{target.parent}: a link that leads out of the store; remove it first")
     if target.exists():
         raise StoreError(f"{name}:{version} is in the store already; entries never change")
+    return target
+
+
+def _adopt(source: Path, name: str, version: str, origin: Origin) -> Entry:
+    """Rename a complete entry into the store and point `latest` at it."""
+    artifact = Artifact.open(source)
+    runtimes.check_options(artifact)
+    target = _free_place(name, version)
+    record_origin(models_dir(), name, version, origin, source)
     target.parent.mkdir(parents=True, exist_ok=True)
     source.rename(target)
     atomic_write(target.parent / "latest", version)
@@ -259,6 +295,7 @@ def remove(entry: Entry) -> None:
     trash = Path(tempfile.mkdtemp(prefix=".hone-partial-", dir=models_dir().parent))
     entry.path.rename(trash / entry.version)
     shutil.rmtree(trash)
+    forget_origin(models_dir(), entry.name, entry.version)
     rest = entries(entry.name)
     latest = models_dir() / entry.name / "latest"
     if rest:
@@ -269,60 +306,18 @@ def remove(entry: Entry) -> None:
         latest.parent.rmdir()
 
 
-def export(entry: Entry, target: Path) -> Path:
-    """Write an entry as a `.tar.gz` that `hone models import` and `bentoml models import` read."""
-    entry.opened()
-    file = target / f"{entry.name}-{entry.version}.tar.gz" if target.is_dir() else target
-    if not file.name.endswith((".tar.gz", ".tgz")):
-        raise StoreError(f"{file}: give a folder or a name that ends in .tar.gz")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.partial")
-    try:
-        with tarfile.open(partial, "w:gz") as archive:
-            for path in sorted(entry.path.rglob("*")):
-                archive.add(path, path.relative_to(entry.path).as_posix(), recursive=False)
-        partial.replace(file)
-    except OSError as error:
-        raise StoreError(f"{file}: cannot be written: {error.strerror or one_line(error)}") from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return file
-
-
-def import_archive(file: Path) -> Entry:
-    """Add an exported entry to the store, after checking every file's hash.
-
-    Raises:
-        StoreError: the archive can't be read, isn't an exported model, or its tag is taken.
-        ArtifactError: a file in it is corrupt.
-    """
-    if not file.is_file():
-        raise StoreError(f"{file}: no such file")
-    root = models_dir()
-    root.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".hone-partial-", dir=root.parent))
-    try:
-        with tarfile.open(file, "r:*") as archive:
-            archive.extractall(partial, filter="data")
-        record = yaml.safe_load((partial / "model.yaml").read_text())
-        name, version = str(record["name"]), str(record["version"])
-        return _adopt(partial, name, version)
-    except (tarfile.TarError, OSError, EOFError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise StoreError(f"{file}: not an exported model: {one_line(error)}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
 def _is_ours(path: Path) -> bool:
     if (path / MANIFEST).exists():
         return True
     try:
-        return (yaml.safe_load((path / "model.yaml").read_text()) or {}).get("module") == MODULE
+        return (yaml.safe_load((path / STORE_RECORD).read_text()) or {}).get("module") == MODULE
     except (OSError, yaml.YAMLError):
         return False
 
 
 def _read(name: str, path: Path) -> Entry:
+    if path.resolve() != models_dir().resolve() / name / path.name:
+        return Entry(name, path.name, path, None, f"{path}: a link that leads out of the store")
     try:
         return Entry(name, path.name, path, Artifact.open(path, verify=False))
     except ArtifactError as error:

@@ -25,6 +25,7 @@ from packaging.utils import canonicalize_name
 
 from hone import __version__, store
 from hone.errors import HoneError, UnavailableError, one_line
+from hone.trust import Policy, open_to_run
 from k8s.sbom import Package, bill_of_materials, read_lock
 
 HERE = Path(__file__).parent / "image"
@@ -142,8 +143,9 @@ def _entries(model: str, kind: Kind) -> list[store.Entry]:
     if not fitting:
         have = ", ".join(f"{entry.tag} ({entry.artifact.runtime})" for entry in found if entry.artifact)
         raise HoneError(f"no variant of '{model}' runs in a {kind.name} image: {have or 'none is readable'}")
+    policy = Policy.from_environment()
     for entry in fitting:
-        entry.opened()
+        open_to_run(entry, policy)
     return fitting
 
 

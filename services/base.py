@@ -18,6 +18,7 @@ from bentoml.models import BentoModel
 from hone import store
 from hone.errors import ArtifactError, HoneError
 from hone.hardware import cores
+from hone.trust import Policy, open_to_run
 from services import logs
 from services.batching.scheduler import Scheduler
 from services.desired import DesiredState
@@ -68,16 +69,18 @@ def settings_or_exit() -> Settings:
 def stored(reference: str, module_file: str) -> list[BentoModel]:
     """Return the store references of the model that a service serves, best first, for its `models` attribute.
 
-    Corrupt ones are left out, with a line that names the file. Ends the program with one line when the store holds
-    no sound artifact of the model: a worker that failed on it would be restarted forever.
+    Corrupt ones, and those that may not run here, are left out, with a line that says why. Ends the program with one
+    line when the store holds no sound artifact of the model: a worker that failed on it would be restarted forever.
     """
     sound: list[BentoModel] = []
     problems: list[HoneError] = []
     try:
         check_version()
+        settings = Settings.from_environment()
+        policy = Policy.of(code=settings.trust_code, keys=settings.trusted_keys)
         for entry in candidates(reference, module_file):
             try:
-                entry.opened()
+                open_to_run(entry, policy)
                 sound.append(BentoModel(entry.tag))
             except ArtifactError as error:
                 problems.append(error)

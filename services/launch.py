@@ -18,6 +18,7 @@ from pathlib import Path
 
 from hone import store
 from hone.errors import HoneError
+from hone.trust import Policy, TrustError, refusal
 from services.exposure import check_exposure
 from services.settings import Settings
 
@@ -48,13 +49,14 @@ def serve(
 
     Raises:
         StoreError: no such model.
+        TrustError: it may not run here.
         HoneError: the port is taken, or the address needs keys.
     """
-    choice = store.choose(_candidates(reference))
+    choice = store.choose(_candidates(reference, settings))
     for reason in choice.passed_over:
         sys.stderr.write(f"passed over {reason}\n")
     for more in models:
-        _candidates(more)
+        _candidates(more, settings)
     _require_free_port(host, port)
     given = {"models": ",".join(models) or None, "workers": _workers(workers, choice.entry.tag), **settings}
     files = [option for pair in zip(("--ssl-certfile", "--ssl-keyfile"), certificate, strict=True) for option in pair]
@@ -102,7 +104,7 @@ def running(reference: str, *, workers: int = 1, threads: int | None = None, **s
     Raises:
         HoneError: it did not become ready; the message ends with the last line of its log.
     """
-    store.choose(_candidates(reference))
+    store.choose(_candidates(reference, settings))
     port = free_port()
     folder = Path(tempfile.mkdtemp(prefix="hone-serve-"))
     log = folder / "serve.log"
@@ -145,10 +147,28 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _candidates(reference: str) -> list[store.Entry]:
+def _candidates(reference: str, settings: Mapping[str, object]) -> list[store.Entry]:
+    """Return the entries a service may serve, best first; what may not run here is passed over with a line.
+
+    Raises:
+        TrustError: none may.
+    """
     from services.loading import candidates
 
-    return candidates(reference)
+    policy = Policy.from_environment(environment={**os.environ, **_variables(settings)})
+    found = {entry.tag: (entry, refusal(entry, policy)) for entry in candidates(reference)}
+    admitted = [entry for entry, problem in found.values() if not problem]
+    problems = [f"{tag}: {problem}" for tag, (_, problem) in found.items() if problem]
+    if not admitted:
+        raise TrustError("; ".join(problems))
+    for problem in problems:
+        sys.stderr.write(f"passed over {problem}\n")
+    return admitted
+
+
+def _variables(settings: Mapping[str, object]) -> dict[str, str]:
+    """Return the environment variables of the settings that are given."""
+    return {f"HONE_{name.upper()}": _text(value) for name, value in settings.items() if value is not None}
 
 
 def _command(host: str, port: int) -> list[str]:
@@ -174,7 +194,7 @@ def _environment(reference: str, settings: Mapping[str, object], folder: Path) -
         "BENTOML_HOME": home,
         "BENTOML_DO_NOT_TRACK": "True",
         "HONE_MODEL": reference,
-        **{f"HONE_{name.upper()}": _text(value) for name, value in settings.items() if value is not None},
+        **_variables(settings),
     }
     return {**os.environ, **{name: str(value) for name, value in variables.items()}}
 

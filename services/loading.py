@@ -13,6 +13,7 @@ from hone import store
 from hone.artifact import EXAMPLE, Artifact
 from hone.errors import ArtifactError, HoneError
 from hone.runtimes.base import Runtime
+from hone.trust import Policy, open_to_run
 from services.calibration import Plan, calibrate
 from services.settings import Settings
 from services.tensors import parse_inputs
@@ -77,10 +78,11 @@ def _pinned_tags(name: str, module_file: Path) -> list[str]:
 def load(entries: list[store.Entry], settings: Settings) -> LoadedModel:
     """Load the best entry that this host can run, and say in the log which one and why.
 
-    A corrupt artifact is passed over, loudly, when there is another; when it is the last one, its error is raised.
+    One that is corrupt, or may not run here, is passed over, loudly, when there is another; when it is the last one,
+    its error is raised.
 
     Raises:
-        ArtifactError: the only artifact is corrupt.
+        ArtifactError: the only artifact is corrupt, or may not run here.
         StoreError: none can run on this host.
     """
     remaining = list(entries)
@@ -103,7 +105,7 @@ def load(entries: list[store.Entry], settings: Settings) -> LoadedModel:
 
 
 def _load_entry(entry: store.Entry, settings: Settings) -> LoadedModel:
-    artifact = entry.opened()
+    artifact = open_to_run(entry, Policy.of(code=settings.trust_code, keys=settings.trusted_keys))
     runtime, plan = calibrate(artifact, example_inputs(artifact), settings)
     return LoadedModel(entry, artifact, runtime, plan)
 

@@ -40,6 +40,8 @@ class Settings:
         jwt_jwks: URL or file of the keys that sign JSON Web Tokens.
         jwt_issuer, jwt_audience: that a token must carry.
         insecure: serve other addresses than loopback without keys.
+        trust_code: serve artifacts that bring code, wherever they are from.
+        trusted_keys: public key, or folder of them; only what one of them signed is served.
         audit_log: file of the admin actions, hash-chained.
         log_format: text or json.
         access_log: off, errors (answers from 500 up and refusals) or all.
@@ -69,6 +71,8 @@ class Settings:
     jwt_issuer: str = ""
     jwt_audience: str = ""
     insecure: bool = False
+    trust_code: bool = False
+    trusted_keys: str = ""
     audit_log: str = ""
     log_format: str = "text"
     access_log: str = "off"

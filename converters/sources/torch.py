@@ -161,8 +161,8 @@ def _unpickle(loaded: LoadedRecipe) -> torch.nn.Module:
         )
     if not spec.trust_pickle:
         raise RecipeError(
-            f"{loaded.path}: source.file: {file.name} would be read as a pickle, and loading a pickle runs code that it "
-            "contains; set 'trust_pickle: true' if you made it, or add source.loader and save the weights as .safetensors"
+            f"{loaded.path}: source.file: {file.name} would be read as a pickle, and loading a pickle runs code that "
+            "it contains; set 'trust_pickle: true' if you made it, or give source.loader and weights as .safetensors"
         )
     try:
         module = torch.load(file, weights_only=False, map_location="cpu")  # trust_pickle: true  # nosec B614

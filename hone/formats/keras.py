@@ -68,7 +68,7 @@ def _problem(item: dict[str, Any], is_registered: Callable[[str], bool]) -> str:
     allowed = FUNCTION_MODULES if name == "function" else MODULES
     if module is not None and not (isinstance(module, str) and allowed.fullmatch(module)):
         return (
-            f"uses {shown(str(shown_name))} of {shown(str(module))}, which Keras doesn't know; decorate it with "
+            f"uses {shown(str(shown_name))}, which Keras doesn't know (module {shown(str(module))}); decorate it with "
             "@keras.saving.register_keras_serializable() in the module that source.loader names"
         )
     if name in FOREIGN_CODE:

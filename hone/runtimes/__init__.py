@@ -58,8 +58,9 @@ def code_in(artifact: Artifact) -> str:
     """Return what code an artifact runs beyond its runtime's own, in words that follow 'it', or an empty string.
 
     Raises:
-        ArtifactError: no such runtime.
+        ArtifactError: as `check_options`.
     """
+    check_options(artifact)
     return runtime_class(artifact.runtime).code_in(artifact)
 
 

@@ -61,7 +61,8 @@ class OnnxRuntime(Runtime):
         if TENSORRT not in artifact.manifest.runtime_options.get("providers", []):
             return ""
         for name in artifact.manifest.files:
-            if name.endswith(".onnx") and holds_text(artifact.path / name, b"EPContext"):
+            file = artifact.path / name
+            if name.endswith(".onnx") and file.is_file() and holds_text(file, b"EPContext"):
                 return "holds a compiled TensorRT engine, which is a native program"
         return ""
 
