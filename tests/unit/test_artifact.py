@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -31,13 +32,49 @@ def test_file_added_afterwards_is_named(tmp_path: Path) -> None:
         artifact.verify()
 
 
-def test_file_outside_the_artifact_is_refused(tmp_path: Path) -> None:
+def rewrite(artifact: Artifact, **changes: object) -> None:
+    """Change fields of a manifest on disk, as someone who made the artifact up could have written them."""
+    manifest = json.loads((artifact.path / "artifact.json").read_text())
+    manifest.update(changes)
+    (artifact.path / "artifact.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/../../secret", "", ".", "a//b", "C:x", "a\\b", "a\nb"])
+def test_file_outside_the_artifact_is_refused(tmp_path: Path, name: str) -> None:
     artifact = dense_artifact(tmp_path / "a")
     (tmp_path / "secret").write_bytes(b"x")
-    manifest = json.loads((artifact.path / "artifact.json").read_text())
-    manifest["files"]["../secret"] = {"sha256": "0" * 64, "size": 1}
-    (artifact.path / "artifact.json").write_text(json.dumps(manifest))
+    record = {"sha256": hashlib.sha256(b"x").hexdigest(), "size": 1}
+    files = json.loads((artifact.path / "artifact.json").read_text())["files"]
+    rewrite(artifact, files={**files, name: record})
     with pytest.raises(ArtifactError, match="outside the artifact"):
+        Artifact.open(artifact.path, verify=False)
+
+
+@pytest.mark.parametrize("entry", ["../other/model.onnx", "/etc/passwd", "unlisted.onnx", "artifact.json"])
+def test_entry_that_is_not_a_listed_file_is_refused(tmp_path: Path, entry: str) -> None:
+    dense_artifact(tmp_path / "other")
+    artifact = dense_artifact(tmp_path / "a")
+    rewrite(artifact, entry=entry)
+    with pytest.raises(ArtifactError, match=r"entry: .* is not one of the files"):
+        Artifact.open(artifact.path, verify=False)
+
+
+def test_link_in_an_artifact_is_refused_even_with_the_right_content(tmp_path: Path) -> None:
+    artifact = dense_artifact(tmp_path / "a")
+    artifact.entry.rename(tmp_path / "elsewhere.onnx")
+    artifact.entry.symlink_to(tmp_path / "elsewhere.onnx")
+    with pytest.raises(ArtifactError, match="a symbolic link"):
+        Artifact.open(artifact.path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("name", "../x"), ("name", "Evil <script>"), ("runtime", "on\nnx"), ("variant", "\x1b[31m"), ("precision", "a b")],
+)
+def test_words_of_a_manifest_are_plain(tmp_path: Path, field: str, value: str) -> None:
+    artifact = dense_artifact(tmp_path / "a")
+    rewrite(artifact, **{field: value})
+    with pytest.raises(ArtifactError, match=rf"artifact\.json: {field}: "):
         Artifact.open(artifact.path)
 
 
