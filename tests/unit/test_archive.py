@@ -181,7 +181,7 @@ def test_bomb_is_refused_before_anything_is_written(tmp_path: Path, files: Files
 
 
 def test_file_larger_than_listed_is_not_read(tmp_path: Path, files: Files) -> None:
-    with pytest.raises(ArtifactError, match="zeros.*bytes instead of 1"):
+    with pytest.raises(ArtifactError, match=r"zeros.*bytes instead of 1"):
         take(bomb(tmp_path, files, 16 << 20, honest=False))
 
 
