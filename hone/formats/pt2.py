@@ -140,7 +140,7 @@ def _problem(path: tuple[str, ...], text: str) -> str:
     key = path[-1]
     if path[-3:-1] == ("nodes", "metadata") or path[:-1] == ("graph_module", "metadata"):
         return ""  # for people: torch keeps it beside the nodes
-    if key == "expr_str":
+    if key == "expr_str" or path == ("range_constraints", "key"):
         return check_size(text)
     if key == "guards_code":
         return check_guard(text)
