@@ -14,9 +14,11 @@ from hone.artifact import Artifact
 from hone.errors import ArtifactError, one_line
 from hone.hardware import is_apple_silicon
 from hone.mlx_ops import OPERATORS
+from hone.names import shown
 from hone.runtimes.base import Availability, Runtime, register
 
 GRAPH_VERSION = 1
+DTYPES = ("float32", "float16", "bfloat16")
 
 
 @register("mlx")
@@ -40,8 +42,10 @@ class MlxRuntime(Runtime):
             graph = json.loads(artifact.entry.read_text())
             self._values = _load_values(artifact, graph)
             self._nodes: list[dict[str, Any]] = graph["nodes"]
+            if graph["dtype"] not in DTYPES:
+                raise ValueError(f"{shown(str(graph['dtype']))} is no dtype to compute in")
             self._dtype = getattr(mx, graph["dtype"])
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise ArtifactError(f"{artifact.entry}: MLX can't load it: {one_line(error)}") from error
         if graph["version"] != GRAPH_VERSION:
             raise ArtifactError(f"{artifact.entry}: graph version {graph['version']}, this Hone reads {GRAPH_VERSION}")

@@ -138,7 +138,13 @@ def load_program(file: Path, *, trust_pickle: bool = False) -> torch.export.Expo
 
 
 def takes_names(module: torch.nn.Module, names: list[str]) -> bool:
-    """True when every input is a parameter of `forward`, so inputs go by name; else they go by position."""
+    """True when inputs go by name: every one is a parameter of `forward`, or a program was exported with keywords.
+
+    Else they go by position: a program takes them only as it was exported, whatever its parameters are called.
+    """
+    program = getattr(getattr(getattr(module, "graph", None), "_codegen", None), "pytree_info", None)
+    if program is not None:
+        return set(names) <= set(program.in_spec.child(1).context or ())
     try:
         parameters = inspect.signature(module.forward).parameters
     except (TypeError, ValueError):
