@@ -15,7 +15,7 @@ from converters.plan import Node, Plan
 from converters.prepare import Prepared
 from converters.workers import Failure, PassTask, Workers
 from hone.artifact import Artifact
-from hone.cache import cache_dir
+from hone.cache import cache_dir, check_own
 from hone.errors import ArtifactError
 from hone.hardware import tool_versions
 from hone.recipe import LoadedRecipe
@@ -114,7 +114,7 @@ class Pipeline:
         if not target.exists():
             return None
         try:
-            return Artifact.open(target)
+            return Artifact.open(check_own(target))
         except ArtifactError as error:
             progress.on_message(f"cache entry dropped: {error}")
             return None

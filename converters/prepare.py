@@ -13,6 +13,7 @@ from converters import sources
 from converters.passes.base import PassContext
 from hone import __version__, runtimes
 from hone.artifact import Artifact, Manifest, seal
+from hone.cache import check_own
 from hone.data import load_dataset, save_dataset
 from hone.errors import HoneError, RecipeError, one_line
 from hone.hardware import tool_versions
@@ -77,7 +78,7 @@ def _ingest(loaded: LoadedRecipe, source: sources.Source, sources_dir: Path) -> 
             partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return Artifact.open(target)
+    return Artifact.open(check_own(target))
 
 
 def find_outputs(artifact: Artifact, context: PassContext, names: tuple[str, ...]) -> tuple[TensorSpec, ...]:

@@ -36,7 +36,9 @@ class SourceSpec(_Strict):
         None, description="A .safetensors, .pt2, .keras, .onnx, .ubj, .json or .skops file, relative to the recipe."
     )
     trust_pickle: bool = Field(
-        False, description="Allow a pickle (.pkl, .joblib, .pt, …). Loading one runs code that it contains."
+        False,
+        description="Allow a pickle (.pkl, .joblib, .pt, …), or a .pt2 or .skops file that holds more than tensors and "
+        "standard types. Loading one runs code that it contains.",
     )
 
     @model_validator(mode="after")

@@ -10,13 +10,10 @@ from pydantic import Field, field_validator, model_validator
 from converters.passes.base import Built, PassContext, PassOptions, copy_files, register
 from hone.artifact import Artifact
 from hone.errors import UnavailableError
+from hone.runtimes.providers import CPU, CUDA, TENSORRT, option_problem
 
 Name = Literal["cpu", "cuda", "tensorrt"]
-PROVIDERS: dict[str, str] = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-}
+PROVIDERS: dict[str, str] = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
 
 
 def missing_provider(name: str, reason: str) -> UnavailableError | None:
@@ -41,7 +38,8 @@ class Options(PassOptions):
     )
     options: dict[Name, dict[str, str | int | float | bool]] = Field(
         default_factory=dict,
-        description="ONNX Runtime's options of each, such as cuda: {cudnn_conv_algo_search: HEURISTIC}.",
+        description="ONNX Runtime's options of each, such as cuda: {cudnn_conv_algo_search: HEURISTIC}; none that name "
+        "files or libraries of the host.",
     )
 
     @field_validator("order")
@@ -53,9 +51,11 @@ class Options(PassOptions):
 
     @model_validator(mode="after")
     def _options_are_used(self) -> Options:
-        for name in self.options:
+        for name, values in self.options.items():
             if name not in self.order:
                 raise ValueError(f"options: '{name}' is not in order {list(self.order)}")
+            if problem := option_problem(PROVIDERS[name], values):
+                raise ValueError(f"options: {problem}")
         return self
 
     def missing(self) -> UnavailableError | None:

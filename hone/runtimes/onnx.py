@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from hone.artifact import Artifact
-from hone.cache import cache_dir
+from hone.cache import cache_dir, check_own
 from hone.errors import ArtifactError, one_line
 from hone.hardware import gpu_name
 from hone.runtimes.base import Availability, Runtime, RuntimeOptions, register
@@ -184,7 +184,7 @@ def _with_cache(provider: str, options: Mapping[str, Any]) -> dict[str, Any]:
         return dict(options)
     folder = cache_dir() / "tensorrt" / "providers"
     folder.mkdir(parents=True, exist_ok=True)
-    return {**options, "trt_engine_cache_enable": True, "trt_engine_cache_path": str(folder)}
+    return {**options, "trt_engine_cache_enable": True, "trt_engine_cache_path": str(check_own(folder))}
 
 
 def holds_text(file: Path, text: bytes, chunk: int = 1 << 24) -> bool:

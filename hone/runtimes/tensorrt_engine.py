@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hone.artifact import Artifact, atomic_write
-from hone.cache import cache_dir
+from hone.cache import cache_dir, check_own
 from hone.errors import PassError
 from hone.hardware import gpu_architecture
 from hone.signature import BATCH, Signature
@@ -80,7 +80,7 @@ def build(graph: Path, signature: Signature, options: EngineOptions) -> tuple[by
         profile.set_shape(name, low, usual, high)
     config.add_optimization_profile(profile)
     cache_file = cache_dir() / "tensorrt" / f"timing-{gpu_architecture()}-{version('tensorrt')}.cache"
-    cache = config.create_timing_cache(cache_file.read_bytes() if cache_file.exists() else b"")
+    cache = config.create_timing_cache(check_own(cache_file).read_bytes() if cache_file.exists() else b"")
     config.set_timing_cache(cache, ignore_mismatch=False)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
@@ -158,6 +158,7 @@ def engine_file(
 
     Raises:
         PassError: it can't be built.
+        ArtifactError: another user could have put one there.
     """
     problem = host_mismatch(artifact.manifest.requires, architecture, installed)
     if not problem:
@@ -167,7 +168,7 @@ def engine_file(
         logger.warning("%s: %s; building one for this host, which takes minutes", artifact.entry, problem)
         options = EngineOptions.of(artifact.manifest.runtime_options)
         atomic_write(file, make(artifact.path / SOURCE, artifact.signature, options)[0])
-    return file
+    return check_own(file)
 
 
 def _config(trt: Any, builder: Any, options: EngineOptions) -> Any:
