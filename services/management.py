@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from hone import __version__, store
+from hone import __version__
 from hone.errors import ArtifactError, HoneError, StoreError
 from hone.signature import BATCH, TensorSpec
 from services.desired import POLL_S, DesiredState
@@ -165,12 +165,12 @@ class Management:
         return "local"
 
     def index(self, only_ready: bool) -> list[dict[str, str]]:
-        """Return every stored model, and whether it is loaded."""
+        """Return every model that can be loaded, and whether it is loaded."""
         loaded = {served.tag for served in self._hub.models()}
         listed = [
             {"name": entry.name, "version": entry.version, "state": "READY" if entry.tag in loaded else "UNAVAILABLE",
              "reason": "" if entry.tag in loaded else "unloaded"}
-            for entry in store.entries()
+            for entry in self._hub.loadable()
         ]  # fmt: skip
         return [entry for entry in listed if entry["state"] == "READY" or not only_ready]
 
@@ -325,4 +325,9 @@ def model_config(served: ServedModel) -> dict[str, Any]:
         "output": [describe(spec) for spec in artifact.signature.outputs],
         "instance_group": [{"count": plan.in_flight, "kind": "KIND_CPU"}],
         "dynamic_batching": {"preferred_batch_size": [plan.max_batch_rows]},
+        # What exactly answers: a version's tag may be guessed from its name, its content can't.
+        "parameters": {
+            "hone_tag": {"string_value": served.tag},
+            "hone_digest": {"string_value": f"sha256:{artifact.digest}"},
+        },
     }
