@@ -39,7 +39,7 @@ def containerize(request: Request, progress: Callable[[str], None], context: Pat
     tag = request.tag or f"localhost/hone/{first.name}:{first.version}-{request.kind}"
     record = _record(tag, request, packing)
     for model in record.left_out:
-        progress(f"left out {model.tag}: it needs {model.needs}, which a {request.kind} image hasn't got")
+        progress(f"left out {model.tag}: it needs {model.needs}, which an image of kind {request.kind} hasn't got")
     with tempfile.TemporaryDirectory(prefix="hone-image-") as scratch:
         folder = context or Path(scratch) / "context"
         progress(f"packing {', '.join(entry.tag for entry in packing.entries)}; it serves {', '.join(packing.served)}")

@@ -52,8 +52,8 @@ class ImageRecord(_Record):
 
     def summary(self) -> str:
         """Return a line for the terminal."""
-        pushed = f"\npushed: {self.reference}" if self.digest else ""
-        return f"{self.image}: {self.size_mb:,.0f} MB, {self.above_base_mb:,.0f} MB above its base ({self.id[:19]}){pushed}"
+        line = f"{self.image}: {self.size_mb:,.0f} MB, {self.above_base_mb:,.0f} MB above its base ({self.id[:19]})"
+        return f"{line}\npushed: {self.reference}" if self.digest else line
 
 
 def read_image_record(file: Path) -> ImageRecord:

@@ -140,6 +140,6 @@ def _refusal(kind: Kind, found: Sequence[store.Entry], lacking: dict[str, str]) 
     ways = [f"build --kind {' or '.join(kinds)}"] if kinds else []
     ways += [f"name another variant, such as {others[0]}, and measure that"] if others else []
     return (
-        f"{best.tag} needs {lacking[best.tag]}, which a {kind.name} image hasn't got; "
+        f"{best.tag} needs {lacking[best.tag]}, which an image of kind {kind.name} hasn't got; "
         f"{', or '.join(ways) or 'no image holds it, nor is there another variant'}"
     )

@@ -107,7 +107,8 @@ def test_image_says_which_artifact_answers(packed: httpx.Client, home: Path) -> 
     use_store(home)
     parameters = packed.get("/v2/models/digits/config").json()["parameters"]
     assert parameters["hone_tag"]["string_value"] == "digits:onnx-int8-1"
-    assert parameters["hone_digest"]["string_value"] == f"sha256:{store.resolve("digits:onnx-int8-1").opened().digest}"
+    digest = store.resolve("digits:onnx-int8-1").opened().digest
+    assert parameters["hone_digest"]["string_value"] == f"sha256:{digest}"
 
 
 def test_shadow_of_a_packed_version_is_that_version(packed: httpx.Client) -> None:
