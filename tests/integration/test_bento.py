@@ -164,6 +164,13 @@ def test_versions_in_hone_models_stand_beside_the_first(image: tuple[Path, dict[
         assert {predict(client, "/predict")["model"] for _ in range(20)} == {"digits:onnx-fp32-1"}
 
 
+def test_bento_without_settings_serves_every_name_in_it(image: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bentoml", "serve", str(image[0]), "--port", "{port}"]
+    with server(command, tmp_path, tmp_path) as running:
+        assert predict(running.client, "/predict")["model"] == "digits:onnx-int8-1"
+        assert predict(running.client, "/models/wine/predict")["model"] == "wine:onnx-fp32-1"
+
+
 @pytest.mark.parametrize("variables", [{"HONE_SHADOW": "digits:onnx-fp16"}, {"HONE_MODELS": "other"}])
 def test_image_that_lacks_what_its_settings_name_ends_with_one_line(
     image: tuple[Path, dict[str, str]], tmp_path: Path, variables: dict[str, str]
@@ -222,6 +229,7 @@ def test_bento_whose_model_was_removed_says_so(bento: str, home: Path, tmp_path:
         candidates("digits", str(home / "bentos" / name / version / "src" / "services" / "shop.py"))
 
 
+@pytest.mark.slow
 def test_every_way_to_serve_answers_alike_from_the_same_artifact(
     image: tuple[Path, dict[str, str]], tmp_path: Path
 ) -> None:

@@ -19,7 +19,9 @@ from k8s.containerize import containerize
 from k8s.image_record import ImageRecord, PackedModel, image_to_deploy, read_image_record
 from k8s.packing import KINDS, Request, pack
 from k8s.sbom import read_lock
+from services.loading import candidates
 from tests.models import dense_artifact
+from tests.servers import use_store
 from tests.unit.test_render import capacity, written
 
 ROOT = Path(__file__).parents[2]
@@ -92,6 +94,18 @@ def test_variants_that_are_left_out_are_named_and_recorded(tmp_path: Path) -> No
     assert [(model.tag, model.needs) for model in record.left_out] == [("digits:mlx-q8-1", "mlx")]
     bill = (tmp_path / "context" / "build" / "sbom.cdx.json").read_text()
     assert all(f'"bom-ref": "{model.tag}"' in bill for model in record.models)
+
+
+@pytest.mark.usefixtures("shelf")
+def test_bento_keeps_the_order_of_what_was_packed(tmp_path: Path) -> None:
+    pytest.importorskip("cyclonedx")
+    request = Request("wine", more=("wine:onnx-fp32", "digits:onnx-fp32"))
+    record = containerize(request, lambda _: None, tmp_path / "context")
+    bento = tmp_path / "context" / "build" / "bento"
+    use_store(bento)
+    found = candidates("", str(bento / "src" / "services" / "model.py"))
+    assert [entry.tag for entry in found] == [model.tag for model in record.models]
+    assert found[0].tag == "wine:onnx-int8-1"
 
 
 @pytest.mark.usefixtures("shelf")
