@@ -91,7 +91,7 @@ def render(
     from k8s.render import render as write
 
     entry = store.resolve(model)
-    digest = f"sha256:{entry.opened(verify=False).digest}"
+    digest = entry.opened(verify=False).digest
     image, remarks = image_to_deploy(image, image_record, entry.tag, digest, capacity)
     numbers = write(model, entry.tag, image, capacity, out, peak=peak, components=components, remarks=remarks)
     for number in numbers.sources:

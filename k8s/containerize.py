@@ -84,9 +84,6 @@ def _record(tag: str, request: Request, packing: Packing) -> ImageRecord:
         base=request.base or KINDS[request.kind].base,
         hone=__version__,
         serves=packing.entries[0].tag,
-        models=[
-            PackedModel(tag=entry.tag, digest=f"sha256:{entry.opened(verify=False).digest}")
-            for entry in packing.entries
-        ],
+        models=[PackedModel(tag=entry.tag, digest=entry.opened(verify=False).digest) for entry in packing.entries],
         left_out=[LeftOut(tag=tag, needs=needs) for tag, needs in packing.left_out],
     )

@@ -18,7 +18,7 @@ class PackedModel(_Record):
     """A stored artifact in an image."""
 
     tag: str
-    digest: str = Field(description="Of what it computes: `sha256:…`, as in the service's model configuration.")
+    digest: str = Field(description="sha256 of what it computes, as in the service's metadata of the model.")
 
 
 class LeftOut(_Record):
@@ -81,7 +81,7 @@ def image_to_deploy(
         image: as given; empty: the record's.
         file: the image's record; None: nothing is checked, which is said.
         measured: the tag that the capacity is of.
-        digest: of that artifact, `sha256:…`.
+        digest: of that artifact.
         capacity: the file it came from, for messages.
 
     Raises:
@@ -102,11 +102,11 @@ def image_to_deploy(
     packed = next((model.digest for model in record.models if model.tag == measured), "")
     if packed != digest:
         raise HoneError(
-            f"{file}: {measured} in the image is {packed[:19]}, what was measured is {digest[:19]}; "
+            f"{file}: {measured} in the image is {packed[:12]}, what was measured is {digest[:12]}; "
             "build the image again from this store, or measure there"
         )
     others = [model.tag for model in record.models if model.tag.partition(":")[0] != measured.partition(":")[0]]
-    remarks = [f"The image serves {record.serves}, {packed[:19]}: what was measured (by {file.name})."]
+    remarks = [f"The image serves {record.serves}, {packed[:12]}: what was measured (by {file.name})."]
     if others:
         remarks.append(f"It holds {', '.join(others)} too; the numbers have no room for their load.")
     return image or record.reference, tuple(remarks)

@@ -116,7 +116,9 @@ class Management:
             version, rest = rest[1], rest[2:]
         served = self._hub.get(name, version)
         if rest == []:
-            return 200, model_metadata(served, self._hub.versions(name))
+            # What exactly answers: a version has a name, which may be used again elsewhere; its content has a hash.
+            exactly = {"tag": served.tag, "digest": served.loaded.artifact.digest}
+            return 200, {**model_metadata(served, self._hub.versions(name)), "parameters": exactly}
         if rest == ["ready"]:
             return 200, {"name": name, "ready": True}
         if rest == ["config"]:
@@ -325,9 +327,4 @@ def model_config(served: ServedModel) -> dict[str, Any]:
         "output": [describe(spec) for spec in artifact.signature.outputs],
         "instance_group": [{"count": plan.in_flight, "kind": "KIND_CPU"}],
         "dynamic_batching": {"preferred_batch_size": [plan.max_batch_rows]},
-        # What exactly answers: a version's tag may be guessed from its name, its content can't.
-        "parameters": {
-            "hone_tag": {"string_value": served.tag},
-            "hone_digest": {"string_value": f"sha256:{artifact.digest}"},
-        },
     }

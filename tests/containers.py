@@ -88,8 +88,15 @@ def call(command: list[str], environment: dict[str, str], cwd: Path = ROOT) -> s
 
 
 @contextlib.contextmanager
-def container(engine: dict[str, str], tag: str, folder: Path, **variables: str) -> Iterator[tuple[str, Path, int]]:
+def container(
+    engine: dict[str, str], tag: str, log: Path, volumes: dict[Path, str], **variables: str
+) -> Iterator[tuple[str, Path, int]]:
     """Run an image as its configuration says (buildah runs commands only, so they are read from it).
+
+    Args:
+        log: gets what it prints.
+        volumes: folder of this machine -> its place in the container, with `:ro` where it is only read.
+        variables: of its environment.
 
     Yields its URL, its root folder and the process id of its process 1.
     """
@@ -100,10 +107,13 @@ def container(engine: dict[str, str], tag: str, folder: Path, **variables: str) 
         port = free_port()
         command = [part if part != "3000" else str(port) for part in (*config["Entrypoint"], *config["Cmd"])]
         environment = [part for key, value in variables.items() for part in ("--env", f"{key}={value}")]
-        volume = ["--volume", f"{folder}:/etc/hone/keys:ro"]
-        with (folder.parent / "container.log").open("w") as log:
+        mounts = [part for folder, place in volumes.items() for part in ("--volume", f"{folder}:{place}")]
+        with log.open("w") as stream:
             process = subprocess.Popen(
-                ["buildah", "run", *environment, *volume, name, "--", *command], env=engine, stdout=log, stderr=log
+                ["buildah", "run", *environment, *mounts, name, "--", *command],
+                env=engine,
+                stdout=stream,
+                stderr=stream,
             )
         try:
             yield f"http://127.0.0.1:{port}", root, first_process(process)

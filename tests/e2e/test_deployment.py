@@ -22,6 +22,7 @@ from sklearn.datasets import load_digits
 
 from hone import store
 from services.launch import free_port
+from services.recording import read
 from tests.containers import call, container, files, layers, mirror, run_inside, running_registry, wait_answer
 from tests.servers import ROOT
 
@@ -168,8 +169,12 @@ def check_container(engine: dict[str, str], tag: str, tmp_path: Path) -> None:
     secret = hone(engine, tmp_path, "keys", "new", KEYS, *scopes, "--file", str(keys / "keys.yaml")).split()
     os.chmod(keys, 0o755)  # noqa: PTH101 - the container's user is another
     os.chmod(keys / "keys.yaml", 0o644)  # noqa: PTH101
-    variables = {"HONE_API_KEYS": "/etc/hone/keys/keys.yaml", "HONE_DRAIN_S": "4", "HONE_RECORD_DIR": "/tmp/recorded"}
-    with container(engine, tag, keys, **variables) as (url, root, first):
+    recorded = tmp_path / "recorded"
+    recorded.mkdir()
+    os.chown(recorded, 10001, 10001)
+    volumes = {keys: "/etc/hone/keys:ro", recorded: "/var/recorded"}
+    variables = {"HONE_API_KEYS": "/etc/hone/keys/keys.yaml", "HONE_DRAIN_S": "4", "HONE_RECORD_DIR": "/var/recorded"}
+    with container(engine, tag, tmp_path / "container.log", volumes, **variables) as (url, root, first):
         wait_answer(f"{url}/readyz")
         before = files(root)
         key = next(word for word in secret if len(word) > 30)
@@ -196,6 +201,7 @@ def check_container(engine: dict[str, str], tag: str, tmp_path: Path) -> None:
         _, alive = psutil.wait_procs(family, timeout=30)
         assert not alive, alive
         assert files(root) == before
+    assert read(recorded, "digits").num_rows >= 220
 
 
 def check_arrow(url: str, key: str, images: np.ndarray) -> None:

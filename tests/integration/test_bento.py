@@ -105,10 +105,9 @@ def test_image_serves_the_first_version_of_each_model(packed: httpx.Client) -> N
 
 def test_image_says_which_artifact_answers(packed: httpx.Client, home: Path) -> None:
     use_store(home)
-    parameters = packed.get("/v2/models/digits/config").json()["parameters"]
-    assert parameters["hone_tag"]["string_value"] == "digits:onnx-int8-1"
     digest = store.resolve("digits:onnx-int8-1").opened().digest
-    assert parameters["hone_digest"]["string_value"] == f"sha256:{digest}"
+    parameters = packed.get("/v2/models/digits").json()["parameters"]
+    assert parameters == {"tag": "digits:onnx-int8-1", "digest": digest}
 
 
 def test_shadow_of_a_packed_version_is_that_version(packed: httpx.Client) -> None:
@@ -242,8 +241,8 @@ def test_every_way_to_serve_answers_alike_from_the_same_artifact(
         with server(command, home, HONE_MODEL="digits") as running:
             client = running.client
             content = client.post("/predict", json={"inputs": {"features": ROWS.tolist()}}).json()
-            config = client.get("/v2/models/digits/config").json()["parameters"]
+            exactly = client.get("/v2/models/digits").json()["parameters"]
             paths = set(client.get("/docs.json").json()["paths"])
-            seen.append((content, config, paths))
+            seen.append((content, exactly, paths))
     assert seen[0] == seen[1] == seen[2]
-    assert seen[0][1]["hone_tag"]["string_value"] == "digits:onnx-int8-1"
+    assert seen[0][1]["tag"] == "digits:onnx-int8-1"
