@@ -140,6 +140,11 @@ def resolve(reference: str, packed: Sequence[Entry] | None = None) -> Entry:
     raise StoreError(f"no version '{version}' of '{name}'{did_you_mean(version, known)}")
 
 
+def names_version(reference: str) -> bool:
+    """Return whether a reference means one artifact, whatever run is the newest."""
+    return reference.partition(":")[2] not in ("", "latest")
+
+
 def _tags(found: Sequence[Entry]) -> str:
     return ", ".join(entry.tag for entry in found) or "nothing"
 
@@ -161,9 +166,9 @@ def serving_set(reference: str, packed: Sequence[Entry] | None = None) -> list[E
         StoreError: as `resolve`.
     """
     winner = resolve(reference, packed)
-    name, _, version = reference.partition(":")
-    if version not in ("", "latest"):
+    if names_version(reference):
         return [winner]
+    name = winner.name
     chosen = []
     for entry in entries(name) if packed is None else packed:
         if entry.name != name or entry.run != winner.run or not entry.eligible or entry.artifact is None:

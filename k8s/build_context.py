@@ -51,28 +51,35 @@ def write_context(folder: Path, request: Request, packing: Packing) -> dict[str,
         if not ca.is_file():
             raise HoneError(f"--ca: {ca} does not exist")
         shutil.copyfile(ca, build / "ca.pem")
-    entries = packing.entries
-    artifacts = [entry.opened(verify=False) for entry in entries]
-    manifests = [artifact.manifest for artifact in artifacts]
-    epoch = int(datetime.datetime.fromisoformat(max(manifest.created for manifest in manifests)).timestamp())
+    created = max(entry.opened(verify=False).manifest.created for entry in packing.entries)
+    epoch = int(datetime.datetime.fromisoformat(created).timestamp())
     _pack_bento(build / "bento", packing, epoch)
+    labels = _labels(request, packing, epoch)
+    sbom = bill_of_materials(labels, packages, packing.entries, epoch)
+    (build / "sbom.cdx.json").write_text(sbom)
+    return {"labels": labels, "epoch": epoch, "served": packing.served}
+
+
+def _labels(request: Request, packing: Packing, epoch: int) -> dict[str, str]:
+    """Return the image's labels: those of the OCI, and what it holds by tag, digest and lineage."""
+    first = packing.entries[0]
+    artifacts = [entry.opened(verify=False) for entry in packing.entries]
     revision = _git_revision()
-    labels = {
-        "org.opencontainers.image.title": entries[0].name,
-        "org.opencontainers.image.version": entries[0].version,
+    return {
+        "org.opencontainers.image.title": first.name,
+        "org.opencontainers.image.version": first.version,
         "org.opencontainers.image.created": datetime.datetime.fromtimestamp(epoch, datetime.UTC).isoformat(),
-        "org.opencontainers.image.description": f"{entries[0].name} served by Hone {__version__}",
+        "org.opencontainers.image.description": f"{first.name} served by Hone {__version__}",
         **({"org.opencontainers.image.revision": revision} if revision else {}),
         "dev.hone.kind": request.kind,
         "dev.hone.served": ",".join(packing.served),
-        "dev.hone.models": ",".join(entry.tag for entry in entries),
+        "dev.hone.models": ",".join(entry.tag for entry in packing.entries),
         "dev.hone.digests": ",".join(f"sha256:{artifact.digest}" for artifact in artifacts),
-        "dev.hone.lineage": ";".join(">".join(step.name for step in manifest.lineage) for manifest in manifests),
+        "dev.hone.lineage": ";".join(
+            ">".join(step.name for step in artifact.manifest.lineage) for artifact in artifacts
+        ),
         **request.labels,
     }
-    sbom = bill_of_materials(labels, packages, entries, epoch)
-    (build / "sbom.cdx.json").write_text(sbom)
-    return {"labels": labels, "epoch": epoch, "served": packing.served}
 
 
 def _copy_wheels(source: Path, target: Path, packages: Sequence[Package], kind: str) -> None:

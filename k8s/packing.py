@@ -125,8 +125,8 @@ def pack(request: Request) -> Packing:
         left_out |= {tag: needs for tag, needs in lacking.items() if needs}
         fitting = [entry for entry in found if not lacking[entry.tag]]
         entries |= {entry.tag: entry for entry in fitting}
-        named = ":" in reference and not reference.endswith(":latest")
-        served.setdefault(found[0].name, found[0].tag if named else found[0].name)
+        best = found[0]
+        served.setdefault(best.name, best.tag if store.names_version(reference) else best.name)
     for entry in entries.values():
         entry.opened()
     left_out = {tag: needs for tag, needs in left_out.items() if tag not in entries}
