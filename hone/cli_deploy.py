@@ -7,10 +7,15 @@ from pathlib import Path
 
 import click
 
+KIND = click.option(
+    "--kind", type=click.Choice(["cpu", "openvino", "cuda", "tensorrt"]), default="cpu", show_default=True
+)
+
 
 @click.command()
 @click.argument("model")
-@click.option("--kind", type=click.Choice(["cpu", "cuda", "tensorrt"]), default="cpu", show_default=True)
+@click.option("--and", "more", multiple=True, metavar="MODEL", help="One more model or version; may be repeated.")
+@KIND
 @click.option("--tag", default="", help="The image's name. [default: localhost/hone/NAME:VERSION-KIND]")
 @click.option("--engine", type=click.Choice(["docker", "podman", "buildah"]), help="[default: the first installed]")
 @click.option("--base", default="", help="Another base image; it needs Python 3.11 or 3.12 with venv.")
@@ -21,8 +26,11 @@ import click
 )
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="One more label; may be repeated.")
 @click.option("--context", type=click.Path(path_type=Path), help="Only write the build context into this new folder.")
+@click.option("--push", is_flag=True, help="Push it to the registry that --tag names.")
+@click.option("--record", type=click.Path(path_type=Path), help="What the image holds. [default: out/NAME/image.json]")
 def containerize(
     model: str,
+    more: tuple[str, ...],
     kind: str,
     tag: str,
     engine: str | None,
@@ -32,39 +40,64 @@ def containerize(
     ca: Path | None,
     labels: tuple[str, ...],
     context: Path | None,
+    push: bool,
+    record: Path | None,
 ) -> None:
-    """Build a container image that serves a stored MODEL: small, not root, its root file system read-only."""
-    from k8s.containerize import Request
+    """Build a container image that serves a stored MODEL: small, not root, its root file system read-only.
+
+    --and packs more: another model is served beside the first, another version of the same lies ready to be loaded.
+    """
+    from hone.artifact import atomic_write
     from k8s.containerize import containerize as build
+    from k8s.packing import Request
 
     pairs = [label.partition("=") for label in labels]
     for name, equals, _ in pairs:
         if not name or not equals:
             raise click.UsageError(f"--label: '{name}' is not NAME=VALUE")
-    request = Request(
-        model, kind, tag, base, wheels, index_url, ca, engine or "", {name: value for name, _, value in pairs}
-    )
+    extra = {name: value for name, _, value in pairs}
+    request = Request(model, kind, tag, base, wheels, index_url, ca, engine or "", extra, more, push)
     image = build(request, lambda text: click.echo(text, err=True), context)
-    if image is not None:
+    file = record or Path("out") / model.partition(":")[0] / "image.json"
+    atomic_write(file, image.model_dump_json(indent=2) + "\n")
+    if image.id:
         click.echo(image.summary())
+    click.echo(f"record: {file}")
 
 
 @click.command()
 @click.argument("model")
 @click.option("--capacity", type=click.Path(path_type=Path), required=True, help="Of hone bench capacity.")
-@click.option("--image", required=True, help="Of hone containerize, as the cluster pulls it, with tag or digest.")
+@click.option("--image", default="", help="As the cluster pulls it, with tag or digest. [default: the record's]")
+@click.option("--image-record", type=click.Path(path_type=Path), help="image.json of hone containerize.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="A new folder.")
 @click.option("--peak", type=click.FloatRange(min=0, min_open=True), help="Requests per second expected at most.")
 @click.option("--component", "components", multiple=True, help="Of k8s/components; may be repeated.")
-def render(model: str, capacity: Path, image: str, out: Path, peak: float | None, components: tuple[str, ...]) -> None:
-    """Write manifests for MODEL whose numbers come from its measured capacity; OUT/numbers.md says which from what."""
+def render(
+    model: str,
+    capacity: Path,
+    image: str,
+    image_record: Path | None,
+    out: Path,
+    peak: float | None,
+    components: tuple[str, ...],
+) -> None:
+    """Write manifests for MODEL whose numbers come from its measured capacity; OUT/numbers.md says which from what.
+
+    With --image-record a capacity of anything else than what the image serves is refused.
+    """
     from hone import store
+    from k8s.image_record import image_to_deploy
     from k8s.render import render as write
 
     entry = store.resolve(model)
-    numbers = write(model, entry.tag, image, capacity, out, peak=peak, components=components)
+    digest = entry.opened(verify=False).digest
+    image, remarks = image_to_deploy(image, image_record, entry.tag, digest, capacity)
+    numbers = write(model, entry.tag, image, capacity, out, peak=peak, components=components, remarks=remarks)
     for number in numbers.sources:
         click.echo(f"{number.field:24} {number.value:>10}  {number.origin}")
+    for remark in remarks:
+        click.echo(remark)
     click.echo(f"wrote {out}; next: hone deploy preflight {out} && kubectl apply -k {out}")
 
 
@@ -116,11 +149,11 @@ def rules(out: Path | None) -> None:
 
 
 @click.command()
-@click.option("--kind", type=click.Choice(["cpu", "cuda", "tensorrt"]), default="cpu", show_default=True)
+@KIND
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="A folder.")
 def wheels(kind: str, out: Path) -> None:
     """Download the packages of an image, for hone containerize --wheels on a host without a network."""
-    from k8s.containerize import fetch_wheels
+    from k8s.build_context import fetch_wheels
 
     click.echo(f"{fetch_wheels(kind, out)} wheels in {out}")
 

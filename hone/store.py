@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,19 +110,22 @@ def entries(name: str | None = None) -> list[Entry]:
     return found
 
 
-def resolve(reference: str) -> Entry:
+def resolve(reference: str, packed: Sequence[Entry] | None = None) -> Entry:
     """Return the entry that a reference names.
 
     Args:
         reference: `NAME` or `NAME:latest` (the winner of the newest run), `NAME:VARIANT` (of the newest run that has
             it), `NAME:VERSION`, or a unique beginning of a version.
+        packed: look among these only, in the order of `entries`; a bento holds no more than it was built with.
 
     Raises:
         StoreError: nothing, or more than one thing, answers to the reference.
     """
     name, _, version = reference.partition(":")
-    candidates = entries(name)
+    candidates = entries(name) if packed is None else [entry for entry in packed if entry.name == name]
     if not candidates:
+        if packed is not None:
+            raise StoreError(f"no model '{name}' is packed here; there is {_tags(packed)}")
         known = {entry.name for entry in entries()}
         hint = did_you_mean(name[:LONGEST], known) or "; run hone optimize first"
         raise StoreError(f"no model {shown(name)} in {models_dir()}{hint}")
@@ -138,8 +141,19 @@ def resolve(reference: str) -> Entry:
         some = ", ".join(entry.version for entry in matches[:3])
         more = f" and {len(matches) - 3} more" if len(matches) > 3 else ""
         raise StoreError(f"{shown(reference)} is ambiguous: {some}{more}")
+    if packed is not None:
+        raise StoreError(f"no version {shown(version)} of '{name}' is packed here; there is {_tags(packed)}")
     known = {entry.version for entry in candidates}
     raise StoreError(f"no version {shown(version)} of '{name}'{did_you_mean(version[:LONGEST], known)}")
+
+
+def names_version(reference: str) -> bool:
+    """Return whether a reference means one artifact, whatever run is the newest."""
+    return reference.partition(":")[2] not in ("", "latest")
+
+
+def _tags(found: Sequence[Entry]) -> str:
+    return ", ".join(entry.tag for entry in found) or "nothing"
 
 
 def _newest_winner(name: str, candidates: list[Entry]) -> Entry:
@@ -149,13 +163,22 @@ def _newest_winner(name: str, candidates: list[Entry]) -> Entry:
     raise StoreError(f"no stored variant of '{name}' met its budget; name one explicitly: {candidates[0].tag}")
 
 
-def serving_set(name: str) -> list[Entry]:
-    """Return the artifacts a host may have to choose from: those of the newest run that met the budget, best first,
-    down to the first that needs no special hardware, which every host can run."""
-    winner = resolve(name)
+def serving_set(reference: str, packed: Sequence[Entry] | None = None) -> list[Entry]:
+    """Return the artifacts that a host may have to choose from, best first.
+
+    A NAME stands for those of the newest run that met the budget, down to the first that needs no special hardware,
+    which every host can run; a reference with a version stands for that one alone. `packed` as in `resolve`.
+
+    Raises:
+        StoreError: as `resolve`.
+    """
+    winner = resolve(reference, packed)
+    if names_version(reference):
+        return [winner]
+    name = winner.name
     chosen = []
-    for entry in entries(name):
-        if entry.run != winner.run or not entry.eligible or entry.artifact is None:
+    for entry in entries(name) if packed is None else packed:
+        if entry.name != name or entry.run != winner.run or not entry.eligible or entry.artifact is None:
             continue
         chosen.append(entry)
         if is_portable(entry.artifact):

@@ -59,7 +59,15 @@ class Numbers:
 
 
 def render(
-    model: str, tag: str, image: str, capacity_file: Path, out: Path, *, peak: float | None, components: tuple[str, ...]
+    model: str,
+    tag: str,
+    image: str,
+    capacity_file: Path,
+    out: Path,
+    *,
+    peak: float | None,
+    components: tuple[str, ...],
+    remarks: tuple[str, ...] = (),
 ) -> Numbers:
     """Write a kustomize folder of its own: base, components and an overlay with measured numbers.
 
@@ -71,6 +79,7 @@ def render(
         out: a new folder.
         peak: requests per second that are expected at most; None keeps the base's bounds.
         components: of `components/`, to include.
+        remarks: lines for numbers.md, such as what is known of the image.
 
     Raises:
         HoneError: the capacity is of another model or lacks a measurement, or an argument is wrong.
@@ -95,7 +104,7 @@ def render(
         if "keda" not in components:
             (folder / "measured-autoscaler.yaml").write_text(_autoscaler_patch(numbers))
         (folder / "kustomization.yaml").write_text(_kustomization(model, match, components, numbers, capacity.workers))
-        (folder / "numbers.md").write_text(to_markdown(numbers, capacity))
+        (folder / "numbers.md").write_text(to_markdown(numbers, capacity, remarks))
     return numbers
 
 
@@ -247,7 +256,7 @@ def _metric_patches(components: tuple[str, ...], numbers: Numbers) -> list[str]:
     return lines
 
 
-def to_markdown(numbers: Numbers, capacity: Capacity) -> str:
+def to_markdown(numbers: Numbers, capacity: Capacity, remarks: tuple[str, ...] = ()) -> str:
     """Return the table of numbers and their origins."""
     trial = capacity.at_capacity
     noise = ["", "**The repeats differ much: measure again on a quieter host before you rely on these numbers.**"]
@@ -260,6 +269,7 @@ def to_markdown(numbers: Numbers, capacity: Capacity) -> str:
         f"{sum(t.passed for t in capacity.repeats)} of {len(capacity.repeats)} repeats met it, "
         f"spread {capacity.spread:.0%}.",
         *(noise if capacity.spread > NOISY else []),
+        *(line for remark in remarks for line in ("", remark)),
         "",
         "| number | value | from |",
         "|---|---|---|",

@@ -30,5 +30,6 @@ image() {
   rm requirements/image.in
 }
 image cpu
+image openvino openvino
 OVERRIDES=requirements/cuda.txt image cuda onnxruntime-gpu==1.31.1
 OVERRIDES=requirements/cuda.txt image tensorrt onnxruntime-gpu==1.31.1 tensorrt==11.4.0.106 cuda-bindings

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -69,6 +70,9 @@ def settings_or_exit() -> Settings:
 def stored(reference: str, module_file: str) -> list[BentoModel]:
     """Return the store references of the model that a service serves, best first, for its `models` attribute.
 
+    Several models in one service: `models = (*stored("one", __file__), *stored("two", __file__))`; the first answers
+    `/predict`. Without a reference: what HONE_MODEL names, or in a bento all that it was built with.
+
     Corrupt ones, and those that may not run here, are left out, with a line that says why. Ends the program with one
     line when the store holds no sound artifact of the model: a worker that failed on it would be restarted forever.
     """
@@ -101,8 +105,13 @@ def _exit(error: HoneError) -> NoReturn:
     raise SystemExit(error.exit_code) from None
 
 
+def file_of(service: type) -> str:
+    """Return the file that defines a service's class; the bento that holds it is found from there."""
+    return str(getattr(sys.modules[service.__module__], "__file__", ""))
+
+
 class ModelService:
-    """Base of the services: serves the best of `models` that this host can run.
+    """Base of the services: serves, for each name among `models`, the best that this host can run.
 
     A subclass sets `models`, and inherits `predict`, health and draining.
     """
@@ -111,9 +120,14 @@ class ModelService:
     bento_service: FastService
 
     def __init_subclass__(cls) -> None:
-        # BentoML records the models that it finds as attributes of the class in the bento that it builds.
-        for index, model in enumerate(cls.models):
-            setattr(cls, f"model_{index}", model)
+        settings = settings_or_exit()
+        file = file_of(cls)
+        more = [model for reference in (*settings.more_models, settings.shadow) if reference
+                for model in stored(reference, file)]  # fmt: skip
+        # BentoML records the models that it finds as attributes of the class, by the attributes' names, in the bento
+        # that it builds: with zeros in front the first stays the first.
+        for index, tag in enumerate(dict.fromkeys(str(model.tag) for model in (*cls.models, *more))):
+            setattr(cls, f"model_{index:04}", BentoModel(tag))
 
     def __init__(self) -> None:
         self._settings = Settings.from_environment()
@@ -156,11 +170,8 @@ class ModelService:
             logger.warning("%s", line)
         check_exposure(settings, sys.argv)
         self._edge = build_edge(settings)
-        self._hub = Hub(self._edge, Scheduler(max(1, cores() // max(1, settings.workers))), self._module_file())
-        entries = [store.resolve(str(model.tag)) for model in self.models]
-        await self._hub.load(entries[0].name, entries=entries)
-        for reference in filter(None, (name.strip() for name in settings.models.split(","))):
-            await self._hub.load(reference)
+        self._hub = Hub(self._edge, Scheduler(max(1, cores() // max(1, settings.workers))), file_of(type(self)))
+        await load_models(self._hub, [store.resolve(str(model.tag)) for model in self.models], settings.more_models)
         await attach_shadow(self._hub, settings)
         management = Management(self._hub, self._edge, DesiredState(state_folder()))
         await management.follow()
@@ -172,9 +183,6 @@ class ModelService:
         freeze_heap()
         self.bento_service.management = management
         self.bento_service.hub = self._hub
-
-    def _module_file(self) -> str:
-        return str(getattr(sys.modules[type(self).__module__], "__file__", ""))
 
     @bentoml.on_shutdown
     async def stop(self) -> None:
@@ -228,6 +236,28 @@ def build_edge(settings: Settings) -> Edge:
     return edge
 
 
+async def load_models(hub: Hub, entries: Sequence[store.Entry], more: Sequence[str]) -> None:
+    """Load what a service was given: of each name among `entries` the best, and beside them what `more` refers to.
+
+    The first name answers `/predict`. Where a name has several versions, the one given first answers the paths
+    without a version.
+
+    Raises:
+        HoneError: one isn't stored, is corrupt or can't run here.
+    """
+    by_name: dict[str, list[list[store.Entry]]] = {}
+    for entry in entries:
+        by_name.setdefault(entry.name, [[]])[0].append(entry)
+    for reference in more:
+        found = hub.candidates(reference)
+        versions = by_name.setdefault(found[0].name, [])
+        if found not in versions:
+            versions.append(found)
+    for name, versions in by_name.items():
+        for found in reversed(versions):  # the last to be loaded answers
+            await hub.load(name, keep=True, entries=found)
+
+
 async def attach_shadow(hub: Hub, settings: Settings) -> None:
     """Load the shadow's model and let it see a copy of the default model's traffic."""
     if not settings.shadow:
@@ -236,6 +266,8 @@ async def attach_shadow(hub: Hub, settings: Settings) -> None:
 
     primary = hub.get(hub.default)
     candidate = await hub.load_aside(settings.shadow)
+    if candidate.tag == primary.tag:
+        logger.warning("HONE_SHADOW=%s is %s, which serves: it is compared with itself", settings.shadow, primary.tag)
     primary.shadow = Shadow(candidate.infer, sample=settings.shadow_sample, observe=primary.metrics.shadow)
 
 

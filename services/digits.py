@@ -1,4 +1,7 @@
-"""The digits service: `bentoml serve services.digits:Digits`."""
+"""The digits service: `bentoml serve services.digits:Digits`, and what bentofile.yaml packs.
+
+services/model.py with the model's name in it; copy this file to give a model of yours a service and a bento.
+"""
 
 from __future__ import annotations
 

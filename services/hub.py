@@ -19,7 +19,7 @@ from services.edge import Edge
 from services.endpoint import InferEndpoint
 from services.failures import NotFoundError
 from services.http import BINARY, JSON, Receive, Scope, Send
-from services.loading import LoadedModel, candidates, load
+from services.loading import LoadedModel, candidates, load, packed
 from services.protocols.arrow import ARROW, Arrow
 from services.protocols.predict import PredictJson
 from services.protocols.raw import NPY, Npy, RawBytes
@@ -68,6 +68,15 @@ class Hub:
         """Return every model in memory."""
         return [served for versions in self._models.values() for served in versions.values()]
 
+    def candidates(self, reference: str) -> list[store.Entry]:
+        """Return what a reference may stand for, best first; raises StoreError when there is nothing."""
+        return candidates(reference, self._module_file)
+
+    def loadable(self) -> list[store.Entry]:
+        """Return what can be loaded: what the bento holds, or from a checkout what the store does."""
+        there = packed(self._module_file)
+        return store.entries() if there is None else there
+
     def names(self) -> list[str]:
         return list(self._models)
 
@@ -107,7 +116,7 @@ class Hub:
             return self._switch(loaded, keep)
 
     def _read(self, reference: str, entries: list[store.Entry] | None) -> LoadedModel:
-        loaded = load(entries or candidates(reference, self._module_file), self._edge.settings)
+        loaded = load(entries or self.candidates(reference), self._edge.settings)
         loaded.runtime.leave_thread()
         return loaded
 

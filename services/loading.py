@@ -11,7 +11,7 @@ import yaml
 
 from hone import store
 from hone.artifact import EXAMPLE, Artifact
-from hone.errors import ArtifactError, HoneError
+from hone.errors import ArtifactError, HoneError, StoreError
 from hone.runtimes.base import Runtime
 from hone.trust import Policy, open_to_run
 from services.calibration import Plan, calibrate
@@ -41,28 +41,44 @@ class LoadedModel:
 def candidates(reference: str, module_file: str = "") -> list[store.Entry]:
     """Return the entries a service may serve, best first.
 
-    Inside a built bento these are exactly the tags that its `bento.yaml` records: what was tested is what is served,
-    whatever else the store of the host holds.
-
     Args:
-        reference: NAME, NAME:VARIANT or a full tag.
+        reference: NAME, NAME:VARIANT or a full tag; in a bento also nothing, which stands for all that is packed.
         module_file: the file of the service's module, from which the bento that holds it is found.
 
     Raises:
-        StoreError: nothing in the store answers to the reference.
+        StoreError: nothing in the store answers to the reference; in a bento, nothing that is packed.
     """
-    name = reference.partition(":")[0]
-    pinned = _pinned_tags(name, Path(module_file)) if module_file else []
-    if pinned:
-        return sorted((store.resolve(tag) for tag in pinned), key=lambda entry: entry.rank)
-    if ":" in reference and not reference.endswith(":latest"):
-        return [store.resolve(reference)]
-    return store.serving_set(name)
+    there = packed(module_file)
+    if reference:
+        return store.serving_set(reference, there)
+    if not there:
+        raise StoreError("which model? Set HONE_MODEL to NAME, NAME:VARIANT or a full tag")
+    order = packed_tags(module_file) or []
+    return sorted(there, key=lambda entry: order.index(entry.tag))
 
 
-def _pinned_tags(name: str, module_file: Path) -> list[str]:
-    """Return the tags of a model that the surrounding bento records; none when the code runs from a checkout."""
-    for folder in module_file.resolve().parents:
+def packed(module_file: str) -> list[store.Entry] | None:
+    """Return the entries that the surrounding bento was built with, in the order of `store.entries`.
+
+    What was tested is what is served: within a bento nothing else is there, whatever the store of the host holds.
+    None when the code runs from a checkout.
+
+    Raises:
+        StoreError: one of them is in the store no more.
+    """
+    tags = packed_tags(module_file)
+    if tags is None:
+        return None
+    found = [entry for name in dict.fromkeys(_name(tag) for tag in tags) for entry in store.entries(name)]
+    missing = set(tags) - {entry.tag for entry in found}
+    if missing:
+        raise StoreError(f"{', '.join(sorted(missing))}: of this bento, but not in {store.models_dir()}")
+    return [entry for entry in found if entry.tag in tags]
+
+
+def packed_tags(module_file: str) -> list[str] | None:
+    """Return the tags that the surrounding bento records, in its order; None when the code runs from a checkout."""
+    for folder in Path(module_file).resolve().parents if module_file else ():
         record = folder.parent / "bento.yaml"
         if folder.name == "src" and record.is_file():
             content = yaml.safe_load(record.read_text()) or {}
@@ -70,9 +86,12 @@ def _pinned_tags(name: str, module_file: Path) -> list[str]:
                 *content.get("models", []),
                 *(m for s in content.get("services", []) for m in s.get("models", [])),
             ]
-            tags = dict.fromkeys(str(model["tag"]) for model in models)
-            return [tag for tag in tags if tag.partition(":")[0] == name]
-    return []
+            return list(dict.fromkeys(str(model["tag"]) for model in models))
+    return None
+
+
+def _name(tag: str) -> str:
+    return tag.partition(":")[0]
 
 
 def load(entries: list[store.Entry], settings: Settings) -> LoadedModel:

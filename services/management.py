@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from hone import __version__, store
+from hone import __version__
 from hone.errors import ArtifactError, HoneError, StoreError
 from hone.signature import BATCH, TensorSpec
 from services.desired import POLL_S, DesiredState
@@ -116,7 +116,9 @@ class Management:
             version, rest = rest[1], rest[2:]
         served = self._hub.get(name, version)
         if rest == []:
-            return 200, model_metadata(served, self._hub.versions(name))
+            # What exactly answers: a version has a name, which may be used again elsewhere; its content has a hash.
+            exactly = {"tag": served.tag, "digest": served.loaded.artifact.digest}
+            return 200, {**model_metadata(served, self._hub.versions(name)), "parameters": exactly}
         if rest == ["ready"]:
             return 200, {"name": name, "ready": True}
         if rest == ["config"]:
@@ -165,12 +167,12 @@ class Management:
         return "local"
 
     def index(self, only_ready: bool) -> list[dict[str, str]]:
-        """Return every stored model, and whether it is loaded."""
+        """Return every model that can be loaded, and whether it is loaded."""
         loaded = {served.tag for served in self._hub.models()}
         listed = [
             {"name": entry.name, "version": entry.version, "state": "READY" if entry.tag in loaded else "UNAVAILABLE",
              "reason": "" if entry.tag in loaded else "unloaded"}
-            for entry in store.entries()
+            for entry in self._hub.loadable()
         ]  # fmt: skip
         return [entry for entry in listed if entry["state"] == "READY" or not only_ready]
 

@@ -1,4 +1,4 @@
-"""The generic service: serves the stored model that HONE_MODEL names. `hone serve` runs this one."""
+"""The service of any stored model: the one that HONE_MODEL names. `hone serve` and images run this one."""
 
 from __future__ import annotations
 
@@ -11,4 +11,4 @@ from services.base import ModelService, configuration, settings_or_exit, stored
 class Model(ModelService):
     """Any stored model, by its signature."""
 
-    models = tuple(stored(settings_or_exit().model or "digits", __file__))
+    models = tuple(stored(settings_or_exit().model, __file__))

@@ -88,6 +88,11 @@ class Settings:
         return int(self.max_body_mb * 1e6)
 
     @property
+    def more_models(self) -> tuple[str, ...]:
+        """References of `models`."""
+        return tuple(filter(None, (reference.strip() for reference in self.models.split(","))))
+
+    @property
     def secured(self) -> bool:
         """True when callers must show a key or a token."""
         return bool(self.api_keys or self.jwt_jwks)

@@ -208,6 +208,7 @@ def test_only_artifact_corrupt_refuses_to_start(tmp_path: Path) -> None:
 def test_missing_model_ends_bentoml_with_one_line(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     assert_one_error(["serve", "services.digits:Digits"], tmp_path, "error: no model 'digits'")
+    assert_one_error(["serve", "services.model:Model"], tmp_path, "error: which model? Set HONE_MODEL to NAME")
 
 
 def assert_one_error(command: list[str], home: Path, words: str) -> None:

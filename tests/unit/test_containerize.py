@@ -15,7 +15,10 @@ from click.testing import CliRunner
 from hone import store
 from hone.cli import cli
 from hone.errors import ArtifactError, HoneError, UnavailableError
-from k8s.containerize import KINDS, Request, build_command, containerize, find_engine, write_context
+from k8s.build_context import write_context
+from k8s.containerize import containerize
+from k8s.engines import build_command, find_engine
+from k8s.packing import KINDS, Packing, Request
 from k8s.sbom import bill_of_materials, read_lock
 from tests.models import dense_artifact
 
@@ -29,7 +32,11 @@ def entry(tmp_path: Path) -> store.Entry:
 
 
 def context(folder: Path, entry: store.Entry, **options: Any) -> dict[str, Any]:
-    return write_context(folder, Request("digits", **options), [entry])
+    return write_context(folder, Request("digits", **options), alone(entry))
+
+
+def alone(entry: store.Entry) -> Packing:
+    return Packing((entry.name,), (entry,), ())
 
 
 def test_context_holds_code_model_lock_and_bill(tmp_path: Path, entry: store.Entry) -> None:
@@ -85,8 +92,10 @@ def test_locks_pin_every_package_by_hash(kind: str) -> None:
     packages = {package.name: package for package in read_lock(IMAGE / f"{kind}.lock")}
     assert "dumb-init" in packages and "bentoml" in packages
     assert not {"torch", "tensorflow", "tensorflow-cpu", "uv", "pip", "onnx"} & set(packages)
-    assert ("onnxruntime" in packages) == (kind == "cpu")
-    assert ("onnxruntime-gpu" in packages) == (kind != "cpu")
+    gpu = kind in ("cuda", "tensorrt")
+    assert ("onnxruntime" in packages) != gpu
+    assert ("onnxruntime-gpu" in packages) == gpu
+    assert ("openvino" in packages) == (kind == "openvino")
     assert ("tensorrt" in packages) == (kind == "tensorrt")
 
 
@@ -129,7 +138,7 @@ def test_certificate_and_mirror_reach_the_first_stage_only(
     monkeypatch.delenv("PIP_CERT", raising=False)
     (tmp_path / "ca.pem").write_text("certificate")
     request = Request("digits", ca=tmp_path / "ca.pem", index_url="https://mirror.example.com/simple")
-    facts = write_context(tmp_path / "context", request, [entry])
+    facts = write_context(tmp_path / "context", request, alone(entry))
     assert (tmp_path / "context" / "build" / "ca.pem").read_text() == "certificate"
     command = build_command("buildah", "t:1", request, facts, tmp_path / "context")
     assert "PIP_INDEX_URL=https://mirror.example.com/simple" in command
@@ -139,9 +148,10 @@ def test_certificate_and_mirror_reach_the_first_stage_only(
 
 @pytest.mark.parametrize("engine", ["docker", "podman", "buildah"])
 def test_each_engine_gets_labels_and_arguments(tmp_path: Path, engine: str) -> None:
-    facts = {"labels": {"org.opencontainers.image.title": "digits", "a": "b c"}, "epoch": 7}
+    facts = {"labels": {"a": "b c"}, "epoch": 7, "served": ("digits", "wine")}
     command = build_command(engine, "t:1", Request("digits", base="mine:1", wheels=tmp_path), facts, tmp_path)
     assert command[0] == engine
+    assert "MODEL=digits" in command and "MODELS=wine" in command
     assert "BASE=mine:1" in command and "a=b c" in command and "SOURCE_DATE_EPOCH=7" in command
     assert not [part for part in command if part.startswith("PIP_")]
 
@@ -151,13 +161,6 @@ def test_corrupt_artifact_gets_into_no_image(tmp_path: Path, entry: store.Entry)
     with pytest.raises(ArtifactError, match=r"model\.onnx: corrupt"):
         containerize(Request("digits"), lambda _: None, tmp_path / "context")
     assert not (tmp_path / "context").exists()
-
-
-def test_variant_for_other_hardware_is_refused(tmp_path: Path) -> None:
-    artifact = dense_artifact(tmp_path / "m", name="digits", variant="mlx-fp32").with_manifest(runtime="mlx")
-    store.put(artifact, "digits", "mlx-fp32-1")
-    with pytest.raises(HoneError, match=r"no variant of 'digits:mlx-fp32' runs in a cpu image: .*\(mlx\)"):
-        containerize(Request("digits:mlx-fp32"), lambda _: None, tmp_path / "context")
 
 
 @pytest.mark.parametrize(
