@@ -104,6 +104,15 @@ def test_rendered_folder_stands_alone_and_has_the_numbers(tmp_path: Path, compon
     assert "0.7 x 6 at the measured 1000 requests/s" in (out / "numbers.md").read_text()
 
 
+@needs_kubectl
+@pytest.mark.parametrize("image", [IMAGE, IMAGE.replace("@", ":1@"), IMAGE.replace("@", ":latest@")])
+def test_image_by_digest_stays_that_image(tmp_path: Path, image: str) -> None:
+    file = written(tmp_path, capacity())
+    render("digits", "digits:onnx-fp32-1", image, file, tmp_path / "deploy", peak=None, components=())
+    (pod,) = [item for item in manifests(tmp_path / "deploy") if item["kind"] == "Deployment"]
+    assert pod["spec"]["template"]["spec"]["containers"][0]["image"].endswith("@sha256:" + "a" * 64)
+
+
 @pytest.mark.parametrize(("spread", "warned"), [(0.1, False), (2.07, True)])
 def test_noisy_measurement_comes_with_a_warning(tmp_path: Path, spread: float, warned: bool) -> None:
     file = written(tmp_path, capacity(spread=spread))
@@ -116,6 +125,8 @@ def test_noisy_measurement_comes_with_a_warning(tmp_path: Path, spread: float, w
     [
         ("registry.example.com/digits", (), "names no version"),
         ("UPPER/digits:1", (), "names no version"),
+        ("registry.example.com:5000/digits", (), "names no version"),
+        ("registry.example.com/digits:latest", (), "'registry.example.com/digits:latest' moves"),
         ("registry.example.com/digits:1", ("kedda",), "no 'kedda'; there are gateway, in-flight-hpa"),
     ],
 )
