@@ -95,9 +95,8 @@ def _mounts(root: Path, controller: str, version: int) -> list[tuple[str, str]]:
         fields, types = place.split(), kind.split()
         if len(fields) < 5 or not types:
             continue
-        if types[0] == "cgroup2" and version == 2:
-            found.append((fields[4], fields[3]))
-        elif types[0] == "cgroup" and version == 1 and controller in types[-1].split(","):
+        ours = version == 2 or controller in types[-1].split(",")
+        if types[0] == ("cgroup2" if version == 2 else "cgroup") and ours:
             found.append((fields[4], fields[3]))
     return found
 
