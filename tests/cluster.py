@@ -1,8 +1,8 @@
 """A real Kubernetes control plane for tests: etcd, API server, controllers and scheduler, without a kubelet.
 
 `HONE_TEST_CONTROL_PLANE` names the program that starts one (`up.sh DIR PORT`, with `down.sh` beside it),
-`HONE_TEST_CRDS` a folder with the definitions of other projects' kinds; `.ci/run` sets both where they are. The server is
-of Kubernetes 1.20: what came later is rewritten by `for_server`, and nothing else.
+`HONE_TEST_CRDS` a folder with the definitions of other projects' kinds; `.ci/run` sets both where they are. The server
+is of Kubernetes 1.20: what came later is rewritten by `for_server`, and nothing else.
 """
 
 from __future__ import annotations
