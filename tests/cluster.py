@@ -54,6 +54,16 @@ class ControlPlane:
         command = ("apply", "--server-side", "--force-conflicts", *options, "-f", "-")
         return self.kubectl(*command, stdin=yaml.safe_dump_all(objects), check=check)
 
+    def forget(self, namespace: str) -> None:
+        """Delete a namespace; its pods go at once, since no kubelet lets them go."""
+        self.kubectl("delete", "namespace", namespace, "--ignore-not-found", "--wait=false")
+
+        def gone() -> bool:
+            self.kubectl("-n", namespace, "delete", "pods", "--all", "--grace-period=0", "--force", check=False)
+            return self.kubectl("get", "namespace", namespace, check=False).returncode != 0
+
+        self.wait(f"the end of namespace {namespace}", gone, 90)
+
     def wait(self, what: str, done: Callable[[], bool], seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
         while not done():

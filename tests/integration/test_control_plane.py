@@ -120,6 +120,7 @@ def test_preflight_names_what_this_server_lacks(control_plane: ControlPlane) -> 
 
     metrics = {"metrics.k8s.io", "custom.metrics.k8s.io"}
     assert lacking() == TOO_OLD | metrics | {"secret", "ingress class"}
+    control_plane.forget("hone")
     control_plane.kubectl("create", "namespace", "hone")
     keys = ("create", "secret", "generic", "hone-api-keys", "--from-literal=keys.yaml=keys: []")
     control_plane.kubectl("-n", "hone", *keys)
