@@ -147,20 +147,24 @@ def serve(model: str, host: str, port: int, workers: str, models: tuple[str, ...
 
 
 class DefaultGroup(HoneGroup):
-    """A group whose first command is meant when no other is named: `hone bench MODEL` beside `hone bench capacity`."""
+    """A group of which one command is meant when none is named: `hone bench MODEL` beside `hone bench capacity`."""
+
+    def __init__(self, *args: Any, default: str, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self._default = default
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and self.get_command(ctx, args[0]) is None:
-            args = ["load", *args]
+            args = [self._default, *args]
         return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and args[0].startswith("-") and args[0] not in ("-h", "--help"):
-            args = ["load", *args]
+            args = [self._default, *args]
         return super().parse_args(ctx, args)
 
 
-@cli.group(cls=DefaultGroup)
+@cli.group(cls=DefaultGroup, default="load")
 def bench() -> None:
     """Load-test a model: `hone bench MODEL`, or search its capacity: `hone bench capacity MODEL --p99 50ms`."""
 
@@ -329,6 +333,19 @@ def deploy() -> None:
     """Check a cluster before a deployment."""
 
 
+@cli.group(cls=DefaultGroup, default="create")
+def backup() -> None:
+    """Write a backup: `hone backup FILE.tar.gz`, or check one: `hone backup verify FILE`."""
+
+
+def _add_backup_commands() -> None:
+    from hone.cli_backup import BACKUP_COMMANDS, restore
+
+    cli.add_command(restore)
+    for command in BACKUP_COMMANDS:
+        backup.add_command(command)
+
+
 def _add_deploy_commands() -> None:
     from hone.cli_deploy import DEPLOY_COMMANDS, K8S_COMMANDS, containerize
 
@@ -358,6 +375,7 @@ def _add_model_commands() -> None:
 _add_model_commands()
 _add_security_commands()
 _add_deploy_commands()
+_add_backup_commands()
 
 
 def main() -> None:

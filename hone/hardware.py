@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from hone.cgroups import cpu_quota, cpuset_cores
 
 
 @cache
@@ -28,23 +31,19 @@ def host() -> dict[str, Any]:
     }
 
 
-def cores() -> int:
-    """Return how many cores this process may use: affinity and container quota included, unlike `os.cpu_count`."""
+def cores(root: Path = Path("/")) -> int:
+    """Return how many cores this process may use: affinity, cpuset and container quota, unlike `os.cpu_count`.
+
+    Args:
+        root: folder that stands for `/`, where control groups are read.
+    """
     try:
         allowed = len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS
         allowed = os.cpu_count() or 1
-    quota = _cgroup_quota()
-    return max(1, min(allowed, quota) if quota else allowed)
-
-
-def _cgroup_quota() -> int | None:
-    """Return the CPU quota of a cgroup v2 container in whole cores, rounded up."""
-    try:
-        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return None
-    return None if limit == "max" else -(-int(limit) // int(period))
+    quota = cpu_quota(root)
+    limits = [allowed, cpuset_cores(root), None if quota is None else math.ceil(quota)]
+    return max(1, min(limit for limit in limits if limit is not None))
 
 
 @cache

@@ -87,6 +87,11 @@ def render(
     match = IMAGE.match(image)
     if match is None or not (match["tag"] or match["digest"]):
         raise HoneError(f"--image: '{image}' names no version; write registry/name:tag or registry/name@sha256:…")
+    if match["tag"] == ":latest" and not match["digest"]:
+        raise HoneError(
+            f"--image: '{image}' moves: pods that start at other times would run other images; give a tag that is "
+            "never moved, or registry/name@sha256:… (hone containerize --push prints it)"
+        )
     known = sorted(path.name for path in (HERE / "components").iterdir() if path.is_dir())
     for name in components:
         if name not in known:

@@ -20,6 +20,7 @@ from services.endpoint import InferEndpoint
 from services.failures import NotFoundError
 from services.http import BINARY, JSON, Receive, Scope, Send
 from services.loading import LoadedModel, candidates, load, packed
+from services.paths import MODEL_PREDICT, PREDICT, V1_PREDICT, V2_INFER, V2_VERSION_INFER, VERSION_PREDICT
 from services.protocols.arrow import ARROW, Arrow
 from services.protocols.predict import PredictJson
 from services.protocols.raw import NPY, Npy, RawBytes
@@ -176,14 +177,14 @@ class Hub:
         routes: dict[str, Handler] = {}
         for name, versions in self._models.items():
             for version, served in [*versions.items(), ("", self._newest[name])]:
-                suffix = f"/versions/{version}" if version else ""
                 predict = self._predict(served)
-                routes[f"/v2/models/{name}{suffix}/infer"] = self._v2(served)
-                routes[f"/models/{name}{suffix}/predict"] = predict
+                infer, rows = (V2_VERSION_INFER, VERSION_PREDICT) if version else (V2_INFER, MODEL_PREDICT)
+                routes[infer.of(name, version)] = self._v2(served)
+                routes[rows.of(name, version)] = predict
                 if not version:
-                    routes[f"/v1/models/{name}:predict"] = self._v1(served)
+                    routes[V1_PREDICT.of(name)] = self._v1(served)
                     if name == self.default:
-                        routes["/predict"] = predict
+                        routes[PREDICT.of(name)] = predict
         self.routes = routes
 
     def _arguments(self, served: ServedModel) -> tuple[Signature, str, str]:

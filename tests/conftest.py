@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests import cluster
 
 # Before anything imports bentoml: its configuration is read once a process.
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
@@ -28,3 +31,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     BentoMLContainer.model_store.set(ModelStore(root / "bentoml" / "models"))
     BentoMLContainer.bento_store.set(BentoStore(root / "bentoml" / "bentos"))
     return root
+
+
+@pytest.fixture(scope="session")
+def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[cluster.ControlPlane]:
+    """A real Kubernetes control plane, one for the whole run."""
+    if reason := cluster.missing():
+        pytest.skip(reason)
+    with cluster.control_plane(tmp_path_factory.mktemp("control-plane")) as running:
+        yield running

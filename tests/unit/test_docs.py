@@ -12,6 +12,7 @@ from benchmarks.records import LoadReport, Second
 from converters.records import PassReport, Percentiles, Report, VariantReport
 
 DOCS = Path(__file__).parents[2] / "docs"
+README = DOCS.parent / "README.md"
 
 
 @pytest.mark.parametrize(
@@ -38,3 +39,23 @@ def test_every_setting_and_metric_of_a_service_is_documented() -> None:
         for family in _families().values()
         if not re.search(rf"{family._name}\b|{family._name}_total", page)
     ] == []
+
+
+def test_readme_counts_the_variants_of_the_demo() -> None:
+    from converters.plan import make_plan
+    from hone.recipe import load_recipe
+
+    plan = make_plan(load_recipe(README.parent / "examples" / "digits" / "recipe.yaml"), "torch")
+    gpu = sum(variant.name.startswith("tensorrt-") for variant in plan.variants)
+    (counts,) = re.findall(r"makes (\d+) variants \((\d+) more with an NVIDIA GPU\)", README.read_text())
+    assert counts == (str(len(plan.variants) - gpu), str(gpu))
+
+
+def test_readme_lists_what_there_is() -> None:
+    from converters.passes.base import registered
+    from converters.plan import PRESETS
+
+    text = README.read_text()
+    rows = dict(re.findall(r"^\| \*\*(\w+)\*\* \| (.*) \|$", text, re.MULTILINE))
+    assert set(re.findall(r"`(\w+)`", rows["passes"])) >= set(registered())
+    assert set(re.findall(r"`([\w-]+)`", rows["presets"])) == set(PRESETS)

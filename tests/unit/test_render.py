@@ -10,33 +10,16 @@ from click.testing import CliRunner
 
 from benchmarks.slo import parse_ms
 from hone import store
-from hone.capacity import Capacity, Slo, Trial, read_capacity
+from hone.capacity import Capacity, read_capacity
 from hone.cli import cli
 from hone.errors import HoneError
 from k8s.preflight import manifests
 from k8s.render import numbers_of, render
+from tests.capacities import capacity, trial
 from tests.models import dense_artifact
 
 needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 IMAGE = "registry.example.com/hone/digits@sha256:" + "a" * 64
-
-
-def trial(**changes: Any) -> Trial:
-    content: dict[str, Any] = {
-        "rate": 1000, "answered": 998, "p50_ms": 3, "p95_ms": 20, "p99_ms": 40, "p999_ms": 60, "mean_ms": 6,
-        "error_share": 0, "late_share": 0, "cpu_cores": 1.5, "rss_mb": 300, "passed": True,
-    }  # fmt: skip
-    return Trial(**{**content, **changes})
-
-
-def capacity(**changes: Any) -> Capacity:
-    content: dict[str, Any] = {
-        "model": "digits:onnx-fp32-1", "created": "2026-01-01T00:00:00+00:00", "host": {"cpu": "x", "cores": 2},
-        "command": "hone bench capacity digits --p99 50ms", "slo": Slo(limit_ms=50), "rows": 1, "workers": 1,
-        "rate": 1000, "rows_per_s": 1000, "spread": 0.1, "in_flight_rows": 6, "ready_s": 4, "limited_by": "service",
-        "repeats": [trial(), trial(p99_ms=45), trial(p99_ms=60, passed=False)], "search": [],
-    }  # fmt: skip
-    return Capacity(**{**content, **changes})
 
 
 def written(folder: Path, found: Capacity) -> Path:
@@ -104,6 +87,15 @@ def test_rendered_folder_stands_alone_and_has_the_numbers(tmp_path: Path, compon
     assert "0.7 x 6 at the measured 1000 requests/s" in (out / "numbers.md").read_text()
 
 
+@needs_kubectl
+@pytest.mark.parametrize("image", [IMAGE, IMAGE.replace("@", ":1@"), IMAGE.replace("@", ":latest@")])
+def test_image_by_digest_stays_that_image(tmp_path: Path, image: str) -> None:
+    file = written(tmp_path, capacity())
+    render("digits", "digits:onnx-fp32-1", image, file, tmp_path / "deploy", peak=None, components=())
+    (pod,) = [item for item in manifests(tmp_path / "deploy") if item["kind"] == "Deployment"]
+    assert pod["spec"]["template"]["spec"]["containers"][0]["image"].endswith("@sha256:" + "a" * 64)
+
+
 @pytest.mark.parametrize(("spread", "warned"), [(0.1, False), (2.07, True)])
 def test_noisy_measurement_comes_with_a_warning(tmp_path: Path, spread: float, warned: bool) -> None:
     file = written(tmp_path, capacity(spread=spread))
@@ -116,7 +108,9 @@ def test_noisy_measurement_comes_with_a_warning(tmp_path: Path, spread: float, w
     [
         ("registry.example.com/digits", (), "names no version"),
         ("UPPER/digits:1", (), "names no version"),
-        ("registry.example.com/digits:1", ("kedda",), "no 'kedda'; there are gateway, in-flight-hpa"),
+        ("registry.example.com:5000/digits", (), "names no version"),
+        ("registry.example.com/digits:latest", (), "'registry.example.com/digits:latest' moves"),
+        ("registry.example.com/digits:1", ("kedda",), "no 'kedda'; there are gateway, grpc, in-flight-hpa"),
     ],
 )
 def test_wrong_arguments_write_nothing(tmp_path: Path, image: str, components: tuple[str, ...], words: str) -> None:
