@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from hone.cli_audit import audited
+
 
 @click.command()
 @click.argument("model")
@@ -21,6 +23,7 @@ import click
 )
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="One more label; may be repeated.")
 @click.option("--context", type=click.Path(path_type=Path), help="Only write the build context into this new folder.")
+@audited("containerize", "model", unless=("context",))
 def containerize(
     model: str,
     kind: str,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hone.cli_audit import audited
 from hone.errors import HoneError, StoreError
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def show_command(model: str, as_json: bool) -> None:
 @click.command("export")
 @click.argument("model")
 @click.argument("target", type=click.Path(path_type=Path), default=".")
+@audited("models export", "model", "target")
 def export_command(model: str, target: Path) -> None:
     """Write MODEL as a .tar.gz to TARGET, a file or a folder."""
     from hone import store
@@ -85,6 +87,7 @@ def export_command(model: str, target: Path) -> None:
 
 @click.command("import")
 @click.argument("archive", type=click.Path(path_type=Path))
+@audited("models import", "archive")
 def import_command(archive: Path) -> None:
     """Add an exported ARCHIVE to the store, after checking every hash."""
     from hone import store
@@ -115,6 +118,7 @@ def verify_command(model: str | None) -> None:
 @click.argument("references", nargs=-1, required=True, metavar="MODEL...")
 @click.option("--all-versions", is_flag=True, help="MODEL is a bare name: remove every version of it.")
 @click.option("-y", "--yes", is_flag=True, help="Don't ask.")
+@audited("models rm", "references")
 def rm_command(references: tuple[str, ...], all_versions: bool, yes: bool) -> None:
     """Remove stored artifacts."""
     from hone import store

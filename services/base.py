@@ -31,6 +31,7 @@ from services.protocols.predict import PredictJson
 from services.protocols.v2_grpc import GrpcServer
 from services.server import FastService, check_version
 from services.settings import Settings, misspelled
+from services.startup import check_start
 
 logger = logging.getLogger("hone.serving")
 
@@ -39,11 +40,12 @@ def configuration() -> dict[str, Any]:
     """Return what a service of Hone asks of BentoML.
 
     Its access log and tracing cost more than a small model's inference; our own take their place. The time limit is a
-    backstop: the queue is bounded. Without keys it listens on loopback only.
+    backstop: the queue is bounded. Without keys it listens on loopback only. What can't work ends the import with one
+    line.
     """
     settings = settings_or_exit()
     try:
-        check_exposure(settings, sys.argv)
+        check_start(settings, sys.argv)
     except HoneError as error:
         _exit(error)
     return {
@@ -152,14 +154,15 @@ class ModelService:
         for line in misspelled():
             logger.warning("%s", line)
         check_exposure(settings, sys.argv)
-        self._edge = build_edge(settings)
+        folder = state_folder()
+        self._edge = build_edge(settings, folder)
         self._hub = Hub(self._edge, Scheduler(max(1, cores() // max(1, settings.workers))), self._module_file())
         entries = [store.resolve(str(model.tag)) for model in self.models]
         await self._hub.load(entries[0].name, entries=entries)
         for reference in filter(None, (name.strip() for name in settings.models.split(","))):
             await self._hub.load(reference)
         await attach_shadow(self._hub, settings)
-        management = Management(self._hub, self._edge, DesiredState(state_folder()))
+        management = Management(self._hub, self._edge, DesiredState(folder))
         await management.follow()
         if settings.grpc_port:
             self._grpc = GrpcServer(self._hub, self._edge, management)
@@ -195,21 +198,25 @@ class ModelService:
         return management is not None and not management.draining
 
 
-def build_edge(settings: Settings) -> Edge:
+def build_edge(settings: Settings, folder: Path) -> Edge:
     """Return what stands around the endpoints, as the settings ask for it.
+
+    Args:
+        folder: that the workers of this server share.
 
     Raises:
         HoneError: a key file, log or library that a setting needs is missing or broken.
     """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     edge = Edge(settings)
-    if settings.secured:
+    if settings.secured or settings.rate_per_s:
         from services.access import make_gate
 
-        edge.gate = make_gate(settings)
+        edge.gate = make_gate(settings, folder)
     if settings.audit_log:
-        from services.audit import AuditLog
+        from services.audit import open_log
 
-        edge.audit = AuditLog(Path(settings.audit_log))
+        edge.audit = open_log(settings.audit_log, folder)
     if settings.cache_mb:
         from services.cache import make_cache
 

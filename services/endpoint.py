@@ -86,7 +86,7 @@ class InferEndpoint:
             if scope["method"] != "POST":
                 require_method(scope, "POST")
             if self._guarded:
-                await self._edge.admit(head, "predict")
+                await self._edge.admit(head, "predict", served.entry.name)
             protocol = self._default if self._any_media else self._protocol(head)
             body = await read_body(head, receive, self._limit)
             request = protocol.decode(head, body)

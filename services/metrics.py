@@ -197,6 +197,18 @@ class Metrics:
 
 
 @cache
+def key_file_stale() -> Any:
+    """Return the gauge that tells an operator to look at the key file."""
+    from prometheus_client import Gauge
+
+    return Gauge(
+        "hone_key_file_stale",
+        "1 while the keys in use are not those of the key file, because it is broken or gone.",
+        multiprocess_mode="livemax",
+    )
+
+
+@cache
 def _families() -> dict[str, Any]:
     """Create every metric once a process; a second creation of one name is an error."""
     from prometheus_client import Counter, Gauge, Histogram

@@ -11,10 +11,12 @@ import logging
 import os
 import queue
 import random
+import tempfile
 import threading
 import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,22 @@ class _Buffer:
     since: float = 0.0
 
 
+def check_folder(folder: Path) -> None:
+    """Make the folder of recorded traffic, private to the user.
+
+    Raises:
+        HoneError: pyarrow is missing, or the folder can't be made or written to.
+    """
+    if find_spec("pyarrow") is None:
+        raise HoneError("HONE_RECORD_DIR needs pyarrow; install the [ops] extra")
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise HoneError(f"{folder}: traffic can't be recorded there: {error.strerror}") from None
+
+
 class Recorder:
     """Writes sampled requests, a row of tensors a row of the file.
 
@@ -99,14 +117,7 @@ class Recorder:
         max_total_mb: float = 1024.0,
         seed: int | None = None,
     ) -> None:
-        try:
-            import pyarrow.parquet  # noqa: F401
-        except ImportError:
-            raise HoneError("HONE_RECORD_DIR needs pyarrow; install the [ops] extra") from None
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise HoneError(f"{folder}: traffic can't be recorded there: {error.strerror}") from None
+        check_folder(folder)
         self._folder = folder
         self._sample = sample
         self._max_queue_rows = max_queue_rows

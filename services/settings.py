@@ -10,12 +10,23 @@ from dataclasses import dataclass, fields
 from hone.errors import HoneError
 
 PREFIX = "HONE_"
-ELSEWHERE = ("HONE_DEBUG", "HONE_CACHE")
+LAUNCHER = "HONE_LAUNCHER"
+"""Process id of the `hone serve` that a server was started by, and ends with."""
+
+ELSEWHERE = ("HONE_DEBUG", "HONE_CACHE", LAUNCHER)
 """Variables of Hone that are not a service's."""
 
 CHOICES = {"access_log": ("off", "errors", "all"), "log_format": ("text", "json")}
 ZERO_MEANS_AUTO = ("threads", "in_flight", "max_batch_rows", "grpc_port")
-MAY_BE_ZERO = ("cache_mb", "trace_sample", "record_sample", "shadow_sample", "drain_s", "default_timeout_ms")
+MAY_BE_ZERO = (
+    "cache_mb",
+    "trace_sample",
+    "record_sample",
+    "shadow_sample",
+    "drain_s",
+    "default_timeout_ms",
+    "rate_per_s",
+)
 
 
 @dataclass(frozen=True)
@@ -35,12 +46,14 @@ class Settings:
         grpc_port: of the V2 protocol over gRPC; 0: off.
         cache_mb: memory of the prediction cache, MB; 0: off.
         cache_ttl_s: how long a prediction is kept.
-        redis_url: of a cache shared by replicas; its password is never logged.
+        redis_url: of a cache and of rate limits shared by replicas; its password is never logged.
         api_keys: file of API keys, see `hone keys new`.
         jwt_jwks: URL or file of the keys that sign JSON Web Tokens.
         jwt_issuer, jwt_audience: that a token must carry.
+        rate_per_s: requests a second of each caller whose key has no limit of its own; without keys, of all callers
+            together; 0: no limit.
         insecure: serve other addresses than loopback without keys.
-        audit_log: file of the admin actions, hash-chained.
+        audit_log: file of the admin actions, hash-chained; "-": standard output.
         log_format: text or json.
         access_log: off, errors (answers from 500 up and refusals) or all.
         trace_sample: share of requests traced to OTEL_EXPORTER_OTLP_ENDPOINT, 0 to 1.
@@ -68,6 +81,7 @@ class Settings:
     jwt_jwks: str = ""
     jwt_issuer: str = ""
     jwt_audience: str = ""
+    rate_per_s: float = 0.0
     insecure: bool = False
     audit_log: str = ""
     log_format: str = "text"
@@ -112,8 +126,10 @@ class Settings:
             )
         if self.jwt_jwks and not (self.jwt_issuer and self.jwt_audience):
             raise HoneError("HONE_JWT_JWKS needs HONE_JWT_ISSUER and HONE_JWT_AUDIENCE, or any token would be accepted")
-        if self.redis_url and not self.cache_mb:
-            raise HoneError("HONE_REDIS_URL needs HONE_CACHE_MB over 0: the cache in memory stands before Redis")
+        if self.redis_url and not (self.cache_mb or self.secured or self.rate_per_s):
+            raise HoneError(
+                "HONE_REDIS_URL is for the cache and for rate limits: set HONE_CACHE_MB over 0, keys or HONE_RATE_PER_S"
+            )
         for share in ("trace_sample", "record_sample", "shadow_sample"):
             if getattr(self, share) > 1:
                 raise HoneError(f"HONE_{share.upper()} is {getattr(self, share):g}; it is a share, 0 to 1")

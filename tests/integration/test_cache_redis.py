@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import shutil
-import socket
-import subprocess
-import time
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -17,23 +12,9 @@ from services.batching import Tensors
 from services.cache import MemoryCache, PredictionCache
 from services.launch import free_port
 from services.redis_cache import RedisCache
+from tests.servers import redis
 
 pytestmark = pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
-
-
-@contextlib.contextmanager
-def redis(port: int, *options: str) -> Iterator[subprocess.Popen[bytes]]:
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", *options]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        for _ in range(100):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            time.sleep(0.05)
-        yield process
-    finally:
-        process.kill()
-        process.wait()
 
 
 def cache(url: str) -> PredictionCache:
