@@ -312,7 +312,7 @@ def keys() -> None:
 
 @cli.group(cls=HoneGroup)
 def audit() -> None:
-    """Check the log of admin actions."""
+    """Check the log of admin actions, and recorded traffic."""
 
 
 @cli.group(cls=HoneGroup)

@@ -222,9 +222,9 @@ def build_edge(settings: Settings, folder: Path) -> Edge:
 
         edge.cache = make_cache(settings)
     if settings.record_dir:
-        from services.recording import Recorder
+        from services.recording import make_recorder
 
-        edge.recorder = Recorder(Path(settings.record_dir), sample=settings.record_sample)
+        edge.recorder = make_recorder(settings)
     if settings.trace_sample:
         from services.tracing import Tracer
 

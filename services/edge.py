@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from services.audit import Audit
     from services.cache import PredictionCache
     from services.callers import Action, Caller
-    from services.recording import Recorder
+    from services.recording import Recorded, Recorder
     from services.tracing import Tracer
 
 logger = logging.getLogger("hone.access")
@@ -44,6 +44,7 @@ class Edge:
     recorder: Recorder | None = None
     tracer: Tracer | None = None
     audit: Audit | None = None
+    _recorded: Recorded | None = None
     _prefix: str = field(default_factory=lambda: secrets.token_hex(4))
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
 
@@ -102,6 +103,13 @@ class Edge:
             from services.metrics import key_file_stale
 
             key_file_stale().set(self.gate.stale)
+        if self.recorder is not None:
+            from services.metrics import recorder_counters
+
+            before, now = self._recorded, self.recorder.stats
+            for name, counter in recorder_counters().items():
+                counter.inc(getattr(now, name) - getattr(before, name, 0))
+            self._recorded = now
 
     async def close(self) -> None:
         """Write out what is buffered."""

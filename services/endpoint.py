@@ -70,6 +70,7 @@ class InferEndpoint:
         self._any_media = any_media
         self._limit = edge.settings.max_body_bytes
         self._guarded = edge.gate is not None
+        self._accounted = edge.recorder is not None and edge.recorder.complete
         self._traced = edge.tracer is not None
         self._noted = self._traced or edge.settings.access_log != "off"
 
@@ -92,6 +93,9 @@ class InferEndpoint:
             request = protocol.decode(head, body)
             outputs = await served.infer(request.inputs, request.timeout_s, trail)
             fields, answer = protocol.encode(request, outputs)
+            if self._accounted:
+                head[REQUEST_ID] = request_id = self._edge.request_id(head)
+                served.account(request.inputs, outputs, request_id, time.perf_counter() - started)
         except ClientGoneError:
             status = CLIENT_GONE
             return

@@ -16,7 +16,11 @@ LAUNCHER = "HONE_LAUNCHER"
 ELSEWHERE = ("HONE_DEBUG", "HONE_CACHE", LAUNCHER)
 """Variables of Hone that are not a service's."""
 
-CHOICES = {"access_log": ("off", "errors", "all"), "log_format": ("text", "json")}
+CHOICES = {
+    "access_log": ("off", "errors", "all"),
+    "log_format": ("text", "json"),
+    "record_mode": ("sampled", "complete"),
+}
 ZERO_MEANS_AUTO = ("threads", "in_flight", "max_batch_rows", "grpc_port")
 MAY_BE_ZERO = (
     "cache_mb",
@@ -26,6 +30,7 @@ MAY_BE_ZERO = (
     "drain_s",
     "default_timeout_ms",
     "rate_per_s",
+    "record_days",
 )
 
 
@@ -59,6 +64,10 @@ class Settings:
         trace_sample: share of requests traced to OTEL_EXPORTER_OTLP_ENDPOINT, 0 to 1.
         record_dir: folder of recorded traffic (Parquet).
         record_sample: share of requests recorded, 0 to 1.
+        record_mode: sampled, or complete: a request that can't be recorded isn't answered.
+        record_max_mb: of all recorded files; the oldest are removed first.
+        record_days: age at which a recorded file is removed; 0: none.
+        record_exclude: columns left out of the files, such as input.NAME, or hashed, such as hash:input.NAME.
         shadow: a stored model that gets a copy of the traffic; its answers are compared and dropped.
         shadow_sample: share of requests copied, 0 to 1.
         drain_s: seconds between SIGTERM, when readiness goes off, and the end of accepting; a load balancer's delay.
@@ -89,6 +98,10 @@ class Settings:
     trace_sample: float = 0.0
     record_dir: str = ""
     record_sample: float = 1.0
+    record_mode: str = "sampled"
+    record_max_mb: float = 1024.0
+    record_days: float = 0.0
+    record_exclude: str = ""
     shadow: str = ""
     shadow_sample: float = 1.0
     drain_s: float = 0.0
@@ -130,6 +143,10 @@ class Settings:
             raise HoneError(
                 "HONE_REDIS_URL is for the cache and for rate limits: set HONE_CACHE_MB over 0, keys or HONE_RATE_PER_S"
             )
+        if self.record_mode == "complete" and not self.record_dir:
+            raise HoneError("HONE_RECORD_MODE=complete needs HONE_RECORD_DIR, the folder that records go to")
+        if self.record_mode == "complete" and self.record_sample < 1:
+            raise HoneError("HONE_RECORD_MODE=complete keeps every request; leave HONE_RECORD_SAMPLE out")
         for share in ("trace_sample", "record_sample", "shadow_sample"):
             if getattr(self, share) > 1:
                 raise HoneError(f"HONE_{share.upper()} is {getattr(self, share):g}; it is a share, 0 to 1")

@@ -50,8 +50,10 @@ def check_start(settings: Settings, arguments: Sequence[str]) -> None:
 
         connect(settings.redis_url, 1.0)
     if settings.record_dir:
+        from services.record_table import parse_hidden
         from services.recording import check_folder
 
+        parse_hidden(settings.record_exclude)
         check_folder(Path(settings.record_dir))
     if settings.trace_sample:
         _require("opentelemetry.exporter.otlp.proto.http", "HONE_TRACE_SAMPLE needs the OTLP exporter")

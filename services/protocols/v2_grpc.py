@@ -204,6 +204,7 @@ class GrpcServer:
             inputs = decode(request, signature)
             outputs = await served.infer(inputs, _timeout_s(request, head), trail)
             answer = encode(request.id, served.entry.name, served.entry.version, signature, names, outputs)
+            served.account(inputs, outputs, request_id, time.perf_counter() - started)
         except Exception as error:
             status, problem, _ = status_of(error)
             if isinstance(error, OverloadedError):
