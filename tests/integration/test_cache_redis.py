@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -110,3 +113,19 @@ def test_foreign_bytes_are_computed_anew() -> None:
 
     with redis(port):
         asyncio.run(main())
+
+
+def test_stopped_redis_slows_nothing_for_long() -> None:
+    port = free_port()
+
+    async def main(process_id: int) -> float:
+        target = cache(f"redis://127.0.0.1:{port}/0")
+        assert await look(target, b"before") == "miss"
+        os.kill(process_id, signal.SIGSTOP)
+        started = time.monotonic()
+        for index in range(200):
+            assert await look(target, b"k%d" % index) == "miss"
+        return time.monotonic() - started
+
+    with redis(port) as process:
+        assert asyncio.run(main(process.pid)) < 10  # each of two hundred would wait 0.6 s
