@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
+from hone.errors import HoneError
 from services.api_keys import KeyFile
 from services.callers import Action, Caller, ForbiddenError, UnauthorizedError, allows
 from services.rates import RateLimiter, RateTable
 from services.settings import Settings
 from services.tokens import JwtVerifier, check_jwks
+
+logger = logging.getLogger("hone.serving")
 
 ANYBODY = Caller("anybody", frozenset())
 """Everybody together, where no keys are asked for."""
@@ -129,7 +133,12 @@ def make_gate(settings: Settings, folder: Path) -> Gate | OpenGate | None:
         from services.redis_rates import SharedRates
 
         shared = SharedRates(settings.redis_url)
-    limiter = RateLimiter(RateTable(folder / "rates"), settings.rate_per_s or None, shared)
+    try:
+        table = RateTable(folder / "rates")
+    except HoneError as error:
+        logger.error("%s; each worker counts by itself", error)
+        table = RateTable()
+    limiter = RateLimiter(table, settings.rate_per_s or None, shared)
     if not settings.secured:
         return OpenGate(limiter)
     keys = KeyFile(Path(settings.api_keys)) if settings.api_keys else None

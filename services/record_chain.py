@@ -75,7 +75,7 @@ def append(folder: Path, place: Path, table: Any) -> Path:
     import pyarrow.parquet as pq
 
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _locked(folder):
+    with locked(folder):
         head = _finished(folder)
         link = orjson.dumps({"seq": head.seq + 1, "previous": head.sha256, "previous_file": head.file})
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
@@ -99,7 +99,8 @@ def append(folder: Path, place: Path, table: Any) -> Path:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
+    """Let one worker at a time write to a folder of recorded traffic."""
     handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -145,7 +146,7 @@ def verify(folder: Path) -> Verification:
     """
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # on a read-only copy nobody writes meanwhile
-            stack.enter_context(_locked(folder))
+            stack.enter_context(locked(folder))
             _finished(folder)
         head, found = _head(folder), _links(folder)
     if not found:

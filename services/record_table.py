@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from hone.artifact import atomic_write
 from hone.errors import HoneError
 from services.batching import Tensors
+from services.record_chain import locked
 
 HASH = "hash"
 DROP = "drop"
-SECRET = "secret"
+KEY_FILE = "hash.key"
 
 
 @dataclass(frozen=True)
@@ -62,19 +64,18 @@ def make_hidden(columns: Mapping[str, str], folder: Path) -> Hidden | None:
     """Return the columns with the folder's secret, which is made when it is missing and a hash needs it.
 
     Raises:
-        OSError: the secret can't be read or written.
+        HoneError: the secret can't be read or written.
     """
     if HASH not in columns.values():
         return Hidden(columns) if columns else None
-    file = folder / SECRET
+    file = folder / KEY_FILE
     try:
-        handle = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    except FileExistsError:
-        pass
-    else:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(os.urandom(32))
-    return Hidden(columns, file.read_bytes())
+        with locked(folder):
+            if not file.exists():
+                atomic_write(file, os.urandom(32), mode=0o600)
+            return Hidden(columns, file.read_bytes())
+    except OSError as error:
+        raise HoneError(f"{file}: {error.strerror}; HONE_RECORD_EXCLUDE needs it for hashes") from None
 
 
 @dataclass(frozen=True)

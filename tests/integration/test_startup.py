@@ -106,6 +106,7 @@ def test_killed_hone_serve_takes_its_server_along_and_the_next_start_cleans_up(s
     assert not list(tmp_path.glob(f"{PREFIX}*"))
 
 
+@pytest.mark.slow
 def test_workers_end_a_server_whose_hone_serve_is_gone(shop: Path) -> None:
     """What systems without Linux's parent-death signal rely on."""
     code = (

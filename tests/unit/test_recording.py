@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hone.cli import cli
 from hone.errors import HoneError
 from services.failures import OverloadedError
 from services.record_chain import verify
@@ -198,7 +200,7 @@ def test_hidden_columns_are_left_out_or_hashed_alike_in_every_file(tmp_path: Pat
     assert first == third == rows[3]["input.user"] != second
     assert rows[0]["output.y"] == rows[1]["output.y"] != rows[2]["output.y"]
     assert b"ann" not in b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
-    assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "hash.key").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("text", ["name", "input.", "sha:input.x", "hash:", "input.x output.y:"])
@@ -239,6 +241,10 @@ def test_workers_make_one_chain_and_any_change_shows(tmp_path: Path) -> None:
     assert verify(tmp_path) == result
     files[0].unlink()
     assert verify(tmp_path).removed == 1
+    told = CliRunner().invoke(cli, ["audit", "verify", str(tmp_path)])
+    assert told.stdout == (
+        f"{tmp_path}: 59 files, 59 rows, the chain holds, the 1 before them were removed; head {result.head}\n"
+    )
 
 
 def test_file_whose_writer_was_killed_before_it_had_its_name_gets_it(tmp_path: Path) -> None:
