@@ -18,7 +18,7 @@ from typing import Any
 from hone import store
 from hone.errors import HoneError
 from services.serve_folder import ServeFolder, serve_folder
-from services.settings import LAUNCHER, Settings
+from services.settings import FILES, LAUNCHER, PREFIX, Settings
 from services.startup import check_start
 
 SERVICE = "services.model:Model"
@@ -57,12 +57,13 @@ def serve(
         _candidates(more)
     _require_free_port(host, port)
     given = {"models": ",".join(models) or None, "workers": _workers(workers, choice.entry.tag), **settings}
-    files = [option for pair in zip(("--ssl-certfile", "--ssl-keyfile"), certificate, strict=True) for option in pair]
-    arguments = [*_command(host, port), *(part for part in files if all(certificate) and part)]
+    arguments = _command(host, port)
+    for option, file in zip(("--ssl-certfile", "--ssl-keyfile"), certificate, strict=True):
+        arguments += [option, _in_full(file)] if file else []
     with serve_folder() as folder:
         environment = _environment(reference, given, folder.path)
         check_start(Settings.from_environment(environment), arguments)
-        scheme = "https" if all(certificate) else "http"
+        scheme = "https" if certificate[0] else "http"
         sys.stderr.write(f"serving {choice.entry.tag} ({choice.reason}) on {scheme}://{host}:{port}\n")
         status = _wait_forwarding_signals(_start(arguments, environment, folder))
     return 0 if status in (-signal.SIGTERM, -signal.SIGINT) else abs(status)
@@ -181,14 +182,20 @@ def _environment(reference: str, settings: Mapping[str, object], folder: Path) -
         "HONE_MODEL": reference,
         **{f"HONE_{name.upper()}": _text(value) for name, value in settings.items() if value is not None},
     }
-    return {**os.environ, **{name: str(value) for name, value in variables.items()}}
+    environment = {**os.environ, **{name: str(value) for name, value in variables.items()}}
+    for name in (f"{PREFIX}{setting.upper()}" for setting in FILES):
+        if environment.get(name, "").strip():
+            environment[name] = _in_full(environment[name].strip())  # the server runs in another folder
+    return environment
 
 
 def _text(value: object) -> str:
-    if isinstance(value, bool):
-        return str(int(value))
-    # The server runs in another folder, so a file must be named in full.
-    return str(Path(value).resolve()) if isinstance(value, str) and Path(value).exists() else str(value)
+    return str(int(value)) if isinstance(value, bool) else str(value)
+
+
+def _in_full(place: str) -> str:
+    """Return the whole path of a file or folder; a URL, and "-" for standard output, stay as they are."""
+    return place if place == "-" or "://" in place else str(Path(place).absolute())
 
 
 def _require_free_port(host: str, port: int) -> None:

@@ -16,6 +16,9 @@ LAUNCHER = "HONE_LAUNCHER"
 ELSEWHERE = ("HONE_DEBUG", "HONE_CACHE", LAUNCHER)
 """Variables of Hone that are not a service's."""
 
+FILES = ("api_keys", "jwt_jwks", "audit_log", "record_dir")
+"""Settings that name a file or folder."""
+
 CHOICES = {
     "access_log": ("off", "errors", "all"),
     "log_format": ("text", "json"),

@@ -15,6 +15,7 @@ import pytest
 
 from hone.errors import HoneError
 from services.api_keys import add_key
+from services.audit import verify
 from services.launch import free_port
 from services.serve_folder import OWNER, PREFIX, remove_stale, serve_folder
 from services.settings import Settings
@@ -71,6 +72,19 @@ def test_hone_serve_checks_before_it_starts_a_server(shop: Path, tmp_path: Path)
     assert (done.returncode, done.stderr) == (
         1, f"error: {tmp_path / 'none.yaml'}: can't be read: No such file or directory\n",
     )  # fmt: skip
+
+
+def test_files_are_found_from_the_folder_that_hone_serve_is_called_in(shop: Path, tmp_path: Path) -> None:
+    key = add_key(tmp_path / "keys.yaml", "operator", ("admin",))
+    (tmp_path / "digits").mkdir()  # a folder that is named like the model
+    self_signed(tmp_path)
+    command = [*SERVE, "--and", "digits", "--api-keys", "keys.yaml", "--audit-log", "audit.jsonl"]
+    command += ["--ssl-certfile", "cert.pem", "--ssl-keyfile", "key.pem"]
+    with server(command, shop, tmp_path, "https", HONE_RECORD_DIR="traffic", PYTHONPATH=str(ROOT)) as running:
+        headers = {"x-api-key": key}
+        assert running.client.post("/v2/repository/models/digits/load", headers=headers).status_code == 200
+    assert verify(tmp_path / "audit.jsonl").records == 2
+    assert (tmp_path / "traffic").is_dir()
 
 
 def test_certificate_without_its_key_is_named(tmp_path: Path) -> None:
