@@ -298,20 +298,32 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
     atomic_write(path / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
 
 
-def atomic_write(path: Path, text: str | bytes) -> None:
-    """Write a file so that a reader sees either the old content or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def atomic_write(path: Path, text: str | bytes, mode: int = 0o644) -> None:
+    """Write a file so that a reader sees either the old content or the whole new one.
+
+    Args:
+        mode: permissions; until its name is there the file is readable by its owner only.
+
+    Raises:
+        OSError: naming `path`.
+    """
     data = text.encode() if isinstance(text, str) else text
-    handle, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    partial = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        Path(partial).chmod(0o644)
+            if mode != 0o600:  # what mkstemp makes
+                os.fchmod(stream.fileno(), mode)
         Path(partial).replace(path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
+    except BaseException as error:
+        if partial is not None:
+            Path(partial).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 

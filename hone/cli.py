@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 import click
 
 from hone import __version__
-from hone.errors import BudgetError, HoneError
+from hone.cli_audit import audited
+from hone.errors import BudgetError, HoneError, one_line
 
 UNEXPECTED = 70  # EX_SOFTWARE of sysexits.h
 
@@ -21,12 +22,15 @@ class HoneGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except HoneError as error:
             _fail(error, str(error), error.exit_code)
         except KeyboardInterrupt as error:
             _fail(error, "interrupted; finished passes are cached, the next run goes on from there", 130)
+        except OSError as error:
+            place = f"{error.filename}: " if error.filename else ""
+            _fail(error, f"{place}{error.strerror or one_line(error)}", 1)
         except Exception as error:  # noqa: BLE001 - people get one line, --debug gets the rest
             message = f"unexpected {type(error).__name__}: {error}; 'hone --debug' shows the traceback"
             _fail(error, message, UNEXPECTED)
@@ -71,6 +75,7 @@ def cli(debug: bool) -> None:
 @click.option(
     "--minutes", type=click.FloatRange(0.5), default=10.0, show_default=True, help="Time limit of --search, in all."
 )
+@audited("optimize", "recipe", unless=("dry_run", "no_store"))
 def optimize(
     recipe: Path,
     out: Path | None,
@@ -315,7 +320,7 @@ def keys() -> None:
 
 @cli.group(cls=HoneGroup)
 def audit() -> None:
-    """Check the log of admin actions."""
+    """Check the log of admin actions, and recorded traffic."""
 
 
 @cli.group(cls=HoneGroup)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hone.cli_audit import audited
 from hone.errors import HoneError, StoreError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def policy_of(key: str | None = None, *, code: bool = False) -> Policy:
 @click.command("sign")
 @click.argument("model")
 @click.option("--key", required=True, type=click.Path(path_type=Path), help="Ed25519 private key, a PEM file.")
+@audited("models sign", "model")
 def sign_command(model: str, key: Path) -> None:
     """Vouch for MODEL: its files, all that decides what it computes, its name and version.
 
@@ -44,6 +46,7 @@ def sign_command(model: str, key: Path) -> None:
 @click.command("export")
 @click.argument("model")
 @click.argument("target", type=click.Path(path_type=Path), default=".")
+@audited("models export", "model", "target")
 def export_command(model: str, target: Path) -> None:
     """Write MODEL as a .tar.gz to TARGET, a file or a folder, with its signature."""
     from hone import archive, store
@@ -64,6 +67,7 @@ key_option = click.option(
 @key_option
 @click.option("--trust-code", is_flag=True, help="Let in a model that brings code, and let it run here.")
 @max_size
+@audited("models import", "file")
 def import_command(file: Path, key: str | None, trust_code: bool, max_size: float | None) -> None:
     """Add an exported ARCHIVE to the store, after checking what it is and every hash.
 

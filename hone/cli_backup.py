@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from hone.cli_audit import audited
+
 STATE = ("HONE_API_KEYS", "HONE_AUDIT_LOG")
 """Settings that name files of a service: they are backed up without being asked for."""
 
@@ -17,6 +19,7 @@ STATE = ("HONE_API_KEYS", "HONE_AUDIT_LOG")
     "--include", multiple=True, type=click.Path(path_type=Path), help="A file or folder, too; may be repeated."
 )
 @click.option("--keep", type=click.IntRange(1), help="TARGET is a folder: keep so many backups, the newest.")
+@audited("backup", "target")
 def create(target: Path, include: tuple[Path, ...], keep: int | None) -> None:
     """Write the model store and other files to TARGET, a .tar.gz or a folder that gets dated ones.
 
@@ -51,6 +54,7 @@ def verify(file: Path) -> None:
 )
 @click.option("--force", is_flag=True, help="Replace what is there and differs.")
 @click.option("--trust-code", is_flag=True, help="Let in models that bring code, and let them run here.")
+@audited("restore", "file")
 def restore(file: Path, files: Path, force: bool, trust_code: bool) -> None:
     """Bring back what a backup FILE holds, after checking all of it; what is there already is not overwritten."""
     from hone.restore import restore as bring_back

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from hone.cli_audit import audited
+
 KIND = click.option(
     "--kind", type=click.Choice(["cpu", "openvino", "cuda", "tensorrt"]), default="cpu", show_default=True
 )
@@ -28,6 +30,7 @@ KIND = click.option(
 @click.option("--context", type=click.Path(path_type=Path), help="Only write the build context into this new folder.")
 @click.option("--push", is_flag=True, help="Push it to the registry that --tag names.")
 @click.option("--record", type=click.Path(path_type=Path), help="What the image holds. [default: out/NAME/image.json]")
+@audited("containerize", "model", unless=("context",))
 def containerize(
     model: str,
     more: tuple[str, ...],

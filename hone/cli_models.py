@@ -9,6 +9,7 @@ import click
 
 from hone import cli_archives
 from hone.cli_archives import policy_of
+from hone.cli_audit import audited
 from hone.errors import StoreError
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ def _show_trust(entry: Entry) -> None:
 @click.argument("references", nargs=-1, required=True, metavar="MODEL...")
 @click.option("--all-versions", is_flag=True, help="MODEL is a bare name: remove every version of it.")
 @click.option("-y", "--yes", is_flag=True, help="Don't ask.")
+@audited("models rm", "references")
 def rm_command(references: tuple[str, ...], all_versions: bool, yes: bool) -> None:
     """Remove stored artifacts."""
     from hone import store

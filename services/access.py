@@ -1,50 +1,21 @@
-"""Who may call what: API keys and JSON Web Tokens with the scopes predict and admin, and a rate limit a caller."""
+"""Who may call what: API keys and JSON Web Tokens with their scopes, and a rate limit a caller."""
 
 from __future__ import annotations
 
-import time
-from collections import OrderedDict
-from collections.abc import Callable
+import logging
 from pathlib import Path
 
 from hone.errors import HoneError
 from services.api_keys import KeyFile
-from services.callers import Caller, ForbiddenError, RateLimitedError, Scope, UnauthorizedError
+from services.callers import Action, Caller, ForbiddenError, UnauthorizedError, allows
+from services.rates import RateLimiter, RateTable
 from services.settings import Settings
-from services.tokens import JwtVerifier
+from services.tokens import JwtVerifier, check_jwks
 
-MAX_REMEMBERED = 10_000
+logger = logging.getLogger("hone.serving")
 
-
-class RateLimiter:
-    """A token bucket for each caller: `rate_per_s` on average, as many at once.
-
-    Args:
-        clock: seconds.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
-
-    def take(self, caller: Caller) -> None:
-        """Count a request.
-
-        Raises:
-            RateLimitedError: the caller has used its rate up.
-        """
-        rate = caller.rate_per_s
-        if rate is None:
-            return
-        now = self._clock()
-        tokens, then = self._buckets.get(caller.id, (max(1.0, rate), now))
-        tokens = min(max(1.0, rate), tokens + (now - then) * rate)
-        if tokens < 1.0:
-            self._buckets[caller.id] = (tokens, now)
-            raise RateLimitedError(f"over the limit of {rate:g} requests a second", (1.0 - tokens) / rate)
-        self._buckets[caller.id] = (tokens - 1.0, now)
-        if len(self._buckets) > MAX_REMEMBERED:
-            self._buckets.popitem(last=False)
+ANYBODY = Caller("anybody", frozenset())
+"""Everybody together, where no keys are asked for."""
 
 
 class Gate:
@@ -53,17 +24,23 @@ class Gate:
     Args:
         keys: None: no API keys.
         tokens: None: no JSON Web Tokens.
-        clock: seconds, for the rate limit.
+        limiter: None: no rate limits.
     """
 
-    def __init__(
-        self, keys: KeyFile | None, tokens: JwtVerifier | None, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, keys: KeyFile | None, tokens: JwtVerifier | None, limiter: RateLimiter | None = None) -> None:
         self._keys = keys
         self._tokens = tokens
-        self._limiter = RateLimiter(clock)
+        self._limiter = limiter
 
-    def admit_now(self, authorization: bytes, api_key: bytes, scope: Scope) -> Caller | None:
+    @property
+    def stale(self) -> bool:
+        """True while the keys in use aren't those of the key file, which is looked at."""
+        if self._keys is None:
+            return False
+        self._keys.follow()
+        return self._keys.stale
+
+    def admit_now(self, authorization: bytes, api_key: bytes, action: Action, model: str = "") -> Caller | None:
         """Return who calls when that shows without waiting, else None: ask `admit`.
 
         Raises:
@@ -72,51 +49,113 @@ class Gate:
         presented = api_key or _bearer(authorization)
         if not presented:
             return None
-        caller = self._keys.find(presented) if self._keys is not None else None
-        if caller is None and self._tokens is not None:
-            caller = self._tokens.remembered(presented)
-        return None if caller is None else self._allow(caller, scope)
+        caller = self._known(presented)
+        if caller is None:
+            return None
+        _check_scope(caller, action, model)
+        return caller if self._limiter is None or self._limiter.take_now(caller) else None
 
-    async def admit(self, authorization: bytes, api_key: bytes, scope: Scope) -> Caller:
+    async def admit(self, authorization: bytes, api_key: bytes, action: Action, model: str = "") -> Caller:
         """Return who calls.
+
+        Args:
+            action: what they want.
+            model: that it concerns, if one.
 
         Raises:
             UnauthorizedError, ForbiddenError, RateLimitedError: they may not.
         """
-        caller = self.admit_now(authorization, api_key, scope)
-        if caller is not None:
-            return caller
         presented = api_key or _bearer(authorization)
         if not presented:
             raise UnauthorizedError("a key is needed: send 'x-api-key: KEY' or 'authorization: Bearer KEY'")
-        if self._tokens is not None and presented.count(b".") == 2:
-            return self._allow(await self._tokens.check(presented), scope)
-        raise UnauthorizedError("the key is not known")
-
-    def _allow(self, caller: Caller, scope: Scope) -> Caller:
-        if scope not in caller.scopes:
-            raise ForbiddenError(
-                f"this needs the scope '{scope}', the key has {', '.join(sorted(caller.scopes)) or 'none'}"
-            )
-        self._limiter.take(caller)
+        caller = self._known(presented)
+        if caller is None:
+            if self._tokens is None or presented.count(b".") != 2:
+                raise UnauthorizedError("the key is not known")
+            caller = await self._tokens.check(presented)
+        _check_scope(caller, action, model)
+        if self._limiter is not None:
+            await self._limiter.take(caller)
         return caller
 
+    def _known(self, presented: bytes) -> Caller | None:
+        caller = self._keys.find(presented) if self._keys is not None else None
+        if caller is None and self._tokens is not None:
+            return self._tokens.remembered(presented)
+        return caller
 
-def make_gate(settings: Settings) -> Gate:
-    """Return the gate that the settings describe.
+    async def close(self) -> None:
+        if self._limiter is not None:
+            await self._limiter.close()
+
+
+class OpenGate:
+    """Lets everybody pass, as often as the rate limit allows; nobody is known.
+
+    Args:
+        limiter: its default is the limit of all callers together.
+    """
+
+    stale = False
+
+    def __init__(self, limiter: RateLimiter) -> None:
+        self._limiter = limiter
+
+    def admit_now(self, authorization: bytes, api_key: bytes, action: Action, model: str = "") -> None:
+        return None
+
+    async def admit(self, authorization: bytes, api_key: bytes, action: Action, model: str = "") -> None:
+        """Count a request.
+
+        Raises:
+            RateLimitedError: the limit is used up.
+        """
+        if not self._limiter.take_now(ANYBODY):
+            await self._limiter.take(ANYBODY)
+
+    async def close(self) -> None:
+        await self._limiter.close()
+
+
+def make_gate(settings: Settings, folder: Path) -> Gate | OpenGate | None:
+    """Return the gate that the settings describe; None lets everybody pass.
+
+    Args:
+        folder: that the workers of this server share.
 
     Raises:
-        HoneError: the key file is broken, or PyJWT is missing.
+        HoneError: the key file is broken, or a library is missing.
     """
+    if not settings.secured and not settings.rate_per_s:
+        return None
+    shared = None
+    if settings.redis_url:
+        from services.redis_rates import SharedRates
+
+        shared = SharedRates(settings.redis_url)
+    try:
+        table = RateTable(folder / "rates")
+    except HoneError as error:
+        logger.error("%s; each worker counts by itself", error)
+        table = RateTable()
+    limiter = RateLimiter(table, settings.rate_per_s or None, shared)
+    if not settings.secured:
+        return OpenGate(limiter)
     keys = KeyFile(Path(settings.api_keys)) if settings.api_keys else None
     tokens = None
     if settings.jwt_jwks:
-        try:
-            import jwt  # noqa: F401
-        except ImportError:
-            raise HoneError("HONE_JWT_JWKS needs PyJWT; install the [ops] extra") from None
+        check_jwks(settings.jwt_jwks)
         tokens = JwtVerifier(settings.jwt_jwks, settings.jwt_issuer, settings.jwt_audience)
-    return Gate(keys, tokens)
+    return Gate(keys, tokens, limiter)
+
+
+def _check_scope(caller: Caller, action: Action, model: str) -> None:
+    if action in caller.scopes or allows(caller.scopes, action, model):
+        return
+    needed = {"list": "read"}.get(action, action)
+    of_model = f" or '{needed}:{model}'" if model and needed != "read" else ""
+    has = ", ".join(sorted(caller.scopes)) or "none"
+    raise ForbiddenError(f"this needs the scope '{needed}'{of_model}, the key has {has}")
 
 
 def _bearer(authorization: bytes) -> bytes:

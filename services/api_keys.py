@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from hone.artifact import atomic_write
-from hone.errors import HoneError
-from services.callers import Caller, Scope, key_hash
+from hone.errors import HoneError, one_line
+from services.callers import Caller, check_scope, key_hash
 
 logger = logging.getLogger("hone.serving")
+
+GONE_S = 5.0
+"""A key file may be missing so long, for whoever writes it by removing and making it."""
 
 
 class KeyEntry(BaseModel):
@@ -26,8 +32,15 @@ class KeyEntry(BaseModel):
 
     id: str = Field(min_length=1, max_length=100)
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    scopes: tuple[Scope, ...] = ("predict",)
-    rate_per_s: float | None = Field(None, gt=0)
+    scopes: tuple[str, ...] = ("predict",)
+    rate_per_s: float | None = Field(None, gt=0, allow_inf_nan=False)
+
+    @field_validator("scopes")
+    @classmethod
+    def _known(cls, scopes: tuple[str, ...]) -> tuple[str, ...]:
+        for scope in scopes:
+            check_scope(scope)
+        return scopes
 
 
 class KeyList(BaseModel):
@@ -66,8 +79,8 @@ def read_keys(path: Path) -> dict[str, Caller]:
         listed = KeyList.model_validate(yaml.safe_load(path.read_text()))
     except OSError as error:
         raise HoneError(f"{path}: can't be read: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise HoneError(f"{path}: not YAML: {str(error).splitlines()[0]}") from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise HoneError(f"{path}: not YAML: {one_line(error)}") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
@@ -78,45 +91,78 @@ def read_keys(path: Path) -> dict[str, Caller]:
 class KeyFile:
     """A key file that is followed: a key added or taken out counts within a second, without a restart.
 
+    A file that is broken or can't be read leaves the last good keys in use: somebody is editing it, or a disk is ill. A
+    file that is gone for `GONE_S` lets nobody in until it is there again: whoever removes it means that. (Editors and
+    Kubernetes replace a file in less time.) Either shows in the log and in the metric `hone_key_file_stale`.
+
     Args:
         path: YAML: `keys: [{id: ci, sha256: ..., scopes: [predict], rate_per_s: 100}]`.
         clock: seconds.
 
+    Attributes:
+        stale: the keys in use aren't those of the file.
+
     Raises:
-        HoneError: it can't be read at the start. Broken later, the last good keys count, and one line says so.
+        HoneError: it can't be read at the start.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = path
         self._clock = clock
         self._callers = read_keys(path)
-        self._stamp = self._mark()
+        self._stamp: tuple[int, int, int] | None = self._mark()
         self._checked = clock()
+        self._gone_since: float | None = None
+        self.stale = False
 
     def find(self, key: bytes) -> Caller | None:
         """Return whose key this is. Hashes are looked up, so the time taken tells nothing about the key."""
-        if self._clock() - self._checked > 1.0:
-            self._refresh()
+        self.follow()
         return self._callers.get(key_hash(key))
 
-    def _mark(self) -> tuple[int, int]:
+    def follow(self) -> None:
+        """Look for a change, once a second."""
+        now = self._clock()
+        if 0.0 <= now - self._checked <= 1.0:
+            return
+        self._checked = now
         try:
-            state = self._path.stat()
-        except OSError:
-            return (0, 0)
-        return state.st_mtime_ns, state.st_ino
-
-    def _refresh(self) -> None:
-        self._checked = self._clock()
-        stamp = self._mark()
+            stamp = self._mark()
+        except (FileNotFoundError, NotADirectoryError):
+            self._follow_gone(now)
+            return
+        except OSError as error:
+            self._keep(f"{self._path}: can't be read: {error.strerror}")
+            return
+        self._gone_since = None
         if stamp == self._stamp:
             return
-        self._stamp = stamp
         try:
             self._callers = read_keys(self._path)
+            self.stale = False
             logger.info("read %d API keys anew", len(self._callers))
         except HoneError as error:
-            logger.warning("the old API keys stay in use: %s", error)
+            self._keep(str(error))
+        self._stamp = stamp
+
+    def _mark(self) -> tuple[int, int, int]:
+        state = self._path.stat()
+        return state.st_mtime_ns, state.st_ino, state.st_size
+
+    def _keep(self, problem: str) -> None:
+        if not self.stale:
+            logger.error("the old API keys stay in use: %s", problem)
+        self.stale = True
+        self._stamp = None
+
+    def _follow_gone(self, now: float) -> None:
+        if self._gone_since is None:
+            self._gone_since = now
+            self.stale, self._stamp = True, None
+            logger.error("%s is gone; unless it comes back, no API key is valid in %g s", self._path, GONE_S)
+        elif self._callers and now - self._gone_since >= GONE_S:
+            self._callers = {}
+            logger.error("%s is gone: no API key is valid until it is there again", self._path)
 
 
 def add_key(path: Path, identity: str, scopes: tuple[str, ...], rate_per_s: float | None = None) -> str:
@@ -125,11 +171,12 @@ def add_key(path: Path, identity: str, scopes: tuple[str, ...], rate_per_s: floa
     Raises:
         HoneError: the file is broken, or the identity has a key already.
     """
-    entries = [] if not path.exists() else _entries(path)
-    if any(entry["id"] == identity for entry in entries):
-        raise HoneError(f"{path}: '{identity}' has a key; remove it first: hone keys rm {identity} --file {path}")
-    key, entry = new_key(identity, scopes, rate_per_s)
-    _write(path, [*entries, entry])
+    with _locked(path):
+        entries = [] if not path.exists() else _entries(path)
+        if any(entry["id"] == identity for entry in entries):
+            raise HoneError(f"{path}: '{identity}' has a key; remove it first: hone keys rm {identity} --file {path}")
+        key, entry = new_key(identity, scopes, rate_per_s)
+        _write(path, [*entries, entry])
     return key
 
 
@@ -139,11 +186,25 @@ def remove_key(path: Path, identity: str) -> None:
     Raises:
         HoneError: the file is broken, or nobody of this name has a key.
     """
-    entries = _entries(path)
-    left = [entry for entry in entries if entry["id"] != identity]
-    if len(left) == len(entries):
-        raise HoneError(f"{path}: nobody named '{identity}' has a key; there is {', '.join(e['id'] for e in entries)}")
-    _write(path, left)
+    with _locked(path):
+        entries = _entries(path)
+        left = [entry for entry in entries if entry["id"] != identity]
+        if len(left) == len(entries):
+            there = ", ".join(entry["id"] for entry in entries) or "none"
+            raise HoneError(f"{path}: nobody named '{identity}' has a key; there is {there}")
+        _write(path, left)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Let one process at a time read and write a key file: its folder is locked, because the file is replaced."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _entries(path: Path) -> list[dict[str, Any]]:
@@ -154,5 +215,4 @@ def _entries(path: Path) -> list[dict[str, Any]]:
 
 def _write(path: Path, entries: list[dict[str, Any]]) -> None:
     note = "# API keys of Hone's services; hashes only. Made by `hone keys`.\n"
-    atomic_write(path, note + yaml.safe_dump({"keys": entries}))
-    path.chmod(0o600)
+    atomic_write(path, note + yaml.safe_dump({"keys": entries}), mode=0o600)

@@ -1,40 +1,61 @@
-"""An append-only log of admin actions whose records are chained by hashes, so that a change of any of them shows."""
+"""An append-only log of admin actions whose records are chained by hashes, so that a change of any of them shows.
+
+An action is recorded before it is done ("requested"), and again with its outcome. What can't be recorded isn't done.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
+import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
-from hone.errors import HoneError
+from hone.errors import HoneError, one_line
 
 START = "0" * 64
 """What stands for the record before the first."""
 
+STANDARD_OUTPUT = "-"
+REQUESTED = "requested"
 BLOCK = 65_536
 
 
 @dataclass(frozen=True)
 class Verification:
-    """A log whose chain holds.
+    """A log whose chains hold.
 
     Attributes:
         records: in it.
         head: hash of the last one; kept elsewhere, it shows when records are cut off the end.
+        chains: of records; a log that servers write to standard output has one a server.
     """
 
     records: int
     head: str
+    chains: int = 1
+
+
+class Audit(Protocol):
+    """Where records go."""
+
+    def append(self, actor: str, action: str, subject: str, outcome: str, **details: str) -> None:
+        """Write a record; on return it is written.
+
+        Raises:
+            HoneError: it could not be.
+        """
 
 
 class AuditLog:
-    """Appends records; several processes may share a file.
+    """Appends records to a file; several processes may share it.
 
     Args:
         path: of the log, JSON lines.
@@ -47,7 +68,7 @@ class AuditLog:
         self._path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600))
+            os.close(os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_NONBLOCK, 0o600))
         except OSError as error:
             raise HoneError(f"{path}: the audit log can't be written: {error.strerror}") from None
 
@@ -67,29 +88,91 @@ class AuditLog:
             fcntl.flock(handle, fcntl.LOCK_EX)
             size = os.fstat(handle).st_size
             last, torn = _last_record(handle)
-            record: dict[str, Any] = {
-                "seq": (last["seq"] + 1) if last else 1,
-                "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-                "actor": actor,
-                "action": action,
-                "subject": subject,
-                "outcome": outcome,
-                "details": details,
-                "previous": last["hash"] if last else START,
-                **({"torn": True} if torn else {}),
-            }
-            record["hash"] = _hash(record)
-            line = (b"\n" if torn else b"") + orjson.dumps(record) + b"\n"
+            extra = {"torn": True} if torn else {}
+            line = _line(last, actor, action, subject, outcome, details, extra)
             try:
-                _write(handle, line)
-                os.fsync(handle)
+                _write(handle, (b"\n" if torn else b"") + line)
+                if stat.S_ISREG(os.fstat(handle).st_mode):
+                    os.fsync(handle)
             except OSError:
-                os.ftruncate(handle, size)  # half a record helps nobody
+                with contextlib.suppress(OSError):  # what went wrong first is what people must know
+                    os.ftruncate(handle, size)  # half a record helps nobody
                 raise
         except OSError as error:
             raise HoneError(f"{self._path}: the audit record was not written: {error.strerror}") from None
         finally:
             os.close(handle)
+
+
+class AuditStream:
+    """Writes records to a stream of this process, such as the standard output that a container's log is made of.
+
+    Args:
+        handle: of the stream.
+        folder: that the workers of a server share: together they write one chain, whose id is in each record.
+    """
+
+    def __init__(self, handle: int, folder: Path) -> None:
+        self._handle = handle
+        self._head = folder / "audit-head.json"
+
+    def append(self, actor: str, action: str, subject: str, outcome: str, **details: str) -> None:
+        """Write a record.
+
+        Raises:
+            HoneError: it could not be written.
+        """
+        try:
+            head = os.open(self._head, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise HoneError(f"{self._head}: {error.strerror}") from None
+        try:
+            fcntl.flock(head, fcntl.LOCK_EX)
+            last = _parse(os.pread(head, BLOCK, 0))
+            chain = last["chain"] if last else os.urandom(8).hex()
+            line = _line(last, actor, action, subject, outcome, details, {"chain": chain})
+            _write(self._handle, line)
+            state = {key: orjson.loads(line)[key] for key in ("seq", "hash", "chain")}
+            os.pwrite(head, orjson.dumps(state), 0)
+            os.ftruncate(head, len(orjson.dumps(state)))
+        except OSError as error:
+            raise HoneError(f"the audit record was not written to standard output: {error.strerror}") from None
+        finally:
+            os.close(head)
+
+
+def open_log(place: str, folder: Path | None = None) -> Audit | None:
+    """Return the log at a place; None for standard output without `folder`, which is only checked then.
+
+    Args:
+        place: a path, or "-".
+        folder: that the workers of the server share.
+
+    Raises:
+        HoneError: it can't be written.
+    """
+    if place != STANDARD_OUTPUT:
+        return AuditLog(Path(place))
+    return None if folder is None else AuditStream(1, folder)
+
+
+def _line(
+    last: dict[str, Any] | None, actor: str, action: str, subject: str, outcome: str,
+    details: dict[str, str], extra: dict[str, Any],
+) -> bytes:  # fmt: skip
+    record: dict[str, Any] = {
+        "seq": (last["seq"] + 1) if last else 1,
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "actor": actor,
+        "action": action,
+        "subject": subject,
+        "outcome": outcome,
+        "details": details,
+        "previous": last["hash"] if last else START,
+        **extra,
+    }
+    record["hash"] = _hash(record)
+    return orjson.dumps(record) + b"\n"
 
 
 def _write(handle: int, content: bytes) -> None:
@@ -127,33 +210,44 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 def verify(path: Path) -> Verification:
     """Check a log from its first record to its last.
 
+    A log that was written to a file is one chain, and nothing else may stand in it. One that was collected from
+    standard outputs may hold several chains, and other programs' lines between them.
+
     Raises:
-        HoneError: naming the line at which the chain breaks.
+        HoneError: naming the line at which a chain breaks.
     """
-    previous, count, torn = START, 0, False
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise HoneError(f"{path}: can't be read: {error.strerror}") from None
-    for number, line in enumerate(content.split(b"\n"), 1):
-        if not line.strip():
-            continue
-        record = _parse(line)
+    last: dict[str, tuple[int, str]] = {}
+    count, head, torn = 0, START, False
+    for number, record in _records(path):
         if record is None:
             torn = True
             continue
-        if torn and not record.get("torn"):
+        chain = str(record.get("chain", ""))
+        if torn and not chain and not record.get("torn"):
             raise HoneError(
                 f"{path}:{number}: unreadable text stands before this record, and the record doesn't say so"
             )
-        if record["seq"] != count + 1 or record.get("previous") != previous:
-            raise HoneError(f"{path}:{number}: the chain breaks: record {count + 1} is missing or was changed")
+        seq, previous = last.get(chain, (0, START))
+        if record["seq"] != seq + 1 or record.get("previous") != previous:
+            raise HoneError(f"{path}:{number}: the chain breaks: record {seq + 1} is missing or was changed")
         if record["hash"] != _hash(record):
             raise HoneError(f"{path}:{number}: record {record['seq']} was changed: its hash is another")
-        previous, count, torn = record["hash"], count + 1, False
-    if torn:
+        last[chain] = (record["seq"], record["hash"])
+        count, head, torn = count + 1, record["hash"], False
+    if torn and not any(last):
         raise HoneError(f"{path}: the last line is torn; the next record will say so")
-    return Verification(count, previous)
+    return Verification(count, head, len(last))
+
+
+def _records(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """Yield the number of each line that isn't empty, and its record, None where it is no record."""
+    try:
+        with path.open("rb") as stream:
+            for number, line in enumerate(stream, 1):
+                if line.strip():
+                    yield number, _parse(line)
+    except OSError as error:
+        raise HoneError(f"{path}: can't be read: {error.strerror or one_line(error)}") from None
 
 
 def _hash(record: dict[str, Any]) -> str:

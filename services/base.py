@@ -33,6 +33,7 @@ from services.protocols.predict import PredictJson
 from services.protocols.v2_grpc import GrpcServer
 from services.server import FastService, check_version
 from services.settings import Settings, misspelled
+from services.startup import check_start
 
 logger = logging.getLogger("hone.serving")
 
@@ -41,11 +42,12 @@ def configuration() -> dict[str, Any]:
     """Return what a service of Hone asks of BentoML.
 
     Its access log and tracing cost more than a small model's inference; our own take their place. The time limit is a
-    backstop: the queue is bounded. Without keys it listens on loopback only.
+    backstop: the queue is bounded. Without keys it listens on loopback only. What can't work ends the import with one
+    line.
     """
     settings = settings_or_exit()
     try:
-        check_exposure(settings, sys.argv)
+        check_start(settings, sys.argv)
     except HoneError as error:
         _exit(error)
     return {
@@ -169,11 +171,12 @@ class ModelService:
         for line in misspelled():
             logger.warning("%s", line)
         check_exposure(settings, sys.argv)
-        self._edge = build_edge(settings)
+        folder = state_folder()
+        self._edge = build_edge(settings, folder)
         self._hub = Hub(self._edge, Scheduler(max(1, cores() // max(1, settings.workers))), file_of(type(self)))
         await load_models(self._hub, [store.resolve(str(model.tag)) for model in self.models], settings.more_models)
         await attach_shadow(self._hub, settings)
-        management = Management(self._hub, self._edge, DesiredState(state_folder()))
+        management = Management(self._hub, self._edge, DesiredState(folder))
         await management.follow()
         if settings.grpc_port:
             self._grpc = GrpcServer(self._hub, self._edge, management)
@@ -206,29 +209,33 @@ class ModelService:
         return management is not None and not management.draining
 
 
-def build_edge(settings: Settings) -> Edge:
+def build_edge(settings: Settings, folder: Path) -> Edge:
     """Return what stands around the endpoints, as the settings ask for it.
+
+    Args:
+        folder: that the workers of this server share.
 
     Raises:
         HoneError: a key file, log or library that a setting needs is missing or broken.
     """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     edge = Edge(settings)
-    if settings.secured:
+    if settings.secured or settings.rate_per_s:
         from services.access import make_gate
 
-        edge.gate = make_gate(settings)
+        edge.gate = make_gate(settings, folder)
     if settings.audit_log:
-        from services.audit import AuditLog
+        from services.audit import open_log
 
-        edge.audit = AuditLog(Path(settings.audit_log))
+        edge.audit = open_log(settings.audit_log, folder)
     if settings.cache_mb:
         from services.cache import make_cache
 
         edge.cache = make_cache(settings)
     if settings.record_dir:
-        from services.recording import Recorder
+        from services.recording import make_recorder
 
-        edge.recorder = Recorder(Path(settings.record_dir), sample=settings.record_sample)
+        edge.recorder = make_recorder(settings)
     if settings.trace_sample:
         from services.tracing import Tracer
 

@@ -1,16 +1,51 @@
-"""Callers, their scopes, and the refusals they can get."""
+"""Callers, their scopes, and the refusals they can get.
+
+A scope is `predict`, `admin` or `read`, or `predict:NAME` or `admin:NAME` for one model. What each lets a caller do:
+
+    predict   infer, and read what is told of a model
+    admin     load and unload, read what is told of a model, list what is stored
+    read      read what is told of a model, list what is stored
+"""
 
 from __future__ import annotations
 
 import hashlib
 import math
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 from services.failures import RequestError
 
-Scope = Literal["predict", "admin"]
-SCOPES = ("predict", "admin")
+Action = Literal["predict", "admin", "read", "list"]
+"""What a request wants: to infer, to change what is loaded, to read about a model, to list what is stored."""
+
+SCOPE = re.compile(r"read|(?:predict|admin)(?::[A-Za-z0-9][A-Za-z0-9._-]*)?")
+IMPLIED: dict[str, tuple[str, ...]] = {
+    "predict": ("predict",),
+    "admin": ("admin",),
+    "read": ("read", "predict", "admin"),
+    "list": ("read", "admin"),
+}
+
+
+def is_scope(text: str) -> bool:
+    """Return whether this is a scope that a key or token can have."""
+    return SCOPE.fullmatch(text) is not None
+
+
+def check_scope(scope: str) -> None:
+    """Raise ValueError unless this is a scope."""
+    if not is_scope(scope):
+        raise ValueError(f"'{scope}' is no scope; there is predict, admin, read, predict:NAME and admin:NAME")
+
+
+def allows(scopes: frozenset[str], action: Action, model: str = "") -> bool:
+    """Return whether scopes let a caller do something, to `model` when one is concerned."""
+    for scope in IMPLIED[action]:
+        if scope in scopes or (model and scope != "read" and f"{scope}:{model}" in scopes):
+            return True
+    return False
 
 
 class UnauthorizedError(RequestError):

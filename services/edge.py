@@ -12,11 +12,11 @@ from services.http import Head
 from services.settings import Settings
 
 if TYPE_CHECKING:
-    from services.access import Gate
-    from services.audit import AuditLog
+    from services.access import Gate, OpenGate
+    from services.audit import Audit
     from services.cache import PredictionCache
-    from services.callers import Caller, Scope
-    from services.recording import Recorder
+    from services.callers import Action, Caller
+    from services.recording import Recorded, Recorder
     from services.tracing import Tracer
 
 logger = logging.getLogger("hone.access")
@@ -31,7 +31,7 @@ class Edge:
 
     Attributes:
         settings: of the worker.
-        gate: None lets everybody call.
+        gate: None lets everybody call, as often as they like.
         cache: of predictions.
         recorder: of sampled traffic.
         tracer: of sampled requests.
@@ -39,11 +39,12 @@ class Edge:
     """
 
     settings: Settings
-    gate: Gate | None = None
+    gate: Gate | OpenGate | None = None
     cache: PredictionCache | None = None
     recorder: Recorder | None = None
     tracer: Tracer | None = None
-    audit: AuditLog | None = None
+    audit: Audit | None = None
+    _recorded: Recorded | None = None
     _prefix: str = field(default_factory=lambda: secrets.token_hex(4))
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
 
@@ -54,8 +55,12 @@ class Edge:
             return given
         return b"%s-%x" % (self._prefix.encode(), next(self._numbers))
 
-    async def admit(self, head: Head, scope: Scope) -> Caller | None:
+    async def admit(self, head: Head, action: Action, model: str = "") -> Caller | None:
         """Return who calls, None where everybody may.
+
+        Args:
+            action: what they want.
+            model: that it concerns, if one.
 
         Raises:
             UnauthorizedError, ForbiddenError, RateLimitedError: they may not.
@@ -63,8 +68,8 @@ class Edge:
         if self.gate is None:
             return None
         authorization, key = head.get(b"authorization", b""), head.get(b"x-api-key", b"")
-        caller = self.gate.admit_now(authorization, key, scope)
-        return caller if caller is not None else await self.gate.admit(authorization, key, scope)
+        caller = self.gate.admit_now(authorization, key, action, model)
+        return caller if caller is not None else await self.gate.admit(authorization, key, action, model)
 
     def log(
         self, request_id: str, model: str, protocol: str, status: int, seconds: float, rows: int, problem: str
@@ -92,6 +97,20 @@ class Edge:
             },
         )
 
+    def flush(self) -> None:
+        """Bring the metrics up to date."""
+        if self.gate is not None:
+            from services.metrics import key_file_stale
+
+            key_file_stale().set(self.gate.stale)
+        if self.recorder is not None:
+            from services.metrics import recorder_counters
+
+            before, now = self._recorded, self.recorder.stats
+            for name, counter in recorder_counters().items():
+                counter.inc(getattr(now, name) - getattr(before, name, 0))
+            self._recorded = now
+
     async def close(self) -> None:
         """Write out what is buffered."""
         import asyncio
@@ -100,5 +119,7 @@ class Edge:
             await asyncio.to_thread(self.recorder.close, 10.0)
         if self.cache is not None:
             await self.cache.close()
+        if self.gate is not None:
+            await self.gate.close()
         if self.tracer is not None:
             await asyncio.to_thread(self.tracer.close)

@@ -70,6 +70,7 @@ class InferEndpoint:
         self._any_media = any_media
         self._limit = edge.settings.max_body_bytes
         self._guarded = edge.gate is not None
+        self._accounted = edge.recorder is not None and edge.recorder.complete
         self._traced = edge.tracer is not None
         self._noted = self._traced or edge.settings.access_log != "off"
 
@@ -86,12 +87,15 @@ class InferEndpoint:
             if scope["method"] != "POST":
                 require_method(scope, "POST")
             if self._guarded:
-                await self._edge.admit(head, "predict")
+                await self._edge.admit(head, "predict", served.entry.name)
             protocol = self._default if self._any_media else self._protocol(head)
             body = await read_body(head, receive, self._limit)
             request = protocol.decode(head, body)
             outputs = await served.infer(request.inputs, request.timeout_s, trail)
             fields, answer = protocol.encode(request, outputs)
+            if self._accounted:
+                head[REQUEST_ID] = request_id = self._edge.request_id(head)
+                served.account(request.inputs, outputs, request_id, time.perf_counter() - started)
         except ClientGoneError:
             status = CLIENT_GONE
             return

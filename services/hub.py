@@ -232,6 +232,7 @@ class Hub:
 
     def flush(self) -> None:
         """Bring every model's metrics up to date."""
+        self._edge.flush()
         for served in [*self.models(), *self._aside]:
             served.flush()
 

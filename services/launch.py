@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hone import store
 from hone.errors import HoneError
 from hone.trust import Policy, TrustError, refusal
-from services.exposure import check_exposure
-from services.settings import Settings
+from services.serve_folder import ServeFolder, serve_folder
+from services.settings import FILES, LAUNCHER, PREFIX, Settings
+from services.startup import check_start
 
 SERVICE = "services.model:Model"
 START_TIMEOUT_S = 120.0
@@ -50,7 +50,7 @@ def serve(
     Raises:
         StoreError: no such model.
         TrustError: it may not run here.
-        HoneError: the port is taken, or the address needs keys.
+        HoneError: the port is taken, the address needs keys, or what a setting names is missing or broken.
     """
     choice = store.choose(_candidates(reference, settings))
     for reason in choice.passed_over:
@@ -59,15 +59,15 @@ def serve(
         _candidates(more, settings)
     _require_free_port(host, port)
     given = {"models": ",".join(models) or None, "workers": _workers(workers, choice.entry.tag), **settings}
-    files = [option for pair in zip(("--ssl-certfile", "--ssl-keyfile"), certificate, strict=True) for option in pair]
-    arguments = [*_command(host, port), *(part for part in files if all(certificate) and part)]
-    with tempfile.TemporaryDirectory(prefix="hone-serve-") as folder:
-        environment = _environment(reference, given, Path(folder))
-        check_exposure(Settings.from_environment(environment), arguments)
-        scheme = "https" if all(certificate) else "http"
+    arguments = _command(host, port)
+    for option, file in zip(("--ssl-certfile", "--ssl-keyfile"), certificate, strict=True):
+        arguments += [option, _in_full(file)] if file else []
+    with serve_folder() as folder:
+        environment = _environment(reference, given, folder.path)
+        check_start(Settings.from_environment(environment), arguments)
+        scheme = "https" if certificate[0] else "http"
         sys.stderr.write(f"serving {choice.entry.tag} ({choice.reason}) on {scheme}://{host}:{port}\n")
-        process = subprocess.Popen(arguments, env=environment, cwd=_code_root())
-        status = _wait_forwarding_signals(process)
+        status = _wait_forwarding_signals(_start(arguments, environment, folder))
     return 0 if status in (-signal.SIGTERM, -signal.SIGINT) else abs(status)
 
 
@@ -106,25 +106,22 @@ def running(reference: str, *, workers: int = 1, threads: int | None = None, **s
     """
     store.choose(_candidates(reference, settings))
     port = free_port()
-    folder = Path(tempfile.mkdtemp(prefix="hone-serve-"))
-    log = folder / "serve.log"
-    environment = _environment(reference, {"workers": workers, "threads": threads, **settings}, folder)
-    with log.open("wb") as stream:
-        process = subprocess.Popen(
-            _command("127.0.0.1", port), env=environment, cwd=_code_root(), stdout=stream, stderr=stream
-        )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        _wait_ready(url, process, log)
-        yield url
-    finally:
-        process.send_signal(signal.SIGINT)
+    with serve_folder() as folder:
+        log = folder.path / "serve.log"
+        environment = _environment(reference, {"workers": workers, "threads": threads, **settings}, folder.path)
+        with log.open("wb") as stream:
+            process = _start(_command("127.0.0.1", port), environment, folder, stdout=stream, stderr=stream)
+        url = f"http://127.0.0.1:{port}"
         try:
-            process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        shutil.rmtree(folder, ignore_errors=True)
+            _wait_ready(url, process, log)
+            yield url
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 @contextlib.contextmanager
@@ -176,6 +173,15 @@ def _command(host: str, port: int) -> list[str]:
     return [sys.executable, "-m", "bentoml", "serve", SERVICE, *address]
 
 
+def _start(
+    command: list[str], environment: dict[str, str], folder: ServeFolder, **streams: Any
+) -> subprocess.Popen[bytes]:
+    """Start the server so that it ends with this process, whatever ends this one."""
+    tethered = [sys.executable, "-I", "-S", str(Path(__file__).with_name("tether.py")), str(os.getpid()), *command]
+    environment = {**environment, LAUNCHER: str(os.getpid())}
+    return subprocess.Popen(tethered, env=environment, cwd=_code_root(), pass_fds=(folder.lock,), **streams)
+
+
 def _code_root() -> Path:
     """The folder that holds the `services` package: BentoML imports a service from its working directory."""
     return Path(__file__).resolve().parent.parent
@@ -196,14 +202,20 @@ def _environment(reference: str, settings: Mapping[str, object], folder: Path) -
         "HONE_MODEL": reference,
         **_variables(settings),
     }
-    return {**os.environ, **{name: str(value) for name, value in variables.items()}}
+    environment = {**os.environ, **{name: str(value) for name, value in variables.items()}}
+    for name in (f"{PREFIX}{setting.upper()}" for setting in FILES):
+        if environment.get(name, "").strip():
+            environment[name] = _in_full(environment[name].strip())  # the server runs in another folder
+    return environment
 
 
 def _text(value: object) -> str:
-    if isinstance(value, bool):
-        return str(int(value))
-    # The server runs in another folder, so a file must be named in full.
-    return str(Path(value).resolve()) if isinstance(value, str) and Path(value).exists() else str(value)
+    return str(int(value)) if isinstance(value, bool) else str(value)
+
+
+def _in_full(place: str) -> str:
+    """Return the whole path of a file or folder; a URL, and "-" for standard output, stay as they are."""
+    return place if place == "-" or "://" in place else str(Path(place).absolute())
 
 
 def _require_free_port(host: str, port: int) -> None:

@@ -1,12 +1,13 @@
 """What models there are, and loading, unloading and swapping them: the V2 protocol's metadata and its model repository
 extension, and KServe V1's list.
 
-Reading needs the scope predict, changing anything the scope admin; every change is written to the audit log.
+Who may do what is in services/callers.py; every change is written to the audit log before it is made.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import re
@@ -15,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import psutil
 
 from hone import __version__
 from hone.errors import ArtifactError, HoneError, StoreError
 from hone.signature import BATCH, TensorSpec
+from services.audit import REQUESTED
 from services.desired import POLL_S, DesiredState
 from services.edge import REQUEST_ID, Edge
 from services.exposure import is_loopback
@@ -27,6 +30,7 @@ from services.http import Receive, Scope, Send, error_body, read_body, require_m
 from services.hub import Hub
 from services.protocols.v2 import DATATYPES
 from services.served import ServedModel
+from services.settings import LAUNCHER
 
 logger = logging.getLogger("hone.serving")
 
@@ -41,6 +45,12 @@ class UnusableModelError(RequestError):
     """A stored model that can't be served; what served before still does."""
 
     status = 422
+
+
+class UnrecordedError(RequestError):
+    """An action that the audit log can't hold isn't done."""
+
+    status = 503
 
 
 class Management:
@@ -82,7 +92,7 @@ class Management:
             require_method(scope, "POST")
             return await self._repository(scope, receive, head, path[2:])
         if path[0] == "v2" or path[0] == "v1":
-            await self._edge.admit(head, "predict")
+            await self._edge.admit(head, "read", _model_of(path))
             if scope["method"] == "POST" and len(path) > 2:
                 # It was meant to infer: all that can is routed elsewhere, so the model or version is not there.
                 self._hub.get(path[2].partition(":")[0], path[4] if path[3:4] == ["versions"] and path[4:] else "")
@@ -131,14 +141,14 @@ class Management:
         self, scope: Scope, receive: Receive, head: dict[bytes, bytes], path: list[str]
     ) -> tuple[int, Any]:
         if path == ["index"]:
-            await self._edge.admit(head, "admin" if self._edge.gate else "predict")
+            await self._edge.admit(head, "list")
             body = bytes(await read_body(head, receive, 65_536))
             return 200, self.index(_object(body).get("ready") is True)
         if len(path) != 3 or path[0] != "models" or path[2] not in ("load", "unload"):
             raise NotFoundError(
                 "no such path; there is /v2/repository/index and /v2/repository/models/NAME/load, /unload"
             )
-        actor = await self.admit_admin(head)
+        actor = await self.admit_admin(head, path[1])
         body = bytes(await read_body(head, receive, 65_536))
         parameters = _object(body).get("parameters") or {}
         if not isinstance(parameters, dict):
@@ -146,13 +156,13 @@ class Management:
         action = self.load if path[2] == "load" else self.unload
         return 200, await action(actor, path[1], parameters)
 
-    async def admit_admin(self, head: dict[bytes, bytes]) -> str:
-        """Return who asks for an admin action.
+    async def admit_admin(self, head: dict[bytes, bytes], model: str) -> str:
+        """Return who asks for an admin action on a model.
 
         Raises:
             RequestError: they may not.
         """
-        caller = await self._edge.admit(head, "admin")
+        caller = await self._edge.admit(head, "admin", model)
         if caller is not None:
             return caller.id
         if self._edge.settings.insecure:
@@ -189,16 +199,17 @@ class Management:
         if not isinstance(version, str) or not isinstance(parameters.get("keep", False), bool):
             raise RequestError('the parameter "version" must be a string, "keep" true or false')
         reference = f"{name}:{version}" if version else name
+        await self._announce(actor, "load", reference)
         try:
             served = await self._hub.load(reference, keep=parameters.get("keep", False))
         except HoneError as error:
-            self._audit(actor, "load", reference, "failed", reason=str(error))
+            await self._conclude(actor, "load", reference, "failed", reason=str(error))
             if isinstance(error, StoreError):
                 raise NotFoundError(str(error)) from error
             if isinstance(error, ArtifactError):
                 raise UnusableModelError(str(error)) from error
             raise
-        self._audit(actor, "load", served.tag, "done")
+        await self._conclude(actor, "load", served.tag, "done")
         await self._spread(served.tag)
         return {"name": name, "version": served.entry.version}
 
@@ -206,22 +217,39 @@ class Management:
         """Unload a model, or the version of it that `parameters` names, in every worker."""
         version = str(parameters.get("version", ""))
         subject = f"{name}:{version}" if version else name
+        await self._announce(actor, "unload", subject)
         try:
             await self._hub.unload(name, version)
         except NotFoundError as error:
-            self._audit(actor, "unload", subject, "failed", reason=str(error))
+            await self._conclude(actor, "unload", subject, "failed", reason=str(error))
             raise
-        self._audit(actor, "unload", subject, "done")
+        await self._conclude(actor, "unload", subject, "done")
         await self._spread()
         return {"name": name}
 
-    def _audit(self, actor: str, action: str, subject: str, outcome: str, **details: str) -> None:
+    async def _announce(self, actor: str, action: str, subject: str) -> None:
+        """Record that an action is asked for.
+
+        Raises:
+            UnrecordedError: the audit log can't be written, so it must not be done.
+        """
+        if self._edge.audit is None:
+            return
+        try:
+            await asyncio.to_thread(self._edge.audit.append, actor, action, subject, REQUESTED)
+        except HoneError as error:
+            logger.error("%s refused: %s", action, error)
+            raise UnrecordedError(f"{action} was not done: it can't be recorded; the server's log says why") from None
+
+    async def _conclude(self, actor: str, action: str, subject: str, outcome: str, **details: str) -> None:
+        """Record what became of an action that was announced."""
         logger.info("%s %s by %s: %s", action, subject, actor, outcome)
-        if self._edge.audit is not None:
-            try:
-                self._edge.audit.append(actor, action, subject, outcome, **details)
-            except HoneError as error:
-                logger.error("the audit log can't be written: %s", error)
+        if self._edge.audit is None:
+            return
+        try:
+            await asyncio.to_thread(self._edge.audit.append, actor, action, subject, outcome, **details)
+        except HoneError as error:
+            logger.error("%s %s is %s, but that is not recorded: %s", action, subject, outcome, error)
 
     async def _spread(self, loaded: str = "") -> None:
         desired = self._desired.write([served.tag for served in self._hub.models()], loaded)
@@ -252,11 +280,18 @@ class Management:
     async def watch(self) -> None:
         """Follow the list, keep metrics fresh and heal sick runtimes, until cancelled.
 
-        A worker whose server has gone, for example killed while it started this worker, stops too.
+        A worker whose server has gone, for example killed while it started this worker, stops too. A server whose
+        `hone serve` was killed is stopped.
         """
-        server = os.getppid()
+        server, launcher = os.getppid(), os.environ.get(LAUNCHER, "")
+        orphaned = False
         while True:
             await asyncio.sleep(POLL_S)
+            if launcher and not orphaned and _parent_of(server) != int(launcher):
+                logger.error("hone serve, which started this server, is gone; stopping the server")
+                orphaned = True
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(server, signal.SIGTERM)
             if os.getppid() != server:
                 logger.error("the server of this worker is gone; stopping")
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -270,6 +305,13 @@ class Management:
                 logger.exception("upkeep failed")
 
 
+def _parent_of(process: int) -> int:
+    try:
+        return int(psutil.Process(process).ppid())
+    except psutil.Error:
+        return 0
+
+
 def state_folder() -> Path:
     """Return the folder that the workers of this server share: BentoML makes one for metrics anew at each start."""
     import tempfile
@@ -278,6 +320,11 @@ def state_folder() -> Path:
     if not shared:
         return Path(tempfile.mkdtemp(prefix="hone-"))
     return Path(shared) / f"hone-{os.getppid()}"
+
+
+def _model_of(path: list[str]) -> str:
+    """Return the model that a path under /v1 or /v2 names, or an empty string."""
+    return path[2].partition(":")[0] if path[1:2] == ["models"] and len(path) > 2 else ""
 
 
 def _object(body: bytes) -> dict[str, Any]:

@@ -197,6 +197,30 @@ class Metrics:
 
 
 @cache
+def key_file_stale() -> Any:
+    """Return the gauge that tells an operator to look at the key file."""
+    from prometheus_client import Gauge
+
+    return Gauge(
+        "hone_key_file_stale",
+        "1 while the keys in use are not those of the key file, because it is broken or gone.",
+        multiprocess_mode="livemax",
+    )
+
+
+@cache
+def recorder_counters() -> dict[str, Any]:
+    """Return the counters of recorded traffic, by the fields of `Recorded`."""
+    from prometheus_client import Counter
+
+    return {
+        "rows": Counter("hone_recorded_rows", "Rows of requests in files of recorded traffic."),
+        "dropped": Counter("hone_record_dropped_rows", "Rows that should have been recorded and were not."),
+        "failed_writes": Counter("hone_record_failed_writes", "Files of recorded traffic that could not be written."),
+    }
+
+
+@cache
 def _families() -> dict[str, Any]:
     """Create every metric once a process; a second creation of one name is an error."""
     from prometheus_client import Counter, Gauge, Histogram

@@ -1,30 +1,37 @@
-"""A sampled record of requests and answers in Parquet, for drift, A/B comparisons and replay.
+"""A record of requests and answers in Parquet: a sample for drift and replay, or all of them, to account for.
 
-Off by default: inputs may be personal data. Folders are private to the user, the total size is bounded, and whatever
-goes wrong with the disk, the service goes on.
+Off by default: inputs may be personal data. Folders are private to the user, and the total size is bounded. A sample
+never hurts serving, whatever goes wrong with the disk; a complete record stops it rather than miss an answer.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import queue
 import random
+import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from hone.errors import HoneError
+from hone.errors import HoneError, one_line
 from services.batching import Tensors
+from services.failures import OverloadedError
+from services.record_chain import append
+from services.record_table import Record, make_hidden, parse_hidden, to_table
+from services.settings import Settings
 
 logger = logging.getLogger("hone.serving")
 
+COMPLETE = "complete"
+SAMPLED_AGE_S = 60.0
+COMPLETE_AGE_S = 2.0
+RETRY_S = 1.0
 COMPLAIN_EVERY_S = 60.0
 
 
@@ -45,43 +52,49 @@ class Recorded:
     files: int = 0
 
 
-@dataclass(frozen=True)
-class _Record:
-    time_us: int
-    model: str
-    version: str
-    request_id: str
-    seconds: float
-    inputs: Tensors
-    outputs: Tensors
-
-    @property
-    def rows(self) -> int:
-        return len(next(iter(self.inputs.values())))
-
-
 @dataclass
 class _Buffer:
     """Records of one model and version that wait for their file."""
 
-    records: list[_Record] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
     rows: int = 0
     since: float = 0.0
+    not_before: float = 0.0
+
+
+def check_folder(folder: Path) -> None:
+    """Make the folder of recorded traffic, private to the user.
+
+    Raises:
+        HoneError: pyarrow is missing, or the folder can't be made or written to.
+    """
+    if find_spec("pyarrow") is None:
+        raise HoneError("HONE_RECORD_DIR needs pyarrow; install the [ops] extra")
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise HoneError(f"{folder}: traffic can't be recorded there: {error.strerror}") from None
 
 
 class Recorder:
-    """Writes sampled requests, a row of tensors a row of the file.
+    """Writes requests, a row of tensors a row of the file.
 
     Columns: time, model, version, request_id, row, latency_ms, and `input.NAME` and `output.NAME`: a value, or a list
     for a tensor's row, with `NAME.shape` beside it where a row has more than one axis.
 
     Args:
-        folder: files are `model=NAME/version=VERSION/part-*.parquet` in it.
+        folder: files are `model=NAME/version=VERSION/part-*.parquet` in it, chained: services/record_chain.py.
         sample: share of requests, 0 to 1.
-        max_queue_rows: that wait to be written; more are dropped.
+        complete: keep every request, for those who must account for each answer: one that can't be queued is refused,
+            and what a full disk doesn't take waits until it does.
+        hidden: columns that are left out or hashed, by name: services/record_table.py.
+        max_queue_rows: that wait to be written; more are dropped, or refused when `complete`.
         rows_per_file: a file is written when so many rows wait,
         max_age_s: or the oldest has waited so long.
         max_total_mb: of all files; the oldest are removed first.
+        max_days: age at which a file is removed; 0: no limit.
         seed: of the sampling.
 
     Raises:
@@ -93,33 +106,32 @@ class Recorder:
         folder: Path,
         *,
         sample: float = 1.0,
+        complete: bool = False,
+        hidden: Mapping[str, str] | None = None,
         max_queue_rows: int = 10_000,
         rows_per_file: int = 50_000,
-        max_age_s: float = 60.0,
+        max_age_s: float | None = None,
         max_total_mb: float = 1024.0,
+        max_days: float = 0.0,
         seed: int | None = None,
     ) -> None:
-        try:
-            import pyarrow.parquet  # noqa: F401
-        except ImportError:
-            raise HoneError("HONE_RECORD_DIR needs pyarrow; install the [ops] extra") from None
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise HoneError(f"{folder}: traffic can't be recorded there: {error.strerror}") from None
+        check_folder(folder)
+        self.complete = complete
         self._folder = folder
         self._sample = sample
+        self._hidden = make_hidden(hidden or {}, folder)
         self._max_queue_rows = max_queue_rows
         self._rows_per_file = rows_per_file
-        self._max_age_s = max_age_s
+        self._max_age_s = (COMPLETE_AGE_S if complete else SAMPLED_AGE_S) if max_age_s is None else max_age_s
         self._max_total = int(max_total_mb * 1e6)
+        self._max_days = max_days
         self._random = random.Random(seed)
-        self._queue: queue.SimpleQueue[_Record | None] = queue.SimpleQueue()
-        self._waiting = 0
+        self._queue: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
+        self._queued = 0
+        self._settled = 0
         self._dropped = 0
         self._done = Recorded()
         self._complained = -COMPLAIN_EVERY_S
-        self._files = 0
         self._thread = threading.Thread(target=self._work, name="recorder", daemon=True)
         self._thread.start()
 
@@ -133,14 +145,32 @@ class Recorder:
         """Record a request if it is sampled; never blocks, never fails."""
         if self._random.random() >= self._sample:
             return
+        if not self._put(model, version, request_id, inputs, outputs, seconds):
+            self._dropped += len(next(iter(inputs.values())))
+
+    def require(
+        self, model: str, version: str, request_id: str, inputs: Tensors, outputs: Tensors, seconds: float
+    ) -> None:
+        """Record a request; never blocks.
+
+        Raises:
+            OverloadedError: too many wait to be written, so it must not be answered.
+        """
+        if not self._put(model, version, request_id, inputs, outputs, seconds):
+            raise OverloadedError("answers can't be recorded fast enough, or not at all; the server's log says why")
+
+    def _put(
+        self, model: str, version: str, request_id: str, inputs: Tensors, outputs: Tensors, seconds: float
+    ) -> bool:
         rows = len(next(iter(inputs.values())))
-        if self._waiting + rows > self._max_queue_rows:
-            self._dropped += rows
-            return
-        self._waiting += rows
+        waiting = self._queued - self._settled  # each is counted by one thread, so that none is ever lost
+        if waiting and waiting + rows > self._max_queue_rows:
+            return False
+        self._queued += rows
         # Copies: a view would keep the batch that it was part of, and the request's body, in memory.
         kept = [{name: array.copy() for name, array in tensors.items()} for tensors in (inputs, outputs)]
-        self._queue.put(_Record(time.time_ns() // 1000, model, version, request_id, seconds, *kept))
+        self._queue.put(Record(time.time_ns() // 1000, model, version, request_id, seconds, *kept))
+        return True
 
     def close(self, timeout_s: float = 10.0) -> None:
         """Write what waits and stop."""
@@ -154,104 +184,75 @@ class Recorder:
                 record = self._queue.get(timeout=min(1.0, self._max_age_s))
                 if record is None:
                     for key, buffer in buffers.items():
-                        self._write(key, buffer)
+                        self._write(key, buffer, last=True)
                     return
                 buffer = buffers.setdefault((record.model, record.version), _Buffer())
                 buffer.since = buffer.since if buffer.records else time.monotonic()
                 buffer.records.append(record)
                 buffer.rows += record.rows
             now = time.monotonic()
-            for key in list(buffers):
-                if buffers[key].rows >= self._rows_per_file or now - buffers[key].since >= self._max_age_s:
-                    self._write(key, buffers.pop(key))
+            for key, buffer in list(buffers.items()):
+                due = buffer.rows >= self._rows_per_file or now - buffer.since >= self._max_age_s
+                if due and now >= buffer.not_before and self._write(key, buffer):
+                    del buffers[key]
 
-    def _write(self, key: tuple[str, str], buffer: _Buffer) -> None:
+    def _write(self, key: tuple[str, str], buffer: _Buffer, last: bool = False) -> bool:
+        """Write a buffer's file; return whether the buffer is settled: written, or given up."""
         try:
-            self._write_file(key, buffer.records)
-            self._done = replace(self._done, rows=self._done.rows + buffer.rows, files=self._done.files + 1)
-            self._remove_oldest()
+            place = self._folder / f"model={key[0]}" / f"version={key[1]}"
+            append(self._folder, place, to_table(buffer.records, self._hidden))
         except Exception as error:  # noqa: BLE001 - recording must never hurt serving
+            keep = self.complete and not last
             self._done = replace(
-                self._done, dropped=self._done.dropped + buffer.rows, failed_writes=self._done.failed_writes + 1
+                self._done,
+                dropped=self._done.dropped + (0 if keep else buffer.rows),
+                failed_writes=self._done.failed_writes + 1,
             )
-            if time.monotonic() - self._complained >= COMPLAIN_EVERY_S:
-                self._complained = time.monotonic()
-                logger.error("recorded traffic is lost, %d rows: %s", buffer.rows, error)
-        finally:
-            self._waiting -= buffer.rows
+            self._complain(keep, buffer.rows, error)
+            if keep:
+                buffer.not_before = time.monotonic() + RETRY_S
+                return False
+        else:
+            self._done = replace(self._done, rows=self._done.rows + buffer.rows, files=self._done.files + 1)
+        self._settled += buffer.rows
+        with contextlib.suppress(OSError):
+            remove_oldest(self._folder, self._max_total, self._max_days)
+        return True
 
-    def _write_file(self, key: tuple[str, str], records: list[_Record]) -> None:
-        import pyarrow.parquet as pq
-
-        folder = self._folder / f"model={key[0]}" / f"version={key[1]}"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._files += 1
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-        target = folder / f"part-{stamp}-{os.getpid()}-{self._files}.parquet"
-        partial = target.with_suffix(".tmp")
-        try:
-            handle = os.open(partial, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600)
-            with os.fdopen(handle, "wb") as stream:
-                pq.write_table(to_table(records), stream, compression="zstd")
-                stream.flush()
-                os.fsync(stream.fileno())
-            partial.replace(target)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
-
-    def _remove_oldest(self) -> None:
-        files = sorted(self._folder.glob("model=*/version=*/*.parquet"), key=lambda file: file.name)
-        sizes = [file.stat().st_size for file in files]
-        total = sum(sizes)
-        for file, size in zip(files[:-1], sizes[:-1], strict=True):
-            if total <= self._max_total:
-                return
-            file.unlink(missing_ok=True)
-            total -= size
+    def _complain(self, keep: bool, rows: int, error: Exception) -> None:
+        if time.monotonic() - self._complained < COMPLAIN_EVERY_S and keep:
+            return
+        self._complained = time.monotonic()
+        what = "waits, and requests are refused when too much does" if keep else "is lost"
+        logger.error("recorded traffic %s, %d rows: %s", what, rows, one_line(error))
 
 
-def to_table(records: list[_Record]) -> Any:
-    """Return records of one model as an Arrow table."""
-    import pyarrow as pa
+def make_recorder(settings: Settings) -> Recorder:
+    """Return the recorder that the settings describe.
 
-    counts = [record.rows for record in records]
-
-    def repeat(values: list[Any], kind: Any) -> Any:
-        return pa.array([value for value, count in zip(values, counts, strict=True) for _ in range(count)], kind)
-
-    columns = {
-        "time": repeat([record.time_us for record in records], pa.timestamp("us", "UTC")),
-        "model": repeat([record.model for record in records], pa.string()),
-        "version": repeat([record.version for record in records], pa.string()),
-        "request_id": repeat([record.request_id for record in records], pa.string()),
-        "row": pa.array([row for count in counts for row in range(count)], pa.int32()),
-        "latency_ms": repeat([record.seconds * 1e3 for record in records], pa.float64()),
-    }
-    for side, tensors in (("input", [r.inputs for r in records]), ("output", [r.outputs for r in records])):
-        for name in tensors[0]:
-            columns |= _columns(f"{side}.{name}", [part[name] for part in tensors], counts)
-    return pa.table(columns)
+    Raises:
+        HoneError: pyarrow is missing, or the folder can't be used.
+    """
+    return Recorder(
+        Path(settings.record_dir),
+        sample=settings.record_sample,
+        complete=settings.record_mode == COMPLETE,
+        hidden=parse_hidden(settings.record_exclude),
+        max_total_mb=settings.record_max_mb,
+        max_days=settings.record_days,
+    )
 
 
-def _columns(name: str, arrays: list[np.ndarray], counts: list[int]) -> dict[str, Any]:
-    import pyarrow as pa
-
-    # An output without the batch axis belongs to every row of its request.
-    rows = [row for array, count in zip(arrays, counts, strict=True) for row in _rows(array, count)]
-    kind = pa.string() if rows[0].dtype.kind == "O" else pa.from_numpy_dtype(rows[0].dtype)
-    if rows[0].ndim == 0:
-        return {name: pa.array([row.item() for row in rows], kind)}
-    columns = {name: pa.array([row.reshape(-1).tolist() for row in rows], pa.list_(kind))}
-    if rows[0].ndim > 1:
-        columns[f"{name}.shape"] = pa.array([list(row.shape) for row in rows], pa.list_(pa.int32()))
-    return columns
-
-
-def _rows(array: np.ndarray, count: int) -> list[np.ndarray]:
-    if array.ndim and len(array) == count:
-        return [np.asarray(row) for row in array]
-    return [array] * count
+def remove_oldest(folder: Path, max_bytes: int, max_days: float) -> None:
+    """Remove the oldest files until the rest is small and young enough; the newest stays."""
+    files = sorted(folder.glob("model=*/version=*/*.parquet"), key=lambda file: file.name)
+    sizes = [file.stat().st_size for file in files]
+    total, oldest = sum(sizes), time.time() - max_days * 86_400 if max_days else 0.0
+    for file, size in zip(files[:-1], sizes[:-1], strict=True):
+        if total <= max_bytes and file.stat().st_mtime >= oldest:
+            return
+        file.unlink(missing_ok=True)
+        total -= size
 
 
 def read(folder: Path, model: str | None = None) -> Any:

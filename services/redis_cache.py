@@ -1,4 +1,4 @@
-"""Redis behind the prediction cache. It may be slow or dead at any time; serving must not notice."""
+"""Redis, and the prediction cache in it. It may be slow or dead at any time; serving must not notice."""
 
 from __future__ import annotations
 
@@ -26,10 +26,12 @@ class Breaker:
 
     Args:
         clock: seconds.
+        what: it is, for the log.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, what: str = "the shared cache") -> None:
         self._clock = clock
+        self._what = what
         self._failures = 0
         self._pause_s = FIRST_PAUSE_S
         self._until = 0.0
@@ -50,18 +52,42 @@ class Breaker:
 
     def succeeded(self) -> None:
         if self.open:
-            logger.info("the shared cache answers again")
+            logger.info("%s answers again", self._what)
         self._failures, self._pause_s, self._trying = 0, FIRST_PAUSE_S, False
 
     def failed(self, problem: str) -> None:
         self._failures += 1
         if self._failures == FAILURES:
-            logger.warning("the shared cache is left alone for now: %s", problem)
+            logger.warning("%s is left alone for now: %s", self._what, problem)
         elif self._trying:
             self._pause_s = min(LONGEST_PAUSE_S, self._pause_s * 2)
         if self.open:
             self._until = self._clock() + self._pause_s
         self._trying = False
+
+
+def connect(url: str, timeout_s: float) -> Any:
+    """Return a client of Redis, which connects when it is first used.
+
+    Args:
+        url: redis:// or rediss://; a password in it is never logged.
+        timeout_s: of an answer.
+
+    Raises:
+        HoneError: the client isn't installed, or the URL is wrong.
+    """
+    try:
+        from redis import asyncio as redis
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
+    except ImportError:
+        raise HoneError("HONE_REDIS_URL needs the Redis client; install the [ops] extra") from None
+    try:
+        return redis.from_url(
+            url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s * 5, retry=Retry(NoBackoff(), 0)
+        )
+    except ValueError:
+        raise HoneError("HONE_REDIS_URL must be redis://[:PASSWORD@]HOST:PORT/DB, or rediss:// for TLS") from None
 
 
 class RedisCache:
@@ -77,18 +103,7 @@ class RedisCache:
     """
 
     def __init__(self, url: str, ttl_s: float, timeout_s: float = TIMEOUT_S) -> None:
-        try:
-            from redis import asyncio as redis
-            from redis.asyncio.retry import Retry
-            from redis.backoff import NoBackoff
-        except ImportError:
-            raise HoneError("HONE_REDIS_URL needs the Redis client; install the [ops] extra") from None
-        try:
-            self._client: Any = redis.from_url(
-                url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s * 5, retry=Retry(NoBackoff(), 0)
-            )
-        except ValueError:
-            raise HoneError("HONE_REDIS_URL must be redis://[:PASSWORD@]HOST:PORT/DB, or rediss:// for TLS") from None
+        self._client = connect(url, timeout_s)
         self._ttl_ms = max(1, int(ttl_s * 1e3))
         self._timeout_s = timeout_s
         self._breaker = Breaker()
@@ -101,7 +116,7 @@ class RedisCache:
         try:
             found: bytes | None = await asyncio.wait_for(self._client.get(PREFIX + key), self._timeout_s * 6)
         except Exception as error:  # noqa: BLE001 - whatever fails in the cache, the model still answers
-            self._breaker.failed(_name(error))
+            self._breaker.failed(error_name(error))
             return None
         self._breaker.succeeded()
         return found
@@ -118,7 +133,7 @@ class RedisCache:
         try:
             await asyncio.wait_for(self._client.set(PREFIX + key, content, px=self._ttl_ms), self._timeout_s * 10)
         except Exception as error:  # noqa: BLE001 - as above
-            self._breaker.failed(_name(error))
+            self._breaker.failed(error_name(error))
 
     async def close(self) -> None:
         """Let writes end, then close the connections."""
@@ -127,6 +142,6 @@ class RedisCache:
         await self._client.aclose()
 
 
-def _name(error: Exception) -> str:
+def error_name(error: Exception) -> str:
     """Name an error without its text, in which a URL with a password could stand."""
     return type(error).__name__

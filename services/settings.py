@@ -10,12 +10,31 @@ from dataclasses import dataclass, fields
 from hone.errors import HoneError
 
 PREFIX = "HONE_"
-ELSEWHERE = ("HONE_DEBUG", "HONE_CACHE")
+LAUNCHER = "HONE_LAUNCHER"
+"""Process id of the `hone serve` that a server was started by, and ends with."""
+
+ELSEWHERE = ("HONE_DEBUG", "HONE_CACHE", LAUNCHER)
 """Variables of Hone that are not a service's."""
 
-CHOICES = {"access_log": ("off", "errors", "all"), "log_format": ("text", "json")}
+FILES = ("api_keys", "jwt_jwks", "trusted_keys", "audit_log", "record_dir")
+"""Settings that name a file or folder."""
+
+CHOICES = {
+    "access_log": ("off", "errors", "all"),
+    "log_format": ("text", "json"),
+    "record_mode": ("sampled", "complete"),
+}
 ZERO_MEANS_AUTO = ("threads", "in_flight", "max_batch_rows", "grpc_port")
-MAY_BE_ZERO = ("cache_mb", "trace_sample", "record_sample", "shadow_sample", "drain_s", "default_timeout_ms")
+MAY_BE_ZERO = (
+    "cache_mb",
+    "trace_sample",
+    "record_sample",
+    "shadow_sample",
+    "drain_s",
+    "default_timeout_ms",
+    "rate_per_s",
+    "record_days",
+)
 
 
 @dataclass(frozen=True)
@@ -35,19 +54,25 @@ class Settings:
         grpc_port: of the V2 protocol over gRPC; 0: off.
         cache_mb: memory of the prediction cache, MB; 0: off.
         cache_ttl_s: how long a prediction is kept.
-        redis_url: of a cache shared by replicas; its password is never logged.
+        redis_url: of a cache and of rate limits shared by replicas; its password is never logged.
         api_keys: file of API keys, see `hone keys new`.
         jwt_jwks: URL or file of the keys that sign JSON Web Tokens.
         jwt_issuer, jwt_audience: that a token must carry.
+        rate_per_s: requests a second of each caller whose key has no limit of its own; without keys, of all callers
+            together; 0: no limit.
         insecure: serve other addresses than loopback without keys.
         trust_code: serve artifacts that bring code, wherever they are from.
         trusted_keys: public key, or folder of them; only what one of them signed is served.
-        audit_log: file of the admin actions, hash-chained.
+        audit_log: file of the admin actions, hash-chained; "-": standard output.
         log_format: text or json.
         access_log: off, errors (answers from 500 up and refusals) or all.
         trace_sample: share of requests traced to OTEL_EXPORTER_OTLP_ENDPOINT, 0 to 1.
         record_dir: folder of recorded traffic (Parquet).
         record_sample: share of requests recorded, 0 to 1.
+        record_mode: sampled, or complete: a request that can't be recorded isn't answered.
+        record_max_mb: of all recorded files; the oldest are removed first.
+        record_days: age at which a recorded file is removed; 0: none.
+        record_exclude: columns left out of the files, such as input.NAME, or hashed, such as hash:input.NAME.
         shadow: a stored model that gets a copy of the traffic; its answers are compared and dropped.
         shadow_sample: share of requests copied, 0 to 1.
         drain_s: seconds between SIGTERM, when readiness goes off, and the end of accepting; a load balancer's delay.
@@ -70,6 +95,7 @@ class Settings:
     jwt_jwks: str = ""
     jwt_issuer: str = ""
     jwt_audience: str = ""
+    rate_per_s: float = 0.0
     insecure: bool = False
     trust_code: bool = False
     trusted_keys: str = ""
@@ -79,6 +105,10 @@ class Settings:
     trace_sample: float = 0.0
     record_dir: str = ""
     record_sample: float = 1.0
+    record_mode: str = "sampled"
+    record_max_mb: float = 1024.0
+    record_days: float = 0.0
+    record_exclude: str = ""
     shadow: str = ""
     shadow_sample: float = 1.0
     drain_s: float = 0.0
@@ -121,8 +151,14 @@ class Settings:
             )
         if self.jwt_jwks and not (self.jwt_issuer and self.jwt_audience):
             raise HoneError("HONE_JWT_JWKS needs HONE_JWT_ISSUER and HONE_JWT_AUDIENCE, or any token would be accepted")
-        if self.redis_url and not self.cache_mb:
-            raise HoneError("HONE_REDIS_URL needs HONE_CACHE_MB over 0: the cache in memory stands before Redis")
+        if self.redis_url and not (self.cache_mb or self.secured or self.rate_per_s):
+            raise HoneError(
+                "HONE_REDIS_URL is for the cache and for rate limits: set HONE_CACHE_MB over 0, keys or HONE_RATE_PER_S"
+            )
+        if self.record_mode == "complete" and not self.record_dir:
+            raise HoneError("HONE_RECORD_MODE=complete needs HONE_RECORD_DIR, the folder that records go to")
+        if self.record_mode == "complete" and self.record_sample < 1:
+            raise HoneError("HONE_RECORD_MODE=complete keeps every request; leave HONE_RECORD_SAMPLE out")
         for share in ("trace_sample", "record_sample", "shadow_sample"):
             if getattr(self, share) > 1:
                 raise HoneError(f"HONE_{share.upper()} is {getattr(self, share):g}; it is a share, 0 to 1")

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import http.client
 import logging
 import math
 import time
 import urllib.request
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from services.callers import SCOPES, Caller, UnauthorizedError
+from hone.errors import HoneError, one_line
+from services.callers import Caller, UnauthorizedError, is_scope
 
 logger = logging.getLogger("hone.serving")
 
@@ -26,6 +28,8 @@ JWKS_TTL_S = 300.0
 JWKS_RETRY_S = 30.0
 FETCH_TIMEOUT_S = 5.0
 MAX_REMEMBERED = 10_000
+LAST_SECOND = 1 << 40
+"""An expiry past it (the year 36812) is no time."""
 
 
 class JwtVerifier:
@@ -71,15 +75,11 @@ class JwtVerifier:
                 leeway=LEEWAY_S,
                 options={"require": ["exp", "sub"]},
             )
-        except jwt.PyJWTError as error:
-            raise UnauthorizedError(f"the token is not valid: {str(error).splitlines()[0].lower()}") from None
-        return self._remember(token, claims)
-
-    def _remember(self, token: bytes, claims: dict[str, Any]) -> Caller:
-        granted = claims.get("scope", claims.get("scp", ""))
-        names = granted.split() if isinstance(granted, str) else [str(name) for name in granted]
-        caller = Caller(f"jwt:{claims['sub']}", frozenset(names) & frozenset(SCOPES))
-        left = float(claims["exp"]) + LEEWAY_S - time.time()
+            caller, expires = caller_of(claims)
+        except (jwt.PyJWTError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
+            # PyJWT lets the errors of odd claims through, such as an expiry that no float holds.
+            raise UnauthorizedError(f"the token is not valid: {one_line(error).lower()}") from None
+        left = expires + LEEWAY_S - time.time()
         self._known[hashlib.sha256(token).digest()] = (self._clock() + min(TOKEN_CACHE_S, left), caller)
         while len(self._known) > MAX_REMEMBERED:
             self._known.popitem(last=False)
@@ -96,21 +96,81 @@ class JwtVerifier:
         return self._keys[kid]
 
     async def _fetch(self) -> None:
-        import jwt
-
         try:
-            content = await asyncio.to_thread(_read_jwks, self._jwks)
-            found = {key.key_id or "": key.key for key in jwt.PyJWKSet.from_dict(orjson.loads(content)).keys}
-        except (OSError, ValueError, jwt.PyJWTError) as error:
-            logger.error("the JWKS can't be read, the old keys stay in use: %s", error)
-            return
-        self._keys = found
+            self._keys = await asyncio.to_thread(read_jwks, self._jwks)
+        except HoneError as error:
+            logger.error("the old keys for tokens stay in use: %s", error)
 
 
-def _read_jwks(source: str) -> bytes:
-    if "://" not in source:
+def caller_of(claims: Mapping[str, Any]) -> tuple[Caller, float]:
+    """Return who a token stands for and when it expires (seconds since 1970), from claims whose signature holds.
+
+    Scopes are in `scope`, words of one text (RFC 8693), or in `scp`, a text or a list of texts; others are passed over.
+
+    Raises:
+        TypeError, ValueError: a claim is of the wrong kind.
+    """
+    subject, expires = claims["sub"], claims["exp"]
+    if not isinstance(subject, str) or not subject:
+        raise TypeError("the subject is not a text")
+    if isinstance(expires, bool) or not isinstance(expires, int | float) or not 0 < expires < LAST_SECOND:
+        raise ValueError("the expiry is not a time")
+    granted = claims.get("scope", claims.get("scp", ""))
+    names = granted.split() if isinstance(granted, str) else granted
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("the scope is neither a text nor a list of texts")
+    return Caller(f"jwt:{subject}", frozenset(name for name in names if is_scope(name))), float(expires)
+
+
+def read_jwks(source: str) -> dict[str, Any]:
+    """Return the keys of a key set by their id.
+
+    Args:
+        source: path or URL.
+
+    Raises:
+        HoneError: it can't be had, or holds no key that Hone can use.
+    """
+    import jwt
+
+    try:
+        content = orjson.loads(_read(source))
+        if not isinstance(content, dict):
+            raise TypeError("not an object")
+        return {str(key.key_id or ""): key.key for key in jwt.PyJWKSet.from_dict(content).keys}
+    except (OSError, http.client.HTTPException) as error:
+        raise HoneError(f"{source}: can't be read: {getattr(error, 'strerror', None) or one_line(error)}") from None
+    except (ValueError, TypeError, AttributeError, jwt.PyJWTError) as error:
+        raise HoneError(f"{source}: no key set: {one_line(error)}") from None
+
+
+def check_jwks(source: str) -> None:
+    """Raise HoneError when tokens can never be checked: no PyJWT, or a key file that is missing or broken.
+
+    A URL isn't asked: its server may come up after this one.
+    """
+    try:
+        import jwt  # noqa: F401
+    except ImportError:
+        raise HoneError("HONE_JWT_JWKS needs PyJWT; install the [ops] extra") from None
+    if not _is_url(source):
+        read_jwks(source)
+
+
+def _is_url(source: str) -> bool:
+    """Return whether a key set is at a URL, not in a file.
+
+    Raises:
+        HoneError: it is at a URL that isn't HTTP's.
+    """
+    scheme, there, _ = source.partition("://")
+    if there and scheme not in ("https", "http"):
+        raise HoneError(f"HONE_JWT_JWKS is a file or https://, not {scheme}://")
+    return bool(there)
+
+
+def _read(source: str) -> bytes:
+    if not _is_url(source):
         return Path(source).read_bytes()
-    if not source.startswith(("https://", "http://")):
-        raise ValueError(f"a JWKS comes from a file or over HTTP, not from {source.partition(':')[0]}")
-    with urllib.request.urlopen(source, timeout=FETCH_TIMEOUT_S) as answer:  # checked above  # nosec B310
+    with urllib.request.urlopen(source, timeout=FETCH_TIMEOUT_S) as answer:  # HTTP only  # nosec B310
         return bytes(answer.read(1_000_000))

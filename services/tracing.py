@@ -6,12 +6,18 @@ random number, and with tracing off nothing. The caller's `traceparent` (W3C Tra
 
 from __future__ import annotations
 
+import logging
 import random
+import threading
 import time
 from typing import Any
 
 from hone.errors import HoneError
 from services.http import Head
+
+logger = logging.getLogger("hone.serving")
+
+CLOSE_S = 3.0
 
 
 class Tracer:
@@ -37,7 +43,10 @@ class Tracer:
         self._sample = sample
         self._random = random.Random()
         # ALWAYS_ON: whether a request is traced was decided before its span is made.
-        self._provider = TracerProvider(sampler=ALWAYS_ON, resource=Resource.create({"service.name": "hone"}))
+        # Not at exit: `close` ends it, and doesn't wait for ever.
+        self._provider = TracerProvider(
+            sampler=ALWAYS_ON, resource=Resource.create({"service.name": "hone"}), shutdown_on_exit=False
+        )
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         self._tracer = self._provider.get_tracer("hone")
 
@@ -91,5 +100,9 @@ class Tracer:
         return TraceContextTextMapPropagator().extract({"traceparent": parent.decode("latin-1")})
 
     def close(self) -> None:
-        """Send what waits."""
-        self._provider.shutdown()
+        """Send what waits, as far as the collector takes it in `CLOSE_S`; a stopping server doesn't wait for more."""
+        thread = threading.Thread(target=self._provider.shutdown, name="traces", daemon=True)
+        thread.start()
+        thread.join(CLOSE_S)
+        if thread.is_alive():
+            logger.warning("the collector of traces doesn't answer; the last spans are lost")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -93,6 +94,22 @@ def use_store(home: Path) -> None:
     """Let this process read and write the store of a BentoML home."""
     (home / "models").mkdir(parents=True, exist_ok=True)
     BentoMLContainer.model_store.set(ModelStore(home / "models"))
+
+
+@contextmanager
+def redis(port: int, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a real Redis that keeps nothing on disk."""
+    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", *options]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        for _ in range(100):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            time.sleep(0.05)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 HONE = str(Path(sys.executable).parent / "hone")

@@ -148,7 +148,7 @@ class GrpcServer:
     async def _model_ready(self, request: Any, head: Head) -> Any:
         from services.protocols import v2_pb2 as pb
 
-        await self._edge.admit(head, "predict")
+        await self._edge.admit(head, "read", request.name)
         try:
             self._hub.get(request.name, request.version)
         except NotFoundError:
@@ -165,34 +165,34 @@ class GrpcServer:
         from services.management import model_metadata
         from services.protocols import v2_pb2 as pb
 
-        await self._edge.admit(head, "predict")
+        await self._edge.admit(head, "read", request.name)
         served = self._hub.get(request.name, request.version)
         return pb.ModelMetadataResponse(**model_metadata(served, self._hub.versions(request.name)))
 
     async def _index(self, request: Any, head: Head) -> Any:
         from services.protocols import v2_pb2 as pb
 
-        await self._edge.admit(head, "admin" if self._edge.gate else "predict")
+        await self._edge.admit(head, "list")
         return pb.RepositoryIndexResponse(models=self._management.index(request.ready))
 
     async def _load(self, request: Any, head: Head) -> Any:
         from services.protocols import v2_pb2 as pb
 
-        actor = await self._management.admit_admin(head)
+        actor = await self._management.admit_admin(head, request.model_name)
         await self._management.load(actor, request.model_name, _parameters(request.parameters))
         return pb.RepositoryModelLoadResponse()
 
     async def _unload(self, request: Any, head: Head) -> Any:
         from services.protocols import v2_pb2 as pb
 
-        actor = await self._management.admit_admin(head)
+        actor = await self._management.admit_admin(head, request.model_name)
         await self._management.unload(actor, request.model_name, _parameters(request.parameters))
         return pb.RepositoryModelUnloadResponse()
 
     async def _infer(self, request: Any, head: Head) -> Any:
         started = time.perf_counter()
         edge = self._edge
-        await edge.admit(head, "predict")
+        await edge.admit(head, "predict", request.model_name)
         served = self._hub.get(request.model_name, request.model_version)
         signature = served.loaded.artifact.signature
         served.metrics.in_flight += 1
@@ -204,6 +204,7 @@ class GrpcServer:
             inputs = decode(request, signature)
             outputs = await served.infer(inputs, _timeout_s(request, head), trail)
             answer = encode(request.id, served.entry.name, served.entry.version, signature, names, outputs)
+            served.account(inputs, outputs, request_id, time.perf_counter() - started)
         except Exception as error:
             status, problem, _ = status_of(error)
             if isinstance(error, OverloadedError):

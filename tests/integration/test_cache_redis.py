@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import os
 import shutil
-import socket
-import subprocess
+import signal
 import time
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -17,23 +15,9 @@ from services.batching import Tensors
 from services.cache import MemoryCache, PredictionCache
 from services.launch import free_port
 from services.redis_cache import RedisCache
+from tests.servers import redis
 
 pytestmark = pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
-
-
-@contextlib.contextmanager
-def redis(port: int, *options: str) -> Iterator[subprocess.Popen[bytes]]:
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", *options]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        for _ in range(100):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            time.sleep(0.05)
-        yield process
-    finally:
-        process.kill()
-        process.wait()
 
 
 def cache(url: str) -> PredictionCache:
@@ -129,3 +113,19 @@ def test_foreign_bytes_are_computed_anew() -> None:
 
     with redis(port):
         asyncio.run(main())
+
+
+def test_stopped_redis_slows_nothing_for_long() -> None:
+    port = free_port()
+
+    async def main(process_id: int) -> float:
+        target = cache(f"redis://127.0.0.1:{port}/0")
+        assert await look(target, b"before") == "miss"
+        os.kill(process_id, signal.SIGSTOP)
+        started = time.monotonic()
+        for index in range(200):
+            assert await look(target, b"k%d" % index) == "miss"
+        return time.monotonic() - started
+
+    with redis(port) as process:
+        assert asyncio.run(main(process.pid)) < 10  # each of two hundred would wait 0.6 s

@@ -4,12 +4,14 @@ import json
 import multiprocessing
 import resource
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from hone.errors import HoneError
-from services.audit import AuditLog, verify
+from services.audit import AuditLog, AuditStream, verify
 
 
 def append(path: Path, actor: str, count: int) -> None:
@@ -71,6 +73,42 @@ def test_torn_line_is_kept_and_told(tmp_path: Path) -> None:
     assert verify(path).records == 4
     assert '"torn":true' in path.read_text().splitlines()[3]
     assert '{"seq": 3, "actor": "an' in path.read_text()
+
+
+def test_full_disk_is_called_by_its_name(tmp_path: Path) -> None:
+    with pytest.raises(HoneError, match="/dev/full: the audit record was not written: No space left on device"):
+        AuditLog(Path("/dev/full")).append("ann", "load", "model", "done")
+
+
+def write(folder: str, actor: str) -> None:
+    log = AuditStream(sys.stdout.fileno(), Path(folder))
+    for index in range(50):
+        log.append(actor, "load", f"model-{index}", "done")
+
+
+def test_streams_of_several_workers_are_one_chain_a_server_among_other_lines(tmp_path: Path) -> None:
+    collected = tmp_path / "collected.log"
+    with collected.open("ab", buffering=0) as stream:
+        for server in ("one", "two"):
+            folder = tmp_path / server
+            folder.mkdir()
+            stream.write(b"2026-01-01 [INFO] another program's line\n")
+            code = "import sys; from tests.unit.test_audit import write; write(*sys.argv[1:])"
+            command = [sys.executable, "-c", code, str(folder), server]
+            workers = [subprocess.Popen(command, stdout=stream) for _ in range(3)]
+            assert [worker.wait(60) for worker in workers] == [0, 0, 0]
+    result = verify(collected)
+    assert (result.records, result.chains) == (300, 2)
+    lines = collected.read_text().splitlines(keepends=True)
+    for broken in (lines[:5] + lines[6:], [*lines[:5], lines[5].replace("model-", "m-"), *lines[6:]]):
+        collected.write_text("".join(broken))
+        with pytest.raises(HoneError, match=r"collected.log:\d+: (the chain breaks|record \d+ was changed)"):
+            verify(collected)
+
+
+def test_stream_that_takes_nothing_is_told(tmp_path: Path) -> None:
+    with Path("/dev/full").open("wb", buffering=0) as full, pytest.raises(HoneError, match="No space left on device"):
+        AuditStream(full.fileno(), tmp_path).append("ann", "load", "model", "done")
 
 
 def fill(path: Path, size: int) -> None:

@@ -10,10 +10,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hone.cli import cli
 from hone.errors import HoneError
+from services.failures import OverloadedError
+from services.record_chain import verify
+from services.record_table import parse_hidden
 from services.recording import Recorder, read
 
 
@@ -154,3 +159,113 @@ def test_nothing_recorded_and_unusable_folder_are_told(tmp_path: Path) -> None:
     file.write_text("")
     with pytest.raises(HoneError, match="can't be recorded there"):
         Recorder(file)
+
+
+def require(recorder: Recorder, index: int) -> None:
+    recorder.require("m", "1", f"request-{index}", {"x": np.full((1, 1), index)}, {"y": np.full(1, index)}, 0.0)
+
+
+def test_complete_record_refuses_what_it_cant_queue_and_loses_nothing(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, complete=True, max_queue_rows=10, max_age_s=0.05)
+    target = tmp_path / "model=m"
+    target.write_text("a disk that takes nothing")
+    queued = 0
+    with pytest.raises(OverloadedError, match="can't be recorded"):
+        for index in range(20):
+            require(recorder, index)
+            queued += 1
+    assert queued == 10
+    while not recorder.stats.failed_writes:
+        time.sleep(0.02)
+    target.unlink()
+    while recorder.stats.rows < 10:
+        time.sleep(0.02)
+    require(recorder, 11)
+    recorder.close()
+    assert (recorder.stats.rows, recorder.stats.dropped) == (11, 0)
+    assert len({row["request_id"] for row in read(tmp_path).to_pylist()}) == 11
+
+
+def test_hidden_columns_are_left_out_or_hashed_alike_in_every_file(tmp_path: Path) -> None:
+    hidden = parse_hidden("input.name, hash:input.user ,hash:output.y")
+    for part in range(2):
+        recorder = Recorder(tmp_path, hidden=hidden)
+        users = np.array(["ann", "bob", "ann"], dtype=object)
+        inputs = {"name": users, "user": users, "x": np.arange(3.0)}
+        recorder.offer("m", "1", str(part), inputs, {"y": np.array([[1.0], [1.0], [2.0]])}, 0.0)
+        recorder.close()
+    rows = read(tmp_path).to_pylist()
+    assert "input.name" not in rows[0] and rows[1]["input.x"] == 1.0
+    first, second, third = (row["input.user"] for row in rows[:3])
+    assert first == third == rows[3]["input.user"] != second
+    assert rows[0]["output.y"] == rows[1]["output.y"] != rows[2]["output.y"]
+    assert b"ann" not in b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+    assert (tmp_path / "hash.key").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("text", ["name", "input.", "sha:input.x", "hash:", "input.x output.y:"])
+def test_wrong_column_is_named(text: str) -> None:
+    with pytest.raises(HoneError, match="HONE_RECORD_EXCLUDE: '"):
+        parse_hidden(text)
+
+
+def _record(folder: str, name: str) -> None:
+    recorder = Recorder(Path(folder), rows_per_file=1)
+    for index in range(20):
+        recorder.offer("m", name, str(index), {"x": np.full((1, 1), index)}, {"y": np.zeros(1)}, 0.0)
+    recorder.close()
+
+
+def test_workers_make_one_chain_and_any_change_shows(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_record, args=(str(tmp_path), name)) for name in "abc"]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    result = verify(tmp_path)
+    assert (result.files, result.rows, result.removed) == (60, 60, 0)
+    files = sorted(tmp_path.rglob("*.parquet"), key=lambda file: file.name[-17:])
+    for file, words in ((files[30], "file 31 before it"), (files[-1], "the last file is 59")):
+        content = file.read_bytes()
+        file.unlink()
+        with pytest.raises(HoneError, match=words):
+            verify(tmp_path)
+        file.write_bytes(content)
+    for file in (files[30], files[-1]):
+        content = file.read_bytes()
+        pq.write_table(pq.read_table(file, partitioning=None), file)
+        with pytest.raises(HoneError, match="was changed"):
+            verify(tmp_path)
+        file.write_bytes(content)
+    assert verify(tmp_path) == result
+    files[0].unlink()
+    assert verify(tmp_path).removed == 1
+    told = CliRunner().invoke(cli, ["audit", "verify", str(tmp_path)])
+    assert told.stdout == (
+        f"{tmp_path}: 59 files, 59 rows, the chain holds, the 1 before them were removed; head {result.head}\n"
+    )
+
+
+def test_file_whose_writer_was_killed_before_it_had_its_name_gets_it(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, rows_per_file=1)
+    offer(recorder, 1)
+    recorder.close()
+    file = next(tmp_path.rglob("*.parquet"))
+    file.rename(file.with_suffix(".tmp"))
+    recorder = Recorder(tmp_path, rows_per_file=1)
+    offer(recorder, 2)
+    recorder.close()
+    assert file.exists()
+    assert verify(tmp_path).files == 2
+
+
+def test_old_files_are_removed(tmp_path: Path) -> None:
+    for index in range(3):
+        recorder = Recorder(tmp_path, rows_per_file=1, max_days=1.0)
+        offer(recorder, index)
+        recorder.close()
+        for file in tmp_path.rglob("*.parquet"):
+            os.utime(file, (0, time.time() - 90_000))
+    assert {row["request_id"] for row in read(tmp_path).to_pylist()} == {"request-2"}
+    assert verify(tmp_path).removed == 2

@@ -51,9 +51,9 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.strip().splitlines()[-1] == "[]"
 
 
-def test_serving_needs_nothing_that_is_only_used_when_configured() -> None:
+def test_serving_needs_nothing_that_is_only_used_when_configured(tmp_path: Path) -> None:
     code = (
-        "import sys\n"
+        "import pathlib, sys\n"
         "for name in ('grpc', 'google.protobuf', 'jwt', 'redis', 'pyarrow', 'zstandard', 'opentelemetry.exporter'):\n"
         "    sys.modules[name] = None\n"
         "import services.base, services.launch, services.access, services.cache, services.recording, services.shadow\n"
@@ -64,9 +64,11 @@ def test_serving_needs_nothing_that_is_only_used_when_configured() -> None:
         "for wanted in ({'trace_sample': 1.0}, {'record_dir': 'x'}, {'cache_mb': 1.0, 'redis_url': 'redis://x'},\n"
         "               {'jwt_jwks': 'x', 'jwt_issuer': 'x', 'jwt_audience': 'x'}):\n"
         "    try:\n"
-        "        build_edge(Settings(**wanted))\n"
+        "        build_edge(Settings(**wanted), pathlib.Path(sys.argv[1]))\n"
         "    except HoneError as error:\n"
         "        print('[ops]' in str(error))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=ROOT, check=True
+    )
     assert done.stdout.split() == ["True"] * 4

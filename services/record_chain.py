@@ -1,0 +1,185 @@
+"""Files of recorded traffic, chained: each holds its number and the hash of the one before, so that a change shows.
+
+All workers that write to a folder make one chain, one file at a time under a lock. `chain.json` beside the files holds
+the end of it: kept elsewhere, its hash shows when files are cut off the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from hone.artifact import atomic_write
+from hone.errors import HoneError, one_line
+
+START = "0" * 64
+HEAD = "chain.json"
+LOCK = "chain.lock"
+METADATA = b"hone.chain"
+NAME = re.compile(r"part-\d{8}T\d{12}-(\d{9,})\.parquet")
+
+
+@dataclass(frozen=True)
+class Link:
+    """A file's place in the chain.
+
+    Attributes:
+        seq: number of the file, from 1.
+        sha256: of its bytes.
+        file: its path in the folder.
+    """
+
+    seq: int = 0
+    sha256: str = START
+    file: str = ""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """A folder whose chain holds.
+
+    Attributes:
+        files, rows: in it.
+        removed: files before the first, which are gone: retention removes the oldest.
+        head: hash of the last file.
+    """
+
+    files: int
+    rows: int
+    removed: int
+    head: str
+
+
+def append(folder: Path, place: Path, table: Any) -> Path:
+    """Write a table as the next file of a folder's chain, whole or not at all.
+
+    Args:
+        folder: of the chain.
+        place: folder in it where the file goes.
+        table: of Arrow.
+
+    Raises:
+        OSError: naming the file that could not be written.
+    """
+    import pyarrow.parquet as pq
+
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with locked(folder):
+        head = _finished(folder)
+        link = orjson.dumps({"seq": head.seq + 1, "previous": head.sha256, "previous_file": head.file})
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+        target = place / f"part-{stamp}-{head.seq + 1:09}.parquet"
+        partial = _partial(target)
+        try:
+            handle = os.open(partial, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+            with os.fdopen(handle, "wb") as stream:
+                pq.write_table(table.replace_schema_metadata({METADATA: link}), stream, compression="zstd")
+                stream.flush()
+                os.fsync(stream.fileno())
+            new = Link(head.seq + 1, _hash(partial), str(target.relative_to(folder)))
+            atomic_write(folder / HEAD, orjson.dumps(vars(new)), mode=0o600)
+        except BaseException as error:
+            partial.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise OSError(f"{target}: {error.strerror or one_line(error)}") from error
+            raise
+        partial.replace(target)
+    return target
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Let one worker at a time write to a folder of recorded traffic."""
+    handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _finished(folder: Path) -> Link:
+    """Return the end of the chain; a file whose writer was killed before it had its name gets it."""
+    head = _head(folder)
+    if head.file:
+        target = folder / head.file
+        with contextlib.suppress(FileNotFoundError):
+            _partial(target).replace(target)
+    return head
+
+
+def _partial(target: Path) -> Path:
+    return target.with_suffix(".tmp")
+
+
+def _head(folder: Path) -> Link:
+    try:
+        content = orjson.loads((folder / HEAD).read_bytes())
+        return Link(int(content["seq"]), str(content["sha256"]), str(content["file"]))
+    except FileNotFoundError:
+        return Link()
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        raise HoneError(f"{folder / HEAD}: not the end of a chain of recorded files") from None
+
+
+def _hash(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def verify(folder: Path) -> Verification:
+    """Check every file of a folder, first to last.
+
+    Raises:
+        HoneError: naming the file at which the chain breaks.
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # on a read-only copy nobody writes meanwhile
+            stack.enter_context(locked(folder))
+            _finished(folder)
+        head, found = _head(folder), _links(folder)
+    if not found:
+        raise HoneError(f"{folder}: no recorded traffic")
+    first = last = found[0][0]
+    rows, sha256 = 0, ""
+    for seq, file, previous, count in found:
+        if rows and seq != last + 1:
+            raise HoneError(f"{file}: the chain breaks: file {last + 1} before it is missing")
+        if rows and previous != sha256:
+            raise HoneError(f"{file}: the chain breaks: file {last} before it was changed")
+        last, rows, sha256 = seq, rows + count, _hash(file)
+    if last != head.seq:
+        raise HoneError(f"{folder}: the last file is {last}, but {head.seq} were written")
+    if sha256 != head.sha256:
+        raise HoneError(f"{folder / head.file}: was changed: its hash is another")
+    return Verification(len(found), rows, first - 1, sha256)
+
+
+def _links(folder: Path) -> list[tuple[int, Path, str, int]]:
+    """Return (number, file, hash of the file before, rows) of every file, in order."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    found = []
+    for file in folder.glob("model=*/version=*/*.parquet"):
+        try:
+            metadata = pq.read_metadata(file)
+            link = orjson.loads((metadata.metadata or {})[METADATA])
+            found.append((int(link["seq"]), file, str(link["previous"]), int(metadata.num_rows)))
+        except (OSError, pa.ArrowException, orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            raise HoneError(f"{file}: has no place in the chain: {one_line(error)}") from None
+        named = NAME.fullmatch(file.name)
+        if named is None or int(named[1]) != found[-1][0]:
+            raise HoneError(f"{file}: was renamed: it is file {found[-1][0]} of the chain")
+    return sorted(found)

@@ -1,0 +1,91 @@
+"""What must hold before a service starts: every file, folder, library and address that its settings name.
+
+It is checked where the service is configured, before there are workers, and before `hone serve` starts a server:
+BentoML would start a worker that fails on any of it over and over. A worker that comes back later checks again; while
+it can't start, the others go on with what they have.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from hone.errors import HoneError
+from services.exposure import check_exposure, option
+from services.settings import Settings
+
+
+def check_start(settings: Settings, arguments: Sequence[str]) -> None:
+    """Refuse to start on what can't work.
+
+    Args:
+        settings: of the service.
+        arguments: the command line of the server or of its worker; `bentoml build`, which only packs, is let pass.
+
+    Raises:
+        HoneError: naming the setting, file or folder that is wrong.
+    """
+    if list(arguments[1:2]) == ["build"]:
+        return
+    check_exposure(settings, arguments)
+    _check_certificate(arguments)
+    if settings.grpc_port:
+        _require("grpc", "HONE_GRPC_PORT needs grpcio")
+    if settings.api_keys:
+        from services.api_keys import read_keys
+
+        read_keys(Path(settings.api_keys))
+    if settings.jwt_jwks:
+        from services.tokens import check_jwks
+
+        check_jwks(settings.jwt_jwks)
+    if settings.audit_log:
+        from services.audit import open_log
+
+        open_log(settings.audit_log)
+    if settings.redis_url:
+        from services.redis_cache import connect
+
+        connect(settings.redis_url, 1.0)
+    if settings.record_dir:
+        from services.record_table import parse_hidden
+        from services.recording import check_folder
+
+        parse_hidden(settings.record_exclude)
+        check_folder(Path(settings.record_dir))
+    if settings.trace_sample:
+        _require("opentelemetry.exporter.otlp.proto.http", "HONE_TRACE_SAMPLE needs the OTLP exporter")
+
+
+def _require(module: str, problem: str) -> None:
+    try:
+        found = find_spec(module)
+    except ImportError:  # a package above it is missing
+        found = None
+    if found is None:
+        raise HoneError(f"{problem}; install the [ops] extra")
+
+
+def _check_certificate(arguments: Sequence[str]) -> None:
+    """Check the files of TLS, which BentoML and gRPC read in each worker only."""
+    certificate, key = option(arguments, "--ssl-certfile"), option(arguments, "--ssl-keyfile")
+    if key and not certificate:
+        raise HoneError("--ssl-keyfile needs --ssl-certfile, the certificate that the key belongs to")
+    for file in filter(None, (certificate, key)):
+        try:
+            Path(file).read_bytes()
+        except OSError as error:
+            raise HoneError(f"{file}: can't be read: {error.strerror}") from None
+    if not certificate:
+        return
+    password = option(arguments, "--ssl-keyfile-password")
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        # A password that is asked for at the terminal would hold the start for ever.
+        context.load_cert_chain(certificate, key or None, password=lambda: password)
+    except (ssl.SSLError, ValueError) as error:
+        reason = getattr(error, "reason", None) or "no certificate with its key"
+        message = f"{certificate}: not usable with its key {key or certificate}: {reason.lower().replace('_', ' ')}"
+        raise HoneError(message) from None
