@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import secrets
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -92,13 +94,15 @@ class Edge:
             },
         )
 
-    async def close(self) -> None:
-        """Write out what is buffered."""
-        import asyncio
-
+    async def close(self, timeout_s: float) -> None:
+        """Write out what is buffered; a disk, a collector or a cache that doesn't answer is given up in time."""
+        closing: list[Awaitable[None]] = []
         if self.recorder is not None:
-            await asyncio.to_thread(self.recorder.close, 10.0)
+            closing.append(asyncio.to_thread(self.recorder.close, timeout_s))
         if self.cache is not None:
-            await self.cache.close()
+            closing.append(asyncio.wait_for(self.cache.close(), timeout_s))
         if self.tracer is not None:
-            await asyncio.to_thread(self.tracer.close)
+            closing.append(asyncio.to_thread(self.tracer.close, timeout_s))
+        for problem in await asyncio.gather(*closing, return_exceptions=True):
+            if isinstance(problem, Exception):
+                logging.getLogger("hone.serving").warning("not closed in order: %r", problem)

@@ -83,10 +83,10 @@ class InferEndpoint:
         status, problem = 200, ""
         trail: Trail | None = [] if self._traced else None
         try:
-            if scope["method"] != "POST":
-                require_method(scope, "POST")
             if self._guarded:
                 await self._edge.admit(head, "predict")
+            if scope["method"] != "POST":
+                require_method(scope, "POST")
             protocol = self._default if self._any_media else self._protocol(head)
             body = await read_body(head, receive, self._limit)
             request = protocol.decode(head, body)

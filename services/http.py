@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from services.failures import BodyTooLargeError, MediaTypeError, MethodError, RequestError
+from services.failures import BodyTooLargeError, MediaTypeError, MethodError, RequestError, status_of
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -147,6 +147,13 @@ async def respond(send: Send, status: int, body: Body, fields: Fields) -> None:
 async def respond_json(send: Send, status: int, content: Any, fields: Fields | None = None) -> None:
     body = content if isinstance(content, bytes) else orjson.dumps(content)
     await respond(send, status, body, [(b"content-type", JSON), NO_STORE, *(fields or [])])
+
+
+async def respond_error(send: Send, error: Exception, fields: Fields | None = None) -> None:
+    """Answer with an error's status, message and headers."""
+    status, message, headers = status_of(error)
+    more = [(name.encode(), value.encode()) for name, value in headers]
+    await respond_json(send, status, error_body(message), [*(fields or []), *more])
 
 
 def error_body(message: str) -> bytes:

@@ -6,12 +6,16 @@ random number, and with tracing off nothing. The caller's `traceparent` (W3C Tra
 
 from __future__ import annotations
 
+import logging
 import random
+import threading
 import time
 from typing import Any
 
 from hone.errors import HoneError
 from services.http import Head
+
+logger = logging.getLogger("hone.serving")
 
 
 class Tracer:
@@ -37,7 +41,9 @@ class Tracer:
         self._sample = sample
         self._random = random.Random()
         # ALWAYS_ON: whether a request is traced was decided before its span is made.
-        self._provider = TracerProvider(sampler=ALWAYS_ON, resource=Resource.create({"service.name": "hone"}))
+        self._provider = TracerProvider(
+            sampler=ALWAYS_ON, resource=Resource.create({"service.name": "hone"}), shutdown_on_exit=False
+        )
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         self._tracer = self._provider.get_tracer("hone")
 
@@ -90,6 +96,10 @@ class Tracer:
 
         return TraceContextTextMapPropagator().extract({"traceparent": parent.decode("latin-1")})
 
-    def close(self) -> None:
-        """Send what waits."""
-        self._provider.shutdown()
+    def close(self, timeout_s: float) -> None:
+        """Send what waits; a collector that doesn't answer in time doesn't get it."""
+        thread = threading.Thread(target=self._provider.shutdown, name="traces", daemon=True)
+        thread.start()
+        thread.join(timeout_s)
+        if thread.is_alive():
+            logger.warning("the last traces were not taken in %.1f s; they are lost", timeout_s)
