@@ -108,6 +108,7 @@ class Connection(HttpToolsProtocol):
         self._coded = False
         self._refusal = (400, "the request is not valid HTTP/1.1")
         self._refused = False
+        self._answered: Any = None
         self._wait: tuple[str, object] = ("", None)
         self._began = self._moved = 0.0
         self._mark = 0
@@ -204,6 +205,23 @@ class Connection(HttpToolsProtocol):
     def _should_upgrade(self) -> bool:
         return False
 
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        # uvicorn tells the newest request only, which may still wait behind the one that is being answered.
+        if self._answered is not None:
+            self._leave(self._answered)
+        super().connection_lost(exc)
+
+    @staticmethod
+    def _leave(cycle: Any) -> None:
+        """Let a request know that its caller is gone."""
+        if not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
         if self.transport.is_closing():
@@ -219,10 +237,11 @@ class Connection(HttpToolsProtocol):
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             if self.pipeline or cycle.response_started or not cycle.more_body:
-                self.transport.close()  # an answer now would be taken for that of the request before
+                # An answer now would be taken for that of the request before.
+                self._leave(self._answered)
+                self.transport.close()
                 return
-            cycle.disconnected = True
-            cycle.message_event.set()
+            self._leave(cycle)
         body = error_body(text)
         head = (
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
