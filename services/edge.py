@@ -10,6 +10,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from services.bodies import Bodies
 from services.http import Head
 from services.settings import Settings
 
@@ -38,6 +39,7 @@ class Edge:
         recorder: of sampled traffic.
         tracer: of sampled requests.
         audit: of admin actions.
+        bodies: the larger ones that are held at once.
     """
 
     settings: Settings
@@ -46,8 +48,12 @@ class Edge:
     recorder: Recorder | None = None
     tracer: Tracer | None = None
     audit: AuditLog | None = None
+    bodies: Bodies = field(init=False)
     _prefix: str = field(default_factory=lambda: secrets.token_hex(4))
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
+
+    def __post_init__(self) -> None:
+        self.bodies = Bodies(self.settings.bodies_bytes)
 
     def request_id(self, head: Head) -> bytes:
         """Return the caller's request id when it is a plain one, else a new one."""
@@ -96,6 +102,7 @@ class Edge:
 
     async def close(self, timeout_s: float) -> None:
         """Write out what is buffered; a disk, a collector or a cache that doesn't answer is given up in time."""
+        self.bodies.close()
         closing: list[Awaitable[None]] = []
         if self.recorder is not None:
             closing.append(asyncio.to_thread(self.recorder.close, timeout_s))
