@@ -170,6 +170,9 @@ class Connection(HttpToolsProtocol):
             self._refusal = (400, f"more than {MAX_PIPELINED} requests wait for an answer")
             raise ValueError
         super().on_headers_complete()
+        if b"%" in self.url and b"%2f" in self.scope["raw_path"].lower():
+            # A proxy in front that decides by path sees no "/" there; neither do our routes.
+            self.scope["path"] = self.scope["raw_path"].decode()
 
     def _check_head(self, spoken: str) -> None:
         """Refuse what servers and proxies read in different ways, which is how requests are smuggled."""
