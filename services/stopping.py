@@ -8,13 +8,15 @@ behind then ends with the process.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from services.settings import Settings
@@ -53,8 +55,10 @@ class Stopping:
         """
         if threading.current_thread() is not threading.main_thread():
             return  # a server inside another program, which handles signals
-        for number, drain_s in ((signal.SIGTERM, self._settings.drain_s), (signal.SIGINT, 0.0)):
-            self._on_signal(number, drain_s)
+        drains = {int(signal.SIGTERM): self._settings.drain_s, int(signal.SIGINT): 0.0}
+        for number, drain_s in drains.items():
+            self._on_signal(signal.Signals(number), drain_s)
+        self._hear(drains)
 
     def _on_signal(self, awaited: signal.Signals, drain_s: float) -> None:
         loop = asyncio.get_running_loop()
@@ -70,6 +74,26 @@ class Stopping:
                 loop.call_soon_threadsafe(loop.call_later, drain_s, lambda: server_stop(number, frame))
 
         signal.signal(awaited, stop)
+
+    def _hear(self, drains: Mapping[int, float]) -> None:
+        """Begin the end even while a call that doesn't return holds the event loop, where no handler can run.
+
+        The system writes each signal's number to a socket at once; a thread reads it and passes it on to the loop.
+        """
+        loop = asyncio.get_running_loop()
+        ours, self._wakeup = socket.socketpair()
+        self._wakeup.setblocking(False)
+        loops = signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
+
+        def listen() -> None:
+            while number := ours.recv(1):
+                if number[0] in drains:
+                    self.begin(drains[number[0]], loop)
+                if loops >= 0:
+                    with contextlib.suppress(OSError):
+                        os.write(loops, number)
+
+        threading.Thread(target=listen, name="signals", daemon=True).start()
 
     def begin(self, drain_s: float = 0.0, loop: asyncio.AbstractEventLoop | None = None) -> None:
         """Set the end of the process; the first call counts.
