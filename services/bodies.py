@@ -130,12 +130,12 @@ class LargeBody:
         """
         opener = opener_of(self._encoding)
         body, complete = await self._begin()
-        if complete:
+        if complete and len(body) <= OFFLOAD_BYTES:
             if opener is None:
                 return decoder(body)
             with contextlib.suppress(BodyTooLargeError):
                 return decoder(opener(body, min(OFFLOAD_BYTES, self._limit)))
-        await self._hold(opener is not None, complete)
+        await self._hold(len(body) if complete else self._declared or self._limit, opener is not None)
         if not complete:
             body = await read_rest(body, self._receive, self._limit)
         if opener is None:
@@ -143,7 +143,7 @@ class LargeBody:
         return await self._bodies.beside(lambda: decoder(opener(body, self._limit)))
 
     async def _begin(self) -> tuple[Body, bool]:
-        """Return the body and True if it is small, else what came of it and False."""
+        """Return the body and True, or of a larger one what has come and False."""
         if self._declared is not None and self._declared > OFFLOAD_BYTES:
             return b"", False
         gathered = bytearray()
@@ -159,10 +159,9 @@ class LargeBody:
             if len(gathered) > OFFLOAD_BYTES:
                 return gathered, False
 
-    async def _hold(self, packed: bool, complete: bool) -> None:
+    async def _hold(self, size: int, packed: bool) -> None:
         """Take at once what the body, and what it unpacks to, may need: parts of it could be waited for in a circle."""
-        wire = 0 if complete else self._limit if self._declared is None else self._declared
-        size = wire + (self._limit if packed else 0)
+        size += self._limit if packed else 0
         await self._bodies.take(size)
         self._held = size
 
