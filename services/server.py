@@ -1,9 +1,8 @@
 """The seam to BentoML: our endpoints answer before BentoML's middleware, and BentoML's application gets listed paths.
 
-BentoML's path costs about a millisecond a request (parsing, pydantic, five middlewares), leaves an uncancelled timer
-behind each and a series of metrics for every path that anybody makes up; its own `/predict` knows nothing of keys,
-limits and deadlines. So from outside it is asked for the paths of `BENTOMLS` only, exactly as they stand there, and
-whatever else is not ours doesn't exist.
+BentoML's path costs about a millisecond a request (parsing, pydantic, five middlewares) and makes a series of metrics
+for every path that anybody makes up; its own `/predict` knows nothing of keys, limits and deadlines. So from outside it
+is asked for the paths of `BENTOMLS` only, exactly as they stand there, and whatever else is not ours doesn't exist.
 
 `Service.to_asgi` is not part of BentoML's documented interface, so the version is pinned and checked: another one
 fails at import with a line that says so, and `tests/unit/test_service_seam.py` fails with it.
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 from _bentoml_sdk.service.factory import Service
+from bentoml._internal.server.http.traffic import TimeoutMiddleware
 
 from hone.errors import HoneError
 from services import connections
@@ -70,7 +70,12 @@ class FastService(Service):
     def to_asgi(self, is_main: bool = True) -> Any:
         check_version()
         connections.install(Settings.from_environment())
-        return _Application(self, super().to_asgi(is_main=is_main), inner=not is_main)
+        application = super().to_asgi(is_main=is_main)
+        # It leaves a timer of a minute behind each request: enough requests for /livez would fill the memory.
+        application.user_middleware = [
+            middleware for middleware in application.user_middleware if middleware.cls is not TimeoutMiddleware
+        ]
+        return _Application(self, application, inner=not is_main)
 
     @property
     def openapi_spec(self) -> Any:
