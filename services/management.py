@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from hone import __version__
+from hone import __version__, store
 from hone.errors import ArtifactError, HoneError, StoreError
 from services.desired import POLL_S, DesiredState
 from services.edge import REQUEST_ID, Edge
@@ -29,6 +29,9 @@ logger = logging.getLogger("hone.serving")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 """What can be part of a stored model's tag; whatever else a caller names isn't stored, and the store isn't asked."""
+
+MOST_NOTED = 300
+"""Characters of what a caller asked for, in the audit log."""
 
 
 class AdminOffError(RequestError):
@@ -222,6 +225,7 @@ class Management:
         return {"name": name}
 
     def _audit(self, actor: str, action: str, subject: str, outcome: str, **details: str) -> None:
+        subject, details = subject[:MOST_NOTED], {name: text[:MOST_NOTED] for name, text in details.items()}
         logger.info("%s %s by %s: %s", action, subject, actor, outcome)
         if self._edge.audit is not None:
             try:
@@ -235,7 +239,7 @@ class Management:
         self._desired.report(desired.generation)
         problems = await self._desired.wait_for_others(desired.generation)
         if problems:
-            raise UnusableModelError("not every worker could follow: " + "; ".join(problems))
+            raise UnusableModelError("not every worker could follow: " + _without_folder("; ".join(problems)))
 
     async def follow(self) -> None:
         """Bring this worker to the list that an action in another worker wrote."""

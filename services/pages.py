@@ -17,11 +17,8 @@ import orjson
 from hone.signature import TensorSpec
 from services.http import NO_STORE, Fields
 from services.loading import LoadedModel, example_inputs, zero_inputs
+from services.paths import EXPLORER
 from services.settings import Settings
-
-EXPLORER = ("swagger-ui-bundle.js", "swagger-ui-standalone-preset.js", "swagger-initializer.js")
-STATIC = frozenset(f"/static_content/{name}" for name in ("swagger-ui.css", "index.css", *EXPLORER))
-"""The files of BentoML that the page needs."""
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "

@@ -2,7 +2,8 @@
 
 BentoML's path costs about a millisecond a request (parsing, pydantic, five middlewares) and makes a series of metrics
 for every path that anybody makes up; its own `/predict` knows nothing of keys, limits and deadlines. So from outside it
-is asked for the paths of `BENTOMLS` only, exactly as they stand there, and whatever else is not ours doesn't exist.
+is asked for its own paths in `services/paths.py` only, exactly as they stand there, and what is not there at all doesn't
+exist.
 
 `Service.to_asgi` is not part of BentoML's documented interface, so the version is pinned and checked: another one
 fails at import with a line that says so, and `tests/unit/test_service_seam.py` fails with it.
@@ -24,7 +25,8 @@ from services import connections
 from services.failures import NotFoundError, OverloadedError, RequestError
 from services.http import NO_SNIFF, Receive, Scope, Send, require_method, respond, respond_error, respond_json
 from services.openapi import describe
-from services.pages import HTML_FIELDS, STATIC, URL, address, page
+from services.pages import HTML_FIELDS, URL, address, page
+from services.paths import PATHS
 from services.settings import Settings
 
 if TYPE_CHECKING:
@@ -40,10 +42,8 @@ OURS_EXACTLY = ("/predict", "/v2")
 PAGES = ("/", "/docs.json")
 """What we write ourselves in place of BentoML's page, which asks hosts elsewhere for scripts."""
 
-OPEN = frozenset({"/livez", "/healthz", "/readyz", "/metrics", *STATIC})
-"""Paths of BentoML that need no key."""
-
-BENTOMLS = OPEN | {"/schema.json"}
+OPEN = frozenset(path.template for path in PATHS if path.bentomls and path.open)
+GUARDED = frozenset(path.template for path in PATHS if path.bentomls and not path.open)
 
 
 def check_version() -> None:
@@ -138,7 +138,7 @@ class _Application:
         path = scope["path"]
         management = self._service.management
         try:
-            if not (path in PAGES or path in BENTOMLS or path in OURS_EXACTLY or path.startswith(OURS)):
+            if not (path in PAGES or path in GUARDED or path in OURS_EXACTLY or path.startswith(OURS)):
                 raise NotFoundError(f"no such path: {path}")
             if self._service.hub is None or self._service.edge is None or management is None:
                 raise OverloadedError("the model is still loading")
@@ -149,7 +149,7 @@ class _Application:
             if path in PAGES:
                 await self._page(scope, send)
                 return
-            if path not in BENTOMLS:
+            if path not in GUARDED:
                 raise NotFoundError(f"no model answers {path}")
         except Exception as error:
             if not isinstance(error, RequestError):
