@@ -7,7 +7,6 @@ import contextlib
 import gc
 import logging
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,18 +21,20 @@ from hone.hardware import cores
 from hone.trust import Policy, open_to_run
 from services import logs
 from services.batching.scheduler import Scheduler
-from services.desired import DesiredState
+from services.connections import limit_handshakes
+from services.desired import DesiredState, state_folder
 from services.edge import Edge
 from services.exposure import check_exposure, default_host
 from services.failures import status_of
 from services.hub import Hub
 from services.loading import candidates
-from services.management import Management, state_folder
+from services.management import Management
 from services.protocols.predict import PredictJson
 from services.protocols.v2_grpc import GrpcServer
 from services.server import FastService, check_version
 from services.settings import Settings, misspelled
 from services.startup import check_start
+from services.stopping import Stopping
 
 logger = logging.getLogger("hone.serving")
 
@@ -137,6 +138,7 @@ class ModelService:
         self._edge: Edge | None = None
         self._grpc: GrpcServer | None = None
         self._watch: asyncio.Task[None] | None = None
+        self._stopping: Stopping | None = None
 
     @bentoml.api(route="/predict")
     async def predict(self, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -182,25 +184,29 @@ class ModelService:
             self._grpc = GrpcServer(self._hub, self._edge, management)
             await self._grpc.start(settings)
         self._watch = asyncio.get_running_loop().create_task(management.watch())
-        turn_unready_on_sigterm(management, settings.drain_s)
+        self._stopping = Stopping(settings, management)
+        self._stopping.on_signals()
+        limit_handshakes(asyncio.get_running_loop())
         freeze_heap()
+        self.bento_service.edge = self._edge
         self.bento_service.management = management
         self.bento_service.hub = self._hub
 
     @bentoml.on_shutdown
     async def stop(self) -> None:
         """Answer what was accepted, refuse what comes now, and give the models' memory back."""
+        stopping = self._stopping or Stopping(self._settings)
         if self._watch is not None:
             self._watch.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._watch
         if self._grpc is not None:
-            await self._grpc.stop()
+            await stopping.within(0.5, self._grpc.stop(), "gRPC calls")
         if self._hub is not None:
             self._hub.flush()
-            await self._hub.close()
+            await stopping.within(0.5, self._hub.close(), "inferences")
         if self._edge is not None:
-            await self._edge.close()
+            await stopping.within(0.8, self._edge.close(stopping.left_s * 0.6), "records, traces or the cache")
         self.bento_service.hub = None
         self.bento_service.management = None
 
@@ -276,25 +282,6 @@ async def attach_shadow(hub: Hub, settings: Settings) -> None:
     if candidate.tag == primary.tag:
         logger.warning("HONE_SHADOW=%s is %s, which serves: it is compared with itself", settings.shadow, primary.tag)
     primary.shadow = Shadow(candidate.infer, sample=settings.shadow_sample, observe=primary.metrics.shadow)
-
-
-def turn_unready_on_sigterm(management: Management, drain_s: float) -> None:
-    """On SIGTERM report not ready at once, go on serving for `drain_s`, then let the server stop as it would have.
-
-    A load balancer needs a moment to see that a replica goes; requests that it still sends meanwhile are answered.
-    """
-    loop = asyncio.get_running_loop()
-    original = signal.getsignal(signal.SIGTERM)
-
-    def drain(number: int, frame: Any) -> None:
-        management.draining = True
-        logger.info("SIGTERM: not ready any more, stopping in %g s", drain_s)
-        if callable(original):
-            stop = original
-            loop.call_soon_threadsafe(loop.call_later, drain_s, lambda: stop(number, frame))
-
-    with contextlib.suppress(ValueError):  # not the main thread: a server inside another program, which handles signals
-        signal.signal(signal.SIGTERM, drain)
 
 
 def freeze_heap() -> None:

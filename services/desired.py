@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -114,3 +115,11 @@ class DesiredState:
             if time.monotonic() > deadline:
                 return [*problems, f"workers {late} have not followed in {timeout_s:g} s"]
             await asyncio.sleep(POLL_S / 5)
+
+
+def state_folder() -> Path:
+    """Return the folder that the workers of this server share: BentoML makes one for metrics anew at each start."""
+    shared = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if not shared:
+        return Path(tempfile.mkdtemp(prefix="hone-"))
+    return Path(shared) / f"hone-{os.getppid()}"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import secrets
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from services.bodies import Bodies
 from services.http import Head
 from services.settings import Settings
 
@@ -36,6 +39,7 @@ class Edge:
         recorder: of sampled traffic.
         tracer: of sampled requests.
         audit: of admin actions.
+        bodies: the larger ones that are held at once.
     """
 
     settings: Settings
@@ -44,9 +48,13 @@ class Edge:
     recorder: Recorder | None = None
     tracer: Tracer | None = None
     audit: Audit | None = None
+    bodies: Bodies = field(init=False)
     _recorded: Recorded | None = None
     _prefix: str = field(default_factory=lambda: secrets.token_hex(4))
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
+
+    def __post_init__(self) -> None:
+        self.bodies = Bodies(self.settings.bodies_bytes)
 
     def request_id(self, head: Head) -> bytes:
         """Return the caller's request id when it is a plain one, else a new one."""
@@ -111,15 +119,18 @@ class Edge:
                 counter.inc(getattr(now, name) - getattr(before, name, 0))
             self._recorded = now
 
-    async def close(self) -> None:
-        """Write out what is buffered."""
-        import asyncio
-
+    async def close(self, timeout_s: float) -> None:
+        """Write out what is buffered; a disk, a collector or a cache that doesn't answer is given up in time."""
+        self.bodies.close()
+        closing: list[Awaitable[None]] = []
         if self.recorder is not None:
-            await asyncio.to_thread(self.recorder.close, 10.0)
+            closing.append(asyncio.to_thread(self.recorder.close, timeout_s))
         if self.cache is not None:
-            await self.cache.close()
+            closing.append(asyncio.wait_for(self.cache.close(), timeout_s))
         if self.gate is not None:
-            await self.gate.close()
+            closing.append(asyncio.wait_for(self.gate.close(), timeout_s))
         if self.tracer is not None:
-            await asyncio.to_thread(self.tracer.close)
+            closing.append(asyncio.to_thread(self.tracer.close, timeout_s))
+        for problem in await asyncio.gather(*closing, return_exceptions=True):
+            if isinstance(problem, Exception):
+                logging.getLogger("hone.serving").warning("not closed in order: %r", problem)

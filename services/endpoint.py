@@ -6,8 +6,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
+from functools import partial
 
 from services.batching.queue import Trail
+from services.bodies import LargeBody
 from services.edge import REQUEST_ID, Edge
 from services.failures import (
     DeadlineError,
@@ -40,6 +42,8 @@ from services.tensors import row_count
 logger = logging.getLogger("hone.serving")
 
 CLIENT_GONE = 499
+SMALL_DIGITS = 5
+"""A body whose length has so few digits is under 100 kB: it is read and decoded without further ado."""
 
 
 class InferEndpoint:
@@ -69,6 +73,7 @@ class InferEndpoint:
         self._edge = edge
         self._any_media = any_media
         self._limit = edge.settings.max_body_bytes
+        self._bodies = edge.bodies
         self._guarded = edge.gate is not None
         self._accounted = edge.recorder is not None and edge.recorder.complete
         self._traced = edge.tracer is not None
@@ -83,14 +88,19 @@ class InferEndpoint:
         request: Request | None = None
         status, problem = 200, ""
         trail: Trail | None = [] if self._traced else None
+        large: LargeBody | None = None
         try:
-            if scope["method"] != "POST":
-                require_method(scope, "POST")
             if self._guarded:
                 await self._edge.admit(head, "predict", served.entry.name)
+            if scope["method"] != "POST":
+                require_method(scope, "POST")
             protocol = self._default if self._any_media else self._protocol(head)
-            body = await read_body(head, receive, self._limit)
-            request = protocol.decode(head, body)
+            length = head.get(b"content-length")
+            if length is not None and len(length) <= SMALL_DIGITS and b"content-encoding" not in head:
+                request = protocol.decode(head, await read_body(head, receive, self._limit))
+            else:
+                large = LargeBody(head, receive, self._limit, self._bodies)
+                request = await large.decode(partial(protocol.decode, head), protocol.quick_bytes)
             outputs = await served.infer(request.inputs, request.timeout_s, trail)
             fields, answer = protocol.encode(request, outputs)
             if self._accounted:
@@ -107,6 +117,8 @@ class InferEndpoint:
         finally:
             seconds = time.perf_counter() - started
             metrics.in_flight -= 1
+            if large is not None:
+                large.release()
             metrics.request(self._label, status, seconds, 0 if request is None else row_count(request.inputs))
         if REQUEST_ID in head:
             fields = [*fields, (REQUEST_ID, self._edge.request_id(head))]

@@ -41,10 +41,12 @@ def check_exposure(settings: Settings, arguments: Sequence[str]) -> None:
 
 def is_loopback(host: str) -> bool:
     """Return whether only this machine reaches an address; a name counts when it is localhost."""
-    if host == "localhost":
+    name = host.strip("[]").rstrip(".").lower()
+    if name == "localhost":
         return True
     try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
+        found = ipaddress.ip_address(name)
+        return (getattr(found, "ipv4_mapped", None) or found).is_loopback
     except ValueError:
         return False
 

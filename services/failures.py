@@ -62,6 +62,9 @@ class InferenceError(Exception):
     """The runtime failed on a valid request; the log has the details."""
 
 
+MAX_MESSAGE = 400
+"""Characters of an answer's error, and of what the log says about it."""
+
 UNEXPECTED = "the model failed on this request; the server's log says why"
 
 
@@ -75,5 +78,10 @@ def status_of(error: BaseException) -> tuple[int, str, tuple[tuple[str, str], ..
 
 
 def _printable(error: BaseException) -> str:
-    """Return the message on one line: names that callers made up are part of it."""
-    return "".join(character if character.isprintable() else "?" for character in str(error))
+    """Return the message on one short line: names that callers made up, of any length, are part of it."""
+    text = str(error)
+    if len(text) > MAX_MESSAGE:
+        text = text[: MAX_MESSAGE - 1] + "…"
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else "?" for character in text)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import orjson
 
-from services.failures import BodyTooLargeError, MediaTypeError, MethodError, RequestError
+from services.failures import BodyTooLargeError, MediaTypeError, MethodError, RequestError, status_of
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -23,7 +22,7 @@ Body = bytes | bytearray | memoryview
 JSON = b"application/json"
 BINARY = b"application/octet-stream"
 OFFLOAD_BYTES = 65_536
-"""A compressed body over this size is opened in a thread: it would hold the event loop for milliseconds."""
+"""A body over this size is unpacked and decoded in a thread: it would hold the event loop for milliseconds."""
 
 NO_SNIFF = (b"x-content-type-options", b"nosniff")
 NO_STORE = (b"cache-control", b"no-store")
@@ -45,9 +44,9 @@ def media_type(head: Head) -> bytes:
 
 
 async def read_body(head: Head, receive: Receive, limit: int) -> Body:
-    """Return the request's body, decompressed; one over the limit is refused as soon as that shows.
+    """Return a small request's body, unpacked; one over the limit is refused as soon as that shows.
 
-    A body that arrives in one piece is not copied.
+    Large ones are read by `services.bodies`. A body that arrives in one piece is not copied.
 
     Raises:
         BodyTooLargeError: the body, or what it decompresses to, is over the limit.
@@ -55,24 +54,30 @@ async def read_body(head: Head, receive: Receive, limit: int) -> Body:
         RequestError: a broken compressed body, or a content length that is no number.
         ClientGoneError: the caller went away.
     """
-    declared = head.get(b"content-length")
-    if declared is not None and declared.isdigit() and int(declared) > limit:
-        raise _too_large(limit)
+    check_length(head, limit)
     message = await receive()
     body: Body = message.get("body", b"")
     if message["type"] == "http.disconnect":
         raise ClientGoneError
     if message.get("more_body"):
-        body = await _read_rest(body, receive, limit)
+        body = await read_rest(body, receive, limit)
     if len(body) > limit:
-        raise _too_large(limit)
-    encoding = head.get(b"content-encoding")
-    if encoding is None or encoding == b"identity":
-        return body
-    return await _decompress(body, encoding.strip().lower(), limit)
+        raise too_large(limit)
+    opener = opener_of(head.get(b"content-encoding", b"identity").strip().lower())
+    return body if opener is None else opener(body, limit)
 
 
-async def _read_rest(first: Body, receive: Receive, limit: int) -> bytearray:
+def check_length(head: Head, limit: int) -> int | None:
+    """Return the length of the body that the head declares; raises BodyTooLargeError when it is over the limit."""
+    declared = head.get(b"content-length")
+    if declared is None or not declared.isdigit():
+        return None
+    if int(declared) > limit:
+        raise too_large(limit)
+    return int(declared)
+
+
+async def read_rest(first: Body, receive: Receive, limit: int) -> bytearray:
     gathered = bytearray(first)
     while True:
         message = await receive()
@@ -80,12 +85,19 @@ async def _read_rest(first: Body, receive: Receive, limit: int) -> bytearray:
             raise ClientGoneError
         gathered += message.get("body", b"")
         if len(gathered) > limit:
-            raise _too_large(limit)
+            raise too_large(limit)
         if not message.get("more_body"):
             return gathered
 
 
-async def _decompress(body: Body, encoding: bytes, limit: int) -> bytes:
+def opener_of(encoding: bytes) -> Callable[[Body, int], Body] | None:
+    """Return what unpacks a body, up to a limit of bytes; None where it isn't packed.
+
+    Raises:
+        MediaTypeError: an unknown encoding.
+    """
+    if encoding == b"identity":
+        return None
     openers = {b"gzip": _gunzip, b"x-gzip": _gunzip, b"zstd": _unzstd}
     opener = openers.get(encoding)
     if opener is None:
@@ -93,9 +105,7 @@ async def _decompress(body: Body, encoding: bytes, limit: int) -> bytes:
             f"content encoding '{encoding.decode('latin-1')}' is not supported; send gzip, zstd or none",
             (("accept-encoding", "gzip, zstd"),),
         )
-    if len(body) > OFFLOAD_BYTES:
-        return await asyncio.to_thread(opener, body, limit)
-    return opener(body, limit)
+    return opener
 
 
 def _gunzip(body: Body, limit: int) -> bytes:
@@ -105,7 +115,7 @@ def _gunzip(body: Body, limit: int) -> bytes:
     except zlib.error as error:
         raise RequestError(f"the gzip body is broken: {error}") from None
     if len(content) > limit:
-        raise _too_large(limit, "decompressed ")
+        raise too_large(limit, "decompressed ")
     if not machine.eof:
         raise RequestError("the gzip body ends early")
     if machine.unused_data:
@@ -125,11 +135,11 @@ def _unzstd(body: Body, limit: int) -> bytes:
     except zstandard.ZstdError as error:
         raise RequestError(f"the zstd body is broken: {error}") from None
     if len(content) > limit:
-        raise _too_large(limit, "decompressed ")
+        raise too_large(limit, "decompressed ")
     return bytes(content)
 
 
-def _too_large(limit: int, which: str = "") -> BodyTooLargeError:
+def too_large(limit: int, which: str = "") -> BodyTooLargeError:
     # The rest of the body is not read, so the connection can't be used again.
     return BodyTooLargeError(
         f"the {which}body is over the limit of {limit / 1e6:g} MB; send fewer rows, or raise HONE_MAX_BODY_MB",
@@ -147,6 +157,13 @@ async def respond(send: Send, status: int, body: Body, fields: Fields) -> None:
 async def respond_json(send: Send, status: int, content: Any, fields: Fields | None = None) -> None:
     body = content if isinstance(content, bytes) else orjson.dumps(content)
     await respond(send, status, body, [(b"content-type", JSON), NO_STORE, *(fields or [])])
+
+
+async def respond_error(send: Send, error: Exception, fields: Fields | None = None) -> None:
+    """Answer with an error's status, message and headers."""
+    status, message, headers = status_of(error)
+    more = [(name.encode(), value.encode()) for name, value in headers]
+    await respond_json(send, status, error_body(message), [*(fields or []), *more])
 
 
 def error_body(message: str) -> bytes:

@@ -24,6 +24,10 @@ _PATTERNS = (
 )
 
 
+MAX_LINE = 1000
+"""Characters of a message."""
+
+
 def redact(text: str) -> str:
     """Mask what could name a person or open a door; loopback addresses stay."""
     for pattern, mask in _PATTERNS:
@@ -31,12 +35,30 @@ def redact(text: str) -> str:
     return text
 
 
+def one_line(text: str) -> str:
+    """Return a message that stays one line of bounded length: what callers made up is part of some.
+
+    A line break in it would begin a line of the log that nobody wrote.
+    """
+    if len(text) > MAX_LINE:
+        text = text[: MAX_LINE - 1] + "…"
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
 class _Redacting(logging.Filter):
-    """Redacts a record's message before any handler writes it."""
+    """Makes a record's message one line without secrets before any handler writes it; its traceback is set apart."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = redact(record.getMessage()), ()
+        record.msg, record.args = redact(one_line(record.getMessage().rstrip())), ()
+        if record.exc_info and not record.exc_text:
+            lines = redact(_EXCEPTIONS.formatException(record.exc_info)).splitlines()
+            record.exc_text = "\n".join(f"  | {line[:MAX_LINE]}" for line in lines)
         return True
+
+
+_EXCEPTIONS = logging.Formatter()
 
 
 class JsonFormatter(logging.Formatter):

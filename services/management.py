@@ -12,29 +12,30 @@ import logging
 import os
 import re
 import signal
-from pathlib import Path
 from typing import Any
 
 import orjson
 import psutil
 
-from hone import __version__
+from hone import __version__, store
 from hone.errors import ArtifactError, HoneError, StoreError
-from hone.signature import BATCH, TensorSpec
 from services.audit import REQUESTED
 from services.desired import POLL_S, DesiredState
 from services.edge import REQUEST_ID, Edge
 from services.exposure import is_loopback
 from services.failures import NotFoundError, RequestError, status_of
-from services.http import Receive, Scope, Send, error_body, read_body, require_method, respond_json
+from services.http import ClientGoneError, Receive, Scope, Send, read_body, require_method, respond_error, respond_json
 from services.hub import Hub
-from services.protocols.v2 import DATATYPES
-from services.served import ServedModel
+from services.metadata import EXTENSIONS, model_config, model_metadata
 from services.settings import LAUNCHER
 
 logger = logging.getLogger("hone.serving")
 
-EXTENSIONS = ["binary_tensor_data", "parameters", "model_repository", "model_configuration"]
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+"""What can be part of a stored model's tag; whatever else a caller names isn't stored, and the store isn't asked."""
+
+MOST_NOTED = 300
+"""Characters of what a caller asked for, in the audit log."""
 
 
 class AdminOffError(RequestError):
@@ -75,12 +76,13 @@ class Management:
         fields = [(REQUEST_ID, request_id)]
         try:
             status, content = await self._answer(scope, receive, head, scope["path"].strip("/").split("/"))
+        except ClientGoneError:
+            return
         except Exception as error:
-            status, message, headers = status_of(error)
-            if status == 500:
+            if status_of(error)[0] == 500:
                 logger.error("request %s failed", request_id.decode(), exc_info=error)
-            fields += [(name.encode(), value.encode()) for name, value in headers]
-            content = error_body(message)
+            await respond_error(send, error, fields)
+            return
         await respond_json(send, status, content, fields)
 
     async def _answer(
@@ -89,7 +91,6 @@ class Management:
         if path[:2] == ["v2", "health"]:
             return self._health(scope, path[2:])
         if path[:2] == ["v2", "repository"]:
-            require_method(scope, "POST")
             return await self._repository(scope, receive, head, path[2:])
         if path[0] == "v2" or path[0] == "v1":
             await self._edge.admit(head, "read", _model_of(path))
@@ -142,17 +143,16 @@ class Management:
     ) -> tuple[int, Any]:
         if path == ["index"]:
             await self._edge.admit(head, "list")
+            require_method(scope, "POST")
             body = bytes(await read_body(head, receive, 65_536))
             return 200, self.index(_object(body).get("ready") is True)
+        actor = await self.admit_admin(head, path[1] if len(path) > 1 else "")
         if len(path) != 3 or path[0] != "models" or path[2] not in ("load", "unload"):
             raise NotFoundError(
                 "no such path; there is /v2/repository/index and /v2/repository/models/NAME/load, /unload"
             )
-        actor = await self.admit_admin(head, path[1])
-        body = bytes(await read_body(head, receive, 65_536))
-        parameters = _object(body).get("parameters") or {}
-        if not isinstance(parameters, dict):
-            raise RequestError('"parameters" must be an object')
+        require_method(scope, "POST")
+        parameters = _object(bytes(await read_body(head, receive, 65_536))).get("parameters", {})
         action = self.load if path[2] == "load" else self.unload
         return 200, await action(actor, path[1], parameters)
 
@@ -186,36 +186,45 @@ class Management:
         ]  # fmt: skip
         return [entry for entry in listed if entry["state"] == "READY" or not only_ready]
 
-    async def load(self, actor: str, name: str, parameters: dict[str, Any]) -> dict[str, str]:
+    async def load(self, actor: str, name: str, parameters: Any) -> dict[str, str]:
         """Load a stored model in every worker; it takes the place of the version that served.
 
         Args:
             actor: for the audit log.
             name: of the model.
             parameters: `version`, a version or variant of it (default: the best for this host); `keep`, true keeps the
-                versions that are loaded beside it.
+                versions that are loaded beside it. As the caller gave them.
+
+        Raises:
+            RequestError: no such model, one that can't be served, or wrong parameters.
         """
-        version = parameters.get("version", "")
-        if not isinstance(version, str) or not isinstance(parameters.get("keep", False), bool):
-            raise RequestError('the parameter "version" must be a string, "keep" true or false')
+        version, keep = _version(parameters), parameters.get("keep", False)
+        if not isinstance(keep, bool):
+            raise RequestError('the parameter "keep" must be true or false')
         reference = f"{name}:{version}" if version else name
         await self._announce(actor, "load", reference)
         try:
-            served = await self._hub.load(reference, keep=parameters.get("keep", False))
-        except HoneError as error:
+            _check_names(name, version)
+            served = await self._hub.load(reference, keep=keep)
+        except (HoneError, NotFoundError) as error:
             await self._conclude(actor, "load", reference, "failed", reason=str(error))
-            if isinstance(error, StoreError):
-                raise NotFoundError(str(error)) from error
+            message = _without_folder(str(error))
+            if isinstance(error, (StoreError, NotFoundError)):
+                raise NotFoundError(message) from error
             if isinstance(error, ArtifactError):
-                raise UnusableModelError(str(error)) from error
+                raise UnusableModelError(message) from error
             raise
         await self._conclude(actor, "load", served.tag, "done")
         await self._spread(served.tag)
         return {"name": name, "version": served.entry.version}
 
-    async def unload(self, actor: str, name: str, parameters: dict[str, Any]) -> dict[str, str]:
-        """Unload a model, or the version of it that `parameters` names, in every worker."""
-        version = str(parameters.get("version", ""))
+    async def unload(self, actor: str, name: str, parameters: Any) -> dict[str, str]:
+        """Unload a model, or the version of it that `parameters` names, in every worker.
+
+        Raises:
+            RequestError: it isn't loaded, or wrong parameters.
+        """
+        version = _version(parameters)
         subject = f"{name}:{version}" if version else name
         await self._announce(actor, "unload", subject)
         try:
@@ -236,13 +245,14 @@ class Management:
         if self._edge.audit is None:
             return
         try:
-            await asyncio.to_thread(self._edge.audit.append, actor, action, subject, REQUESTED)
+            await asyncio.to_thread(self._edge.audit.append, actor, action, subject[:MOST_NOTED], REQUESTED)
         except HoneError as error:
             logger.error("%s refused: %s", action, error)
             raise UnrecordedError(f"{action} was not done: it can't be recorded; the server's log says why") from None
 
     async def _conclude(self, actor: str, action: str, subject: str, outcome: str, **details: str) -> None:
         """Record what became of an action that was announced."""
+        subject, details = subject[:MOST_NOTED], {name: text[:MOST_NOTED] for name, text in details.items()}
         logger.info("%s %s by %s: %s", action, subject, actor, outcome)
         if self._edge.audit is None:
             return
@@ -257,7 +267,7 @@ class Management:
         self._desired.report(desired.generation)
         problems = await self._desired.wait_for_others(desired.generation)
         if problems:
-            raise UnusableModelError("not every worker could follow: " + "; ".join(problems))
+            raise UnusableModelError("not every worker could follow: " + _without_folder("; ".join(problems)))
 
     async def follow(self) -> None:
         """Bring this worker to the list that an action in another worker wrote."""
@@ -312,14 +322,33 @@ def _parent_of(process: int) -> int:
         return 0
 
 
-def state_folder() -> Path:
-    """Return the folder that the workers of this server share: BentoML makes one for metrics anew at each start."""
-    import tempfile
+def _version(parameters: Any) -> str:
+    """Return the version that the parameters name, or an empty string.
 
-    shared = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-    if not shared:
-        return Path(tempfile.mkdtemp(prefix="hone-"))
-    return Path(shared) / f"hone-{os.getppid()}"
+    Raises:
+        RequestError: they are no object, or the version is no text: it must not count as none, which means all.
+    """
+    if not isinstance(parameters, dict):
+        raise RequestError('"parameters" must be an object')
+    version = parameters.get("version", "")
+    if not isinstance(version, str):
+        raise RequestError('the parameter "version" must be a string')
+    return version
+
+
+def _check_names(name: str, version: str) -> None:
+    """Raise NotFoundError when a stored model can't be called so."""
+    for kind, text in (("model", name), ("version", version or "latest")):
+        if not _NAME.fullmatch(text):
+            raise NotFoundError(f"no {kind} '{text[:100]}' is stored; its name can't hold that, or is too long")
+
+
+def _without_folder(message: str) -> str:
+    """Return a message without the store's place on this host, which is no caller's business."""
+    folder = store.models_dir()
+    for path in sorted({str(folder), str(folder.resolve())}, key=len, reverse=True):
+        message = message.replace(f"{path}/", "").replace(path, "the store")
+    return message
 
 
 def _model_of(path: list[str]) -> str:
@@ -337,41 +366,3 @@ def _object(body: bytes) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise RequestError("the body must be an object")
     return content
-
-
-def model_metadata(served: ServedModel, versions: list[str]) -> dict[str, Any]:
-    """Return a model's V2 metadata; -1 stands for a dynamic axis."""
-    artifact = served.loaded.artifact
-    return {
-        "name": served.entry.name,
-        "versions": versions,
-        "platform": f"{artifact.runtime}_{artifact.manifest.precision}",
-        "inputs": [_tensor(spec) for spec in artifact.signature.inputs],
-        "outputs": [_tensor(spec) for spec in artifact.signature.outputs],
-    }
-
-
-def _tensor(spec: TensorSpec) -> dict[str, Any]:
-    shape = [axis if isinstance(axis, int) else -1 for axis in spec.shape]
-    return {"name": spec.name, "datatype": DATATYPES[spec.dtype], "shape": shape}
-
-
-def model_config(served: ServedModel) -> dict[str, Any]:
-    """Return what Triton's clients read of a model's configuration; shapes are those of a row."""
-    artifact, plan = served.loaded.artifact, served.loaded.plan
-
-    def describe(spec: TensorSpec) -> dict[str, Any]:
-        dims = [axis if isinstance(axis, int) else -1 for axis in spec.shape]
-        data_type = f"TYPE_{DATATYPES[spec.dtype].replace('BYTES', 'STRING')}"
-        return {"name": spec.name, "data_type": data_type, "dims": dims[1:] if spec.shape[:1] == (BATCH,) else dims}
-
-    return {
-        "name": served.entry.name,
-        "platform": artifact.runtime,
-        "backend": artifact.runtime,
-        "max_batch_size": plan.max_batch_rows if artifact.signature.batchable else 0,
-        "input": [describe(spec) for spec in artifact.signature.inputs],
-        "output": [describe(spec) for spec in artifact.signature.outputs],
-        "instance_group": [{"count": plan.in_flight, "kind": "KIND_CPU"}],
-        "dynamic_batching": {"preferred_batch_size": [plan.max_batch_rows]},
-    }

@@ -18,6 +18,7 @@ import numpy as np
 
 from services.batching import Tensors
 from services.batching.lane import BatchTimes
+from services.tensors import row_count
 
 if TYPE_CHECKING:
     from services.shadow import Comparison
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 MAX_CLASSES = 100
+MIN_DRIFT_ROWS = 100
+"""So many rows are in what the drift feed shows, at least."""
 
 MOST_SOLO = 4096
 """So many requests that ran alone are kept before they are counted without a flush."""
@@ -67,6 +70,52 @@ class Tally:
         self._sum = 0.0
 
 
+class DriftSample:
+    """What is summed up of sampled requests: mean and spread of each input, counts of the classes predicted.
+
+    Attributes:
+        rows: in it. `/metrics` is open, and of a few rows a mean would tell what somebody's row held.
+    """
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._inputs: dict[str, tuple[int, float, float]] = {}
+        self._classes: dict[tuple[str, int], int] = {}
+
+    def add(self, inputs: Tensors, outputs: Tensors) -> None:
+        """Add a request."""
+        self.rows += row_count(inputs)
+        for name, array in inputs.items():
+            if array.dtype.kind not in "biuf":
+                continue
+            values = array[np.isfinite(array)].astype(np.float64) if array.dtype.kind == "f" else array.astype(float)
+            if values.size:
+                self._inputs[name] = _joined(
+                    self._inputs.get(name, (0, 0.0, 0.0)),
+                    (values.size, float(values.mean()), float(np.square(values - values.mean()).sum())),
+                )
+        for name, array in outputs.items():
+            if array.ndim == 2 and 1 < array.shape[1] <= MAX_CLASSES and array.dtype.kind == "f":
+                for chosen, count in zip(*np.unique(array.argmax(axis=1), return_counts=True), strict=True):
+                    key = (name, int(chosen))
+                    self._classes[key] = self._classes.get(key, 0) + int(count)
+
+    def show(self, families: dict[str, Any], labels: dict[str, str]) -> None:
+        """Set the gauges and add to the counters."""
+        for name, (count, mean, squares) in self._inputs.items():
+            families["mean"].labels(**labels, input=name).set(mean)
+            families["deviation"].labels(**labels, input=name).set((squares / count) ** 0.5)
+        for (name, chosen), count in self._classes.items():
+            families["classes"].labels(**labels, output=name, choice=str(chosen)).inc(count)
+
+
+def _joined(first: tuple[int, float, float], second: tuple[int, float, float]) -> tuple[int, float, float]:
+    """Return (count, mean, sum of squared deviations) of two samples together (Chan, Golub and LeVeque, 1979)."""
+    (n, mean, squares), (m, other_mean, other_squares) = first, second
+    gap, total = other_mean - mean, n + m
+    return total, mean + gap * m / total, squares + other_squares + gap * gap * n * m / total
+
+
 class Metrics:
     """Metrics of one served model.
 
@@ -88,6 +137,7 @@ class Metrics:
         self.waiting_rows = 0
         self.wants_sample = True
         self._sampled: tuple[Tensors, Tensors] | None = None
+        self._drift = DriftSample()
         self._families = _families()
 
     def request(self, protocol: str, status: int, seconds: float, rows: int = 0) -> None:
@@ -171,24 +221,12 @@ class Metrics:
         families["in_flight"].labels(**labels).set(self.in_flight)
         families["waiting"].labels(**labels).set(self.waiting_rows)
         if self._sampled is not None:
-            self._flush_sample(*self._sampled)
+            self._drift.add(*self._sampled)
             self._sampled = None
+            if self._drift.rows >= MIN_DRIFT_ROWS:
+                self._drift.show(families, labels)
+                self._drift = DriftSample()
         self.wants_sample = True
-
-    def _flush_sample(self, inputs: Tensors, outputs: Tensors) -> None:
-        """Show mean and spread of each input, and count the predicted classes: what drift shows in first."""
-        families, labels = self._families, self._labels
-        for name, array in inputs.items():
-            if array.dtype.kind not in "biuf":
-                continue
-            values = array[np.isfinite(array)].astype(np.float64) if array.dtype.kind == "f" else array.astype(float)
-            if values.size:
-                families["mean"].labels(**labels, input=name).set(float(values.mean()))
-                families["deviation"].labels(**labels, input=name).set(float(values.std()))
-        for name, array in outputs.items():
-            if array.ndim == 2 and 1 < array.shape[1] <= MAX_CLASSES and array.dtype.kind == "f":
-                for chosen, count in zip(*np.unique(array.argmax(axis=1), return_counts=True), strict=True):
-                    families["classes"].labels(**labels, output=name, choice=str(chosen)).inc(int(count))
 
     def forget(self) -> None:
         """Show nothing in flight any more, when the model is unloaded; what was counted stays."""
@@ -239,13 +277,13 @@ def _families() -> dict[str, Any]:
         "cache": Counter("hone_cache", "Looks into the prediction cache, by result.", (*labels, "result")),
         "mean": Gauge(
             "hone_input_mean",
-            "Mean of a sampled request's values.",
+            "Mean of sampled values, of 100 rows or more.",
             (*labels, "input"),
             multiprocess_mode="livemostrecent",
         ),
         "deviation": Gauge(
             "hone_input_deviation",
-            "Standard deviation of a sampled request's values.",
+            "Standard deviation of the same values.",
             (*labels, "input"),
             multiprocess_mode="livemostrecent",
         ),

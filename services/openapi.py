@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from hone.artifact import Artifact
 from hone.signature import Signature, TensorSpec
 from services.http import BINARY
-from services.loading import example_inputs
+from services.loading import example_inputs, zero_inputs
 from services.protocols.arrow import ARROW
 from services.protocols.raw import NPY
 from services.protocols.v2 import DATATYPES
@@ -36,26 +38,41 @@ class Specification(dict[str, Any]):
         return dict(self)
 
 
-def describe(specification: Any, artifacts: dict[str, Artifact], default: str) -> Specification:
-    """Return the specification with the inference paths of all models; `/predict` is the default one's."""
+Rows = dict[str, np.ndarray]
+
+
+def describe(
+    specification: Any, artifacts: dict[str, Artifact], default: str, *, real_rows: bool = True
+) -> Specification:
+    """Return the specification with the inference paths of all models; `/predict` is the default one's.
+
+    Args:
+        specification: BentoML's.
+        artifacts: by the model's name.
+        default: the name that `/predict` answers for.
+        real_rows: False gives zeros as examples, where not everybody who reads this may see data.
+    """
     document = Specification(specification.asdict())
     paths = document["paths"]
-    paths["/predict"]["post"].update(_predict(artifacts[default]))
     for name, artifact in artifacts.items():
-        paths[f"/models/{name}/predict"] = {"post": {"tags": [name], **_predict(artifact)}}
-        paths[f"/v1/models/{name}:predict"] = {"post": {"tags": [name], **_v1(artifact)}}
-        paths[f"/v2/models/{name}/infer"] = {"post": {"tags": [name], **_v2(artifact)}}
+        inputs = example_inputs(artifact) if real_rows else zero_inputs(artifact)
+        rows = {key: array[:2] for key, array in inputs.items()}
+        if name == default:
+            paths["/predict"]["post"].update(_predict(artifact, rows))
+        paths[f"/models/{name}/predict"] = {"post": {"tags": [name], **_predict(artifact, rows)}}
+        paths[f"/v1/models/{name}:predict"] = {"post": {"tags": [name], **_v1(artifact, rows)}}
+        paths[f"/v2/models/{name}/infer"] = {"post": {"tags": [name], **_v2(artifact, rows)}}
     return document
 
 
-def _examples(artifact: Artifact) -> dict[str, Any]:
-    return {name: array[:2].tolist() for name, array in example_inputs(artifact).items()}
+def _nested(rows: Rows) -> dict[str, Any]:
+    return {name: array.tolist() for name, array in rows.items()}
 
 
-def _predict(artifact: Artifact) -> dict[str, Any]:
+def _predict(artifact: Artifact, rows: Rows) -> dict[str, Any]:
     manifest, signature = artifact.manifest, artifact.signature
     body = _content(
-        _object({"inputs": _tensors(signature.inputs)}, ["inputs"]), {"inputs": _examples(artifact)}, required=True
+        _object({"inputs": _tensors(signature.inputs)}, ["inputs"]), {"inputs": _nested(rows)}, required=True
     )
     media = [ARROW.decode()]
     if len(signature.inputs) == 1:
@@ -72,29 +89,29 @@ def _predict(artifact: Artifact) -> dict[str, Any]:
     }
 
 
-def _v1(artifact: Artifact) -> dict[str, Any]:
-    columns = _examples(artifact)
-    rows: list[Any] = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=False)]
+def _v1(artifact: Artifact, rows: Rows) -> dict[str, Any]:
+    columns = _nested(rows)
+    instances: list[Any] = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=False)]
     if len(columns) == 1:
-        rows = next(iter(columns.values()))
+        instances = next(iter(columns.values()))
     schema = {"type": "object", "properties": {"instances": {"type": "array", "items": {}, "minItems": 1}}}
     answer = {"type": "object", "properties": {"predictions": {"type": "array", "items": {}}}}
     return {
         "summary": f"Predict with {artifact.manifest.name} (KServe V1)",
-        "requestBody": _content({**schema, "required": ["instances"]}, {"instances": rows}, required=True),
+        "requestBody": _content({**schema, "required": ["instances"]}, {"instances": instances}, required=True),
         "responses": _responses("A prediction for each instance.", answer),
     }
 
 
-def _v2(artifact: Artifact) -> dict[str, Any]:
+def _v2(artifact: Artifact, rows: Rows) -> dict[str, Any]:
     inputs = [
         {
             "name": spec.name,
             "datatype": DATATYPES[spec.dtype],
-            "shape": list(array[:2].shape),
-            "data": array[:2].reshape(-1).tolist(),
+            "shape": list(array.shape),
+            "data": array.reshape(-1).tolist(),
         }
-        for spec, array in zip(artifact.signature.inputs, example_inputs(artifact).values(), strict=True)
+        for spec, array in zip(artifact.signature.inputs, rows.values(), strict=True)
     ]
     schema = {"type": "object", "properties": {"inputs": {"type": "array", "items": {"type": "object"}}}}
     answer = {"type": "object", "properties": {"outputs": {"type": "array", "items": {"type": "object"}}}}

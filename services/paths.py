@@ -13,11 +13,15 @@ class Path:
         template: with {name} of a model and {version} of it.
         method: GET or POST.
         outside: callers outside the cluster may reach it; what is for operators and probes stays inside.
+        open: it answers without a key, where there are keys.
+        bentomls: BentoML's application answers it; everything else never reaches that.
     """
 
     template: str
     method: str
     outside: bool = True
+    open: bool = False
+    bentomls: bool = False
 
     def of(self, name: str, version: str = "") -> str:
         """Return the path of a model."""
@@ -38,8 +42,8 @@ METADATA = (
     Path("/v1/models", "GET"),
     Path("/v1/models/{name}", "GET"),
     Path("/v2", "GET"),
-    Path("/v2/health/live", "GET"),
-    Path("/v2/health/ready", "GET"),
+    Path("/v2/health/live", "GET", open=True),
+    Path("/v2/health/ready", "GET", open=True),
     Path("/v2/models/{name}", "GET"),
     Path("/v2/models/{name}/ready", "GET"),
     Path("/v2/models/{name}/config", "GET"),
@@ -53,13 +57,21 @@ OPERATION = (
     Path("/v2/repository/index", "POST", outside=False),
     Path("/v2/repository/models/{name}/load", "POST", outside=False),
     Path("/v2/repository/models/{name}/unload", "POST", outside=False),
-    Path("/livez", "GET", outside=False),
-    Path("/healthz", "GET", outside=False),
-    Path("/readyz", "GET", outside=False),
-    Path("/metrics", "GET", outside=False),
+    Path("/livez", "GET", outside=False, open=True, bentomls=True),
+    Path("/healthz", "GET", outside=False, open=True, bentomls=True),
+    Path("/readyz", "GET", outside=False, open=True, bentomls=True),
+    Path("/metrics", "GET", outside=False, open=True, bentomls=True),
+    Path("/schema.json", "GET", outside=False, bentomls=True),
     Path("/docs.json", "GET", outside=False),
     Path("/", "GET", outside=False),
 )
-"""For operators, probes, Prometheus and people who look at the documentation inside the cluster."""
+"""For operators, probes, BentoML's clients, Prometheus and people who look at the documentation inside the cluster."""
 
-PATHS = (*INFERENCE, *METADATA, *OPERATION)
+EXPLORER = ("swagger-ui-bundle.js", "swagger-ui-standalone-preset.js", "swagger-initializer.js")
+STATIC = tuple(
+    Path(f"/static_content/{name}", "GET", outside=False, open=True, bentomls=True)
+    for name in ("swagger-ui.css", "index.css", *EXPLORER)
+)
+"""The files of BentoML that the page at `/` needs."""
+
+PATHS = (*INFERENCE, *METADATA, *OPERATION, *STATIC)

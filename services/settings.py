@@ -76,6 +76,12 @@ class Settings:
         shadow: a stored model that gets a copy of the traffic; its answers are compared and dropped.
         shadow_sample: share of requests copied, 0 to 1.
         drain_s: seconds between SIGTERM, when readiness goes off, and the end of accepting; a load balancer's delay.
+        stop_s: seconds from there to the end of the process, whatever callers or collectors do.
+        max_header_kb: the largest head of a request, request line and headers, kB.
+        header_timeout_s: for a head to come; also the longest pause in a body, or in the reading of an answer.
+        body_timeout_s: for a body to come, and for an answer to be read.
+        max_connections: open at once in a worker; fewer where the system lets it open fewer files.
+        bodies_mb: of all larger bodies that a worker holds at once, MB; more wait, or are refused with 503.
     """
 
     model: str = ""
@@ -112,6 +118,12 @@ class Settings:
     shadow: str = ""
     shadow_sample: float = 1.0
     drain_s: float = 0.0
+    stop_s: float = 20.0
+    max_header_kb: float = 32.0
+    header_timeout_s: float = 10.0
+    body_timeout_s: float = 60.0
+    max_connections: int = 1000
+    bodies_mb: float = 128.0
 
     @property
     def max_body_bytes(self) -> int:
@@ -121,6 +133,16 @@ class Settings:
     def more_models(self) -> tuple[str, ...]:
         """References of `models`."""
         return tuple(filter(None, (reference.strip() for reference in self.models.split(","))))
+
+    @property
+    def bodies_bytes(self) -> int:
+        """At least one body of the largest size always fits."""
+        return int(max(self.bodies_mb, self.max_body_mb) * 1e6)
+
+    @property
+    def answer_s(self) -> float:
+        """The part of `stop_s` that callers get to read their answers; the rest closes what the worker holds."""
+        return max(self.stop_s - 5.0, self.stop_s / 2)
 
     @property
     def secured(self) -> bool:

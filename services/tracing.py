@@ -17,8 +17,6 @@ from services.http import Head
 
 logger = logging.getLogger("hone.serving")
 
-CLOSE_S = 3.0
-
 
 class Tracer:
     """Sends spans to the OTLP endpoint of the standard environment variables (OTEL_EXPORTER_OTLP_ENDPOINT).
@@ -99,10 +97,10 @@ class Tracer:
 
         return TraceContextTextMapPropagator().extract({"traceparent": parent.decode("latin-1")})
 
-    def close(self) -> None:
-        """Send what waits, as far as the collector takes it in `CLOSE_S`; a stopping server doesn't wait for more."""
+    def close(self, timeout_s: float) -> None:
+        """Send what waits; a collector that doesn't answer in time doesn't get it."""
         thread = threading.Thread(target=self._provider.shutdown, name="traces", daemon=True)
         thread.start()
-        thread.join(CLOSE_S)
+        thread.join(timeout_s)
         if thread.is_alive():
-            logger.warning("the collector of traces doesn't answer; the last spans are lost")
+            logger.warning("the last traces were not taken in %.1f s; they are lost", timeout_s)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from hone.signature import Signature
 from services.batching import Tensors
 from services.failures import RequestError
-from services.http import Body, Fields, Head
+from services.http import OFFLOAD_BYTES, Body, Fields, Head
 
 DEADLINE = b"x-timeout-ms"
 """How long the caller will wait, milliseconds: a request that can't be answered in that time is refused at once."""
@@ -37,7 +37,12 @@ class Protocol(ABC):
         signature: of the model.
         name: of the model.
         version: of the model.
+
+    Attributes:
+        quick_bytes: a body up to this size is decoded on the event loop, a larger one in a thread.
     """
+
+    quick_bytes: ClassVar[int] = OFFLOAD_BYTES
 
     def __init__(self, signature: Signature, name: str, version: str) -> None:
         self.signature = signature

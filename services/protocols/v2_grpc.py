@@ -155,14 +155,15 @@ class GrpcServer:
             return pb.ModelReadyResponse(ready=False)
         return pb.ModelReadyResponse(ready=True)
 
-    async def _server_metadata(self, _: Any, __: Head) -> Any:
-        from services.management import EXTENSIONS
+    async def _server_metadata(self, _: Any, head: Head) -> Any:
+        from services.metadata import EXTENSIONS
         from services.protocols import v2_pb2 as pb
 
+        await self._edge.admit(head, "read")
         return pb.ServerMetadataResponse(name="hone", version=__version__, extensions=EXTENSIONS)
 
     async def _model_metadata(self, request: Any, head: Head) -> Any:
-        from services.management import model_metadata
+        from services.metadata import model_metadata
         from services.protocols import v2_pb2 as pb
 
         await self._edge.admit(head, "read", request.name)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import subprocess
@@ -11,8 +12,9 @@ import numpy as np
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
 from services.calibration import Measured, _best_rows
-from services.logs import JsonFormatter, QuietStreamHandler, redact
-from services.metrics import SECONDS, Tally
+from services.failures import RequestError, status_of
+from services.logs import JsonFormatter, QuietStreamHandler, _Redacting, redact
+from services.metrics import SECONDS, DriftSample, Tally
 
 
 def test_tally_shows_what_single_observations_would() -> None:
@@ -57,6 +59,56 @@ def test_json_lines_hold_fields_and_exceptions() -> None:
     line = json.loads(JsonFormatter().format(record))
     assert (line["message"], line["level"], line["request_id"], line["status"]) == ("failed 3", "error", "abc", 500)
     assert "ValueError" in line["exception"] and "ann@example.com" not in line["exception"]
+
+
+def test_log_line_stays_one_short_line() -> None:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.addFilter(_Redacting())
+    made_up = "a\n2026-01-01 [INFO] forged\r\x1b[31m\u2028" + "x" * 100_000
+    try:
+        raise ValueError(made_up)
+    except ValueError:
+        handler.handle(logging.LogRecord("hone", logging.ERROR, "f", 1, "loading %s", (made_up,), sys.exc_info()))
+    lines = stream.getvalue().splitlines()
+    assert lines[0].startswith("loading a\\n2026-01-01 [INFO] forged\\r\\x1b[31m\\u2028xxx")
+    assert all(line.startswith("  | ") for line in lines[1:])
+    assert max(map(len, lines)) < 1100
+
+
+def test_callers_names_in_a_message_are_cut_and_made_printable() -> None:
+    status, message, _ = status_of(RequestError("no model '" + "a\n" * 8_000_000))
+    assert (status, len(message)) == (400, 400)
+    assert message.startswith("no model 'a?a?") and message.endswith("…")
+
+
+def test_drift_sample_sums_requests_as_if_they_were_one() -> None:
+    generator = np.random.default_rng(0)
+    rows = generator.normal(3.0, 2.0, (130, 4)).astype(np.float32)
+    scores = generator.normal(size=(130, 3)).astype(np.float32)
+    shown: dict[str, float] = {}
+
+    class Family:
+        def __init__(self, name: str) -> None:
+            self._name = name
+
+        def labels(self, **labels: str) -> Family:
+            return Family(self._name + labels.get("choice", ""))
+
+        def set(self, value: float) -> None:
+            shown[self._name] = value
+
+        def inc(self, value: float) -> None:
+            shown[self._name] = shown.get(self._name, 0) + value
+
+    sample = DriftSample()
+    for start, end in ((0, 1), (1, 40), (40, 130)):
+        sample.add({"x": rows[start:end]}, {"scores": scores[start:end]})
+    assert sample.rows == 130
+    sample.show({name: Family(name) for name in ("mean", "deviation", "classes")}, {})
+    np.testing.assert_allclose([shown["mean"], shown["deviation"]], [rows.mean(), rows.std()], rtol=1e-5)
+    counts = np.bincount(scores.argmax(1))
+    assert [shown[f"classes{index}"] for index in range(3)] == counts.tolist()
 
 
 def test_log_that_cant_be_written_hurts_nobody() -> None:

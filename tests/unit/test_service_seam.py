@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import yaml
 
 from hone.errors import HoneError
 from services import server
+from tests.servers import put
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,6 +25,23 @@ def test_another_version_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(server, "version", lambda _: "9.9")
     with pytest.raises(HoneError, match=r"bentoml 9\.9 is installed.*install bentoml=="):
         server.check_version()
+
+
+def test_bentomls_timers_are_left_out(tmp_path: Path) -> None:
+    """Loudly, when BentoML moves them: a request for a probe would leave one behind for a minute."""
+    put(tmp_path, tmp_path / "a", "digits", "onnx-fp32-1")
+    code = (
+        "from services.digits import Digits\nfrom _bentoml_sdk.service.factory import Service\n"
+        "for made in (Service.to_asgi(Digits), Digits.to_asgi()):\n"
+        "    print(sorted(middleware.cls.__name__ for middleware in made.user_middleware))"
+    )
+    variables = {**os.environ, "BENTOML_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=variables, check=True
+    )
+    theirs, ours = done.stdout.splitlines()
+    assert "TimeoutMiddleware" in theirs
+    assert ours == theirs.replace(", 'TimeoutMiddleware'", "").replace("'TimeoutMiddleware', ", "")
 
 
 def test_bento_installs_what_a_set_up_installs() -> None:
