@@ -27,8 +27,10 @@ from services.edge import Edge
 from services.exposure import check_exposure, default_host
 from services.failures import status_of
 from services.hub import Hub
+from services.limits import Limits
 from services.loading import candidates
 from services.management import Management, state_folder
+from services.ports import require_free_port
 from services.protocols.predict import PredictJson
 from services.protocols.v2_grpc import GrpcServer
 from services.server import FastService, check_version
@@ -46,6 +48,8 @@ def configuration() -> dict[str, Any]:
     settings = settings_or_exit()
     try:
         check_exposure(settings, sys.argv)
+        if settings.grpc_port and sys.argv[1:2] == ["serve"]:  # the server's process; its workers share the port
+            require_free_port(default_host(settings), settings.grpc_port, "HONE_GRPC_PORT")
     except HoneError as error:
         _exit(error)
     return {
@@ -150,7 +154,8 @@ class ModelService:
             raise bentoml.exceptions.ServiceUnavailable("the model is still loading")
         try:
             served = hub.get(hub.default)
-            protocol = PredictJson(served.loaded.artifact.signature, served.entry.name, served.entry.version)
+            limits = Limits.of(self._settings)
+            protocol = PredictJson(served.loaded.artifact.signature, served.entry.name, served.entry.version, limits)
             request = protocol.decode({}, orjson.dumps({"inputs": inputs}))
             _, body = protocol.encode(request, await served.infer(request.inputs))
             answer: dict[str, Any] = orjson.loads(body)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hone.errors import SignatureError
+from hone.errors import SignatureError, shorten
 
 
 class RequestError(Exception):
@@ -74,6 +74,11 @@ def status_of(error: BaseException) -> tuple[int, str, tuple[tuple[str, str], ..
     return 500, UNEXPECTED, ()
 
 
+MOST_SAID = 1000
+"""Characters of a message to a caller."""
+
+
 def _printable(error: BaseException) -> str:
-    """Return the message on one line: names that callers made up are part of it."""
-    return "".join(character if character.isprintable() else "?" for character in str(error))
+    """Return the message on one line and of bounded length: names that callers made up are part of it."""
+    text = shorten(str(error), MOST_SAID)
+    return text if text.isprintable() else "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -19,7 +19,8 @@ from pathlib import Path
 from hone import store
 from hone.errors import HoneError
 from hone.trust import Policy, TrustError, refusal
-from services.exposure import check_exposure
+from services.exposure import check_exposure, default_host
+from services.ports import require_free_port
 from services.settings import Settings
 
 SERVICE = "services.model:Model"
@@ -57,13 +58,16 @@ def serve(
         sys.stderr.write(f"passed over {reason}\n")
     for more in models:
         _candidates(more, settings)
-    _require_free_port(host, port)
+    require_free_port(host, port, "--port")
     given = {"models": ",".join(models) or None, "workers": _workers(workers, choice.entry.tag), **settings}
     files = [option for pair in zip(("--ssl-certfile", "--ssl-keyfile"), certificate, strict=True) for option in pair]
     arguments = [*_command(host, port), *(part for part in files if all(certificate) and part)]
     with tempfile.TemporaryDirectory(prefix="hone-serve-") as folder:
         environment = _environment(reference, given, Path(folder))
-        check_exposure(Settings.from_environment(environment), arguments)
+        final = Settings.from_environment(environment)
+        check_exposure(final, arguments)
+        if final.grpc_port:
+            require_free_port(default_host(final), final.grpc_port, "--grpc-port")
         scheme = "https" if all(certificate) else "http"
         sys.stderr.write(f"serving {choice.entry.tag} ({choice.reason}) on {scheme}://{host}:{port}\n")
         process = subprocess.Popen(arguments, env=environment, cwd=_code_root())
@@ -204,16 +208,6 @@ def _text(value: object) -> str:
         return str(int(value))
     # The server runs in another folder, so a file must be named in full.
     return str(Path(value).resolve()) if isinstance(value, str) and Path(value).exists() else str(value)
-
-
-def _require_free_port(host: str, port: int) -> None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise HoneError(f"can't listen on {host}:{port}: {error.strerror}; choose another --port") from None
 
 
 def _wait_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

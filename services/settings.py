@@ -14,8 +14,11 @@ ELSEWHERE = ("HONE_DEBUG", "HONE_CACHE")
 """Variables of Hone that are not a service's."""
 
 CHOICES = {"access_log": ("off", "errors", "all"), "log_format": ("text", "json")}
-ZERO_MEANS_AUTO = ("threads", "in_flight", "max_batch_rows", "grpc_port")
+ZERO_MEANS_AUTO = ("threads", "in_flight", "max_batch_rows", "grpc_port", "max_read_mb")
 MAY_BE_ZERO = ("cache_mb", "trace_sample", "record_sample", "shadow_sample", "drain_s", "default_timeout_ms")
+
+READ_PER_BODY = 32
+"""Memory to read a body with, in bodies: JSON of short numbers takes about 22 times its own length."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,9 @@ class Settings:
         model: the stored model: NAME, NAME:VARIANT or a full tag.
         models: more models to serve beside it, separated by commas.
         max_body_mb: the largest request body, and what it may decompress to, MB.
+        max_read_mb: memory that one request may take while it is read, MB; 0: 32 times max_body_mb.
+        max_rows: most rows of one request.
+        max_row_values: most values of one row along its dynamic axes, such as the tokens of a text.
         max_batch_rows: most rows joined into one call of the runtime; 0 measures where more rows gain nothing.
         queue_rows: rows that may wait; more are refused with 503.
         threads: threads of one inference; 0 measures.
@@ -56,6 +62,9 @@ class Settings:
     model: str = ""
     models: str = ""
     max_body_mb: float = 16.0
+    max_read_mb: float = 0.0
+    max_rows: int = 65_536
+    max_row_values: int = 1_048_576
     max_batch_rows: int = 0
     queue_rows: int = 4096
     threads: int = 0
@@ -91,6 +100,10 @@ class Settings:
     def more_models(self) -> tuple[str, ...]:
         """References of `models`."""
         return tuple(filter(None, (reference.strip() for reference in self.models.split(","))))
+
+    @property
+    def max_read_bytes(self) -> int:
+        return int((self.max_read_mb or READ_PER_BODY * self.max_body_mb) * 1e6)
 
     @property
     def secured(self) -> bool:

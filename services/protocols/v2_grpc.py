@@ -2,32 +2,44 @@
 
 All workers of a server listen on one port (SO_REUSEPORT), and the kernel shares connections between them. The server
 uses the certificate that BentoML's server was given.
+
+A call is answered in this order: who calls, from its metadata; then its message is read, and then understood, by our
+own code. gRPC is told that each call is a stream of messages from the caller, since it reads a single message before it
+asks anybody. On the wire there is no difference.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from math import prod
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from hone import __version__
-from hone.errors import HoneError, SignatureError, did_you_mean
-from hone.signature import Signature, TensorSpec
-from services.batching import Tensors
+from hone.errors import HoneError
 from services.edge import Edge
 from services.exposure import default_host
-from services.failures import DeadlineError, InferenceError, NotFoundError, OverloadedError, RequestError, status_of
-from services.http import Head
+from services.failures import (
+    DeadlineError,
+    InferenceError,
+    NotFoundError,
+    OverloadedError,
+    RequestError,
+    StoppingError,
+    status_of,
+)
+from services.http import OFFLOAD_BYTES, Head
 from services.hub import Hub
-from services.protocols.v2 import DATATYPES
+from services.limits import Limits
+from services.memory import trim_heap
+from services.ports import joining
+from services.protocols.v2_messages import decode, encode, parse, plain_parameters, timeout_s, wanted
 from services.settings import Settings
-from services.tensors import check_finite, from_bytes, row_count, to_array, to_bytes
+from services.tensors import row_count
 
 if TYPE_CHECKING:
     from services.management import Management
@@ -35,12 +47,60 @@ if TYPE_CHECKING:
 logger = logging.getLogger("hone.serving")
 
 SERVICE = "inference.GRPCInferenceService"
-CONTENTS = {
-    "bool": "bool_contents", "int8": "int_contents", "int16": "int_contents", "int32": "int_contents",
-    "int64": "int64_contents", "uint8": "uint_contents", "uint16": "uint_contents", "uint32": "uint_contents",
-    "uint64": "uint64_contents", "float32": "fp32_contents", "float64": "fp64_contents", "string": "bytes_contents",
-}  # fmt: skip
 STOP_GRACE_S = 20.0
+READ_S = 30.0
+"""So long a call may take to send its message."""
+
+MAX_CALLS = 256
+"""Calls of one worker at a time; more are answered with RESOURCE_EXHAUSTED. Each may hold a message in memory."""
+
+OPTIONS = [
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_metadata_size", 16_384),
+    ("grpc.max_concurrent_streams", MAX_CALLS),
+    ("grpc.so_reuseport", 1),
+    ("grpc.keepalive_time_ms", 60_000),  # a caller whose machine went away
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.max_connection_idle_ms", 600_000),
+    ("grpc.server_handshake_timeout_ms", 20_000),
+]
+TRIM_BYTES = 1_000_000
+TRIM_S = 2.0
+"""After a message over TRIM_BYTES the heap is trimmed, once for all that come in so long."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One method of the service.
+
+    Attributes:
+        message: the kind that it takes.
+        run: gives the answer to a received message.
+        admit: decides from the metadata who calls, before anything is read; None: everybody may.
+    """
+
+    message: Any
+    run: Callable[[Received], Awaitable[Any]]
+    admit: Callable[[Head], Awaitable[Any]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message, and who sent it.
+
+    Attributes:
+        message: parsed.
+        size: of its bytes.
+        head: the call's metadata, as headers.
+        caller: what `admit` returned.
+    """
+
+    message: Any
+    size: int
+    head: Head
+    caller: Any = None
 
 
 class GrpcServer:
@@ -57,6 +117,8 @@ class GrpcServer:
         self._edge = edge
         self._management = management
         self._server: Any = None
+        self._limits = Limits()
+        self._trim: asyncio.TimerHandle | None = None
         self.port = 0
 
     async def start(self, settings: Settings) -> None:
@@ -69,35 +131,21 @@ class GrpcServer:
             import grpc
         except ImportError:
             raise HoneError("HONE_GRPC_PORT needs grpcio; install the [ops] extra") from None
-        from services.protocols import v2_pb2 as pb
-
-        limit = settings.max_body_bytes
+        self._limits = Limits.of(settings)
         self._server = grpc.aio.server(
-            options=[
-                ("grpc.max_receive_message_length", limit),
-                ("grpc.max_send_message_length", -1),
-                ("grpc.so_reuseport", 1),
-            ]
+            options=[*OPTIONS, ("grpc.max_receive_message_length", settings.max_body_bytes)],
+            maximum_concurrent_rpcs=MAX_CALLS,
         )
-        calls: dict[str, tuple[Callable[[Any, Head], Awaitable[Any]], Any]] = {
-            "ServerLive": (self._live, pb.ServerLiveRequest),
-            "ServerReady": (self._ready, pb.ServerReadyRequest),
-            "ModelReady": (self._model_ready, pb.ModelReadyRequest),
-            "ServerMetadata": (self._server_metadata, pb.ServerMetadataRequest),
-            "ModelMetadata": (self._model_metadata, pb.ModelMetadataRequest),
-            "ModelInfer": (self._infer, pb.ModelInferRequest),
-            "RepositoryIndex": (self._index, pb.RepositoryIndexRequest),
-            "RepositoryModelLoad": (self._load, pb.RepositoryModelLoadRequest),
-            "RepositoryModelUnload": (self._unload, pb.RepositoryModelUnloadRequest),
-        }
         handlers = {
-            name: grpc.unary_unary_rpc_method_handler(
-                self._answer(call, name), request.FromString, lambda answer: answer.SerializeToString()
-            )
-            for name, (call, request) in calls.items()
+            name: grpc.stream_unary_rpc_method_handler(self._answer(call, name)) for name, call in self._calls().items()
         }
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
-        address = f"{default_host(settings)}:{settings.grpc_port}"
+        host = default_host(settings)
+        with joining(host, settings.grpc_port, "HONE_GRPC_PORT"):
+            self._listen(f"{host}:{settings.grpc_port}")
+            await self._server.start()
+
+    def _listen(self, address: str) -> None:
         credentials = _credentials(sys.argv)
         try:
             if credentials is None:
@@ -106,18 +154,39 @@ class GrpcServer:
                 self.port = self._server.add_secure_port(address, credentials)
         except RuntimeError:
             raise HoneError(f"can't listen on {address} for gRPC; set another HONE_GRPC_PORT") from None
-        await self._server.start()
         logger.info("V2 over gRPC on %s%s", address, "" if credentials is None else " with TLS")
+
+    def _calls(self) -> dict[str, Call]:
+        from services.protocols import v2_pb2 as pb
+
+        edge, admin = self._edge, self._management.admit_admin
+        return {
+            "ServerLive": Call(pb.ServerLiveRequest, self._live),
+            "ServerReady": Call(pb.ServerReadyRequest, self._ready),
+            "ModelReady": Call(pb.ModelReadyRequest, self._model_ready, lambda head: edge.admit(head, "predict")),
+            "ServerMetadata": Call(pb.ServerMetadataRequest, self._server_metadata),
+            "ModelMetadata": Call(
+                pb.ModelMetadataRequest, self._model_metadata, lambda head: edge.admit(head, "predict")
+            ),
+            "ModelInfer": Call(pb.ModelInferRequest, self._infer, lambda head: edge.admit(head, "predict")),
+            "RepositoryIndex": Call(
+                pb.RepositoryIndexRequest,
+                self._index,
+                lambda head: edge.admit(head, "admin" if edge.gate else "predict"),
+            ),
+            "RepositoryModelLoad": Call(pb.RepositoryModelLoadRequest, self._load, admin),
+            "RepositoryModelUnload": Call(pb.RepositoryModelUnloadRequest, self._unload, admin),
+        }
 
     async def stop(self) -> None:
         """Refuse new calls and answer those accepted."""
         if self._server is not None:
             await self._server.stop(STOP_GRACE_S)
 
-    def _answer(self, call: Callable[[Any, Head], Awaitable[Any]], name: str) -> Callable[[Any, Any], Awaitable[Any]]:
-        """Wrap a call: metadata becomes headers, errors become gRPC's codes."""
+    def _answer(self, call: Call, name: str) -> Callable[[Any, Any], Awaitable[bytes]]:
+        """Wrap a call: metadata becomes headers, bytes become a message, errors become gRPC's codes."""
 
-        async def answer(request: Any, context: Any) -> Any:
+        async def answer(_: Any, context: Any) -> bytes:
             head = {
                 key.encode(): value.encode() if isinstance(value, str) else value
                 for key, value in context.invocation_metadata() or ()
@@ -126,73 +195,89 @@ class GrpcServer:
             if left is not None:
                 head[b"x-timeout-ms"] = b"%f" % (left * 1e3)
             try:
-                return await call(request, head)
+                caller = None if call.admit is None else await call.admit(head)
+                raw = await _read(context)
+                size = len(raw)
+                message = await _aside(size, parse, raw, call.message, self._limits)
+                del raw
+                answered: bytes = (await call.run(Received(message, size, head, caller))).SerializeToString()
+                if size > TRIM_BYTES:
+                    self._trim_soon()
             except Exception as error:
-                status, message, headers = status_of(error)
+                status, text, headers = status_of(error)
                 if status == 500 and not isinstance(error, InferenceError):
                     logger.error("%s failed", name, exc_info=error)
-                await context.abort(_code(error, status), message, tuple(headers))
+                await context.abort(_code(error, status), text, tuple(headers))
+            return answered
 
         return answer
 
-    async def _live(self, _: Any, __: Head) -> Any:
+    def _trim_soon(self) -> None:
+        """Give back what large messages left on the heap: gRPC's own buffers come from many threads."""
+        if self._trim is None:
+            loop = asyncio.get_running_loop()
+            self._trim = loop.call_later(TRIM_S, self._trim_now, loop)
+
+    def _trim_now(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._trim = None
+        loop.run_in_executor(None, trim_heap)
+
+    async def _live(self, _: Received) -> Any:
         from services.protocols import v2_pb2 as pb
 
         return pb.ServerLiveResponse(live=True)
 
-    async def _ready(self, _: Any, __: Head) -> Any:
+    async def _ready(self, _: Received) -> Any:
         from services.protocols import v2_pb2 as pb
 
         return pb.ServerReadyResponse(ready=not self._management.draining and bool(self._hub.routes))
 
-    async def _model_ready(self, request: Any, head: Head) -> Any:
+    async def _model_ready(self, received: Received) -> Any:
         from services.protocols import v2_pb2 as pb
 
-        await self._edge.admit(head, "predict")
+        request = received.message
         try:
             self._hub.get(request.name, request.version)
         except NotFoundError:
             return pb.ModelReadyResponse(ready=False)
         return pb.ModelReadyResponse(ready=True)
 
-    async def _server_metadata(self, _: Any, __: Head) -> Any:
+    async def _server_metadata(self, _: Received) -> Any:
         from services.management import EXTENSIONS
         from services.protocols import v2_pb2 as pb
 
         return pb.ServerMetadataResponse(name="hone", version=__version__, extensions=EXTENSIONS)
 
-    async def _model_metadata(self, request: Any, head: Head) -> Any:
+    async def _model_metadata(self, received: Received) -> Any:
         from services.management import model_metadata
         from services.protocols import v2_pb2 as pb
 
-        await self._edge.admit(head, "predict")
+        request = received.message
         served = self._hub.get(request.name, request.version)
         return pb.ModelMetadataResponse(**model_metadata(served, self._hub.versions(request.name)))
 
-    async def _index(self, request: Any, head: Head) -> Any:
+    async def _index(self, received: Received) -> Any:
         from services.protocols import v2_pb2 as pb
 
-        await self._edge.admit(head, "admin" if self._edge.gate else "predict")
-        return pb.RepositoryIndexResponse(models=self._management.index(request.ready))
+        return pb.RepositoryIndexResponse(models=self._management.index(received.message.ready))
 
-    async def _load(self, request: Any, head: Head) -> Any:
+    async def _load(self, received: Received) -> Any:
         from services.protocols import v2_pb2 as pb
 
-        actor = await self._management.admit_admin(head)
-        await self._management.load(actor, request.model_name, _parameters(request.parameters))
+        request = received.message
+        await self._management.load(received.caller, request.model_name, plain_parameters(request.parameters))
         return pb.RepositoryModelLoadResponse()
 
-    async def _unload(self, request: Any, head: Head) -> Any:
+    async def _unload(self, received: Received) -> Any:
         from services.protocols import v2_pb2 as pb
 
-        actor = await self._management.admit_admin(head)
-        await self._management.unload(actor, request.model_name, _parameters(request.parameters))
+        request = received.message
+        await self._management.unload(received.caller, request.model_name, plain_parameters(request.parameters))
         return pb.RepositoryModelUnloadResponse()
 
-    async def _infer(self, request: Any, head: Head) -> Any:
+    async def _infer(self, received: Received) -> Any:
         started = time.perf_counter()
-        edge = self._edge
-        await edge.admit(head, "predict")
+        edge, request, head = self._edge, received.message, received.head
         served = self._hub.get(request.model_name, request.model_version)
         signature = served.loaded.artifact.signature
         served.metrics.in_flight += 1
@@ -200,14 +285,17 @@ class GrpcServer:
         request_id = edge.request_id(head)
         trail: list[tuple[float, float, int]] | None = [] if edge.tracer is not None else None
         try:
-            names = _wanted(request.outputs, signature)
-            inputs = decode(request, signature)
-            outputs = await served.infer(inputs, _timeout_s(request, head), trail)
+            names = wanted(request.outputs, signature)
+            inputs = await _aside(received.size, decode, request, signature, self._limits)
+            outputs = await served.infer(inputs, timeout_s(request, head), trail)
             answer = encode(request.id, served.entry.name, served.entry.version, signature, names, outputs)
         except Exception as error:
             status, problem, _ = status_of(error)
             if isinstance(error, OverloadedError):
-                served.metrics.shed("deadline" if isinstance(error, DeadlineError) else "queue_full")
+                served.metrics.shed(
+                    "deadline" if isinstance(error, DeadlineError) else "stopping" if isinstance(error, StoppingError)
+                    else "queue_full"
+                )  # fmt: skip
             raise
         finally:
             seconds = time.perf_counter() - started
@@ -222,86 +310,29 @@ class GrpcServer:
         return answer
 
 
-def decode(request: Any, signature: Signature) -> Tensors:
-    """Return the tensors of a ModelInferRequest, checked.
+async def _read(context: Any) -> bytes:
+    """Return a call's message.
 
     Raises:
-        RequestError: raw contents and inputs don't pair up.
-        SignatureError: naming the input that is wrong.
+        RequestError: none came, or not in time.
     """
-    raw = request.raw_input_contents
-    if raw and len(raw) != len(request.inputs):
-        raise RequestError(f"{len(request.inputs)} inputs, but {len(raw)} raw_input_contents")
-    arrays: Tensors = {}
-    for index, entry in enumerate(request.inputs):
-        spec = signature.input(entry.name)
-        if entry.datatype != DATATYPES[spec.dtype]:
-            raise SignatureError(f"input '{spec.name}' has datatype {entry.datatype}, expected {DATATYPES[spec.dtype]}")
-        if entry.name in arrays:
-            raise RequestError(f"input '{entry.name}' is given twice")
-        shape = tuple(entry.shape)
-        if any(size < 0 or size >= 1 << 40 for size in shape):
-            raise RequestError(f"input '{spec.name}': a size of its shape {list(shape)} is not possible")
-        arrays[entry.name] = from_bytes(raw[index], spec, shape) if raw else _from_contents(entry, spec, shape)
-        check_finite(arrays[entry.name], spec)
-    return signature.check(arrays)
+    try:
+        async with asyncio.timeout(READ_S):
+            raw = await context.read()
+    except TimeoutError:
+        raise RequestError(f"the message did not come within {READ_S:g} s") from None
+    if isinstance(raw, bytes):
+        return raw
+    if context.done():
+        raise asyncio.CancelledError  # gRPC has answered: the message is over its limit, or the caller has gone
+    raise RequestError("the call came without a message")
 
 
-def _from_contents(entry: Any, spec: TensorSpec, shape: tuple[int, ...]) -> np.ndarray:
-    field = CONTENTS.get(spec.dtype)
-    if field is None:
-        raise RequestError(f"input '{spec.name}': {DATATYPES[spec.dtype]} must come in raw_input_contents")
-    values: Sequence[Any] = getattr(entry.contents, field)
-    if len(values) != prod(shape):
-        raise SignatureError(f"input '{spec.name}' of shape {list(shape)} has {len(values)} values in {field}")
-    if spec.dtype == "string":
-        try:
-            values = [value.decode() for value in values]
-        except UnicodeDecodeError:
-            raise SignatureError(f"input '{spec.name}' holds a string that is not UTF-8") from None
-    return to_array(np.array(values) if len(values) else np.zeros(0, spec.numpy_dtype), spec).reshape(shape)
-
-
-def encode(identity: str, name: str, version: str, signature: Signature, names: Sequence[str], outputs: Tensors) -> Any:
-    """Return a ModelInferResponse with raw contents."""
-    from services.protocols import v2_pb2 as pb
-
-    answer = pb.ModelInferResponse(model_name=name, model_version=version, id=identity)
-    specs = {spec.name: spec for spec in signature.outputs}
-    for output in names:
-        array = outputs[output]
-        answer.outputs.add(name=output, datatype=DATATYPES[specs[output].dtype], shape=array.shape)
-        if specs[output].dtype == "bfloat16":
-            array = (np.ascontiguousarray(array, np.float32).view(np.uint32) >> 16).astype(np.uint16)
-        answer.raw_output_contents.append(bytes(to_bytes(array)))
-    return answer
-
-
-def _wanted(outputs: Sequence[Any], signature: Signature) -> list[str]:
-    names = signature.output_names
-    for entry in outputs:
-        if entry.name not in names:
-            raise RequestError(f"no output '{entry.name}'{did_you_mean(entry.name, names)}")
-    return list(dict.fromkeys(entry.name for entry in outputs)) or names
-
-
-def _timeout_s(request: Any, head: Head) -> float | None:
-    """Return the smaller of the call's deadline and the parameter `timeout`, microseconds."""
-    from services.protocols.base import timeout_of
-
-    limits = [timeout_of(head)]
-    if "timeout" in request.parameters:
-        limits.append(request.parameters["timeout"].int64_param / 1e6)
-    return min((limit for limit in limits if limit is not None), default=None)
-
-
-def _parameters(parameters: Any) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for name, value in parameters.items():
-        field = value.WhichOneof("parameter_choice")
-        if field is not None:
-            values[name] = getattr(value, field)
-    return values
+async def _aside(size: int, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function, in a thread where it works on so much that it would hold the event loop up."""
+    if size <= OFFLOAD_BYTES:
+        return function(*arguments)
+    return await asyncio.to_thread(function, *arguments)
 
 
 def _code(error: Exception, status: int) -> Any:

@@ -12,7 +12,8 @@ from hone.errors import HoneError, SignatureError
 from hone.signature import Signature, TensorSpec
 from services.failures import RequestError
 from services.settings import Settings
-from services.tensors import encode_response, parse_request
+from services.json_tensors import parse_request
+from services.tensors import encode_response
 
 SIGNATURE = Signature(
     inputs=(
