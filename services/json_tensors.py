@@ -25,7 +25,7 @@ def read_json(body: Body, limits: Limits) -> Any:
         BodyTooLargeError: it is small, but full of values: it would take more memory than one request may.
     """
     if len(body) * JSON_WORST > limits.memory:
-        limits.check_memory(_json_memory(body if isinstance(body, bytes | bytearray) else bytes(body)))
+        limits.check_memory(_json_memory(body))
     # What is made of JSON has no cycles, and the collector would walk all of it again and again while it grows.
     pause = len(body) > LARGE_JSON and gc.isenabled()
     if pause:
@@ -44,14 +44,25 @@ JSON_WORST = 64
 """No JSON takes more memory than this times its length: measured with orjson, `{"":0}` again and again takes 35."""
 
 
-def _json_memory(body: bytes | bytearray) -> int:
+JSON_COSTS = ((ord(","), 32), (ord("["), 80), (ord("{"), 232), (ord('"'), 28))
+"""Bytes of memory for each of these characters in a body."""
+
+PIECE = 1 << 18
+"""Bytes that are compared at a time: what fits the processor's cache is several times faster."""
+
+
+def _json_memory(body: Body) -> int:
     """Return about what parsing takes, from its length and a count of what makes objects; measured with orjson.
 
     The parser's own tree takes about 14 times the body; then come a pointer and an object of 24 bytes for each value,
-    80 bytes for a list, 232 for an object, 56 for a string.
+    80 bytes for a list, 232 for an object, 56 for a string, which has two quotes.
     """
-    values = body.count(b",") * 32
-    return 14 * len(body) + values + body.count(b"[") * 80 + body.count(b"{") * 232 + body.count(b'"') * 28
+    total = 14 * len(body)
+    everything = np.frombuffer(body, np.uint8)
+    for start in range(0, len(body), PIECE):
+        piece = everything[start : start + PIECE]
+        total += sum(cost * np.count_nonzero(piece == letter) for letter, cost in JSON_COSTS)
+    return total
 
 
 def parse_request(body: Body, signature: Signature, limits: Limits = NO_MORE_THAN) -> dict[str, np.ndarray]:
@@ -186,6 +197,8 @@ def _row(position: int, flat: list[Any], shape: tuple[int, ...]) -> int:
 
 def _integers(flat: list[Any], shape: tuple[int, ...], spec: TensorSpec) -> np.ndarray:
     found = np.array(flat)
+    if found.dtype == spec.numpy_dtype:
+        return found.reshape(shape)
     limits = np.iinfo(spec.numpy_dtype)
     whole = found.dtype.kind in "iu"
     if not whole and {*map(type, flat)} != {int}:  # integers of both 63 and 64 bits have no dtype in common

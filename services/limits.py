@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 from hone.errors import SignatureError
 from hone.signature import BATCH, Signature, TensorSpec
@@ -60,7 +61,11 @@ class Limits:
             SignatureError: a shape that no tensor can have.
             BodyTooLargeError: too many rows.
         """
-        if len(shape) > MAX_AXES:
+        if len(shape) <= MAX_AXES:
+            product = prod(shape)
+            if 0 < product <= self.rows and min(shape, default=1) > 0:
+                return product  # nearly always
+        else:
             raise SignatureError(
                 f"input '{spec.name}': a shape of {len(shape)} axes, {MAX_AXES} are possible; it is {spec.describe()}"
             )

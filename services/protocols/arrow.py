@@ -99,7 +99,8 @@ class Arrow(Protocol):
             raise SignatureError(f"column '{spec.name}' has null rows")
         width = column.type.list_size
         self.limits.count(spec, (rows, width))
-        values = self._plain(column.combine_chunks().flatten(), spec, spec.name)
+        lists = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+        values = self._plain(lists.values.slice(lists.offset * width, rows * width), spec, spec.name)
         inner = [axis for axis in spec.shape[1:] if isinstance(axis, int)]
         if len(inner) == len(spec.shape) - 1 and prod(inner) == width:
             return values.reshape(rows, *inner)

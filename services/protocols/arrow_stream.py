@@ -54,6 +54,8 @@ def _survey(view: memoryview) -> Contents:
     rows, kinds, position = 0, [0, 0, 0, 0], 0
     while True:
         if position + 8 > len(view):
+            if not position:
+                raise RequestError("the body is not an Arrow IPC stream")
             raise RequestError(
                 "the Arrow IPC stream ends early: the end-of-stream marker is missing; close its writer before sending"
             )

@@ -116,34 +116,35 @@ def decode(request: Any, signature: Signature, limits: Limits = NO_MORE_THAN) ->
             )
         if entry.name in arrays:
             raise RequestError(f"input '{entry.name}' is given twice")
-        count = limits.count(spec, entry.shape)
-        shape = tuple(entry.shape)
-        if raw and entry.HasField("contents"):
-            raise RequestError(f"input '{spec.name}' comes in contents and in raw_input_contents")
-        if raw:
-            arrays[entry.name] = from_bytes(raw[index], spec, shape, limits)
+        if not raw:
+            array = _from_contents(entry, spec, limits)
+        elif not entry.HasField("contents"):
+            array = from_bytes(raw[index], spec, tuple(entry.shape), limits)
         else:
-            arrays[entry.name] = _from_contents(entry, spec, count, limits).reshape(shape)
-        check_finite(arrays[entry.name], spec)
+            raise RequestError(f"input '{spec.name}' comes in contents and in raw_input_contents")
+        check_finite(array, spec)
+        arrays[entry.name] = array
     return limits.check(signature, arrays)
 
 
-def _from_contents(entry: Any, spec: TensorSpec, count: int, limits: Limits) -> np.ndarray:
+def _from_contents(entry: Any, spec: TensorSpec, limits: Limits) -> np.ndarray:
+    count = limits.count(spec, entry.shape)
+    shape = tuple(entry.shape)
     field = CONTENTS.get(spec.dtype)
     if field is None:
         raise RequestError(f"input '{spec.name}': {DATATYPES[spec.dtype]} must come in raw_input_contents")
     values: Sequence[Any] = getattr(entry.contents, field)
     if len(values) != count:
-        raise SignatureError(f"input '{spec.name}' of shape {list(entry.shape)} has {len(values)} values in {field}")
+        raise SignatureError(f"input '{spec.name}' of shape {list(shape)} has {len(values)} values in {field}")
     if spec.dtype == "string":
         limits.check_memory(count * STRING_BYTES + 4 * entry.ByteSize())
         try:
-            return np.array([value.decode() for value in values], dtype=object)
+            return np.array([value.decode() for value in values], dtype=object).reshape(shape)
         except UnicodeDecodeError:
             raise SignatureError(f"input '{spec.name}' holds a string that is not UTF-8") from None
     limits.check_memory(count * (OBJECT_BYTES + spec.numpy_dtype.itemsize))
     try:
-        return np.fromiter(values, spec.numpy_dtype, count)
+        return np.fromiter(values, spec.numpy_dtype, count).reshape(shape)
     except OverflowError:  # int8 to int16 come in a field of wider integers
         raise SignatureError(f"input '{spec.name}' has a value outside {spec.dtype}") from None
 
