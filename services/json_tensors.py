@@ -113,19 +113,17 @@ def to_array(value: Any, spec: TensorSpec) -> np.ndarray:
             raise _wrong_kind(flat, spec)
         return np.array(flat, dtype=object).reshape(shape)
     try:
-        sum(flat)  # the fastest way to see that all are numbers: strings, nulls, lists and objects don't add
+        total = sum(flat)  # the fastest way to see that all are numbers: strings, nulls, lists and objects don't add
     except TypeError:
         return _with_nulls(shape, flat, spec)
-    if kind == "f":
-        if type(flat[0]) is bool:
-            raise _wrong_kind(flat, spec)
+    truths = type(flat[0]) is bool
+    if kind == "f" and not truths:
         return _floats(flat, shape, spec)
-    if kind in "iu":
-        return _integers(flat, shape, spec)
-    found = np.array(flat)
-    if found.dtype.kind != "b":
-        raise _wrong_kind(flat, spec)
-    return found.reshape(shape)
+    if kind in "iu" and not truths and type(total) is int:  # one float makes the sum a float
+        return _integers(flat, spec).reshape(shape)
+    if kind == "b" and {*map(type, flat)} == {bool}:
+        return np.array(flat).reshape(shape)
+    raise _wrong_kind(flat, spec)
 
 
 def _flatten(value: Any, spec: TensorSpec) -> tuple[tuple[int, ...], list[Any]]:
@@ -195,14 +193,11 @@ def _row(position: int, flat: list[Any], shape: tuple[int, ...]) -> int:
     return position // (len(flat) // shape[0]) if shape else 0
 
 
-def _integers(flat: list[Any], shape: tuple[int, ...], spec: TensorSpec) -> np.ndarray:
-    found = np.array(flat)
-    if found.dtype == spec.numpy_dtype:
-        return found.reshape(shape)
-    limits = np.iinfo(spec.numpy_dtype)
-    whole = found.dtype.kind in "iu"
-    if not whole and {*map(type, flat)} != {int}:  # integers of both 63 and 64 bits have no dtype in common
-        raise _wrong_kind(flat, spec)
-    if not whole or int(found.min()) < limits.min or int(found.max()) > limits.max:
-        raise SignatureError(f"input '{spec.name}' has a value outside {spec.dtype}: {limits.min} to {limits.max}")
-    return found.astype(spec.numpy_dtype).reshape(shape)
+def _integers(flat: list[int], spec: TensorSpec) -> np.ndarray:
+    try:
+        return np.fromiter(flat, spec.numpy_dtype, len(flat))
+    except OverflowError:
+        limits = np.iinfo(spec.numpy_dtype)
+        raise SignatureError(
+            f"input '{spec.name}' has a value outside {spec.dtype}: {limits.min} to {limits.max}"
+        ) from None
