@@ -134,7 +134,7 @@ def read_npy(body: Body, spec: TensorSpec, limits: Limits = NO_MORE_THAN) -> np.
         BodyTooLargeError: too many rows, or strings that would take too much memory.
     """
     view = memoryview(body)
-    if bytes(view[:6]) != MAGIC or len(view) < 12 or view[6] not in (1, 2, 3):
+    if bytes(view[:6]) != MAGIC or len(view) < 12 or view[6] not in (1, 2, 3) or view[7]:
         raise RequestError("the body is not an npy file")
     wide = view[6] > 1
     size, start = (struct.unpack("<I", view[8:12])[0], 12) if wide else (struct.unpack("<H", view[8:10])[0], 10)
@@ -161,10 +161,12 @@ def read_npy(body: Body, spec: TensorSpec, limits: Limits = NO_MORE_THAN) -> np.
 
 def _npy_header(text: bytes) -> tuple[np.dtype, tuple[int, ...], bool]:
     try:
-        header = ast.literal_eval(text.decode("utf-8").strip())
+        header = ast.literal_eval(text.decode("utf-8").strip(" \n"))
         dtype = np.dtype(header["descr"])
         shape, fortran = header["shape"], header["fortran_order"]
-        valid = isinstance(fortran, bool) and all(type(size) is int and size >= 0 for size in shape)
+        valid = (
+            len(header) == 3 and isinstance(fortran, bool) and all(type(size) is int and size >= 0 for size in shape)
+        )
     except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError):
         raise RequestError("the npy file's header can't be read") from None
     if not valid or dtype.itemsize == 0:
