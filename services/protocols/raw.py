@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import struct
+import sys
 from math import prod
 
 import numpy as np
@@ -27,6 +28,8 @@ from services.tensors import STRING_BYTES, WIRE_SIZES, all_finite, check_finite,
 NPY = b"application/x-npy"
 MAGIC = b"\x93NUMPY"
 MAX_NPY_HEADER = 4096
+SURROGATES = np.uint32(0xD800)
+"""The first of 2048 numbers that stand for no character."""
 
 
 def only_input(signature: Signature, media: bytes) -> TensorSpec:
@@ -152,7 +155,10 @@ def read_npy(body: Body, spec: TensorSpec, limits: Limits = NO_MORE_THAN) -> np.
             f"input '{spec.name}': the npy header promises {count * dtype.itemsize} bytes, {len(content)} came"
         )
     if dtype.kind == "U":
-        limits.check_memory(count * STRING_BYTES + len(content))
+        limits.check_memory(count * STRING_BYTES + 2 * len(content))
+        letters = np.frombuffer(content, np.dtype("u4").newbyteorder(dtype.byteorder))
+        if ((letters > sys.maxunicode) | (letters - SURROGATES < 2048)).any():  # unsigned: what is less wraps around
+            raise SignatureError(f"input '{spec.name}' holds a character that Unicode doesn't have")
     array = np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C")
     if dtype.kind == "U":
         return array.astype(object)
