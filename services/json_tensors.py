@@ -61,7 +61,7 @@ def _json_memory(body: Body) -> int:
     everything = np.frombuffer(body, np.uint8)
     for start in range(0, len(body), PIECE):
         piece = everything[start : start + PIECE]
-        total += sum(cost * np.count_nonzero(piece == letter) for letter, cost in JSON_COSTS)
+        total += sum(cost * int(np.count_nonzero(piece == letter)) for letter, cost in JSON_COSTS)
     return total
 
 

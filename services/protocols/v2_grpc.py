@@ -195,22 +195,33 @@ class GrpcServer:
             if left is not None:
                 head[b"x-timeout-ms"] = b"%f" % (left * 1e3)
             try:
-                caller = None if call.admit is None else await call.admit(head)
-                raw = await _read(context)
-                size = len(raw)
-                message = await _aside(size, parse, raw, call.message, self._limits)
-                del raw
-                answered: bytes = (await call.run(Received(message, size, head, caller))).SerializeToString()
-                if size > TRIM_BYTES:
-                    self._trim_soon()
-            except Exception as error:
-                status, text, headers = status_of(error)
-                if status == 500 and not isinstance(error, InferenceError):
-                    logger.error("%s failed", name, exc_info=error)
-                await context.abort(_code(error, status), text, tuple(headers))
-            return answered
+                return await self._understood(call, head, context)
+            except Exception as error:  # noqa: BLE001 - every error becomes an answer
+                code, text, headers = self._refusal(error, name)
+            # Aborting raises, and gRPC keeps what it raised in a cycle: out here it doesn't hold the message with it.
+            await context.abort(code, text, headers)
+            raise AssertionError("unreachable")
 
         return answer
+
+    async def _understood(self, call: Call, head: Head, context: Any) -> bytes:
+        caller = None if call.admit is None else await call.admit(head)
+        raw = await _read(context)
+        size = len(raw)
+        if size > TRIM_BYTES:
+            self._trim_soon()
+        message = await _aside(size, parse, raw, call.message, self._limits)
+        del raw
+        answer: bytes = (await call.run(Received(message, size, head, caller))).SerializeToString()
+        return answer
+
+    @staticmethod
+    def _refusal(error: Exception, name: str) -> tuple[Any, str, tuple[tuple[str, str], ...]]:
+        """Return code, details and trailing metadata of an error."""
+        status, text, headers = status_of(error)
+        if status == 500 and not isinstance(error, InferenceError):
+            logger.error("%s failed", name, exc_info=error)
+        return _code(error, status), text, headers
 
     def _trim_soon(self) -> None:
         """Give back what large messages left on the heap: gRPC's own buffers come from many threads."""
