@@ -22,9 +22,7 @@ from hone.runtimes.providers import CPU, CUDA, TENSORRT, option_problem
 
 NVIDIA = (CUDA, TENSORRT)
 KERNEL = "; keep that operator in float (block_ops, exclude), or choose another provider or precision"
-BAD_INDEX = re.compile(
-    r"(indices element out of data bounds|invalid index found|Out of range value in index tensor).*"
-)
+BAD_INDEX = re.compile(r"(indices element out of data bounds|invalid index found|Out of range value in index tensor).*")
 """What Gather, GatherND and GatherElements say when a token id or an index is one that the model doesn't have."""
 logger = logging.getLogger(__name__)
 INSTALL = "install it with: uv pip install onnxruntime (CPU) or the [cuda] extra (NVIDIA GPU)"

@@ -14,9 +14,7 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from hone import __version__
@@ -28,15 +26,24 @@ from services.failures import (
     InferenceError,
     NotFoundError,
     OverloadedError,
-    RequestError,
     StoppingError,
     status_of,
 )
-from services.http import OFFLOAD_BYTES, Head
+from services.http import Head
 from services.hub import Hub
 from services.limits import Limits
 from services.memory import trim_heap
 from services.ports import joining
+from services.protocols.grpc_calls import (
+    MAX_CALLS,
+    OPTIONS,
+    Call,
+    Received,
+    aside,
+    code_of,
+    credentials_of,
+    read_message,
+)
 from services.protocols.v2_messages import decode, encode, parse, plain_parameters, timeout_s, wanted
 from services.settings import Settings
 from services.tensors import row_count
@@ -48,59 +55,9 @@ logger = logging.getLogger("hone.serving")
 
 SERVICE = "inference.GRPCInferenceService"
 STOP_GRACE_S = 20.0
-READ_S = 30.0
-"""So long a call may take to send its message."""
-
-MAX_CALLS = 256
-"""Calls of one worker at a time; more are answered with RESOURCE_EXHAUSTED. Each may hold a message in memory."""
-
-OPTIONS = [
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_metadata_size", 16_384),
-    ("grpc.max_concurrent_streams", MAX_CALLS),
-    ("grpc.so_reuseport", 1),
-    ("grpc.keepalive_time_ms", 60_000),  # a caller whose machine went away
-    ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-    ("grpc.max_connection_idle_ms", 600_000),
-    ("grpc.server_handshake_timeout_ms", 20_000),
-]
 TRIM_BYTES = 1_000_000
 TRIM_S = 2.0
 """After a message over TRIM_BYTES the heap is trimmed, once for all that come in so long."""
-
-
-@dataclass(frozen=True)
-class Call:
-    """One method of the service.
-
-    Attributes:
-        message: the kind that it takes.
-        run: gives the answer to a received message.
-        admit: decides from the metadata who calls, before anything is read; None: everybody may.
-    """
-
-    message: Any
-    run: Callable[[Received], Awaitable[Any]]
-    admit: Callable[[Head], Awaitable[Any]] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """A message, and who sent it.
-
-    Attributes:
-        message: parsed.
-        size: of its bytes.
-        head: the call's metadata, as headers.
-        caller: what `admit` returned.
-    """
-
-    message: Any
-    size: int
-    head: Head
-    caller: Any = None
 
 
 class GrpcServer:
@@ -146,7 +103,7 @@ class GrpcServer:
             await self._server.start()
 
     def _listen(self, address: str) -> None:
-        credentials = _credentials(sys.argv)
+        credentials = credentials_of(sys.argv)
         try:
             if credentials is None:
                 self.port = self._server.add_insecure_port(address)
@@ -206,11 +163,11 @@ class GrpcServer:
 
     async def _understood(self, call: Call, head: Head, context: Any) -> bytes:
         caller = None if call.admit is None else await call.admit(head)
-        raw = await _read(context)
+        raw = await read_message(context)
         size = len(raw)
         if size > TRIM_BYTES:
             self._trim_soon()
-        message = await _aside(size, parse, raw, call.message, self._limits)
+        message = await aside(size, parse, raw, call.message, self._limits)
         del raw
         answer: bytes = (await call.run(Received(message, size, head, caller))).SerializeToString()
         return answer
@@ -221,7 +178,7 @@ class GrpcServer:
         status, text, headers = status_of(error)
         if status == 500 and not isinstance(error, InferenceError):
             logger.error("%s failed", name, exc_info=error)
-        return _code(error, status), text, headers
+        return code_of(error, status), text, headers
 
     def _trim_soon(self) -> None:
         """Give back what large messages left on the heap: gRPC's own buffers come from many threads."""
@@ -297,7 +254,7 @@ class GrpcServer:
         trail: list[tuple[float, float, int]] | None = [] if edge.tracer is not None else None
         try:
             names = wanted(request.outputs, signature)
-            inputs = await _aside(received.size, decode, request, signature, self._limits)
+            inputs = await aside(received.size, decode, request, signature, self._limits)
             outputs = await served.infer(inputs, timeout_s(request, head), trail)
             answer = encode(request.id, served.entry.name, served.entry.version, signature, names, outputs)
         except Exception as error:
@@ -319,52 +276,3 @@ class GrpcServer:
                 edge.log(request_id.decode(), served.tag, "grpc", status, seconds, rows, problem)
         served.after(inputs, outputs, request_id, seconds)
         return answer
-
-
-async def _read(context: Any) -> bytes:
-    """Return a call's message.
-
-    Raises:
-        RequestError: none came, or not in time.
-    """
-    try:
-        async with asyncio.timeout(READ_S):
-            raw = await context.read()
-    except TimeoutError:
-        raise RequestError(f"the message did not come within {READ_S:g} s") from None
-    if isinstance(raw, bytes):
-        return raw
-    if context.done():
-        raise asyncio.CancelledError  # gRPC has answered: the message is over its limit, or the caller has gone
-    raise RequestError("the call came without a message")
-
-
-async def _aside(size: int, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function, in a thread where it works on so much that it would hold the event loop up."""
-    if size <= OFFLOAD_BYTES:
-        return function(*arguments)
-    return await asyncio.to_thread(function, *arguments)
-
-
-def _code(error: Exception, status: int) -> Any:
-    import grpc
-
-    codes = grpc.StatusCode
-    if isinstance(error, DeadlineError):
-        return codes.DEADLINE_EXCEEDED
-    return {
-        401: codes.UNAUTHENTICATED, 403: codes.PERMISSION_DENIED, 404: codes.NOT_FOUND, 413: codes.RESOURCE_EXHAUSTED,
-        422: codes.FAILED_PRECONDITION, 429: codes.RESOURCE_EXHAUSTED, 500: codes.INTERNAL, 503: codes.UNAVAILABLE,
-    }.get(status, codes.INVALID_ARGUMENT)  # fmt: skip
-
-
-def _credentials(arguments: Sequence[str]) -> Any:
-    """Return the server's TLS credentials when BentoML's worker was given a certificate."""
-    import grpc
-
-    from services.exposure import option
-
-    certificate, key = option(arguments, "--ssl-certfile"), option(arguments, "--ssl-keyfile")
-    if not certificate:
-        return None
-    return grpc.ssl_server_credentials([(Path(key or certificate).read_bytes(), Path(certificate).read_bytes())])
