@@ -161,9 +161,9 @@ def _trees(pick: Random, tree: Any) -> Any:
 
 
 def _message(pick: Random, request: Valid) -> Valid:
-    from services.protocols import v2_pb2
+    from tritonclient.grpc import service_pb2
 
-    message = v2_pb2.ModelInferRequest.FromString(request.body)
+    message = service_pb2.ModelInferRequest.FromString(request.body)
     tensor = message.inputs[pick.randint(0, len(message.inputs) - 1)]
     action = pick.choice(["shape", "type", "name", "raw", "contents", "twice", "outputs", "both", "many"])
     if action == "shape":

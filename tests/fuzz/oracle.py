@@ -87,9 +87,9 @@ def _v2(request: Valid) -> Tensors:
 
 
 def _grpc(request: Valid) -> Tensors:
-    from services.protocols import v2_pb2
+    from tritonclient.grpc import service_pb2
 
-    message = v2_pb2.ModelInferRequest.FromString(request.body)
+    message = service_pb2.ModelInferRequest.FromString(request.body)
     found: Tensors = {}
     for index, entry in enumerate(message.inputs):
         spec = request.signature.input(entry.name)

@@ -20,12 +20,13 @@ from pathlib import Path
 from random import Random
 
 import zstandard
+from tritonclient.grpc import service_pb2
 
 from hone.errors import SignatureError
 from services import http
 from services.failures import RequestError, status_of
 from services.limits import Limits
-from services.protocols import v2_messages, v2_pb2
+from services.protocols import v2_messages
 from services.protocols.arrow import Arrow
 from services.protocols.base import Protocol
 from services.protocols.predict import PredictJson
@@ -60,7 +61,7 @@ def _decoder(protocol: str, signature: str) -> Protocol:
 
 def decode(protocol: str, request: Valid) -> Tensors:
     if protocol == "grpc":
-        message = v2_messages.parse(request.body, v2_pb2.ModelInferRequest, LIMITS)
+        message = v2_messages.parse(request.body, service_pb2.ModelInferRequest, LIMITS)
         v2_messages.wanted(message.outputs, request.signature)
         return v2_messages.decode(message, request.signature, LIMITS)
     name = next(name for name, signature in SIGNATURES.items() if signature is request.signature)

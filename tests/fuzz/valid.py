@@ -122,9 +122,9 @@ def v2_binary(signature: Signature, values: Tensors) -> Valid:
 
 
 def grpc(signature: Signature, values: Tensors, raw: bool = True) -> Valid:
-    from services.protocols import v2_pb2
+    from tritonclient.grpc import service_pb2
 
-    request = v2_pb2.ModelInferRequest(model_name="m", id="7")
+    request = service_pb2.ModelInferRequest(model_name="m", id="7")
     for spec, entry in zip(signature.inputs, _described(signature, values), strict=True):
         tensor = request.inputs.add(**entry)
         array = values[spec.name]

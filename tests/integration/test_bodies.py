@@ -18,9 +18,9 @@ import psutil
 import pyarrow as pa
 import pytest
 import zstandard
+from tritonclient.grpc import service_pb2
 
 from services.launch import free_port
-from services.protocols import v2_pb2
 from tests.fuzz.valid import stream
 from tests.models import dense_answer
 from tests.servers import DIGITS, Server, put, server
@@ -165,7 +165,7 @@ def infer(port: int, body: bytes, timeout: float = 60) -> bytes:
 
 
 def message(shape: list[int], raw: bytes = b"", **fields: object) -> bytes:
-    request = v2_pb2.ModelInferRequest(model_name="digits", raw_input_contents=[raw])
+    request = service_pb2.ModelInferRequest(model_name="digits", raw_input_contents=[raw])
     request.inputs.add(**{"name": "features", "datatype": "FP32", "shape": shape, **fields})
     return request.SerializeToString()
 
@@ -202,7 +202,7 @@ def test_largest_bodies_that_may_come_are_answered(served: Server, port: int) ->
     np.testing.assert_allclose(np.frombuffer(raw.content, np.float32).reshape(-1, 3), expected, rtol=1e-3, atol=1e-4)
     table = served.client.post("/predict", content=arrow(65_536), headers=ARROW)
     assert pa.ipc.open_stream(table.content).read_all().num_rows == 65_536
-    answer = v2_pb2.ModelInferResponse.FromString(infer(port, message([65_536, 4], rows.tobytes())))
+    answer = service_pb2.ModelInferResponse.FromString(infer(port, message([65_536, 4], rows.tobytes())))
     scores = np.frombuffer(answer.raw_output_contents[0], np.float32).reshape(-1, 3)
     np.testing.assert_allclose(scores, expected, rtol=1e-3, atol=1e-4)
 

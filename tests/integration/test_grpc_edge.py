@@ -13,10 +13,10 @@ import grpc
 import numpy as np
 import psutil
 import pytest
+from tritonclient.grpc import service_pb2
 
 from services.api_keys import add_key
 from services.launch import free_port
-from services.protocols import v2_pb2
 from tests.models import dense_answer
 from tests.servers import DIGITS, ROOT, Server, put, server
 
@@ -45,14 +45,14 @@ def locked(tmp_path_factory: pytest.TempPathFactory, port: int, key: tuple[str, 
 
 
 def message(content: bytes = ROW.tobytes(), shape: tuple[int, ...] = (1, 4), model: str = "digits") -> bytes:
-    request = v2_pb2.ModelInferRequest(model_name=model, raw_input_contents=[content])
+    request = service_pb2.ModelInferRequest(model_name=model, raw_input_contents=[content])
     request.inputs.add(name="features", datatype="FP32", shape=shape)
     return request.SerializeToString()
 
 
 def infer(port: int, body: bytes, **options: object) -> np.ndarray:
     with grpc.insecure_channel(f"127.0.0.1:{port}", options=UNLIMITED) as channel:
-        answer = v2_pb2.ModelInferResponse.FromString(channel.unary_unary(INFER)(body, timeout=60, **options))
+        answer = service_pb2.ModelInferResponse.FromString(channel.unary_unary(INFER)(body, timeout=60, **options))
     return np.frombuffer(answer.raw_output_contents[0], np.float32)
 
 

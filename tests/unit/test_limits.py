@@ -154,7 +154,8 @@ def test_strings_for_a_model_of_numbers_take_no_more_than_their_own_length(kind:
     [[0, 2**40 - 1, 2**40 - 1], [1] * 65, [0, 10**30], [0, int("1" * 4000)], [-1, 4], [2, -2, -1], [2**62, 2**62]],
 )
 def test_a_shape_that_no_tensor_can_have_is_refused_in_every_protocol(shape: list[int]) -> None:
-    from services.protocols import v2_pb2
+    from tritonclient.grpc import service_pb2
+
     from services.protocols.v2 import V2
 
     spec = FLOATS.inputs[0]
@@ -169,7 +170,7 @@ def test_a_shape_that_no_tensor_can_have_is_refused_in_every_protocol(shape: lis
         npy = b"\x93NUMPY\x02\0" + len(header).to_bytes(4, "little") + header
         calls.append(lambda: Npy(FLOATS, "m", "v").decode({}, npy))
     if all(abs(size) < 2**63 for size in shape):
-        message = v2_pb2.ModelInferRequest(raw_input_contents=[b""])
+        message = service_pb2.ModelInferRequest(raw_input_contents=[b""])
         message.inputs.add(name="x", datatype="FP32", shape=shape)
         calls.append(lambda: decode(message, FLOATS))
     for call in calls:
@@ -234,16 +235,16 @@ def test_arrow_that_unpacks_to_more_than_it_is_is_refused() -> None:
 
 
 def test_a_message_of_countless_empty_fields_is_refused_unparsed() -> None:
-    from services.protocols import v2_pb2
+    from tritonclient.grpc import service_pb2
 
     for body in (b"\x2a\0" * 5_000_000, b"\x2a\x80\xb5\x18" + b"\x2a\0" * 200_000 + b"\x22\0" * 5_000_000):
         with pytest.raises(BodyTooLargeError, match="more than 250000 fields"):
-            parse(body, v2_pb2.ModelInferRequest)
+            parse(body, service_pb2.ModelInferRequest)
     for body in (b"\xff" * 100, b"\x2a\x05a", b"\x0b", b"no message"):
         with pytest.raises(RequestError, match="not a ModelInferRequest"):
-            parse(body, v2_pb2.ModelInferRequest)
-    message = v2_pb2.ModelInferRequest(raw_input_contents=[bytes(15_000_000)])
-    assert parse(message.SerializeToString(), v2_pb2.ModelInferRequest) == message
+            parse(body, service_pb2.ModelInferRequest)
+    message = service_pb2.ModelInferRequest(raw_input_contents=[bytes(15_000_000)])
+    assert parse(message.SerializeToString(), service_pb2.ModelInferRequest) == message
 
 
 def test_long_names_are_cut_and_cost_no_time() -> None:
