@@ -15,7 +15,7 @@ EXTRAS_cpu :=
 EXTRAS_cuda := ,cuda
 INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c $(CONSTRAINTS) --overrides requirements/$(TARGET).txt
 
-.PHONY: demo test test-all lint serve bench bench-serving bench-converters bench-soak schema dashboard proto clean help
+.PHONY: demo test test-all fuzz lint serve bench bench-serving bench-converters bench-soak schema dashboard proto clean help
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -50,6 +50,11 @@ test: $(VENV)/dev.stamp  ## Run the tests that take seconds.
 
 test-all: $(VENV)/dev.stamp  ## Run every test.
 	$(BIN)/pytest
+
+CASES ?= 1000000
+
+fuzz: $(VENV)/dev.stamp  ## Try CASES broken and odd requests on every decoder.
+	$(BIN)/python -m tests.fuzz.run $(CASES)
 
 lint: $(VENV)/dev.stamp  ## Check style, types, risky calls and known vulnerabilities.
 	$(BIN)/ruff check .

@@ -26,6 +26,10 @@ class SignatureError(HoneError):
     """Tensors that do not match a signature. The message names the tensor."""
 
 
+class InputError(SignatureError):
+    """Values that fit the signature, but that the model can't compute with, such as a token id that it doesn't know."""
+
+
 class PassError(HoneError):
     """A pass could not transform its input. The message names the layer or node, and the remedy."""
 
@@ -54,10 +58,23 @@ class BudgetError(HoneError):
     exit_code = 3
 
 
+MOST_QUOTED = 100
+"""Characters of a name that a message quotes; callers make names up, of any length."""
+
+
+def shorten(text: object, limit: int = MOST_QUOTED) -> str:
+    """Return a text for a message: its start and an ellipsis when it is longer than `limit` characters."""
+    text = text if isinstance(text, str) else str(text)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?`, or the list of valid names when none is near."""
+    """Return `; did you mean 'x'?`, or the list of valid names when none is near.
+
+    Comparing takes the product of both lengths, so a name too long to be a slip of the pen is compared with none.
+    """
     names = sorted(valid)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5) if len(name) <= MOST_QUOTED else []
     if near:
         return f"; did you mean '{near[0]}'?"
     return f"; valid: {', '.join(names)}" if names else ""
@@ -66,5 +83,4 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
 def one_line(error: BaseException, limit: int = 400) -> str:
     """Return the first meaningful line of an exception, for a message that must stay on one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else type(error).__name__
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    return shorten(lines[0], limit) if lines else type(error).__name__

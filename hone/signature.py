@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from hone.errors import SignatureError, did_you_mean
+from hone.errors import SignatureError, did_you_mean, shorten
 
 BATCH = "batch"
 DTYPES = (
@@ -105,7 +105,7 @@ class Signature(BaseModel):
         for spec in self.inputs:
             if spec.name == name:
                 return spec
-        raise SignatureError(f"unknown input '{name}'{did_you_mean(name, self.input_names)}")
+        raise SignatureError(f"unknown input '{shorten(name)}'{did_you_mean(name, self.input_names)}")
 
     @property
     def input_names(self) -> list[str]:
@@ -156,7 +156,7 @@ def _check_shape(spec: TensorSpec, shape: tuple[int, ...], sizes: dict[str, tupl
     wanted = f"[{', '.join(str(axis) for axis in spec.shape)}]"
     if len(shape) != len(spec.shape):
         raise SignatureError(
-            f"input '{spec.name}' has {len(shape)} axes {list(shape)}, expected {len(spec.shape)}: {wanted}"
+            f"input '{spec.name}' has {len(shape)} axes {shorten(list(shape))}, expected {len(spec.shape)}: {wanted}"
         )
     for position, (axis, size) in enumerate(zip(spec.shape, shape, strict=True)):
         if isinstance(axis, int):

@@ -40,7 +40,7 @@ class Gate:
         self._keys.follow()
         return self._keys.stale
 
-    def admit_now(self, authorization: bytes, api_key: bytes, action: Action, model: str = "") -> Caller | None:
+    def admit_now(self, authorization: bytes, api_key: bytes, action: Action, model: str | None = "") -> Caller | None:
         """Return who calls when that shows without waiting, else None: ask `admit`.
 
         Raises:
@@ -55,12 +55,12 @@ class Gate:
         _check_scope(caller, action, model)
         return caller if self._limiter is None or self._limiter.take_now(caller) else None
 
-    async def admit(self, authorization: bytes, api_key: bytes, action: Action, model: str = "") -> Caller:
+    async def admit(self, authorization: bytes, api_key: bytes, action: Action, model: str | None = "") -> Caller:
         """Return who calls.
 
         Args:
             action: what they want.
-            model: that it concerns, if one.
+            model: that it concerns, if one; None where that isn't known yet: `permit` decides then.
 
         Raises:
             UnauthorizedError, ForbiddenError, RateLimitedError: they may not.
@@ -77,6 +77,17 @@ class Gate:
         if self._limiter is not None:
             await self._limiter.take(caller)
         return caller
+
+    def permit(self, authorization: bytes, api_key: bytes, action: Action, model: str) -> None:
+        """Check that a caller who was admitted before the model was known may do it to this model.
+
+        Raises:
+            UnauthorizedError, ForbiddenError: they may not.
+        """
+        caller = self._known(api_key or _bearer(authorization))
+        if caller is None:
+            raise UnauthorizedError("the key is not known any more")
+        _check_scope(caller, action, model)
 
     def _known(self, presented: bytes) -> Caller | None:
         caller = self._keys.find(presented) if self._keys is not None else None
@@ -101,10 +112,10 @@ class OpenGate:
     def __init__(self, limiter: RateLimiter) -> None:
         self._limiter = limiter
 
-    def admit_now(self, authorization: bytes, api_key: bytes, action: Action, model: str = "") -> None:
+    def admit_now(self, authorization: bytes, api_key: bytes, action: Action, model: str | None = "") -> None:
         return None
 
-    async def admit(self, authorization: bytes, api_key: bytes, action: Action, model: str = "") -> None:
+    async def admit(self, authorization: bytes, api_key: bytes, action: Action, model: str | None = "") -> None:
         """Count a request.
 
         Raises:
@@ -112,6 +123,9 @@ class OpenGate:
         """
         if not self._limiter.take_now(ANYBODY):
             await self._limiter.take(ANYBODY)
+
+    def permit(self, authorization: bytes, api_key: bytes, action: Action, model: str) -> None:
+        return None
 
     async def close(self) -> None:
         await self._limiter.close()
@@ -149,7 +163,7 @@ def make_gate(settings: Settings, folder: Path) -> Gate | OpenGate | None:
     return Gate(keys, tokens, limiter)
 
 
-def _check_scope(caller: Caller, action: Action, model: str) -> None:
+def _check_scope(caller: Caller, action: Action, model: str | None) -> None:
     if action in caller.scopes or allows(caller.scopes, action, model):
         return
     needed = {"list": "read"}.get(action, action)

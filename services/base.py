@@ -27,6 +27,7 @@ from services.edge import Edge
 from services.exposure import check_exposure, default_host
 from services.failures import status_of
 from services.hub import Hub
+from services.limits import Limits
 from services.loading import candidates
 from services.management import Management
 from services.protocols.predict import PredictJson
@@ -154,7 +155,8 @@ class ModelService:
             raise bentoml.exceptions.ServiceUnavailable("the model is still loading")
         try:
             served = hub.get(hub.default)
-            protocol = PredictJson(served.loaded.artifact.signature, served.entry.name, served.entry.version)
+            limits = Limits.of(self._settings)
+            protocol = PredictJson(served.loaded.artifact.signature, served.entry.name, served.entry.version, limits)
             request = protocol.decode({}, orjson.dumps({"inputs": inputs}))
             _, body = protocol.encode(request, await served.infer(request.inputs))
             answer: dict[str, Any] = orjson.loads(body)

@@ -40,10 +40,21 @@ def check_scope(scope: str) -> None:
         raise ValueError(f"'{scope}' is no scope; there is predict, admin, read, predict:NAME and admin:NAME")
 
 
-def allows(scopes: frozenset[str], action: Action, model: str = "") -> bool:
-    """Return whether scopes let a caller do something, to `model` when one is concerned."""
+def allows(scopes: frozenset[str], action: Action, model: str | None = "") -> bool:
+    """Return whether scopes let a caller do something.
+
+    Args:
+        scopes: of the caller.
+        action: what they want.
+        model: that it concerns; "": none in particular; None: one that isn't known yet, for which a scope for any will
+            do.
+    """
     for scope in IMPLIED[action]:
-        if scope in scopes or (model and scope != "read" and f"{scope}:{model}" in scopes):
+        if scope in scopes:
+            return True
+        if model is None and any(held.startswith(f"{scope}:") for held in scopes):
+            return True
+        if model and f"{scope}:{model}" in scopes:
             return True
     return False
 

@@ -63,12 +63,12 @@ class Edge:
             return given
         return b"%s-%x" % (self._prefix.encode(), next(self._numbers))
 
-    async def admit(self, head: Head, action: Action, model: str = "") -> Caller | None:
+    async def admit(self, head: Head, action: Action, model: str | None = "") -> Caller | None:
         """Return who calls, None where everybody may.
 
         Args:
             action: what they want.
-            model: that it concerns, if one.
+            model: that it concerns, if one; None where that isn't known yet: `permit` decides then.
 
         Raises:
             UnauthorizedError, ForbiddenError, RateLimitedError: they may not.
@@ -78,6 +78,15 @@ class Edge:
         authorization, key = head.get(b"authorization", b""), head.get(b"x-api-key", b"")
         caller = self.gate.admit_now(authorization, key, action, model)
         return caller if caller is not None else await self.gate.admit(authorization, key, action, model)
+
+    def permit(self, head: Head, action: Action, model: str) -> None:
+        """Check that a caller who was admitted before the model was known may do it to this model.
+
+        Raises:
+            UnauthorizedError, ForbiddenError: they may not.
+        """
+        if self.gate is not None:
+            self.gate.permit(head.get(b"authorization", b""), head.get(b"x-api-key", b""), action, model)
 
     def log(
         self, request_id: str, model: str, protocol: str, status: int, seconds: float, rows: int, problem: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hone.errors import SignatureError
+from hone.errors import SignatureError, shorten
 
 
 class RequestError(Exception):
@@ -77,11 +77,11 @@ def status_of(error: BaseException) -> tuple[int, str, tuple[tuple[str, str], ..
     return 500, UNEXPECTED, ()
 
 
+MOST_SAID = 1000
+"""Characters of a message to a caller."""
+
+
 def _printable(error: BaseException) -> str:
-    """Return the message on one short line: names that callers made up, of any length, are part of it."""
-    text = str(error)
-    if len(text) > MAX_MESSAGE:
-        text = text[: MAX_MESSAGE - 1] + "…"
-    if text.isprintable():
-        return text
-    return "".join(character if character.isprintable() else "?" for character in text)
+    """Return the message on one line and of bounded length: names that callers made up are part of it."""
+    text = shorten(str(error), MOST_SAID)
+    return text if text.isprintable() else "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from hone.errors import shorten
 from services.failures import BodyTooLargeError, MediaTypeError, MethodError, RequestError, status_of
 
 Scope = MutableMapping[str, Any]
@@ -23,6 +24,9 @@ JSON = b"application/json"
 BINARY = b"application/octet-stream"
 OFFLOAD_BYTES = 65_536
 """A body over this size is unpacked and decoded in a thread: it would hold the event loop for milliseconds."""
+
+MAX_ZSTD_BLOCKS = 1024
+"""A frame may have so many blocks, and one more for each KiB of the largest body; they hold up to 128 KiB each."""
 
 NO_SNIFF = (b"x-content-type-options", b"nosniff")
 NO_STORE = (b"cache-control", b"no-store")
@@ -102,7 +106,7 @@ def opener_of(encoding: bytes) -> Callable[[Body, int], Body] | None:
     opener = openers.get(encoding)
     if opener is None:
         raise MediaTypeError(
-            f"content encoding '{encoding.decode('latin-1')}' is not supported; send gzip, zstd or none",
+            f"content encoding '{shorten(encoding.decode('latin-1'))}' is not supported; send gzip, zstd or none",
             (("accept-encoding", "gzip, zstd"),),
         )
     return opener
@@ -130,13 +134,42 @@ def _unzstd(body: Body, limit: int) -> bytes:
         raise MediaTypeError("this server has no zstd; send gzip, or install the [ops] extra on it") from None
     machine = zstandard.ZstdDecompressor(max_window_size=max(1 << 23, 1 << limit.bit_length()))
     try:
-        with machine.stream_reader(bytes(body)) as reader:
-            content = reader.read(limit + 1)
+        size = zstandard.frame_content_size(body)
+        if size > limit:
+            raise too_large(limit, "decompressed ")
+        _check_zstd_frame(body, limit)
+        with machine.stream_reader(body) as reader:
+            content = reader.read((limit if size < 0 else size) + 1)
     except zstandard.ZstdError as error:
         raise RequestError(f"the zstd body is broken: {error}") from None
     if len(content) > limit:
         raise too_large(limit, "decompressed ")
-    return bytes(content)
+    return content
+
+
+def _check_zstd_frame(body: Body, limit: int) -> None:
+    """Raise RequestError unless a body is exactly one zstd frame, by the lengths of its blocks (RFC 8878, 3.1.1).
+
+    The library gives what a cut frame holds as if it were whole, and passes over what comes behind a frame. Frames
+    one behind the other are refused, like gzip members: a client that sends one body sends one frame.
+    """
+    import zstandard
+
+    has_checksum = zstandard.get_frame_parameters(body).has_checksum
+    position = zstandard.frame_header_size(body)
+    for _ in range(MAX_ZSTD_BLOCKS + limit // 1024):
+        header = int.from_bytes(body[position : position + 3], "little")
+        last, repeated, size = header & 1, (header >> 1 & 3) == 1, header >> 3
+        position += 3 + (1 if repeated else size)
+        if last or position > len(body):
+            break
+    else:
+        raise RequestError("the zstd body is cut into too many blocks")
+    position += 4 if has_checksum else 0
+    if position > len(body):
+        raise RequestError("the zstd body ends early")
+    if position < len(body):
+        raise RequestError("the zstd body has bytes behind its end; send one frame")
 
 
 def too_large(limit: int, which: str = "") -> BodyTooLargeError:

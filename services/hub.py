@@ -19,6 +19,7 @@ from services.edge import Edge
 from services.endpoint import InferEndpoint
 from services.failures import NotFoundError
 from services.http import BINARY, JSON, Receive, Scope, Send
+from services.limits import Limits
 from services.loading import LoadedModel, candidates, load, packed
 from services.paths import MODEL_PREDICT, PREDICT, V1_PREDICT, V2_INFER, V2_VERSION_INFER, VERSION_PREDICT
 from services.protocols.arrow import ARROW, Arrow
@@ -187,8 +188,9 @@ class Hub:
                         routes[PREDICT.of(name)] = predict
         self.routes = routes
 
-    def _arguments(self, served: ServedModel) -> tuple[Signature, str, str]:
-        return served.loaded.artifact.signature, served.entry.name, served.entry.version
+    def _arguments(self, served: ServedModel) -> tuple[Signature, str, str, Limits]:
+        limits = Limits.of(self._edge.settings)
+        return served.loaded.artifact.signature, served.entry.name, served.entry.version, limits
 
     def _predict(self, served: ServedModel) -> Handler:
         arguments = self._arguments(served)

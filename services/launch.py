@@ -18,6 +18,7 @@ from typing import Any
 from hone import store
 from hone.errors import HoneError
 from hone.trust import Policy, TrustError, refusal
+from services.ports import require_free_port
 from services.serve_folder import ServeFolder, serve_folder
 from services.settings import FILES, LAUNCHER, PREFIX, Settings
 from services.startup import check_start
@@ -57,7 +58,7 @@ def serve(
         sys.stderr.write(f"passed over {reason}\n")
     for more in models:
         _candidates(more, settings)
-    _require_free_port(host, port)
+    require_free_port(host, port, "--port")
     given = {"models": ",".join(models) or None, "workers": _workers(workers, choice.entry.tag), **settings}
     arguments = _command(host, port)
     for option, file in zip(("--ssl-certfile", "--ssl-keyfile"), certificate, strict=True):
@@ -216,16 +217,6 @@ def _text(value: object) -> str:
 def _in_full(place: str) -> str:
     """Return the whole path of a file or folder; a URL, and "-" for standard output, stay as they are."""
     return place if place == "-" or "://" in place else str(Path(place).absolute())
-
-
-def _require_free_port(host: str, port: int) -> None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise HoneError(f"can't listen on {host}:{port}: {error.strerror}; choose another --port") from None
 
 
 def _wait_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

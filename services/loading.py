@@ -15,8 +15,8 @@ from hone.errors import ArtifactError, HoneError, StoreError
 from hone.runtimes.base import Runtime
 from hone.trust import Policy, open_to_run
 from services.calibration import Plan, calibrate
+from services.json_tensors import parse_inputs
 from services.settings import Settings
-from services.tensors import parse_inputs
 
 logger = logging.getLogger("hone.serving")
 

@@ -156,8 +156,8 @@ class Management:
         action = self.load if path[2] == "load" else self.unload
         return 200, await action(actor, path[1], parameters)
 
-    async def admit_admin(self, head: dict[bytes, bytes], model: str) -> str:
-        """Return who asks for an admin action on a model.
+    async def admit_admin(self, head: dict[bytes, bytes], model: str | None) -> str:
+        """Return who asks for an admin action on a model; None: on one that isn't known yet.
 
         Raises:
             RequestError: they may not.

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
-import sys
 from concurrent.futures import Executor, ThreadPoolExecutor
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -17,6 +15,7 @@ from services.batching.queue import Trail
 from services.batching.scheduler import Scheduler
 from services.edge import Edge
 from services.loading import LoadedModel
+from services.memory import release_memory
 from services.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -183,14 +182,3 @@ class ServedModel:
         self.loaded.runtime.close()
         del self.loaded, self._lane
         release_memory()
-
-
-def release_memory() -> None:
-    """Collect what an unloaded model leaves behind and return free heap pages to the system (glibc's malloc_trim)."""
-    gc.collect()
-    if sys.platform == "linux":
-        import ctypes
-
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)

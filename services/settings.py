@@ -24,7 +24,7 @@ CHOICES = {
     "log_format": ("text", "json"),
     "record_mode": ("sampled", "complete"),
 }
-ZERO_MEANS_AUTO = ("threads", "in_flight", "max_batch_rows", "grpc_port")
+ZERO_MEANS_AUTO = ("threads", "in_flight", "max_batch_rows", "grpc_port", "max_read_mb")
 MAY_BE_ZERO = (
     "cache_mb",
     "trace_sample",
@@ -36,6 +36,9 @@ MAY_BE_ZERO = (
     "record_days",
 )
 
+READ_PER_BODY = 32
+"""Memory to read a body with, in bodies: JSON of short numbers takes about 22 times its own length."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -45,6 +48,9 @@ class Settings:
         model: the stored model: NAME, NAME:VARIANT or a full tag.
         models: more models to serve beside it, separated by commas.
         max_body_mb: the largest request body, and what it may decompress to, MB.
+        max_read_mb: memory that one request may take while it is read, MB; 0: 32 times max_body_mb.
+        max_rows: most rows of one request.
+        max_row_values: most values of one row along its dynamic axes, such as the tokens of a text.
         max_batch_rows: most rows joined into one call of the runtime; 0 measures where more rows gain nothing.
         queue_rows: rows that may wait; more are refused with 503.
         threads: threads of one inference; 0 measures.
@@ -87,6 +93,9 @@ class Settings:
     model: str = ""
     models: str = ""
     max_body_mb: float = 16.0
+    max_read_mb: float = 0.0
+    max_rows: int = 65_536
+    max_row_values: int = 1_048_576
     max_batch_rows: int = 0
     queue_rows: int = 4096
     threads: int = 0
@@ -143,6 +152,10 @@ class Settings:
     def answer_s(self) -> float:
         """The part of `stop_s` that callers get to read their answers; the rest closes what the worker holds."""
         return max(self.stop_s - 5.0, self.stop_s / 2)
+
+    @property
+    def max_read_bytes(self) -> int:
+        return int((self.max_read_mb or READ_PER_BODY * self.max_body_mb) * 1e6)
 
     @property
     def secured(self) -> bool:

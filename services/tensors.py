@@ -1,4 +1,4 @@
-"""Between JSON or bytes and tensors: strict about dtypes and shapes, so that a mistake is named, never computed on."""
+"""Between bytes and tensors: strict about dtypes and shapes, so that a mistake is named, never computed on."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import orjson
 
-from hone.errors import SignatureError, did_you_mean
-from hone.signature import Signature, TensorSpec
-from services.failures import RequestError
+from hone.errors import SignatureError
+from hone.signature import TensorSpec
 from services.http import Body
+from services.limits import NO_MORE_THAN, Limits
 
 SMALL = 4096
 """Elements up to which a tensor is checked by one dot product."""
@@ -19,99 +19,6 @@ SMALL = 4096
 _ZEROS: dict[tuple[str, int], np.ndarray] = {}
 MOST_ZEROS = 256
 """Sizes of tensors that zeros are kept for; callers choose sizes, so they are bounded."""
-
-
-def parse_request(body: Body, signature: Signature) -> dict[str, np.ndarray]:
-    """Return the tensors of `{"inputs": {name: nested lists}}`, in signature order.
-
-    Raises:
-        RequestError: not JSON, or not of this form.
-        SignatureError: naming the input that is missing, unknown, or of a wrong dtype or shape.
-    """
-    try:
-        content = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise RequestError(f"the body is not JSON: {str(error).splitlines()[0]}") from None
-    if not isinstance(content, dict) or not isinstance(content.get("inputs"), dict):
-        raise RequestError(f'the body must be {{"inputs": {{{_form(signature)}}}}}')
-    for key in content:
-        if key != "inputs":
-            raise RequestError(f"unknown field '{key}'{did_you_mean(str(key), ['inputs'])}")
-    return parse_inputs(content["inputs"], signature)
-
-
-def parse_inputs(values: dict[str, Any], signature: Signature) -> dict[str, np.ndarray]:
-    """Return checked tensors from nested lists by input name."""
-    arrays = {name: to_array(value, signature.input(name)) for name, value in values.items()}
-    return signature.check(arrays)
-
-
-def _form(signature: Signature) -> str:
-    return ", ".join(f'"{spec.name}": {spec.describe()}' for spec in signature.inputs)
-
-
-def to_array(value: Any, spec: TensorSpec) -> np.ndarray:
-    """Return nested lists as an array of the spec's dtype; its shape is not checked.
-
-    Raises:
-        SignatureError: ragged, of another kind of value, or out of the dtype's range.
-    """
-    if isinstance(value, np.ndarray):
-        raw = value
-    else:
-        try:
-            raw = np.array(value)
-        except (ValueError, OverflowError, TypeError):
-            raise SignatureError(f"input '{spec.name}' is ragged or mixes types; it is {spec.describe()}") from None
-    if raw.size == 0 and raw.dtype.kind == "f":
-        return raw.astype(spec.numpy_dtype)  # an empty list has no dtype; its shape is what is wrong with it
-    kind = spec.numpy_dtype.kind
-    if kind == "O":
-        return _strings(raw, spec)
-    if raw.dtype.kind == "O":
-        raw = _with_nulls(raw, spec)
-    if kind == "b" and raw.dtype.kind == "b":
-        return raw
-    if kind == "f" and raw.dtype.kind in "fiu":
-        return _floats(raw, spec)
-    if kind in "iu" and raw.dtype.kind in "iu":
-        return _integers(raw, spec)
-    raise SignatureError(f"input '{spec.name}' holds {_kind_name(raw)}, expected {spec.describe()}")
-
-
-def _strings(raw: np.ndarray, spec: TensorSpec) -> np.ndarray:
-    if raw.dtype.kind == "U":
-        return raw.astype(object)
-    raise SignatureError(f"input '{spec.name}' holds {_kind_name(raw)}, expected {spec.describe()}")
-
-
-def _with_nulls(raw: np.ndarray, spec: TensorSpec) -> np.ndarray:
-    """Read null as NaN in a float input that allows it; anything else in an object array is a mistake."""
-    flat = raw.reshape(-1)
-    numbers = all(item is None or (isinstance(item, int | float) and not isinstance(item, bool)) for item in flat)
-    if spec.numpy_dtype.kind != "f" or not numbers:
-        raise SignatureError(f"input '{spec.name}' is ragged or mixes types; it is {spec.describe()}")
-    if not spec.allow_nan and any(item is None for item in flat):
-        position = next(index for index, item in enumerate(flat) if item is None)
-        row = position // max(1, raw.size // len(raw)) if raw.ndim else 0
-        raise SignatureError(f"input '{spec.name}' has a null in row {row}; the model takes no missing values")
-    try:
-        return np.array([np.nan if item is None else float(item) for item in flat]).reshape(raw.shape)
-    except OverflowError:
-        raise SignatureError(f"input '{spec.name}' holds a number beyond {spec.dtype}") from None
-
-
-def _floats(raw: np.ndarray, spec: TensorSpec) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        array = raw.astype(spec.numpy_dtype)
-    if spec.allow_nan or not array.size:
-        return array
-    bad = ~np.isfinite(array)
-    if bad.any():
-        row = int(np.argwhere(bad)[0][0]) if array.ndim else 0
-        what = "NaN or infinity" if raw.dtype.kind == "f" and not np.isfinite(raw).all() else "a number too large"
-        raise SignatureError(f"input '{spec.name}' has {what} for {spec.dtype} in row {row}")
-    return array
 
 
 def check_finite(array: np.ndarray, spec: TensorSpec) -> None:
@@ -146,21 +53,22 @@ def all_finite(flat: np.ndarray) -> bool:
     return bool(flat.dot(zeros) == 0)
 
 
-def from_bytes(content: Body, spec: TensorSpec, shape: tuple[int, ...]) -> np.ndarray:
+def from_bytes(content: Body, spec: TensorSpec, shape: tuple[int, ...], limits: Limits = NO_MORE_THAN) -> np.ndarray:
     """Return a view of little-endian C-order bytes as a tensor; strings and bfloat16 are converted.
 
     Args:
         content: of one tensor. Strings are 4 bytes of little-endian length and UTF-8 each, as in the V2 protocol.
         spec: gives the dtype.
         shape: with its product of elements in `content`.
+        limits: of the request.
 
     Raises:
-        SignatureError: more or fewer bytes than the shape needs, or strings that aren't UTF-8.
+        SignatureError: a shape that is not possible, more or fewer bytes than it needs, or strings that aren't UTF-8.
+        BodyTooLargeError: too many rows, or strings that would take too much memory.
     """
-    count = 1
-    for size in shape:
-        count *= size
+    count = limits.count(spec, shape)
     if spec.dtype == "string":
+        limits.check_memory(len(content) // 4 * STRING_BYTES + 4 * len(content))
         return _strings_from_bytes(bytes(content), spec, count).reshape(shape)
     itemsize = WIRE_SIZES[spec.dtype]
     if len(content) != count * itemsize:
@@ -177,6 +85,9 @@ def from_bytes(content: Body, spec: TensorSpec, shape: tuple[int, ...]) -> np.nd
         return raw.view(np.bool_).reshape(shape)
     return np.frombuffer(content, spec.numpy_dtype).reshape(shape)
 
+
+STRING_BYTES = 64
+"""Of a short Python string and the pointer to it."""
 
 WIRE_SIZES = {
     "bool": 1, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "float16": 2, "bfloat16": 2,
@@ -214,19 +125,6 @@ def to_bytes(array: np.ndarray) -> Body:
     if not array.flags.c_contiguous:
         array = np.ascontiguousarray(array)
     return array.data.cast("B") if array.ndim else array.tobytes()
-
-
-def _integers(raw: np.ndarray, spec: TensorSpec) -> np.ndarray:
-    limits = np.iinfo(spec.numpy_dtype)
-    if raw.size and (int(raw.min()) < limits.min or int(raw.max()) > limits.max):
-        raise SignatureError(f"input '{spec.name}' has a value outside {spec.dtype}: {limits.min} to {limits.max}")
-    return raw.astype(spec.numpy_dtype)
-
-
-def _kind_name(raw: np.ndarray) -> str:
-    return {"b": "booleans", "i": "integers", "u": "integers", "f": "floats", "U": "strings"}.get(
-        raw.dtype.kind, "values of mixed types"
-    )
 
 
 def encode_response(outputs: dict[str, np.ndarray], model: str) -> bytes:

@@ -102,6 +102,9 @@ class Runtime(ABC):
 
         Returns:
             Arrays by output name, in signature order; axis 0 is the batch where the signature says so.
+
+        Raises:
+            InputError: the values are not ones that the model can compute with, such as an index that is out of range.
         """
 
     @abstractmethod

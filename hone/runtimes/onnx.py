@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -14,13 +15,15 @@ from pydantic import Field, model_validator
 
 from hone.artifact import Artifact
 from hone.cache import cache_dir, check_own
-from hone.errors import ArtifactError, one_line
+from hone.errors import ArtifactError, InputError, one_line
 from hone.hardware import gpu_name
 from hone.runtimes.base import Availability, Runtime, RuntimeOptions, register
 from hone.runtimes.providers import CPU, CUDA, TENSORRT, option_problem
 
 NVIDIA = (CUDA, TENSORRT)
 KERNEL = "; keep that operator in float (block_ops, exclude), or choose another provider or precision"
+BAD_INDEX = re.compile(r"(indices element out of data bounds|invalid index found|Out of range value in index tensor).*")
+"""What Gather, GatherND and GatherElements say when a token id or an index is one that the model doesn't have."""
 logger = logging.getLogger(__name__)
 INSTALL = "install it with: uv pip install onnxruntime (CPU) or the [cuda] extra (NVIDIA GPU)"
 
@@ -69,6 +72,9 @@ class OnnxRuntime(Runtime):
     def __init__(self, artifact: Artifact, threads: int | None = None) -> None:
         import onnxruntime as ort
 
+        # What fails in a run is raised with the same words; a caller's mistake must not fill the log.
+        self._quiet = ort.RunOptions()
+        self._quiet.log_severity_level = 4
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -142,9 +148,15 @@ class OnnxRuntime(Runtime):
         return Availability(True, version=ort.__version__, detail=f"providers: {detail}")
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        if self._device and all(array.dtype.kind != "O" for array in inputs.values()):
-            return self._run_bound(inputs, self._device)
-        values = self._session.run(self._outputs, inputs)
+        try:
+            if self._device and all(array.dtype.kind != "O" for array in inputs.values()):
+                return self._run_bound(inputs, self._device)
+            values = self._session.run(self._outputs, inputs, self._quiet)
+        except Exception as error:  # ONNX Runtime raises a class of its own for each kind of failure
+            reason = BAD_INDEX.search(str(error))
+            if reason is None:
+                raise
+            raise InputError(f"an input has a value out of range: {reason.group()}") from None
         return {self._outputs[0]: values[0]} if len(values) == 1 else dict(zip(self._outputs, values, strict=True))
 
     def _run_bound(self, inputs: Mapping[str, np.ndarray], device: str) -> dict[str, np.ndarray]:
@@ -160,7 +172,7 @@ class OnnxRuntime(Runtime):
             binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), device, 0))
         for name in self._outputs:
             binding.bind_output(name, device)
-        self._session.run_with_iobinding(binding)
+        self._session.run_with_iobinding(binding, self._quiet)
         return dict(zip(self._outputs, binding.copy_outputs_to_cpu(), strict=True))
 
     def describe(self) -> str:

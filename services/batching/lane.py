@@ -11,6 +11,7 @@ from time import monotonic
 
 import numpy as np
 
+from hone.errors import InputError
 from services.batching import Tensors
 from services.batching.latency import LatencyModel
 from services.batching.padding import FIXED, Joiner
@@ -141,6 +142,7 @@ class Lane:
             OverloadedError: the queue is full.
             DeadlineError: the answer would come too late.
             StoppingError: the lane is closing.
+            InputError: these rows hold values that the model can't compute with.
             InferenceError: the runtime failed on these rows.
         """
         if self._closing:
@@ -189,6 +191,8 @@ class Lane:
         started = monotonic()
         try:
             outputs = self._run(inputs if joiner is None else joiner.alone(inputs))
+        except InputError:
+            raise  # the caller's mistake: nothing is wrong with the runtime, and nothing to log
         except Exception as error:
             self.failures_in_a_row += 1
             logger.exception("inference failed on %d row(s)", rows)
@@ -284,6 +288,8 @@ class Lane:
                 return [self._run(works[0].inputs)]
             return [*self._joiner.split(self._run(self._joiner.join(works)), works)]
         except Exception as error:
+            if len(works) == 1 and isinstance(error, InputError):
+                return [error]
             if len(works) == 1:
                 logger.exception("inference failed on %d row(s)", works[0].rows)
                 failure = InferenceError(str(error))
@@ -304,7 +310,7 @@ class Lane:
         if not failed:
             self._latency.observe(works[0].bucket.row_size, rows, seconds)
             self.failures_in_a_row = 0
-        elif all(isinstance(outcome, Exception) for outcome in outcomes):
+        elif all(isinstance(outcome, Exception) and not isinstance(outcome, InputError) for outcome in outcomes):
             self.failures_in_a_row += 1
         self.virtual_time += seconds * self.threads
         self._observe(BatchTimes([started - work.arrived for work in works], seconds, rows))

@@ -102,7 +102,8 @@ class BatchQueue:
     def offer(self, works: list[Work], now: float, busy_s: float = 0.0) -> None:
         """Queue all of a caller's works, or none.
 
-        An empty queue takes anything, so that a request larger than the queue can be served at all.
+        An empty queue takes any request, so that one larger than the queue can be served at all; that it has no more
+        rows than a request may was checked when it was read.
 
         Args:
             works: of one caller.

@@ -10,6 +10,7 @@ from hone.signature import Signature
 from services.batching import Tensors
 from services.failures import RequestError
 from services.http import OFFLOAD_BYTES, Body, Fields, Head
+from services.limits import NO_MORE_THAN, Limits
 
 DEADLINE = b"x-timeout-ms"
 """How long the caller will wait, milliseconds: a request that can't be answered in that time is refused at once."""
@@ -37,6 +38,7 @@ class Protocol(ABC):
         signature: of the model.
         name: of the model.
         version: of the model.
+        limits: of one request.
 
     Attributes:
         quick_bytes: a body up to this size is decoded on the event loop, a larger one in a thread.
@@ -44,10 +46,11 @@ class Protocol(ABC):
 
     quick_bytes: ClassVar[int] = OFFLOAD_BYTES
 
-    def __init__(self, signature: Signature, name: str, version: str) -> None:
+    def __init__(self, signature: Signature, name: str, version: str, limits: Limits = NO_MORE_THAN) -> None:
         self.signature = signature
         self.name = name
         self.version = version
+        self.limits = limits
 
     @property
     def tag(self) -> str:
@@ -58,7 +61,8 @@ class Protocol(ABC):
         """Return the request.
 
         Raises:
-            RequestError: not of this protocol.
+            RequestError: not of this protocol, or not all of it is there.
+            BodyTooLargeError: it asks for more than one request may.
             SignatureError: naming the input that is missing, unknown, or of a wrong dtype or shape.
         """
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from services.batching import Tensors
 from services.http import JSON, Body, Fields, Head
+from services.json_tensors import parse_request
 from services.protocols.base import Protocol, Request, timeout_of
-from services.tensors import encode_response, parse_request
+from services.tensors import encode_response
 
 
 class PredictJson(Protocol):
     """Nested lists by input name; the answer names the model that made it."""
 
     def decode(self, head: Head, body: Body) -> Request:
-        return Request(parse_request(body, self.signature), timeout_of(head))
+        return Request(parse_request(body, self.signature, self.limits), timeout_of(head))
 
     def encode(self, request: Request, outputs: Tensors) -> tuple[Fields, Body]:
         return [(b"content-type", JSON)], encode_response(outputs, self.tag)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import struct
+import sys
 from math import prod
 
 import numpy as np
@@ -20,12 +21,15 @@ from hone.signature import BATCH, Signature, TensorSpec
 from services.batching import Tensors
 from services.failures import MediaTypeError, RequestError
 from services.http import BINARY, Body, Fields, Head
+from services.limits import MAX_AXES, NO_MORE_THAN, Limits
 from services.protocols.base import DEADLINE, Protocol, Request, timeout_of
-from services.tensors import WIRE_SIZES, all_finite, check_finite, from_bytes, to_bytes
+from services.tensors import STRING_BYTES, WIRE_SIZES, all_finite, check_finite, from_bytes, to_bytes
 
 NPY = b"application/x-npy"
 MAGIC = b"\x93NUMPY"
 MAX_NPY_HEADER = 4096
+SURROGATES = np.uint32(0xD800)
+"""The first of 2048 numbers that stand for no character."""
 
 
 def only_input(signature: Signature, media: bytes) -> TensorSpec:
@@ -47,8 +51,8 @@ class RawBytes(Protocol):
 
     quick_bytes = 1 << 20  # a view of them; only that they are finite is looked at
 
-    def __init__(self, signature: Signature, name: str, version: str) -> None:
-        super().__init__(signature, name, version)
+    def __init__(self, signature: Signature, name: str, version: str, limits: Limits = NO_MORE_THAN) -> None:
+        super().__init__(signature, name, version, limits)
         self._fields: Fields = [(b"content-type", BINARY)]
         spec = signature.inputs[0]
         fixed = spec.batchable and all(isinstance(axis, int) for axis in spec.shape[1:])
@@ -58,17 +62,20 @@ class RawBytes(Protocol):
         self._dtype = spec.numpy_dtype
         # Of these a view of the bytes is a valid tensor, whatever they are.
         self._plain = fixed and self._row_bytes > 0 and self._dtype.kind in "iuf" and len(signature.inputs) == 1
+        self._most_bytes = self._row_bytes * limits.rows
         self._check = self._dtype.kind == "f" and not spec.allow_nan
 
     def decode(self, head: Head, body: Body) -> Request:
-        if self._plain and body and not len(body) % self._row_bytes and b"x-shape" not in head:
+        size = len(body)
+        if self._plain and 0 < size <= self._most_bytes and not size % self._row_bytes and b"x-shape" not in head:
             # The common case by itself: the shape needs no check, it is made from the signature.
             flat = np.frombuffer(body, self._dtype)
             if not self._check or all_finite(flat):
                 inputs = {self._name: flat.reshape(-1, *self._fixed)}
                 return Request(inputs, timeout_of(head) if DEADLINE in head else None)
         spec = only_input(self.signature, BINARY)
-        inputs = self.signature.check({spec.name: from_bytes(body, spec, self._shape(spec, head, len(body)))})
+        array = from_bytes(body, spec, self._shape(spec, head, size), self.limits)
+        inputs = self.limits.check(self.signature, {spec.name: array})
         check_finite(inputs[spec.name], spec)
         return Request(inputs, timeout_of(head))
 
@@ -103,7 +110,7 @@ class RawBytes(Protocol):
 
 def _parse_shape(text: bytes) -> tuple[int, ...]:
     parts = text.split(b",")
-    if len(parts) > 32 or not all(part.strip().isdigit() and len(part) < 12 for part in parts):
+    if len(parts) > MAX_AXES or not all(part.strip().isdigit() and len(part) < 12 for part in parts):
         raise RequestError(f"x-shape: '{text.decode('latin-1')[:60]}' is not a list of sizes such as 2,32")
     return tuple(int(part) for part in parts)
 
@@ -113,8 +120,7 @@ class Npy(Protocol):
 
     def decode(self, head: Head, body: Body) -> Request:
         spec = only_input(self.signature, NPY)
-        array = read_npy(body, spec)
-        inputs = self.signature.check({spec.name: array})
+        inputs = self.limits.check(self.signature, {spec.name: read_npy(body, spec, self.limits)})
         check_finite(inputs[spec.name], spec)
         return Request(inputs, timeout_of(head))
 
@@ -124,15 +130,16 @@ class Npy(Protocol):
         return [(b"content-type", NPY)], write_npy(next(iter(outputs.values())))
 
 
-def read_npy(body: Body, spec: TensorSpec) -> np.ndarray:
+def read_npy(body: Body, spec: TensorSpec, limits: Limits = NO_MORE_THAN) -> np.ndarray:
     """Return the array of an npy file: a view of its bytes where order and byte order allow. Never unpickles.
 
     Raises:
         RequestError: not an npy file.
-        SignatureError: objects, or fewer or more bytes than the header says.
+        SignatureError: objects, a shape that is not possible, or fewer or more bytes than the header says.
+        BodyTooLargeError: too many rows, or strings that would take too much memory.
     """
     view = memoryview(body)
-    if bytes(view[:6]) != MAGIC or len(view) < 12 or view[6] not in (1, 2, 3):
+    if bytes(view[:6]) != MAGIC or len(view) < 12 or view[6] not in (1, 2, 3) or view[7]:
         raise RequestError("the body is not an npy file")
     wide = view[6] > 1
     size, start = (struct.unpack("<I", view[8:12])[0], 12) if wide else (struct.unpack("<H", view[8:10])[0], 10)
@@ -144,10 +151,16 @@ def read_npy(body: Body, spec: TensorSpec) -> np.ndarray:
     elif dtype.kind not in "biuf":
         raise SignatureError(f"input '{spec.name}' holds {dtype}, expected {spec.describe()}; objects are not read")
     content = view[start + size :]
-    if len(content) != prod(shape) * dtype.itemsize:
+    count = limits.count(spec, shape)
+    if len(content) != count * dtype.itemsize:
         raise SignatureError(
-            f"input '{spec.name}': the npy header promises {prod(shape) * dtype.itemsize} bytes, {len(content)} came"
+            f"input '{spec.name}': the npy header promises {count * dtype.itemsize} bytes, {len(content)} came"
         )
+    if dtype.kind == "U":
+        limits.check_memory(count * STRING_BYTES + 2 * len(content))
+        letters = np.frombuffer(content, np.dtype("u4").newbyteorder(dtype.byteorder))
+        if ((letters > sys.maxunicode) | (letters - SURROGATES < 2048)).any():  # unsigned: what is less wraps around
+            raise SignatureError(f"input '{spec.name}' holds a character that Unicode doesn't have")
     array = np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C")
     if dtype.kind == "U":
         return array.astype(object)
@@ -156,13 +169,15 @@ def read_npy(body: Body, spec: TensorSpec) -> np.ndarray:
 
 def _npy_header(text: bytes) -> tuple[np.dtype, tuple[int, ...], bool]:
     try:
-        header = ast.literal_eval(text.decode("utf-8").strip())
+        header = ast.literal_eval(text.decode("utf-8").strip(" \n"))
         dtype = np.dtype(header["descr"])
         shape, fortran = header["shape"], header["fortran_order"]
-        valid = isinstance(fortran, bool) and all(type(size) is int and size >= 0 for size in shape)
+        valid = (
+            len(header) == 3 and isinstance(fortran, bool) and all(type(size) is int and size >= 0 for size in shape)
+        )
     except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError):
         raise RequestError("the npy file's header can't be read") from None
-    if not valid or len(shape) > 32 or dtype.itemsize == 0:
+    if not valid or dtype.itemsize == 0:
         raise RequestError("the npy file's header can't be read")
     return dtype, tuple(shape), fortran
 

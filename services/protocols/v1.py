@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import orjson
 
-from hone.errors import SignatureError
+from hone.errors import SignatureError, shorten
 from services.batching import Tensors
 from services.failures import RequestError
 from services.http import JSON, Body, Fields, Head
+from services.json_tensors import parse_inputs, read_json
 from services.protocols.base import Protocol, Request, timeout_of
-from services.tensors import encodable, parse_inputs
+from services.tensors import encodable
 
 KNOWN = ("instances", "inputs", "signature_name")
 
@@ -25,18 +26,15 @@ class V1(Protocol):
     """Rows or columns of JSON."""
 
     def decode(self, head: Head, body: Body) -> Request:
-        try:
-            content = orjson.loads(body)
-        except orjson.JSONDecodeError as error:
-            raise RequestError(f"the body is not JSON: {str(error).splitlines()[0]}") from None
+        content = read_json(body, self.limits)
         if not isinstance(content, dict) or ("instances" in content) == ("inputs" in content):
             raise RequestError('the body must have either "instances", a list of rows, or "inputs", columns by name')
         for key in content:
             if key not in KNOWN:
-                raise RequestError(f"unknown field '{key}'; known are {', '.join(KNOWN)}")
+                raise RequestError(f"unknown field '{shorten(key)}'; known are {', '.join(KNOWN)}")
         by_row = "instances" in content
         values = self._columns(content["instances"]) if by_row else self._named(content["inputs"])
-        return Request(parse_inputs(values, self.signature), timeout_of(head), by_row)
+        return Request(parse_inputs(values, self.signature, self.limits), timeout_of(head), by_row)
 
     def _named(self, inputs: Any) -> dict[str, Any]:
         if isinstance(inputs, dict):
@@ -48,6 +46,7 @@ class V1(Protocol):
     def _columns(self, instances: Any) -> dict[str, Any]:
         if not isinstance(instances, list) or not instances:
             raise RequestError('"instances" must be a list of at least one row')
+        self.limits.check_rows(len(instances))
         if not isinstance(instances[0], dict):
             if len(self.signature.inputs) > 1:
                 raise RequestError(f"each row must be an object of {', '.join(self.signature.input_names)}")
@@ -55,7 +54,7 @@ class V1(Protocol):
         names = instances[0].keys()
         for index, row in enumerate(instances):
             if not isinstance(row, dict) or row.keys() != names:
-                raise SignatureError(f"row {index} has other fields than row 0: {', '.join(names)}")
+                raise SignatureError(f"row {index} has other fields than row 0: {shorten(', '.join(names))}")
         return {name: [row[name] for row in instances] for name in names}
 
     def encode(self, request: Request, outputs: Tensors) -> tuple[Fields, Body]:

@@ -14,13 +14,15 @@ from typing import Any
 import numpy as np
 import orjson
 
-from hone.errors import SignatureError, did_you_mean
+from hone.errors import SignatureError, did_you_mean, shorten
 from hone.signature import Signature, TensorSpec
 from services.batching import Tensors
 from services.failures import RequestError
 from services.http import BINARY, JSON, Body, Fields, Head
+from services.json_tensors import read_json, to_array
+from services.limits import MAX_AXES, NO_MORE_THAN, Limits
 from services.protocols.base import Protocol, Request, timeout_of
-from services.tensors import check_finite, encodable, from_bytes, to_array, to_bytes
+from services.tensors import check_finite, encodable, from_bytes, to_bytes
 
 HEADER_LENGTH = b"inference-header-content-length"
 DATATYPES = {
@@ -29,6 +31,7 @@ DATATYPES = {
     "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64",
 }  # fmt: skip
 MAX_CACHED_HEADER = 4096
+MAX_ID = 1024
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,8 @@ class Header:
 class V2(Protocol):
     """V2 over HTTP. Headers of binary requests repeat, so the last ones are remembered instead of parsed again."""
 
-    def __init__(self, signature: Signature, name: str, version: str) -> None:
-        super().__init__(signature, name, version)
+    def __init__(self, signature: Signature, name: str, version: str, limits: Limits = NO_MORE_THAN) -> None:
+        super().__init__(signature, name, version, limits)
         self._specs = {spec.name: spec for spec in signature.inputs}
         self._remembered = lru_cache(maxsize=256)(self._parse)
         self._answer_head = lru_cache(maxsize=256)(self._binary_head)
@@ -70,7 +73,7 @@ class V2(Protocol):
     def decode(self, head: Head, body: Body) -> Request:
         declared = head.get(HEADER_LENGTH)
         if declared is None:
-            header, tensors = self._parse(bytes(body)), memoryview(b"")
+            header, tensors = self._parse(body), memoryview(b"")
         else:
             size = int(declared) if declared.isdigit() and len(declared) < 12 else -1
             if not 0 < size <= len(body):
@@ -90,7 +93,7 @@ class V2(Protocol):
         for entry in header.inputs:
             spec = self._specs[entry.name]
             if entry.binary_size is None:
-                array = _from_json(entry, spec)
+                array = self._from_json(entry, spec)
             else:
                 end = position + entry.binary_size
                 if end > len(content):
@@ -98,25 +101,24 @@ class V2(Protocol):
                         f"input '{entry.name}': binary_data_size is {entry.binary_size}, only "
                         f"{len(content) - position} bytes are left"
                     )
-                array = from_bytes(content[position:end], spec, entry.shape)
+                array = from_bytes(content[position:end], spec, entry.shape, self.limits)
                 check_finite(array, spec)
                 position = end
             arrays[entry.name] = array
         if position != len(content):
             raise RequestError(f"{len(content) - position} bytes behind the last binary tensor")
-        return self.signature.check(arrays)
+        return self.limits.check(self.signature, arrays)
 
-    def _parse(self, text: bytes) -> Header:
-        try:
-            content = orjson.loads(text)
-        except orjson.JSONDecodeError as error:
-            raise RequestError(f"the body is not JSON: {str(error).splitlines()[0]}") from None
+    def _parse(self, text: Body) -> Header:
+        content = read_json(text, self.limits)
         if not isinstance(content, dict) or not isinstance(content.get("inputs"), list):
             raise RequestError('the body must be an object with "inputs", a list of tensors')
         identity = content.get("id", "")
-        if not isinstance(identity, str):
-            raise RequestError('"id" must be a string')
+        if not isinstance(identity, str) or len(identity) > MAX_ID:
+            raise RequestError(f'"id" must be a string of at most {MAX_ID} characters')
         parameters = _parameters(content, "the request")
+        if len(content["inputs"]) > len(self._specs):
+            raise RequestError(f"{len(content['inputs'])} inputs, the model has {len(self._specs)}")
         inputs = tuple(self._input(entry) for entry in content["inputs"])
         if len({entry.name for entry in inputs}) != len(inputs):
             raise RequestError("an input is given twice")
@@ -129,9 +131,12 @@ class V2(Protocol):
         spec = self.signature.input(entry["name"])
         datatype, shape = entry.get("datatype"), entry.get("shape")
         if datatype != DATATYPES[spec.dtype]:
-            raise SignatureError(f"input '{spec.name}' has datatype {datatype}, expected {DATATYPES[spec.dtype]}")
-        if not isinstance(shape, list) or not all(type(size) is int and 0 <= size < 1 << 40 for size in shape):
-            raise RequestError(f"input '{spec.name}': \"shape\" must be a list of sizes")
+            raise SignatureError(
+                f"input '{spec.name}' has datatype {shorten(datatype)}, expected {DATATYPES[spec.dtype]}"
+            )
+        if not isinstance(shape, list) or len(shape) > MAX_AXES or not all(type(size) is int for size in shape):
+            raise RequestError(f"input '{spec.name}': \"shape\" must be a list of sizes, {MAX_AXES} at most")
+        self.limits.count(spec, shape)
         size = _parameters(entry, f"input '{spec.name}'").get("binary_data_size")
         if size is None and "data" not in entry:
             raise RequestError(f"input '{spec.name}' has neither \"data\" nor the parameter binary_data_size")
@@ -139,17 +144,26 @@ class V2(Protocol):
             raise RequestError(f"input '{spec.name}': binary_data_size must be a number of bytes")
         return InputHeader(spec.name, tuple(shape), size, entry.get("data"))
 
+    def _from_json(self, entry: InputHeader, spec: TensorSpec) -> np.ndarray:
+        """Return `data`, flat in row-major order or nested."""
+        array = to_array(entry.data, spec)
+        if array.size != self.limits.count(spec, entry.shape):
+            raise SignatureError(
+                f"input '{spec.name}' of shape {list(entry.shape)} has {array.size} values in \"data\""
+            )
+        return array.reshape(entry.shape)
+
     def _outputs(self, wanted: Any, binary: bool) -> tuple[tuple[str, bool], ...]:
         names = self.signature.output_names
         if wanted is None or wanted == []:
             return tuple((name, binary) for name in names)
-        if not isinstance(wanted, list):
-            raise RequestError('"outputs" must be a list of objects with "name"')
+        if not isinstance(wanted, list) or len(wanted) > len(names):
+            raise RequestError(f'"outputs" must be a list of objects with "name", at most {len(names)}')
         chosen: dict[str, bool] = {}
         for entry in wanted:
             name = entry.get("name") if isinstance(entry, dict) else None
             if not isinstance(name, str) or name not in names:
-                raise RequestError(f"no output '{name}'{did_you_mean(str(name), names)}")
+                raise RequestError(f"no output '{shorten(name)}'{did_you_mean(shorten(name), names)}")
             parameters = _parameters(entry, f"output '{name}'")
             if "classification" in parameters:
                 raise RequestError(f"output '{name}': the classification extension is not supported")
@@ -211,17 +225,6 @@ class V2(Protocol):
     @staticmethod
     def _fields(header_size: int) -> Fields:
         return [(b"content-type", BINARY), (HEADER_LENGTH, b"%d" % header_size)]
-
-
-def _from_json(entry: InputHeader, spec: TensorSpec) -> np.ndarray:
-    """Return `data`, flat in row-major order or nested."""
-    array = to_array(entry.data, spec)
-    count = 1
-    for size in entry.shape:
-        count *= size
-    if array.size != count:
-        raise SignatureError(f"input '{spec.name}' of shape {list(entry.shape)} has {array.size} values in \"data\"")
-    return np.ascontiguousarray(array).reshape(entry.shape)
 
 
 def _parameters(content: dict[str, Any], where: str) -> dict[str, Any]:

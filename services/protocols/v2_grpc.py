@@ -2,32 +2,51 @@
 
 All workers of a server listen on one port (SO_REUSEPORT), and the kernel shares connections between them. The server
 uses the certificate that BentoML's server was given.
+
+A call is answered in this order: who calls, from its metadata; then its message is read, and then understood, by our
+own code. gRPC is told that each call is a stream of messages from the caller, since it reads a single message before it
+asks anybody. On the wire there is no difference.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from math import prod
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from hone import __version__
-from hone.errors import HoneError, SignatureError, did_you_mean
-from hone.signature import Signature, TensorSpec
-from services.batching import Tensors
+from hone.errors import HoneError
 from services.edge import Edge
 from services.exposure import default_host
-from services.failures import DeadlineError, InferenceError, NotFoundError, OverloadedError, RequestError, status_of
+from services.failures import (
+    DeadlineError,
+    InferenceError,
+    NotFoundError,
+    OverloadedError,
+    StoppingError,
+    status_of,
+)
 from services.http import Head
 from services.hub import Hub
-from services.protocols.v2 import DATATYPES
+from services.limits import Limits
+from services.memory import trim_heap
+from services.ports import joining
+from services.protocols.grpc_calls import (
+    MAX_CALLS,
+    OPTIONS,
+    Call,
+    Received,
+    aside,
+    code_of,
+    credentials_of,
+    read_message,
+)
+from services.protocols.v2_messages import decode, encode, parse, plain_parameters, timeout_s, wanted
 from services.settings import Settings
-from services.tensors import check_finite, from_bytes, row_count, to_array, to_bytes
+from services.tensors import row_count
 
 if TYPE_CHECKING:
     from services.management import Management
@@ -35,12 +54,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("hone.serving")
 
 SERVICE = "inference.GRPCInferenceService"
-CONTENTS = {
-    "bool": "bool_contents", "int8": "int_contents", "int16": "int_contents", "int32": "int_contents",
-    "int64": "int64_contents", "uint8": "uint_contents", "uint16": "uint_contents", "uint32": "uint_contents",
-    "uint64": "uint64_contents", "float32": "fp32_contents", "float64": "fp64_contents", "string": "bytes_contents",
-}  # fmt: skip
 STOP_GRACE_S = 20.0
+TRIM_BYTES = 1_000_000
+TRIM_S = 2.0
+"""After a message over TRIM_BYTES the heap is trimmed, once for all that come in so long."""
 
 
 class GrpcServer:
@@ -57,6 +74,8 @@ class GrpcServer:
         self._edge = edge
         self._management = management
         self._server: Any = None
+        self._limits = Limits()
+        self._trim: asyncio.TimerHandle | None = None
         self.port = 0
 
     async def start(self, settings: Settings) -> None:
@@ -69,36 +88,22 @@ class GrpcServer:
             import grpc
         except ImportError:
             raise HoneError("HONE_GRPC_PORT needs grpcio; install the [ops] extra") from None
-        from services.protocols import v2_pb2 as pb
-
-        limit = settings.max_body_bytes
+        self._limits = Limits.of(settings)
         self._server = grpc.aio.server(
-            options=[
-                ("grpc.max_receive_message_length", limit),
-                ("grpc.max_send_message_length", -1),
-                ("grpc.so_reuseport", 1),
-            ]
+            options=[*OPTIONS, ("grpc.max_receive_message_length", settings.max_body_bytes)],
+            maximum_concurrent_rpcs=MAX_CALLS,
         )
-        calls: dict[str, tuple[Callable[[Any, Head], Awaitable[Any]], Any]] = {
-            "ServerLive": (self._live, pb.ServerLiveRequest),
-            "ServerReady": (self._ready, pb.ServerReadyRequest),
-            "ModelReady": (self._model_ready, pb.ModelReadyRequest),
-            "ServerMetadata": (self._server_metadata, pb.ServerMetadataRequest),
-            "ModelMetadata": (self._model_metadata, pb.ModelMetadataRequest),
-            "ModelInfer": (self._infer, pb.ModelInferRequest),
-            "RepositoryIndex": (self._index, pb.RepositoryIndexRequest),
-            "RepositoryModelLoad": (self._load, pb.RepositoryModelLoadRequest),
-            "RepositoryModelUnload": (self._unload, pb.RepositoryModelUnloadRequest),
-        }
         handlers = {
-            name: grpc.unary_unary_rpc_method_handler(
-                self._answer(call, name), request.FromString, lambda answer: answer.SerializeToString()
-            )
-            for name, (call, request) in calls.items()
+            name: grpc.stream_unary_rpc_method_handler(self._answer(call, name)) for name, call in self._calls().items()
         }
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
-        address = f"{default_host(settings)}:{settings.grpc_port}"
-        credentials = _credentials(sys.argv)
+        host = default_host(settings)
+        with joining(host, settings.grpc_port, "HONE_GRPC_PORT"):
+            self._listen(f"{host}:{settings.grpc_port}")
+            await self._server.start()
+
+    def _listen(self, address: str) -> None:
+        credentials = credentials_of(sys.argv)
         try:
             if credentials is None:
                 self.port = self._server.add_insecure_port(address)
@@ -106,18 +111,32 @@ class GrpcServer:
                 self.port = self._server.add_secure_port(address, credentials)
         except RuntimeError:
             raise HoneError(f"can't listen on {address} for gRPC; set another HONE_GRPC_PORT") from None
-        await self._server.start()
         logger.info("V2 over gRPC on %s%s", address, "" if credentials is None else " with TLS")
+
+    def _calls(self) -> dict[str, Call]:
+        from services.protocols import v2_pb2 as pb
+
+        return {
+            "ServerLive": Call(pb.ServerLiveRequest, self._live),
+            "ServerReady": Call(pb.ServerReadyRequest, self._ready),
+            "ModelReady": Call(pb.ModelReadyRequest, self._model_ready, "read", "name"),
+            "ServerMetadata": Call(pb.ServerMetadataRequest, self._server_metadata, "read"),
+            "ModelMetadata": Call(pb.ModelMetadataRequest, self._model_metadata, "read", "name"),
+            "ModelInfer": Call(pb.ModelInferRequest, self._infer, "predict", "model_name"),
+            "RepositoryIndex": Call(pb.RepositoryIndexRequest, self._index, "list"),
+            "RepositoryModelLoad": Call(pb.RepositoryModelLoadRequest, self._load, "admin", "model_name"),
+            "RepositoryModelUnload": Call(pb.RepositoryModelUnloadRequest, self._unload, "admin", "model_name"),
+        }
 
     async def stop(self) -> None:
         """Refuse new calls and answer those accepted."""
         if self._server is not None:
             await self._server.stop(STOP_GRACE_S)
 
-    def _answer(self, call: Callable[[Any, Head], Awaitable[Any]], name: str) -> Callable[[Any, Any], Awaitable[Any]]:
-        """Wrap a call: metadata becomes headers, errors become gRPC's codes."""
+    def _answer(self, call: Call, name: str) -> Callable[[Any, Any], Awaitable[bytes]]:
+        """Wrap a call: metadata becomes headers, bytes become a message, errors become gRPC's codes."""
 
-        async def answer(request: Any, context: Any) -> Any:
+        async def answer(_: Any, context: Any) -> bytes:
             head = {
                 key.encode(): value.encode() if isinstance(value, str) else value
                 for key, value in context.invocation_metadata() or ()
@@ -126,74 +145,112 @@ class GrpcServer:
             if left is not None:
                 head[b"x-timeout-ms"] = b"%f" % (left * 1e3)
             try:
-                return await call(request, head)
-            except Exception as error:
-                status, message, headers = status_of(error)
-                if status == 500 and not isinstance(error, InferenceError):
-                    logger.error("%s failed", name, exc_info=error)
-                await context.abort(_code(error, status), message, tuple(headers))
+                return await self._understood(call, head, context)
+            except Exception as error:  # noqa: BLE001 - every error becomes an answer
+                code, text, headers = self._refusal(error, name)
+            # Aborting raises, and gRPC keeps what it raised in a cycle: out here it doesn't hold the message with it.
+            await context.abort(code, text, headers)
+            raise AssertionError("unreachable")
 
         return answer
 
-    async def _live(self, _: Any, __: Head) -> Any:
+    async def _understood(self, call: Call, head: Head, context: Any) -> bytes:
+        actor = await self._admit(call, head)
+        raw = await read_message(context)
+        size = len(raw)
+        if size > TRIM_BYTES:
+            self._trim_soon()
+        message = await aside(size, parse, raw, call.message, self._limits)
+        del raw
+        if call.action is not None and call.model:
+            self._edge.permit(head, call.action, getattr(message, call.model))
+        answer: bytes = (await call.run(Received(message, size, head, actor))).SerializeToString()
+        return answer
+
+    async def _admit(self, call: Call, head: Head) -> str:
+        """Return who calls, for the audit log; raises RequestError when they may not, whatever the message says."""
+        if call.action is None:
+            return ""
+        model = None if call.model else ""
+        if call.action == "admin":
+            return await self._management.admit_admin(head, model)
+        await self._edge.admit(head, call.action, model)
+        return ""
+
+    @staticmethod
+    def _refusal(error: Exception, name: str) -> tuple[Any, str, tuple[tuple[str, str], ...]]:
+        """Return code, details and trailing metadata of an error."""
+        status, text, headers = status_of(error)
+        if status == 500 and not isinstance(error, InferenceError):
+            logger.error("%s failed", name, exc_info=error)
+        return code_of(error, status), text, headers
+
+    def _trim_soon(self) -> None:
+        """Give back what large messages left on the heap: gRPC's own buffers come from many threads."""
+        if self._trim is None:
+            loop = asyncio.get_running_loop()
+            self._trim = loop.call_later(TRIM_S, self._trim_now, loop)
+
+    def _trim_now(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._trim = None
+        loop.run_in_executor(None, trim_heap)
+
+    async def _live(self, _: Received) -> Any:
         from services.protocols import v2_pb2 as pb
 
         return pb.ServerLiveResponse(live=True)
 
-    async def _ready(self, _: Any, __: Head) -> Any:
+    async def _ready(self, _: Received) -> Any:
         from services.protocols import v2_pb2 as pb
 
         return pb.ServerReadyResponse(ready=not self._management.draining and bool(self._hub.routes))
 
-    async def _model_ready(self, request: Any, head: Head) -> Any:
+    async def _model_ready(self, received: Received) -> Any:
         from services.protocols import v2_pb2 as pb
 
-        await self._edge.admit(head, "read", request.name)
+        request = received.message
         try:
             self._hub.get(request.name, request.version)
         except NotFoundError:
             return pb.ModelReadyResponse(ready=False)
         return pb.ModelReadyResponse(ready=True)
 
-    async def _server_metadata(self, _: Any, head: Head) -> Any:
+    async def _server_metadata(self, _: Received) -> Any:
         from services.metadata import EXTENSIONS
         from services.protocols import v2_pb2 as pb
 
-        await self._edge.admit(head, "read")
         return pb.ServerMetadataResponse(name="hone", version=__version__, extensions=EXTENSIONS)
 
-    async def _model_metadata(self, request: Any, head: Head) -> Any:
+    async def _model_metadata(self, received: Received) -> Any:
         from services.metadata import model_metadata
         from services.protocols import v2_pb2 as pb
 
-        await self._edge.admit(head, "read", request.name)
+        request = received.message
         served = self._hub.get(request.name, request.version)
         return pb.ModelMetadataResponse(**model_metadata(served, self._hub.versions(request.name)))
 
-    async def _index(self, request: Any, head: Head) -> Any:
+    async def _index(self, received: Received) -> Any:
         from services.protocols import v2_pb2 as pb
 
-        await self._edge.admit(head, "list")
-        return pb.RepositoryIndexResponse(models=self._management.index(request.ready))
+        return pb.RepositoryIndexResponse(models=self._management.index(received.message.ready))
 
-    async def _load(self, request: Any, head: Head) -> Any:
+    async def _load(self, received: Received) -> Any:
         from services.protocols import v2_pb2 as pb
 
-        actor = await self._management.admit_admin(head, request.model_name)
-        await self._management.load(actor, request.model_name, _parameters(request.parameters))
+        request = received.message
+        await self._management.load(received.actor, request.model_name, plain_parameters(request.parameters))
         return pb.RepositoryModelLoadResponse()
 
-    async def _unload(self, request: Any, head: Head) -> Any:
+    async def _unload(self, received: Received) -> Any:
         from services.protocols import v2_pb2 as pb
 
-        actor = await self._management.admit_admin(head, request.model_name)
-        await self._management.unload(actor, request.model_name, _parameters(request.parameters))
+        request = received.message
+        await self._management.unload(received.actor, request.model_name, plain_parameters(request.parameters))
         return pb.RepositoryModelUnloadResponse()
 
-    async def _infer(self, request: Any, head: Head) -> Any:
+    async def _infer(self, received: Received) -> Any:
         started = time.perf_counter()
-        edge = self._edge
-        await edge.admit(head, "predict", request.model_name)
+        edge, request, head = self._edge, received.message, received.head
         served = self._hub.get(request.model_name, request.model_version)
         signature = served.loaded.artifact.signature
         served.metrics.in_flight += 1
@@ -201,15 +258,18 @@ class GrpcServer:
         request_id = edge.request_id(head)
         trail: list[tuple[float, float, int]] | None = [] if edge.tracer is not None else None
         try:
-            names = _wanted(request.outputs, signature)
-            inputs = decode(request, signature)
-            outputs = await served.infer(inputs, _timeout_s(request, head), trail)
+            names = wanted(request.outputs, signature)
+            inputs = await aside(received.size, decode, request, signature, self._limits)
+            outputs = await served.infer(inputs, timeout_s(request, head), trail)
             answer = encode(request.id, served.entry.name, served.entry.version, signature, names, outputs)
             served.account(inputs, outputs, request_id, time.perf_counter() - started)
         except Exception as error:
             status, problem, _ = status_of(error)
             if isinstance(error, OverloadedError):
-                served.metrics.shed("deadline" if isinstance(error, DeadlineError) else "queue_full")
+                served.metrics.shed(
+                    "deadline" if isinstance(error, DeadlineError) else "stopping" if isinstance(error, StoppingError)
+                    else "queue_full"
+                )  # fmt: skip
             raise
         finally:
             seconds = time.perf_counter() - started
@@ -222,109 +282,3 @@ class GrpcServer:
                 edge.log(request_id.decode(), served.tag, "grpc", status, seconds, rows, problem)
         served.after(inputs, outputs, request_id, seconds)
         return answer
-
-
-def decode(request: Any, signature: Signature) -> Tensors:
-    """Return the tensors of a ModelInferRequest, checked.
-
-    Raises:
-        RequestError: raw contents and inputs don't pair up.
-        SignatureError: naming the input that is wrong.
-    """
-    raw = request.raw_input_contents
-    if raw and len(raw) != len(request.inputs):
-        raise RequestError(f"{len(request.inputs)} inputs, but {len(raw)} raw_input_contents")
-    arrays: Tensors = {}
-    for index, entry in enumerate(request.inputs):
-        spec = signature.input(entry.name)
-        if entry.datatype != DATATYPES[spec.dtype]:
-            raise SignatureError(f"input '{spec.name}' has datatype {entry.datatype}, expected {DATATYPES[spec.dtype]}")
-        if entry.name in arrays:
-            raise RequestError(f"input '{entry.name}' is given twice")
-        shape = tuple(entry.shape)
-        if any(size < 0 or size >= 1 << 40 for size in shape):
-            raise RequestError(f"input '{spec.name}': a size of its shape {list(shape)} is not possible")
-        arrays[entry.name] = from_bytes(raw[index], spec, shape) if raw else _from_contents(entry, spec, shape)
-        check_finite(arrays[entry.name], spec)
-    return signature.check(arrays)
-
-
-def _from_contents(entry: Any, spec: TensorSpec, shape: tuple[int, ...]) -> np.ndarray:
-    field = CONTENTS.get(spec.dtype)
-    if field is None:
-        raise RequestError(f"input '{spec.name}': {DATATYPES[spec.dtype]} must come in raw_input_contents")
-    values: Sequence[Any] = getattr(entry.contents, field)
-    if len(values) != prod(shape):
-        raise SignatureError(f"input '{spec.name}' of shape {list(shape)} has {len(values)} values in {field}")
-    if spec.dtype == "string":
-        try:
-            values = [value.decode() for value in values]
-        except UnicodeDecodeError:
-            raise SignatureError(f"input '{spec.name}' holds a string that is not UTF-8") from None
-    return to_array(np.array(values) if len(values) else np.zeros(0, spec.numpy_dtype), spec).reshape(shape)
-
-
-def encode(identity: str, name: str, version: str, signature: Signature, names: Sequence[str], outputs: Tensors) -> Any:
-    """Return a ModelInferResponse with raw contents."""
-    from services.protocols import v2_pb2 as pb
-
-    answer = pb.ModelInferResponse(model_name=name, model_version=version, id=identity)
-    specs = {spec.name: spec for spec in signature.outputs}
-    for output in names:
-        array = outputs[output]
-        answer.outputs.add(name=output, datatype=DATATYPES[specs[output].dtype], shape=array.shape)
-        if specs[output].dtype == "bfloat16":
-            array = (np.ascontiguousarray(array, np.float32).view(np.uint32) >> 16).astype(np.uint16)
-        answer.raw_output_contents.append(bytes(to_bytes(array)))
-    return answer
-
-
-def _wanted(outputs: Sequence[Any], signature: Signature) -> list[str]:
-    names = signature.output_names
-    for entry in outputs:
-        if entry.name not in names:
-            raise RequestError(f"no output '{entry.name}'{did_you_mean(entry.name, names)}")
-    return list(dict.fromkeys(entry.name for entry in outputs)) or names
-
-
-def _timeout_s(request: Any, head: Head) -> float | None:
-    """Return the smaller of the call's deadline and the parameter `timeout`, microseconds."""
-    from services.protocols.base import timeout_of
-
-    limits = [timeout_of(head)]
-    if "timeout" in request.parameters:
-        limits.append(request.parameters["timeout"].int64_param / 1e6)
-    return min((limit for limit in limits if limit is not None), default=None)
-
-
-def _parameters(parameters: Any) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for name, value in parameters.items():
-        field = value.WhichOneof("parameter_choice")
-        if field is not None:
-            values[name] = getattr(value, field)
-    return values
-
-
-def _code(error: Exception, status: int) -> Any:
-    import grpc
-
-    codes = grpc.StatusCode
-    if isinstance(error, DeadlineError):
-        return codes.DEADLINE_EXCEEDED
-    return {
-        401: codes.UNAUTHENTICATED, 403: codes.PERMISSION_DENIED, 404: codes.NOT_FOUND, 413: codes.RESOURCE_EXHAUSTED,
-        422: codes.FAILED_PRECONDITION, 429: codes.RESOURCE_EXHAUSTED, 500: codes.INTERNAL, 503: codes.UNAVAILABLE,
-    }.get(status, codes.INVALID_ARGUMENT)  # fmt: skip
-
-
-def _credentials(arguments: Sequence[str]) -> Any:
-    """Return the server's TLS credentials when BentoML's worker was given a certificate."""
-    import grpc
-
-    from services.exposure import option
-
-    certificate, key = option(arguments, "--ssl-certfile"), option(arguments, "--ssl-keyfile")
-    if not certificate:
-        return None
-    return grpc.ssl_server_credentials([(Path(key or certificate).read_bytes(), Path(certificate).read_bytes())])

@@ -30,7 +30,7 @@ from services.edge import Edge
 from services.failures import RequestError
 from services.hub import Hub
 from services.management import Management
-from services.protocols.v2_grpc import decode
+from services.protocols.v2_messages import decode
 from services.settings import Settings
 from tests.models import dense_answer, dense_signature
 from tests.servers import DIGITS, put, server, use_store

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from hone.errors import HoneError, SignatureError
 from hone.signature import Signature, TensorSpec
 from services.failures import RequestError
+from services.json_tensors import parse_request
 from services.settings import Settings
-from services.tensors import encode_response, parse_request
+from services.tensors import encode_response
 
 SIGNATURE = Signature(
     inputs=(

@@ -1,0 +1,1 @@
+"""Fuzzing of the decoders: valid requests, mutations that know their structure, independent readings, bounds."""
