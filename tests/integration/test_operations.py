@@ -136,6 +136,9 @@ def test_two_versions_side_by_side_and_unloading(shop: Path) -> None:
         assert ask(client).status_code == 200
         for path, body, status in (
             ("/v2/repository/models/nothing/load", {}, 404),
+            ("/v2/repository/models//load", {}, 404),
+            ("/v2/repository/models/../load", {}, 404),
+            ("/v2/repository/models/%2e%2e/load", {}, 404),
             ("/v2/repository/models/digits/load", {"parameters": {"version": 7}}, 400),
             ("/v2/repository/models/nothing/unload", {}, 404),
             ("/v2/repository/models/digits/burn", {}, 404),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import struct
 from collections.abc import Iterator
 
@@ -18,7 +19,7 @@ import zstandard
 from tritonclient.utils import InferenceServerException
 
 from services.launch import free_port
-from tests.models import dense_answer
+from tests.models import dense_answer, dense_artifact
 from tests.servers import DIGITS, Server, put, server
 
 BINARY = {"content-type": "application/octet-stream"}
@@ -98,6 +99,19 @@ def test_triton_grpc_client(served: Server, grpc_port: int) -> None:
         with pytest.raises(InferenceServerException, match="no model 'nothing'") as caught:
             triton.infer("nothing", [tensor])
         assert "NOT_FOUND" in caught.value.status()
+
+
+def test_grpc_loads_no_model_from_outside_the_store(
+    served: Server, grpc_port: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("outside")
+    dense_artifact(folder / "evil" / "v1", name="evil")
+    with triton_grpc.InferenceServerClient(f"127.0.0.1:{grpc_port}") as triton:
+        before = triton.get_model_repository_index(as_json=True)
+        for name in (str(folder / "evil"), os.path.relpath(folder / "evil", served.log.parent / "models"), ""):
+            with pytest.raises(InferenceServerException, match="no model"):
+                triton.load_model(name)
+        assert triton.get_model_repository_index(as_json=True) == before
 
 
 def test_grpc_contents_without_raw_bytes(grpc_port: int) -> None:

@@ -239,3 +239,15 @@ def test_wrong_record_is_named(tmp_path: Path, content: str | None, words: str) 
         (tmp_path / "image.json").write_text(content)
     with pytest.raises(HoneError, match=words):
         read_image_record(tmp_path / "image.json")
+
+
+def test_every_folder_of_serving_code_is_packed() -> None:
+    """A bento that lacks a module fails when it is started, long after it was built."""
+    import yaml
+
+    from k8s.build_context import CODE, CODE_ROOT
+
+    folders = {file.parent for root in ("hone", "services") for file in (CODE_ROOT / root).rglob("*.py")}
+    wanted = {f"{folder.relative_to(CODE_ROOT).as_posix()}/*.py" for folder in folders}
+    assert wanted <= set(CODE)
+    assert wanted <= set(yaml.safe_load((CODE_ROOT / "bentofile.yaml").read_text())["include"])
