@@ -102,13 +102,13 @@ class Management:
         raise NotFoundError(f"no such path: {scope['path']}")
 
     def _health(self, scope: Scope, path: list[str]) -> tuple[int, Any]:
+        if path not in (["live"], ["ready"]):
+            raise NotFoundError("no such path; there is /v2/health/live and /v2/health/ready")
         require_method(scope, "GET")
         if path == ["live"]:
             return 200, {"live": True}
-        if path == ["ready"]:
-            ready = not self.draining and bool(self._hub.routes)
-            return (200 if ready else 503), {"ready": ready}
-        raise NotFoundError("no such path; there is /v2/health/live and /v2/health/ready")
+        ready = not self.draining and bool(self._hub.routes)
+        return (200 if ready else 503), {"ready": ready}
 
     def _read(self, path: list[str]) -> tuple[int, Any]:
         if path == ["v2"]:
