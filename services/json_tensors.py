@@ -179,12 +179,12 @@ def _with_nulls(shape: tuple[int, ...], flat: list[Any], spec: TensorSpec) -> np
 def _floats(flat: list[Any], shape: tuple[int, ...], spec: TensorSpec) -> np.ndarray:
     """Return numbers of JSON, which has neither NaN nor infinities, as floats."""
     try:
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             array = np.fromiter(flat, spec.numpy_dtype, len(flat))
+            if spec.allow_nan or all_finite(array):
+                return array.reshape(shape)
     except OverflowError:
         raise SignatureError(f"input '{spec.name}' holds a number beyond {spec.dtype}") from None
-    if spec.allow_nan or all_finite(array):
-        return array.reshape(shape)
     row = _row(int(np.argmin(np.isfinite(array))), flat, shape)
     raise SignatureError(f"input '{spec.name}' has a number too large for {spec.dtype} in row {row}")
 
