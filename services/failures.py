@@ -77,7 +77,7 @@ def status_of(error: BaseException) -> tuple[int, str, tuple[tuple[str, str], ..
     return 500, UNEXPECTED, ()
 
 
-MOST_SAID = 1000
+MOST_SAID = 400
 """Characters of a message to a caller."""
 
 

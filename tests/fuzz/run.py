@@ -109,7 +109,7 @@ def one(protocol: str, request: Valid, whole: bool, watch: Watch) -> None:
     except (RequestError, SignatureError) as error:
         assert not whole, f"valid, but refused: {error}"
         status, message, _ = status_of(error)
-        assert status in (400, 413, 415) and message and message.isprintable() and len(message) <= 1000
+        assert status in (400, 413, 415) and message and message.isprintable() and len(message) <= 400
         watch.seen[str(status)] += 1
         return
     watch.seen["accepted"] += 1
