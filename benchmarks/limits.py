@@ -99,15 +99,20 @@ def parse_ms(text: str) -> float:
     return value
 
 
-def parse_share(text: str) -> float:
-    """Return a share such as `1%` or `0.01`, from 0 to 1.
+def parse_share(text: str, most: float = 1.0) -> float:
+    """Return a share such as `1%` or `0.01`.
+
+    Args:
+        text: a number over 1 needs its %, so that a forgotten one doesn't pass for a hundred times as much.
+        most: that is allowed.
 
     Raises:
-        HoneError: it is none.
+        HoneError: it is none, or over what is allowed.
     """
     number = text.strip()
-    value = _number(number[:-1]) / 100 if number.endswith("%") else _number(number)
-    if not 0 <= value <= 1:
+    percent = number.endswith("%")
+    value = _number(number[:-1]) / 100 if percent else _number(number)
+    if not 0 <= value <= (most if percent else 1):
         raise HoneError(f"'{text}' is no share; write 1% or 0.01")
     return value
 

@@ -36,6 +36,9 @@ GAP = 0.05
 """The search ends when the rate that passed and the one that failed are so close."""
 
 FIRST_RATE = 20.0
+ENOUGH = 5
+"""Requests that a trial at the lowest rate should have."""
+
 HIGHEST_RATE = 200_000.0
 
 
@@ -78,11 +81,11 @@ def find_capacity(
         found = _trial(target, scenario, calls, slo, processes)
         words = "met" if found.passed else "missed"
         progress(
-            f"{rate:,.0f}/s: {slo.percentile.removesuffix('_ms')} {getattr(found, slo.percentile):.1f} ms, {words}"
+            f"{rate:,.1f}/s: {slo.percentile.removesuffix('_ms')} {getattr(found, slo.percentile):.1f} ms, {words}"
         )
         return found
 
-    search = list(_search(trial))
+    search = list(_search(trial, ENOUGH / duration_s))
     best = max((found.rate for found in search if found.passed), default=None)
     if best is None:
         worst = search[-1]
@@ -119,8 +122,13 @@ def write_capacity(capacity: Capacity, file: Path) -> None:
     atomic_write(file, capacity.model_dump_json(indent=2) + "\n")
 
 
-def _search(trial: Callable[[float], Trial]) -> Iterator[Trial]:
-    """Double the rate until it fails, then halve the gap between what passed and what failed."""
+def _search(trial: Callable[[float], Trial], lowest: float = 0.05) -> Iterator[Trial]:
+    """Double the rate until it fails, then halve the gap between what passed and what failed.
+
+    Args:
+        trial: of a rate.
+        lowest: rate that is tried: under it, a trial has too few requests to say anything.
+    """
     passed, failed, rate = 0.0, 0.0, FIRST_RATE
     while rate <= HIGHEST_RATE:
         found = trial(rate)
@@ -129,8 +137,8 @@ def _search(trial: Callable[[float], Trial]) -> Iterator[Trial]:
             failed = rate
             break
         passed, rate = rate, rate * 2
-    # A service that is slower than the first guess is searched downward, to one request in five seconds.
-    while failed and not passed and failed > 0.2:
+    # A service that is slower than the first guess is searched downward.
+    while failed and not passed and failed / 4 >= lowest:
         found = trial(failed / 4)
         yield found
         passed, failed = (failed / 4, failed) if found.passed else (0.0, failed / 4)

@@ -122,8 +122,10 @@ def _first_model(url: str, access: Access) -> str:
 
 
 def _choose(url: str, name: str, wanted: str, versions: list[str]) -> str:
-    """Return the version that a variant or a version names: a version is VARIANT-RUN."""
-    matches = [version for version in versions if version == wanted or version.startswith(f"{wanted}-")]
+    """Return the version that a version, its variant or its beginning names: a version is VARIANT-RUN."""
+    matches: list[str] = []
+    for beginning in (f"{wanted}$", f"{wanted}-", wanted):
+        matches = matches or [version for version in versions if f"{version}$".startswith(beginning)]
     if len(matches) == 1:
         return matches[0]
     served = ", ".join(f"{name}:{version}" for version in matches or versions)

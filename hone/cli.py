@@ -26,14 +26,17 @@ class HoneGroup(click.Group):
             raise
         except HoneError as error:
             _fail(error, str(error), error.exit_code)
+        except BrokenPipeError as error:
+            if _reader_is_gone():
+                raise  # click ends without a word, as `| head` wants it
+            _fail_unexpected(error)
         except KeyboardInterrupt as error:
             _fail(error, "interrupted; finished passes are cached, the next run goes on from there", 130)
         except OSError as error:
             place = f"{error.filename}: " if error.filename else ""
             _fail(error, f"{place}{error.strerror or one_line(error)}", 1)
         except Exception as error:  # noqa: BLE001 - people get one line, --debug gets the rest
-            message = f"unexpected {type(error).__name__}: {error}; 'hone --debug' shows the traceback"
-            _fail(error, message, UNEXPECTED)
+            _fail_unexpected(error)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         from hone.errors import did_you_mean
@@ -41,6 +44,20 @@ class HoneGroup(click.Group):
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
             raise click.UsageError(f"no command '{args[0]}'{did_you_mean(args[0], self.list_commands(ctx))}")
         return super().resolve_command(ctx, args)
+
+
+def _reader_is_gone() -> bool:
+    """True when what is printed goes to a pipe that nobody reads any more; a socket may break, too."""
+    import select
+
+    poll = select.poll()
+    for stream in (sys.stdout, sys.stderr):
+        poll.register(stream, 0)
+    return bool(poll.poll(0))
+
+
+def _fail_unexpected(error: Exception) -> NoReturn:
+    _fail(error, f"unexpected {type(error).__name__}: {error}; 'hone --debug' shows the traceback", UNEXPECTED)
 
 
 def _fail(error: BaseException, message: str, status: int) -> NoReturn:

@@ -159,7 +159,7 @@ def _baseline(file: Path | None, tolerance: str) -> Baseline | None:
     from benchmarks.limits import Baseline, parse_share
     from benchmarks.records import read_load_report
 
-    return Baseline(read_load_report(file), parse_share(tolerance)) if file else None
+    return Baseline(read_load_report(file), parse_share(tolerance, most=100)) if file else None
 
 
 BENCH_COMMANDS = (capacity, load)
