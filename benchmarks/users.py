@@ -91,6 +91,8 @@ _started = False
 @events.init.add_listener
 def follow_protocol(environment: Any, web_ui: Any = None, **_: Any) -> None:
     """Let --protocol and the page's field choose the class of the users, unless classes are named or picked."""
+    # Its clock stood still while everything was imported; --run-time would be shorter by that.
+    gevent.get_hub().loop.update_now()
     options = environment.parsed_options
     if options is None or options.user_classes or options.class_picker:
         return
