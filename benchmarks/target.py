@@ -205,7 +205,7 @@ def _open(url: str, path: str, access: Access, body: bytes | None, headers: dict
     request = urllib.request.Request(url + path, body, {**headers, **access.headers})
     context = access.context() if url.startswith("https://") else None
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S, context=context) as answer:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S, context=context) as answer:  # http(s) only  # nosec B310
             content: bytes = answer.read()
             return content
     except urllib.error.HTTPError as error:
