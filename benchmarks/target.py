@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.wire import V2_TYPES, V2Json
+from benchmarks.wire import V2_TYPES
 from hone.errors import HoneError, did_you_mean, one_line
 from hone.signature import BATCH, Signature, TensorSpec
 
@@ -99,19 +99,16 @@ def ask(url: str, access: Access, reference: str = "") -> Target:
     require_ready(url, access)
     name, _, wanted = reference.partition(":")
     name = name or _first_model(url, access)
-    metadata = _metadata(url, access, f"/v2/models/{name}", name)
-    versions = [str(version) for version in metadata.get("versions") or []]
     path = f"/models/{name}"
-    if wanted and wanted != "latest":
-        version = _choose(url, name, wanted, versions)
-        path += f"/versions/{version}"
-    signature, example = _signature(metadata), _example(url, access, name)
-    if not wanted or wanted == "latest":
-        version = versions[0] if len(versions) == 1 else _answering(url, access, path, signature)
-    if len(versions) > 1:
-        metadata = _metadata(url, access, f"/v2/models/{name}/versions/{version}", name)
-        signature = _signature(metadata)
-    return Target(url, access, name, version, _digest(metadata), path, signature, example)
+    metadata = _metadata(url, access, path, name)
+    versions = [str(version) for version in metadata.get("versions") or []]
+    if wanted not in ("", "latest"):
+        path += f"/versions/{_choose(url, name, wanted, versions)}"
+        metadata = _metadata(url, access, path, name)
+    exactly = metadata.get("parameters") or {}
+    version = str(exactly.get("tag", "")).partition(":")[2] or _only(url, name, versions)
+    digest = exactly.get("digest")
+    return Target(url, access, name, version, digest, path, _signature(metadata), _example(url, access, name))
 
 
 def _first_model(url: str, access: Access) -> str:
@@ -135,7 +132,7 @@ def _choose(url: str, name: str, wanted: str, versions: list[str]) -> str:
 
 def _metadata(url: str, access: Access, path: str, name: str) -> dict[str, Any]:
     try:
-        return _json(url, path, access)
+        return _json(url, f"/v2{path}", access)
     except _StatusError as error:
         if error.status != 404:
             raise
@@ -144,9 +141,11 @@ def _metadata(url: str, access: Access, path: str, name: str) -> dict[str, Any]:
         raise HoneError(f"{url} serves no model '{name}'{hint}") from None
 
 
-def _digest(metadata: dict[str, Any]) -> str | None:
-    found = metadata.get("digest") or (metadata.get("parameters") or {}).get("digest")
-    return str(found) if found else None
+def _only(url: str, name: str, versions: list[str]) -> str:
+    """Return the version that answers, of a service whose metadata doesn't say which."""
+    if len(versions) != 1:
+        raise HoneError(f"{url} has several versions of {name} and doesn't say which answers; name one: {versions}")
+    return versions[0]
 
 
 def _signature(metadata: dict[str, Any]) -> Signature:
@@ -173,14 +172,6 @@ def _example(url: str, access: Access, name: str) -> dict[str, list[Any]]:
     return inputs
 
 
-def _answering(url: str, access: Access, path: str, signature: Signature) -> str:
-    """Return the version that answers at a path, by one request: metadata lists versions, not which is the newest."""
-    inputs = {spec.name: spec.example() for spec in signature.inputs}
-    call = V2Json().call(path, signature, inputs)
-    content = json.loads(_open(url, call.path, access, call.body, call.headers))
-    return str(content.get("model_version") or "")
-
-
 class _StatusError(HoneError):
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -198,11 +189,7 @@ def _json(url: str, path: str, access: Access) -> dict[str, Any]:
 
 
 def _get(url: str, path: str, access: Access) -> bytes:
-    return _open(url, path, access, None, {})
-
-
-def _open(url: str, path: str, access: Access, body: bytes | None, headers: dict[str, str]) -> bytes:
-    request = urllib.request.Request(url + path, body, {**headers, **access.headers})
+    request = urllib.request.Request(url + path, headers=access.headers)
     context = access.context() if url.startswith("https://") else None
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S, context=context) as answer:  # http(s) only  # nosec B310

@@ -147,15 +147,27 @@ def init(model: Path, out: Path | None, name: str | None) -> None:
 @click.option("--max-body-mb", type=click.FloatRange(min=0, min_open=True), help="Largest request body accepted.")
 @click.option("--grpc-port", type=click.IntRange(1, 65535), help="Serve the V2 protocol over gRPC here too.")
 @click.option("--cache-mb", type=click.FloatRange(min=0), help="Keep so many MB of predictions. [default: 0]")
-@click.option("--api-keys", type=click.Path(dir_okay=False), help="Let only callers in who show a key of this file.")
-@click.option("--audit-log", type=click.Path(dir_okay=False), help="Write admin actions here, hash-chained.")
+@click.option(
+    "--api-keys",
+    type=click.Path(dir_okay=False, resolve_path=True),
+    help="Let only callers in who show a key of this file.",
+)
+@click.option(
+    "--audit-log", type=click.Path(dir_okay=False, resolve_path=True), help="Write admin actions here, hash-chained."
+)
 @click.option("--insecure", is_flag=True, default=None, help="Serve other addresses than loopback without keys.")
 @click.option("--trust-code", is_flag=True, default=None, help="Serve a model that brings code, wherever it is from.")
 @click.option(
     "--trusted-keys", type=click.Path(exists=True), help="Serve only what a public key in this folder signed."
 )
-@click.option("--ssl-certfile", type=click.Path(exists=True, dir_okay=False), help="Serve HTTPS with this certificate.")
-@click.option("--ssl-keyfile", type=click.Path(exists=True, dir_okay=False), help="The certificate's key.")
+@click.option(
+    "--ssl-certfile",
+    type=click.Path(exists=True, dir_okay=False, resolve_path=True),
+    help="Serve HTTPS with this certificate.",
+)
+@click.option(
+    "--ssl-keyfile", type=click.Path(exists=True, dir_okay=False, resolve_path=True), help="The certificate's key."
+)
 def serve(model: str, host: str, port: int, workers: str, models: tuple[str, ...], **options: Any) -> None:
     """Serve a stored MODEL with BentoML.
 

@@ -19,7 +19,8 @@ from services.launch import free_port
 from tests.servers import ROOT
 
 DOCS = sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))
-PAGES = ("README.md", "CONTRIBUTING.md", "k8s/README.md", *DOCS)
+PAGES = ("README.md", "CONTRIBUTING.md", *DOCS)
+"""The pages whose commands tests/integration/test_readme.py runs; tests of their own run those of k8s/."""
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -74,7 +75,7 @@ class Project:
         """Return a command as it is run here."""
         text = re.sub(r"\b3000\b", str(self.port), shown)
         for name, own in self.names.items():
-            text = re.sub(rf"\b{name}\b", own, text)
+            text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", own, text)
         return text
 
     def run(self, shown: str, status: int = 0) -> str:

@@ -209,7 +209,9 @@ def test_bench_loads_and_reports_the_model_that_is_named(service: Server, tmp_pa
     done = bench("reverse", "--url", address(service), "--users", "2", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "out" / "reverse" / "load.json").read_text())
-    assert report["model"] == "reverse:onnx-fp32-1"
+    said = service.client.get("/v2/models/reverse").json()["parameters"]
+    assert (report["model"], report["digest"]) == ("reverse:onnx-fp32-1", said["digest"])
+    assert len(report["digest"]) == 64
     assert report["errors"] == 0
     assert answered(service.client.get("/metrics").text, "dense") == answered(before, "dense")
     again = bench("reverse", "--url", address(service), "--baseline", "out/reverse/load.json", "--tolerance", "10000%",
