@@ -21,6 +21,7 @@ ELSEWHERE = {
     "hone bench capacity": ("takes minutes", "tests/e2e/test_deployment.py", '["bench", "capacity", "digits", "--p99"'),
     "hone k8s render": ("needs an image", "tests/integration/test_k8s_readme.py", '"hone k8s render"'),
     "hone deploy preflight": ("needs a cluster", "tests/integration/test_k8s_readme.py", '"hone deploy preflight"'),
+    "hone audit verify traffic": ("needs recorded traffic", "tests/unit/test_recording.py", '["audit", "verify"'),
     "hone models import": (
         "needs another host",
         "tests/unit/test_signing.py",
