@@ -8,18 +8,20 @@ import os
 import subprocess
 import sys
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks.payload import bodies
+from benchmarks.limits import Baseline, Limits, compare, judge
+from benchmarks.payload import requests, rows_for
 from benchmarks.records import LoadReport, measure
 from benchmarks.report import write_load_report
 from benchmarks.scenarios import Scenario
+from benchmarks.target import Access, Target, ask
+from benchmarks.wire import Call, Json
+from hone import store
 from hone.artifact import Artifact
-from hone.errors import HoneError, UnavailableError
+from hone.errors import HoneError, StoreError, UnavailableError
 from hone.hardware import host
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
@@ -27,8 +29,41 @@ PROBE = Scenario(kind="closed", users=16, duration_s=3.0, warm_up_s=1.0)
 Record = tuple[float, float, float, str]
 
 
+def find_target(url: str, reference: str, access: Access) -> Target:
+    """Return what a service says of the model that a load test names.
+
+    Raises:
+        UnavailableError: Locust is not installed.
+        HoneError: nothing answers, the key is refused, or the service doesn't serve that.
+    """
+    if find_spec("locust") is None:
+        raise UnavailableError("locust is not installed", "install the [bench] extra")
+    return ask(url, access, reference)
+
+
+def calls_for(target: Target, rows: int, seed: int = 0) -> list[Call]:
+    """Return different requests of so many rows each."""
+    drawn = requests(rows_for(target, artifact=_stored(target), seed=seed), target.signature, rows, seed)
+    return [Json().call(target.path, target.signature, inputs) for inputs in drawn]
+
+
+def _stored(target: Target) -> Artifact | None:
+    """Return the artifact that a service serves where this host's store has it: it keeps some real rows."""
+    try:
+        artifact = store.resolve(target.tag).opened()
+    except (StoreError, HoneError):
+        return None
+    return artifact if target.digest in (None, artifact.manifest.digest) else None
+
+
 def bench(
-    url: str, artifact: Artifact, *, model: str, out: Path, scenario: Scenario, progress: Callable[[str], None]
+    target: Target,
+    *,
+    out: Path,
+    scenario: Scenario,
+    progress: Callable[[str], None],
+    limits: Limits | None = None,
+    baseline: Baseline | None = None,
 ) -> LoadReport:
     """Load a service and write `load.json`, `load.html` and `load.svg` to `out`.
 
@@ -36,41 +71,43 @@ def bench(
     healthy service's latency is its own and not its queue's.
 
     Args:
-        url: of a running service.
-        artifact: what it serves, for the request bodies.
-        model: its tag, for the report.
+        target: the model.
         out: a folder.
         scenario: the load.
         progress: told what happens, in words.
+        limits: what the run is judged by.
+        baseline: another run that it is compared with.
 
     Raises:
-        UnavailableError: Locust is not installed.
-        HoneError: the service can't be reached.
+        HoneError: the service gives no good answer, or the baseline is of another model or load.
     """
-    require_service(url)
-    payload = bodies(artifact, scenario.rows, scenario.seed)
+    if baseline is not None:
+        baseline.require_same(target, scenario)
+    calls = calls_for(target, scenario.rows, scenario.seed)
     source, capacity = ("closed loop" if scenario.kind == "closed" else "given"), None
     if scenario.kind == "open" and scenario.rate is None:
-        progress(f"probing the capacity of {url} with {PROBE.users} callers")
+        progress(f"probing the capacity of {target.url} with {PROBE.users} callers")
         probe = PROBE.model_copy(update={"rows": scenario.rows})
-        capacity = measure(run_load(url, probe, payload), probe)["rate"]
+        found = measure(run_load(target, probe, calls), probe)
+        capacity = found["rate"]
         if not capacity:
-            raise HoneError(
-                f"{url}: the probe got no good answer; try one request by hand, or look at the service's log"
-            )
+            reasons = ", ".join(found["errors_by_kind"])
+            raise HoneError(f"{target.url}: the probe got no good answer: {reasons}; the service's log may say why")
         scenario = scenario.model_copy(update={"rate": round(capacity / 2, 1)})
         source = "half of the probed capacity"
     progress(f"{scenario.duration_s:g} s of {_words(scenario)}")
-    records = run_load(url, scenario, payload)
+    measured = measure(run_load(target, scenario, calls), scenario)
     report = LoadReport(
-        model=model,
-        url=url,
+        model=target.tag,
+        digest=target.digest,
+        url=target.url,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         scenario=scenario,
         rate_source=source,
         probed_capacity=capacity,
         host=host(),
-        **measure(records, scenario),
+        checks=[*judge(measured, limits or Limits()), *(compare(measured, baseline) if baseline else [])],
+        **measured,
     )
     write_load_report(report, out)
     return report
@@ -82,7 +119,7 @@ def _words(scenario: Scenario) -> str:
     return f"open loop, {scenario.rate:g} requests/s with Poisson arrivals, {scenario.rows} row(s) a request"
 
 
-def run_load(url: str, scenario: Scenario, payload: list[bytes]) -> list[Record]:
+def run_load(target: Target, scenario: Scenario, calls: list[Call]) -> list[Record]:
     """Run one scenario with Locust and return a record of every request.
 
     Raises:
@@ -92,12 +129,16 @@ def run_load(url: str, scenario: Scenario, payload: list[bytes]) -> list[Record]
         load, output = Path(folder) / "load.json", Path(folder) / "records.jsonl"
         content = {
             "scenario": scenario.model_dump(),
-            "bodies": [body.decode() for body in payload],
-            "rows": scenario.rows,
+            "path": calls[0].path,
+            "headers": {**calls[0].headers, **target.access.headers},
+            "bodies": [call.body.decode() for call in calls],
+            "rows": scenario.rows if target.signature.batchable else None,
+            "tag": target.tag,
+            "ca": str(target.access.ca.resolve()) if target.access.ca else None,
             "output": str(output),
         }
         load.write_text(json.dumps(content))
-        command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--host", url]
+        command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--host", target.url]
         command += ["--users", str(1 if scenario.kind == "open" else scenario.users), "--spawn-rate", "1000"]
         command += ["--only-summary", "--loglevel", "WARNING"]
         search_path = os.pathsep.join([str(LOCUSTFILE.parent.parent), os.environ.get("PYTHONPATH", "")])
@@ -113,26 +154,3 @@ def run_load(url: str, scenario: Scenario, payload: list[bytes]) -> list[Record]
             lines = answer.stderr.strip().splitlines()
             raise HoneError(f"Locust ended with status {answer.returncode}: {lines[-1] if lines else 'no message'}")
         return [tuple(json.loads(line)) for line in output.read_text().splitlines()]
-
-
-def require_service(url: str) -> None:
-    """Raise unless Locust is there and a service answers.
-
-    Raises:
-        UnavailableError: Locust is not installed.
-        HoneError: nothing answers, or it is not ready.
-    """
-    if find_spec("locust") is None:
-        raise UnavailableError("locust is not installed", "install the [bench] extra")
-    if not url.startswith(("http://", "https://")):
-        raise HoneError(f"--url: '{url}' is no address; give one such as http://127.0.0.1:3000")
-    try:
-        with urllib.request.urlopen(f"{url}/readyz", timeout=10):  # the scheme is checked above  # nosec B310
-            return
-    except urllib.error.HTTPError as error:
-        raise HoneError(f"{url}/readyz answers {error.code}: the service is not ready") from None
-    except (urllib.error.URLError, OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise HoneError(
-            f"{url}: no service answers: {reason}; start one with 'hone serve', or leave --url out"
-        ) from None

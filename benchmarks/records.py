@@ -14,6 +14,8 @@ from hone.errors import HoneError
 
 SCHEMA_VERSION = 1
 LATE_MS = 1.0
+LATE_SHARE = 0.05
+"""Above it, the generator's own load is part of the latencies: they say little about the service."""
 
 
 class _Record(BaseModel):
@@ -30,12 +32,28 @@ class Second(_Record):
     p99_ms: float | None
 
 
+class Check(_Record):
+    """One thing that the run was judged by."""
+
+    name: str = Field(description="The field that was judged, or `error_share`.")
+    measured: float
+    limit: float = Field(description="The most that is allowed; of `rate`, the least.")
+    against: Literal["limit", "baseline"]
+    met: bool
+
+    def __str__(self) -> str:
+        side = "least" if self.name == "rate" else "most"
+        source = "" if self.against == "limit" else ", by the baseline"
+        return f"{self.name} {self.measured:g}, at {side} {self.limit:g} allowed{source}"
+
+
 class LoadReport(_Record):
     """A whole load test."""
 
     schema_version: Literal[1] = 1
     kind: Literal["load"] = "load"
-    model: str
+    model: str = Field(description="The tag of what answered, as the service says.")
+    digest: str | None = Field(None, description="Of its content, where the service says it.")
     url: str
     created: str
     scenario: Scenario
@@ -58,6 +76,16 @@ class LoadReport(_Record):
     late_share: float = Field(description="Share of requests that the generator itself started over 1 ms late.")
     histogram: list[tuple[float, int]] = Field(description="(upper bound in ms, requests), bounds 10 % apart.")
     timeline: list[Second]
+    checks: list[Check] = []
+
+    @property
+    def late(self) -> bool:
+        """True when the generator was too busy for the latencies to be the service's."""
+        return self.late_share > LATE_SHARE
+
+    @property
+    def missed(self) -> list[Check]:
+        return [check for check in self.checks if not check.met]
 
     def summary(self) -> str:
         """Return the result in a few lines, for the terminal."""
@@ -67,8 +95,11 @@ class LoadReport(_Record):
             f"p50 {self.p50_ms:.2f} ms, p95 {self.p95_ms:.2f} ms, p99 {self.p99_ms:.2f} ms, max {self.max_ms:.1f} ms",
         ]
         lines += [f"  {count} x {kind}" for kind, count in self.errors_by_kind.items()]
-        if self.late_share > 0.05:
-            lines.append(f"note: the generator was late for {self.late_share:.0%} of requests; latencies include that")
+        if self.late:
+            lines.append(
+                f"warning: the generator started {self.late_share:.0%} of the requests late, over {LATE_SHARE:.0%}: "
+                "these latencies are partly its own; lower the rate, or run it on another host"
+            )
         return "\n".join(lines)
 
     def _shape(self) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.records import LoadReport, read_load_report
+from benchmarks.records import LATE_MS, LATE_SHARE, LoadReport, read_load_report
 from hone.artifact import atomic_write
 from hone.figures import BLUE, ORANGE, RED, log_axis, new_figure, to_svg
 
@@ -30,7 +30,7 @@ def draw(report: LoadReport, folder: Path) -> None:
     svg = plot(report)
     atomic_write(folder / "load.svg", svg)
     environment = Environment(loader=PackageLoader("benchmarks"), autoescape=True, undefined=StrictUndefined)
-    page = environment.get_template("load.html").render(report=report, plot=svg)
+    page = environment.get_template("load.html").render(report=report, plot=svg, late_ms=LATE_MS, late_limit=LATE_SHARE)
     atomic_write(folder / "load.html", page)
 
 

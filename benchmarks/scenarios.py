@@ -37,18 +37,29 @@ class Scenario(BaseModel):
 
     @classmethod
     def from_options(
-        cls, *, rate: float | None, users: int | None, rows: int, duration_s: float, seed: int
+        cls,
+        *,
+        rate: float | None = None,
+        users: int | None = None,
+        rows: int | None = None,
+        duration_s: float | None = None,
+        seed: int | None = None,
+        like: Scenario | None = None,
     ) -> Scenario:
-        """Return the scenario of `hone bench`'s options: users make it a closed loop.
+        """Return the scenario of `hone bench`'s options: users make it a closed loop; None is as in `like`.
 
         Raises:
             HoneError: both a rate and users are given.
         """
+        if users is not None and rate is not None:
+            raise HoneError("--users makes a closed loop, whose callers set the rate; leave --users or --rate out")
+        given = {"rate": rate, "users": users, "rows": rows, "duration_s": duration_s, "seed": seed}
+        changes: dict[str, object] = {name: value for name, value in given.items() if value is not None}
         if users is not None:
-            if rate is not None:
-                raise HoneError("--users makes a closed loop, whose callers set the rate; leave --users or --rate out")
-            return cls(kind="closed", users=users, rows=rows, duration_s=duration_s, seed=seed)
-        return cls(rate=rate, rows=rows, duration_s=duration_s, seed=seed)
+            changes |= {"kind": "closed", "rate": None}
+        elif rate is not None:
+            changes["kind"] = "open"
+        return cls.model_validate({**(like or cls()).model_dump(), **changes})
 
     def arrivals(self) -> Iterator[float]:
         """Yield arrival times in seconds from the start: exponential gaps, the same for the same seed."""

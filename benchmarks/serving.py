@@ -30,7 +30,8 @@ import psutil
 
 from benchmarks import wrk
 from benchmarks.peers import PEERS, Peer, environment, start
-from benchmarks.peers.payloads import Call, Inputs, call
+from benchmarks.peers.payloads import Inputs, call
+from benchmarks.wire import Call
 from hone import store
 from hone.artifact import atomic_write
 from hone.errors import HoneError

@@ -19,11 +19,12 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from benchmarks.bench import require_service, run_load
-from benchmarks.payload import bodies
-from benchmarks.records import measure
+from benchmarks.bench import calls_for, run_load
+from benchmarks.records import LATE_SHARE, measure
 from benchmarks.scenarios import Scenario
-from hone.artifact import Artifact, atomic_write
+from benchmarks.target import Target
+from benchmarks.wire import Call
+from hone.artifact import atomic_write
 from hone.capacity import Capacity, Slo, Trial
 from hone.errors import HoneError
 from hone.hardware import host
@@ -34,38 +35,16 @@ Sample = tuple[float, float]
 GAP = 0.05
 """The search ends when the rate that passed and the one that failed are so close."""
 
-LATE_SHARE = 0.05
-"""A trial that failed while the generator started so many requests late says nothing about the service."""
-
 FIRST_RATE = 20.0
+ENOUGH = 5
+"""Requests that a trial at the lowest rate should have."""
+
 HIGHEST_RATE = 200_000.0
 
 
-def parse_ms(text: str) -> float:
-    """Return a duration such as `50ms`, `0.2s` or `50` in milliseconds.
-
-    Raises:
-        HoneError: it is none.
-    """
-    number, unit = text.strip().lower(), 1.0
-    for ending, factor in (("ms", 1.0), ("s", 1000.0)):
-        if number.endswith(ending):
-            number, unit = number[: -len(ending)], factor
-            break
-    try:
-        value = float(number) * unit
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise HoneError(f"'{text}' is no duration; write 50ms or 0.2s")
-    return value
-
-
 def find_capacity(
-    url: str,
-    artifact: Artifact,
+    target: Target,
     *,
-    model: str,
     slo: Slo,
     rows: int = 1,
     duration_s: float = 10.0,
@@ -78,9 +57,7 @@ def find_capacity(
     """Search the capacity of a running service.
 
     Args:
-        url: of the service; its processes are watched when they run on this host.
-        artifact: what it serves, for the request bodies.
-        model: its tag.
+        target: the model; the service's processes are watched when they run on this host.
         slo: the limits.
         rows: in each request.
         duration_s: of each trial, after a second of warm-up.
@@ -91,31 +68,29 @@ def find_capacity(
         progress: told of each trial, in words.
 
     Raises:
-        UnavailableError: Locust is not installed.
-        HoneError: the service can't be reached, or misses the limits at any load.
+        HoneError: the service misses the limits at any load.
     """
-    require_service(url)
-    payload = bodies(artifact, rows, 0)
-    processes = _listeners(url)
+    calls = calls_for(target, rows)
+    processes = _listeners(target.url)
     seed = 0
 
     def trial(rate: float) -> Trial:
         nonlocal seed
         seed += 1
         scenario = Scenario(rate=rate, rows=rows, duration_s=duration_s, warm_up_s=1.0, seed=seed)
-        found = _trial(url, scenario, payload, slo, processes)
+        found = _trial(target, scenario, calls, slo, processes)
         words = "met" if found.passed else "missed"
         progress(
-            f"{rate:,.0f}/s: {slo.percentile.removesuffix('_ms')} {getattr(found, slo.percentile):.1f} ms, {words}"
+            f"{rate:,.1f}/s: {slo.percentile.removesuffix('_ms')} {getattr(found, slo.percentile):.1f} ms, {words}"
         )
         return found
 
-    search = list(_search(trial))
+    search = list(_search(trial, ENOUGH / duration_s))
     best = max((found.rate for found in search if found.passed), default=None)
     if best is None:
         worst = search[-1]
         raise HoneError(
-            f"{model} misses {slo.percentile.removesuffix('_ms')} <= {slo.limit_ms:g} ms even at {worst.rate:g} "
+            f"{target.tag} misses {slo.percentile.removesuffix('_ms')} <= {slo.limit_ms:g} ms even at {worst.rate:g} "
             f"requests/s ({getattr(worst, slo.percentile):.1f} ms, {worst.error_share:.1%} errors); raise the limit"
         )
     rate, again = _confirm(trial, best, repeats)
@@ -124,7 +99,8 @@ def find_capacity(
     generator = bool(failed_above) and all(found.late_share > LATE_SHARE for found in failed_above)
     middle = statistics.median(found.mean_ms for found in again)
     return Capacity(
-        model=model,
+        model=target.tag,
+        digest=target.digest,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         host=host(),
         command=command,
@@ -146,8 +122,13 @@ def write_capacity(capacity: Capacity, file: Path) -> None:
     atomic_write(file, capacity.model_dump_json(indent=2) + "\n")
 
 
-def _search(trial: Callable[[float], Trial]) -> Iterator[Trial]:
-    """Double the rate until it fails, then halve the gap between what passed and what failed."""
+def _search(trial: Callable[[float], Trial], lowest: float = 0.05) -> Iterator[Trial]:
+    """Double the rate until it fails, then halve the gap between what passed and what failed.
+
+    Args:
+        trial: of a rate.
+        lowest: rate that is tried: under it, a trial has too few requests to say anything.
+    """
     passed, failed, rate = 0.0, 0.0, FIRST_RATE
     while rate <= HIGHEST_RATE:
         found = trial(rate)
@@ -156,8 +137,8 @@ def _search(trial: Callable[[float], Trial]) -> Iterator[Trial]:
             failed = rate
             break
         passed, rate = rate, rate * 2
-    # A service that is slower than the first guess is searched downward, to one request in five seconds.
-    while failed and not passed and failed > 0.2:
+    # A service that is slower than the first guess is searched downward.
+    while failed and not passed and failed / 4 >= lowest:
         found = trial(failed / 4)
         yield found
         passed, failed = (failed / 4, failed) if found.passed else (0.0, failed / 4)
@@ -177,9 +158,9 @@ def _confirm(trial: Callable[[float], Trial], rate: float, repeats: int) -> tupl
     raise HoneError("the service passes at no rate twice; the host is too noisy to measure on")
 
 
-def _trial(url: str, scenario: Scenario, payload: list[bytes], slo: Slo, processes: list[psutil.Process]) -> Trial:
+def _trial(target: Target, scenario: Scenario, calls: list[Call], slo: Slo, processes: list[psutil.Process]) -> Trial:
     with _watched(processes) as usage:
-        found = measure(run_load(url, scenario, payload), scenario)
+        found = measure(run_load(target, scenario, calls), scenario)
     errors = found["errors"] / found["requests"]
     value = found[slo.percentile]
     assert scenario.rate is not None

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.peers.payloads import Call
+from benchmarks.wire import Call
 from hone.errors import HoneError
 
 

@@ -65,7 +65,7 @@ def export(entry: store.Entry, target: Path) -> Path:
     artifact = entry.opened()
     file = target / f"{entry.name}-{entry.version}.tar.gz" if target.is_dir() else target
     if not file.name.endswith((".tar.gz", ".tgz")):
-        raise StoreError(f"{file}: give a folder or a name that ends in .tar.gz")
+        raise StoreError(f"{file}: no such folder; make it first, or give a file name that ends in .tar.gz")
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}.partial")
     try:

@@ -44,7 +44,8 @@ class Capacity(_Record):
 
     schema_version: Literal[1] = 1
     kind: Literal["capacity"] = "capacity"
-    model: str = Field(description="The tag that was served.")
+    model: str = Field(description="The tag of what answered, as the service says.")
+    digest: str | None = Field(None, description="Of its content, where the service says it.")
     created: str
     host: dict[str, Any]
     command: str = Field(description="What measured it.")

@@ -22,18 +22,21 @@ class HoneGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except HoneError as error:
             _fail(error, str(error), error.exit_code)
+        except BrokenPipeError as error:
+            if _reader_is_gone():
+                raise  # click ends without a word, as `| head` wants it
+            _fail_unexpected(error)
         except KeyboardInterrupt as error:
             _fail(error, "interrupted; finished passes are cached, the next run goes on from there", 130)
         except OSError as error:
             place = f"{error.filename}: " if error.filename else ""
             _fail(error, f"{place}{error.strerror or one_line(error)}", 1)
         except Exception as error:  # noqa: BLE001 - people get one line, --debug gets the rest
-            message = f"unexpected {type(error).__name__}: {error}; 'hone --debug' shows the traceback"
-            _fail(error, message, UNEXPECTED)
+            _fail_unexpected(error)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         from hone.errors import did_you_mean
@@ -41,6 +44,20 @@ class HoneGroup(click.Group):
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
             raise click.UsageError(f"no command '{args[0]}'{did_you_mean(args[0], self.list_commands(ctx))}")
         return super().resolve_command(ctx, args)
+
+
+def _reader_is_gone() -> bool:
+    """True when what is printed goes to a pipe that nobody reads any more; a socket may break, too."""
+    import select
+
+    poll = select.poll()
+    for stream in (sys.stdout, sys.stderr):
+        poll.register(stream, 0)
+    return bool(poll.poll(0))
+
+
+def _fail_unexpected(error: Exception) -> NoReturn:
+    _fail(error, f"unexpected {type(error).__name__}: {error}; 'hone --debug' shows the traceback", UNEXPECTED)
 
 
 def _fail(error: BaseException, message: str, status: int) -> NoReturn:
@@ -130,15 +147,27 @@ def init(model: Path, out: Path | None, name: str | None) -> None:
 @click.option("--max-body-mb", type=click.FloatRange(min=0, min_open=True), help="Largest request body accepted.")
 @click.option("--grpc-port", type=click.IntRange(1, 65535), help="Serve the V2 protocol over gRPC here too.")
 @click.option("--cache-mb", type=click.FloatRange(min=0), help="Keep so many MB of predictions. [default: 0]")
-@click.option("--api-keys", type=click.Path(dir_okay=False), help="Let only callers in who show a key of this file.")
-@click.option("--audit-log", type=click.Path(dir_okay=False), help="Write admin actions here, hash-chained.")
+@click.option(
+    "--api-keys",
+    type=click.Path(dir_okay=False, resolve_path=True),
+    help="Let only callers in who show a key of this file.",
+)
+@click.option(
+    "--audit-log", type=click.Path(dir_okay=False, resolve_path=True), help="Write admin actions here, hash-chained."
+)
 @click.option("--insecure", is_flag=True, default=None, help="Serve other addresses than loopback without keys.")
 @click.option("--trust-code", is_flag=True, default=None, help="Serve a model that brings code, wherever it is from.")
 @click.option(
     "--trusted-keys", type=click.Path(exists=True), help="Serve only what a public key in this folder signed."
 )
-@click.option("--ssl-certfile", type=click.Path(exists=True, dir_okay=False), help="Serve HTTPS with this certificate.")
-@click.option("--ssl-keyfile", type=click.Path(exists=True, dir_okay=False), help="The certificate's key.")
+@click.option(
+    "--ssl-certfile",
+    type=click.Path(exists=True, dir_okay=False, resolve_path=True),
+    help="Serve HTTPS with this certificate.",
+)
+@click.option(
+    "--ssl-keyfile", type=click.Path(exists=True, dir_okay=False, resolve_path=True), help="The certificate's key."
+)
 def serve(model: str, host: str, port: int, workers: str, models: tuple[str, ...], **options: Any) -> None:
     """Serve a stored MODEL with BentoML.
 
@@ -174,109 +203,11 @@ def bench() -> None:
     """Load-test a model: `hone bench MODEL`, or search its capacity: `hone bench capacity MODEL --p99 50ms`."""
 
 
-@bench.command()
-@click.argument("model")
-@click.option("--p50", help="Limit of the median latency, such as 20ms.")
-@click.option("--p95", help="Limit of the 95th percentile.")
-@click.option("--p99", help="Limit of the 99th percentile. One limit must be given.")
-@click.option("--errors", type=click.FloatRange(0, 0.5), default=0.001, show_default=True, help="Share that may fail.")
-@click.option("--url", help="A running service. [default: start one and stop it afterwards]")
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Of the service that is started.")
-@click.option("--rows", type=click.IntRange(1), default=1, show_default=True, help="Rows in each request.")
-@click.option("--duration", type=click.FloatRange(min=2), default=10.0, show_default=True, help="Seconds of a trial.")
-@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Trials at the capacity.")
-@click.option("--out", type=click.Path(path_type=Path), help="[default: out/NAME/capacity.json]")
-def capacity(
-    model: str,
-    p50: str | None,
-    p95: str | None,
-    p99: str | None,
-    errors: float,
-    url: str | None,
-    workers: int,
-    rows: int,
-    duration: float,
-    repeats: int,
-    out: Path | None,
-) -> None:
-    """Find the highest rate at which MODEL meets a latency limit, and write capacity.json.
+def _add_bench_commands() -> None:
+    from hone.cli_bench import BENCH_COMMANDS
 
-    Open loop: each rate is tried with Poisson arrivals; the rate found is tried again --repeats times.
-    """
-    from benchmarks.slo import find_capacity, parse_ms, write_capacity
-    from hone import store
-    from hone.capacity import Slo
-    from services.launch import served
-
-    limits: list[tuple[Any, str]] = [(k, v) for k, v in (("p50_ms", p50), ("p95_ms", p95), ("p99_ms", p99)) if v]
-    if len(limits) != 1:
-        raise click.UsageError("give one of --p50, --p95 and --p99")
-    name, text = limits[0]
-    slo = Slo(percentile=name, limit_ms=parse_ms(text), errors=errors)
-    entry = store.resolve(model)
-    with served(url, model, workers) as (base, ready_s):
-        found = find_capacity(
-            base,
-            entry.opened(),
-            model=entry.tag,
-            slo=slo,
-            rows=rows,
-            duration_s=duration,
-            repeats=repeats,
-            workers=workers,
-            ready_s=ready_s,
-            command=f"hone bench capacity {model} --{name.removesuffix('_ms')} {text} --rows {rows}",
-            progress=lambda line: click.echo(line, err=True),
-        )
-    file = out or Path("out") / entry.name / "capacity.json"
-    write_capacity(found, file)
-    click.echo(found.summary())
-    click.echo(f"capacity: {file}")
-
-
-@bench.command()
-@click.argument("model")
-@click.option("--url", help="A running service. [default: start one and stop it afterwards]")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of load.json. [default: out/NAME]")
-@click.option(
-    "--rate", type=click.FloatRange(min=0, min_open=True), help="Requests per second. [default: half the capacity]"
-)
-@click.option("--users", type=click.IntRange(1), help="Closed loop instead, with this many callers.")
-@click.option("--rows", type=click.IntRange(1), default=1, show_default=True, help="Rows in each request.")
-@click.option("--duration", type=click.FloatRange(min=1), default=20.0, show_default=True, help="Seconds.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the arrival times.")
-def load(
-    model: str,
-    url: str | None,
-    out: Path | None,
-    rate: float | None,
-    users: int | None,
-    rows: int,
-    duration: float,
-    seed: int,
-) -> None:
-    """Load-test a MODEL with Locust: open loop, Poisson arrivals.
-
-    Writes load.json, load.html and a plot.
-    """
-    from benchmarks.bench import bench as run_bench
-    from benchmarks.scenarios import Scenario
-    from hone import store
-    from services.launch import served
-
-    scenario = Scenario.from_options(rate=rate, users=users, rows=rows, duration_s=duration, seed=seed)
-    entry = store.resolve(model)
-    artifact = entry.opened()
-    with served(url, model) as (base, _):
-        report = run_bench(
-            base,
-            artifact,
-            model=entry.tag,
-            out=out or Path("out") / entry.name,
-            scenario=scenario,
-            progress=lambda text: click.echo(text, err=True),
-        )
-    click.echo(report.summary())
+    for command in BENCH_COMMANDS:
+        bench.add_command(command)
 
 
 @cli.command()
@@ -377,6 +308,7 @@ def _add_model_commands() -> None:
         models.add_command(command)
 
 
+_add_bench_commands()
 _add_model_commands()
 _add_security_commands()
 _add_deploy_commands()

@@ -58,6 +58,12 @@ class BudgetError(HoneError):
     exit_code = 3
 
 
+class LimitError(HoneError):
+    """A load test missed its limits."""
+
+    exit_code = 3
+
+
 MOST_QUOTED = 100
 """Characters of a name that a message quotes; callers make names up, of any length."""
 

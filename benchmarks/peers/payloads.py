@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import orjson
 
+from benchmarks.wire import Call, json_call, v2_binary_call, v2_json_call
+
 Inputs = dict[str, np.ndarray]
 KINDS = ("json-1", "binary-1", "binary-64")
-V2_TYPES = {"float32": "FP32", "int64": "INT64"}
-
-
-@dataclass(frozen=True)
-class Call:
-    """One HTTP request.
-
-    Attributes:
-        path: of the server.
-        headers: beside Host and Content-Length.
-        body: of the POST.
-    """
-
-    path: str
-    headers: dict[str, str]
-    body: bytes
-
-
 Decode = Callable[[bytes, dict[str, str]], np.ndarray]
 
 
@@ -36,26 +19,26 @@ def call(server: str, model: str, inputs: Inputs, kind: str) -> tuple[Call, Deco
     json = kind.startswith("json")
     if server == "hone":
         if json:
-            return Call("/predict", {"content-type": "application/json"}, _json(inputs)), _from_outputs
+            return json_call("/predict", inputs), _from_outputs
         if len(inputs) == 1:
             body = next(iter(inputs.values())).tobytes()
             return Call("/predict", {"content-type": "application/octet-stream"}, body), _from_bytes
-        return _v2_binary(f"/v2/models/{model}/infer", inputs), _from_v2_binary
+        return v2_binary_call(f"/v2/models/{model}/infer", inputs, _dtypes(inputs)), _from_v2_binary
     if server == "pytriton":
-        return (_v2_json("/v2/models/model/infer", inputs), _from_v2_json) if json else (
-            _v2_binary("/v2/models/model/infer", inputs), _from_v2_binary
+        return (v2_json_call("/v2/models/model/infer", inputs, _dtypes(inputs)), _from_v2_json) if json else (
+            v2_binary_call("/v2/models/model/infer", inputs, _dtypes(inputs)), _from_v2_binary
         )  # fmt: skip
     if server == "mlserver":
-        return _v2_json("/v2/models/model/infer", inputs), _from_v2_json
+        return v2_json_call("/v2/models/model/infer", inputs, _dtypes(inputs)), _from_v2_json
     if server == "litserve":
-        return Call("/predict", {"content-type": "application/json"}, _json(inputs)), _from_outputs
+        return json_call("/predict", inputs), _from_outputs
     if server == "bentoml":
         if len(inputs) > 1:
             return None
         body = orjson.dumps({"inputs": next(iter(inputs.values()))}, option=orjson.OPT_SERIALIZE_NUMPY)
         return Call("/predict", {"content-type": "application/json"}, body), _from_list
     if server == "fastapi" and json:
-        return Call("/json", {"content-type": "application/json"}, _json(inputs)), _from_outputs
+        return json_call("/json", inputs), _from_outputs
     if json:
         return None
     return Call("/binary" if server == "fastapi" else "/", _row_headers(inputs), _concatenated(inputs)), _from_bytes
@@ -69,32 +52,8 @@ def _concatenated(inputs: Inputs) -> bytes:
     return b"".join(array.tobytes() for array in inputs.values())
 
 
-def _json(inputs: Inputs) -> bytes:
-    return orjson.dumps({"inputs": inputs}, option=orjson.OPT_SERIALIZE_NUMPY)
-
-
-def _v2_json(path: str, inputs: Inputs) -> Call:
-    tensors = [
-        {"name": name, "datatype": V2_TYPES[str(array.dtype)], "shape": array.shape, "data": array.reshape(-1)}
-        for name, array in inputs.items()
-    ]
-    body = orjson.dumps({"inputs": tensors}, option=orjson.OPT_SERIALIZE_NUMPY)
-    return Call(path, {"content-type": "application/json"}, body)
-
-
-def _v2_binary(path: str, inputs: Inputs) -> Call:
-    tensors = [
-        {
-            "name": name,
-            "datatype": V2_TYPES[str(array.dtype)],
-            "shape": array.shape,
-            "parameters": {"binary_data_size": array.nbytes},
-        }
-        for name, array in inputs.items()
-    ]
-    header = orjson.dumps({"inputs": tensors, "parameters": {"binary_data_output": True}})
-    length = {"content-type": "application/octet-stream", "inference-header-content-length": str(len(header))}
-    return Call(path, length, header + _concatenated(inputs))
+def _dtypes(inputs: Inputs) -> dict[str, str]:
+    return {name: str(array.dtype) for name, array in inputs.items()}
 
 
 def _from_bytes(body: bytes, _: dict[str, str]) -> np.ndarray:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -108,3 +110,20 @@ def test_doctor_lists_every_runtime() -> None:
     for name in ("onnx", "torch", "mlx", "tensorrt", "keras", "sklearn", "xgboost", "locust"):
         assert name in text
     assert "[torch,tensorrt]" in " ".join(text.split())
+
+
+@pytest.mark.parametrize("arguments", [["show", "dense", "--json"], ["list"]])
+def test_reader_that_has_seen_enough_is_no_error(entries: list[store.Entry], arguments: list[str]) -> None:
+    command = [sys.executable, "-c", "from hone.cli import main; main()", "models", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    assert process.wait(60) == 1
+
+
+def test_export_to_a_folder_that_is_not_there_says_so(entries: list[store.Entry], tmp_path: Path) -> None:
+    answer = hone("models", "export", "dense", str(tmp_path / "new"))
+    assert answer.exit_code == 1
+    assert "no such folder; make it first" in answer.output

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from benchmarks.slo import parse_ms
+from benchmarks.limits import parse_ms
 from hone import store
 from hone.capacity import Capacity, read_capacity
 from hone.cli import cli

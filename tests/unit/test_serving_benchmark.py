@@ -14,9 +14,10 @@ import pytest
 
 from benchmarks import wrk
 from benchmarks.peers import PEERS
-from benchmarks.peers.payloads import Call, call
+from benchmarks.peers.payloads import call
 from benchmarks.serving import WORKLOADS, _reason, calls_of, digits_rows, median_runs, mixed_texts, text_rows
 from benchmarks.serving_report import to_markdown
+from benchmarks.wire import Call
 from services.protocols.raw import RawBytes
 from services.protocols.v2 import V2
 from tests.models import dense_signature
