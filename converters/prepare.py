@@ -109,9 +109,23 @@ def find_outputs(artifact: Artifact, context: PassContext, names: tuple[str, ...
     except Exception as error:
         given = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in inputs.items())
         raise RecipeError(f"{where}: the model fails on {given}: {type(error).__name__}: {one_line(error)}") from error
+    _check_rows(whole, f"{where}.outputs")
     return tuple(
         TensorSpec(name=name, dtype=_dtype_name(array), shape=tuple(shapes[name])) for name, array in whole.items()
     )
+
+
+def _check_rows(outputs: dict[str, np.ndarray], where: str) -> None:
+    """An output that is one number for all rows together can't be told apart by row.
+
+    Raises:
+        RecipeError: naming it, and what to write.
+    """
+    single = [name for name, array in outputs.items() if array.ndim == 0]
+    if single:
+        rest = [name for name in outputs if name not in single]
+        remedy = f"name the others: outputs: [{', '.join(rest)}]" if rest else "give one value a row"
+        raise RecipeError(f"{where}: the model's output '{single[0]}' is one number for all rows; {remedy}")
 
 
 def _mark_axis(
@@ -122,18 +136,42 @@ def _mark_axis(
     whole: dict[str, np.ndarray],
     shapes: dict[str, list[int | str]],
 ) -> None:
-    """Run with one index less on an axis; output axes that shrink along carry its name."""
-    smaller = {}
+    """Run with a smaller size of an axis; output axes that shrink along carry its name.
+
+    One less is tried first. A model that halves and doubles sizes takes even ones only, or multiples of a power of two.
+
+    Raises:
+        Exception: what the model raised at the first size, when it takes none of them.
+    """
+    size = max(inputs[spec.name].shape[spec.shape.index(axis)] for spec in signature.inputs if axis in spec.shape)
+    first: Exception | None = None
+    for smaller in dict.fromkeys(max(1, size - less) for less in (1, 2, 4, 8, 16, 32, size // 2)):
+        try:
+            outputs = runtime.run(_shortened(signature, inputs, axis, smaller))
+        except Exception as error:  # noqa: BLE001 - raised below when no size works
+            first = first or error
+            continue
+        for name, array in outputs.items():
+            for position, (old, new) in enumerate(zip(whole[name].shape, array.shape, strict=True)):
+                if new != old:
+                    shapes[name][position] = axis
+        return
+    if first is not None:
+        raise first
+
+
+def _shortened(signature: Signature, inputs: dict[str, np.ndarray], axis: str, size: int) -> dict[str, np.ndarray]:
+    """Return inputs with the first `size` indices of an axis."""
+    shortened = {}
     for spec in signature.inputs:
         array = inputs[spec.name]
         for position, name in enumerate(spec.shape):
-            if name == axis and array.shape[position] > 1:
-                array = np.take(array, range(array.shape[position] - 1), axis=position)
-        smaller[spec.name] = np.ascontiguousarray(array) if array.dtype != object else array
-    for name, array in runtime.run(smaller).items():
-        for position, (old, new) in enumerate(zip(whole[name].shape, array.shape, strict=True)):
-            if new != old:
-                shapes[name][position] = axis
+            if name == axis:
+                array = np.take(array, range(min(size, array.shape[position])), axis=position)
+        if axis not in (BATCH, *spec.shape) and array.dtype.kind in "iu" and spec.shape == (BATCH,):
+            array = np.minimum(array, size)  # may be lengths of rows, of which none may reach behind the rows' end
+        shortened[spec.name] = np.ascontiguousarray(array) if array.dtype != object else array
+    return shortened
 
 
 def _dtype_name(array: np.ndarray) -> str:

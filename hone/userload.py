@@ -41,7 +41,7 @@ def call(function: Callable[..., Any], reference: str, field: str, *arguments: A
         return function(*arguments)
     except Exception as error:
         raise RecipeError(
-            f"{field}: {reference} failed{_deepest_line(error)}: {type(error).__name__}: {one_line(error)}"
+            f"{field}: {reference} failed{deepest_line(error)}: {type(error).__name__}: {one_line(error)}"
         ) from error
 
 
@@ -104,12 +104,12 @@ def _import(module_name: str, root: Path, field: str) -> Any:
         raise RecipeError(f"{field}: module '{module_name}' needs '{error.name}', which is not installed") from error
     except Exception as error:
         raise RecipeError(
-            f"{field}: module '{module_name}' fails to import{_deepest_line(error)}: "
+            f"{field}: module '{module_name}' fails to import{deepest_line(error)}: "
             f"{type(error).__name__}: {one_line(error)}"
         ) from error
 
 
-def _deepest_line(error: BaseException) -> str:
+def deepest_line(error: BaseException) -> str:
     """Return ` (file:line)` of the innermost frame that is not in an installed package."""
     trace, place = error.__traceback__, ""
     while trace:

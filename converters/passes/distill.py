@@ -64,7 +64,7 @@ def distill(model: Artifact, options: Options, out: Path, context: PassContext) 
     """
     import torch
 
-    from converters.sources.torch import PROGRAM, save_program
+    from converters.sources.torch_export import PROGRAM, save_program
     from hone.runtimes.torch import load_module
 
     torch.manual_seed(options.seed)
@@ -114,10 +114,9 @@ def _batches(data: Dataset, size: int, order: np.ndarray) -> Iterator[tuple[np.n
 
 
 def _call(module: torch.nn.Module, inputs: dict[str, torch.Tensor], names: list[str]) -> list[torch.Tensor]:
-    from hone.runtimes.torch import named_tensors, takes_names
+    from hone.runtimes.torch_calls import calling, named_tensors
 
-    result = module(**inputs) if takes_names(module, names) else module(*(inputs[name] for name in names))
-    return list(named_tensors(result).values())
+    return list(named_tensors(calling(module, names).call(module, inputs)).values())
 
 
 def _outputs(teacher: torch.nn.Module, data: Dataset, names: list[str], size: int) -> list[torch.Tensor]:

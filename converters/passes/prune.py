@@ -59,13 +59,14 @@ def prune(model: Artifact, options: Options, out: Path, context: PassContext) ->
     """
     import torch
 
-    from converters.sources.torch import PROGRAM, save_program
-    from hone.runtimes.torch import load_trainable, takes_names
+    from converters.sources.torch_export import PROGRAM, save_program
+    from hone.runtimes.torch import load_trainable
+    from hone.runtimes.torch_calls import calling
 
     module = load_trainable(model)
-    names = model.signature.input_names
     tensors = {name: torch.from_numpy(array) for name, array in context.sample.inputs.items()}
-    example = tensors if takes_names(module, names) else tuple(tensors.values())
+    positional, keywords = calling(module, model.signature.input_names).arguments(tensors)
+    example = keywords or positional
     before = _size(module)
     attentions = _attentions(module, options)
     heads_before = sum(getattr(attention, options.heads) for attention in attentions)
@@ -180,7 +181,7 @@ def _output_layers(module: torch.nn.Module, example: Any) -> list[torch.nn.Modul
     """
     import torch
 
-    from hone.runtimes.torch import named_tensors
+    from hone.runtimes.torch_calls import named_tensors
 
     owners: dict[int, torch.nn.Module] = {
         id(parameter): layer

@@ -67,35 +67,29 @@ def _keras(model: Artifact, options: Options, out: Path, context: PassContext) -
 def _torch(model: Artifact, options: Options, out: Path, context: PassContext) -> dict[str, Any]:
     import torch
 
-    from converters.sources.torch import dynamic_shapes, example_rows, export_graph
-    from hone.runtimes.torch import load_trainable, takes_names
+    from converters.sources.torch_export import example_rows, export_graph, trace
+    from hone.runtimes.torch import load_trainable
+    from hone.runtimes.torch_calls import calling
 
     module = load_trainable(model)
-    names = model.signature.input_names
-    example = example_rows(context, model.signature)
-    by_name = takes_names(module, names)
-    shapes = dynamic_shapes(model.signature)
+    how = calling(module, model.signature.input_names)
+    example = example_rows(module, model.signature, context)
     torch.manual_seed(0)
+    program = trace(module.train(), how, model.signature, example, "qat")
     try:
         with quiet_quantizer():
-            traced: Any = torch.export.export(
-                module.train(),
-                () if by_name else tuple(example.values()),
-                example if by_name else {},
-                dynamic_shapes=shapes if by_name else tuple(shapes.values()),
-            ).module()
-            prepared = _prepare(traced)
+            prepared = _prepare(program.module())
     except UnavailableError:
         raise
     except Exception as error:
-        raise PassError(f"qat: {type(module).__name__} can't be traced in training mode: {one_line(error)}") from error
+        raise PassError(f"qat: {type(module).__name__} can't be prepared for training: {one_line(error)}") from error
     context.progress(f"quantization-aware training, {options.epochs} epochs")
     if context.fine_tune(prepared, options.epochs, "qat") is not prepared:
         raise PassError(f"qat: {context.loaded.recipe.train} must train the model it gets, and return it")
     prepared.eval()
     with quiet_quantizer():
         converted = _convert(prepared)
-    export_graph(converted, model.signature, example, by_name, options.opset, out / "model.onnx")
+    export_graph(converted, model.signature, context, options.opset, out / "model.onnx")
     return {}
 
 

@@ -213,7 +213,7 @@ def _overall(weights: dict[str, torch.Tensor]) -> float:
 
 def _save(module: torch.nn.Module, model: Artifact, out: Path, context: PassContext, details: dict[str, Any]) -> Built:
     """Write the model in the form it came in: weights for the user's class, or an exported program."""
-    from converters.sources.torch import PROGRAM, save_program
+    from converters.sources.torch_export import PROGRAM, save_program
 
     if model.entry.suffix == ".pt2":
         save_program(module, model.signature, context, out / PROGRAM)

@@ -130,6 +130,7 @@ def to_onnx(network: Any, signature: Signature, opset: int) -> tuple[Any, int]:
         raise UnavailableError(f"{error.name} is not installed", "install the [tensorflow] extra") from None
     from converters.graph_signature import fit_outputs, merge_opsets
     from converters.onnx_graph import rename_inputs
+    from converters.sources.keras_graph import replace_erfc, store_captured
 
     own = [spec.with_axes(NHWC) if spec.source_axes else spec for spec in signature.inputs]
     specs = [
@@ -145,8 +146,11 @@ def to_onnx(network: Any, signature: Signature, opset: int) -> tuple[Any, int]:
             graph, _ = tf2onnx.convert.from_function(
                 function, input_signature=specs, opset=supported, inputs_as_nchw=turned or None
             )
+            # Traced already: TensorFlow gives the same one again.
+            store_captured(graph, function.get_concrete_function(*specs).graph.captures)
     except Exception as error:
         raise PassError(f"export: tf2onnx can't convert {type(network).__name__}: {one_line(error)}") from error
+    replace_erfc(graph, supported)
     _check_operators(graph)
     rename_inputs(graph, signature.input_names)
     fit_outputs(graph, names, signature)

@@ -10,6 +10,7 @@ import onnx
 from onnx import version_converter
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
+from converters.batch_axis import common_rows, free_batch, with_batch
 from converters.onnx_graph import graph_signature, is_large, load_graph, rename_outputs, save_graph, set_input_axes
 from converters.passes.base import Built, PassContext
 from converters.sources.base import Source, call_loader, register
@@ -38,10 +39,18 @@ class OnnxSource(Source):
             declared = graph_signature(model)
         except PassError as error:
             raise RecipeError(f"{loaded.path}: source: {error}") from None
+        rows = common_rows(declared)
+        if rows is not None:
+            declared = with_batch(declared)
         spec = loaded.recipe.signature
         signature = spec.to_signature() if spec else Signature(inputs=declared.inputs)
+        if rows is not None and not all(tensor.batchable for tensor in signature.inputs):
+            rows = None
         _check_inputs(signature, declared, f"{where}.inputs")
-        set_input_axes(model, signature)
+        if rows is None:
+            set_input_axes(model, signature)
+        else:
+            free_batch(model, signature, rows, PassContext(loaded, signature, lambda _: None).sample.inputs)
         names, own = list(spec.outputs) if spec else [], declared.output_names
         if names and not set(names) <= set(own):
             if len(names) != len(own):
@@ -72,7 +81,8 @@ class OnnxSource(Source):
 
     def inspect(self, file: Path) -> Signature | None:
         try:
-            return graph_signature(_read(file, f"{file}"))
+            declared = graph_signature(_read(file, f"{file}"))
+            return declared if common_rows(declared) is None else with_batch(declared)
         except PassError as error:
             raise RecipeError(f"{file}: {error}") from None
 

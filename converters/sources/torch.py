@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import logging
 import struct
-import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converters.onnx_graph import rename_inputs, rename_outputs
 from converters.passes.base import Built, PassContext
 from converters.sources.base import Source, call_loader, register
+from converters.sources.torch_export import PROGRAM, export_graph, save_program
 from hone.artifact import Artifact
-from hone.errors import ArtifactError, PassError, RecipeError, one_line
+from hone.errors import ArtifactError, RecipeError, one_line
 from hone.recipe import LoadedRecipe
-from hone.signature import Signature
+from hone.signature import BATCH, Signature, TensorSpec
 from hone.userload import code_digest
 
 if TYPE_CHECKING:
     import torch
 
-WEIGHTS, PROGRAM = "weights.safetensors", "model.pt2"
+WEIGHTS = "weights.safetensors"
 
 
 @register("torch")
@@ -40,13 +37,13 @@ class TorchSource(Source):
     def ingest(self, loaded: LoadedRecipe, out: Path) -> Built:
         _require_torch()
         spec, field = loaded.recipe.source, f"{loaded.path}: source"
+        if spec.file and spec.file.endswith(".pt2"):
+            return _ingest_program(loaded, out)
         if loaded.recipe.signature is None:
             raise RecipeError(
                 f"{loaded.path}: signature: is required for a torch model; give its inputs' names, dtypes and shapes"
             )
         signature = loaded.recipe.signature.to_signature()
-        if spec.file and spec.file.endswith(".pt2"):
-            return _ingest_program(loaded.file(spec.file, "source.file"), out, signature, trust=spec.trust_pickle)
         module = _load(loaded)
         if spec.loader is None:
             return _export_program(module, out, signature, loaded)
@@ -70,17 +67,21 @@ class TorchSource(Source):
         The graph's outputs are renamed afterwards: the exporter names inner values after modules, and an output of
         the same name would make a graph that no runtime loads.
         """
-        from hone.runtimes.torch import load_module, takes_names
+        from hone.runtimes.torch import load_module
 
-        module = load_module(model)
-        example = example_rows(context, model.signature)
-        by_name = takes_names(module, model.signature.input_names)
-        nodes = export_graph(module, model.signature, example, by_name, opset, out / "model.onnx")
+        nodes = export_graph(load_module(model), model.signature, context, opset, out / "model.onnx")
         return Built("model.onnx", runtime_options={}, details={"opset": opset, "nodes": nodes})
 
     def inspect(self, file: Path) -> Signature | None:
-        """A safetensors file holds weights but no signature; a .pt2's inputs are unnamed to the user. Neither tells."""
-        return None
+        """Return the inputs of an exported program; a file of weights holds no signature."""
+        from hone.runtimes.torch import TorchRuntime, load_program
+
+        if file.suffix != ".pt2" or not TorchRuntime.availability().usable:
+            return None
+        try:
+            return program_signature(load_program(file))
+        except ArtifactError as error:
+            raise RecipeError(str(error)) from None
 
 
 def describe_weights(file: Path) -> tuple[int, int]:
@@ -176,18 +177,82 @@ def _unpickle(loaded: LoadedRecipe) -> torch.nn.Module:
     return module.eval()
 
 
-def _ingest_program(file: Path, out: Path, signature: Signature, *, trust: bool) -> Built:
+def _ingest_program(loaded: LoadedRecipe, out: Path) -> Built:
     """Copy an exported program and load the copy: what was checked is what every later step loads."""
     import shutil
 
     from hone.runtimes.torch import load_program
+    from hone.runtimes.torch_calls import calling
 
+    spec = loaded.recipe.source
+    assert spec.file is not None
+    file = loaded.file(spec.file, "source.file")
     shutil.copyfile(file, out / PROGRAM)
     try:
-        load_program(out / PROGRAM, trust_pickle=trust)
+        program = load_program(out / PROGRAM, trust_pickle=spec.trust_pickle)
     except ArtifactError as error:
         raise ArtifactError(str(error).replace(str(out / PROGRAM), str(file), 1)) from error
-    return Built(PROGRAM, "fp32", signature, runtime_options={"trust_pickle": True} if trust else {})
+    given, own = loaded.recipe.signature, program_signature(program)
+    signature = given.to_signature() if given else own
+    try:
+        how = calling(program.module(), signature.input_names)
+    except ArtifactError as error:
+        raise RecipeError(f"{loaded.path}: signature.inputs: {error}") from None
+    _check_axes(signature, how.in_order(own.inputs), loaded)
+    return Built(PROGRAM, "fp32", signature, runtime_options={"trust_pickle": True} if spec.trust_pickle else {})
+
+
+def _check_axes(signature: Signature, own: Mapping[str, TensorSpec], loaded: LoadedRecipe) -> None:
+    """Sizes that a program was exported with are fixed, but for the rows: those it takes in parts."""
+    for spec in signature.inputs:
+        known, where = own[spec.name], f"{loaded.path}: signature.inputs.{spec.name}"
+        if spec.dtype != known.dtype or len(spec.shape) != len(known.shape):
+            raise RecipeError(f"{where}: is {known.describe()} in the program, not {spec.describe()}")
+        for axis, fixed in zip(spec.shape, known.shape, strict=True):
+            if isinstance(fixed, int) and axis not in (fixed, BATCH):
+                raise RecipeError(
+                    f"{where}: is {known.describe()} in the program, not {spec.describe()}; write its sizes, or export "
+                    "the program anew with dynamic_shapes"
+                )
+
+
+def program_signature(program: torch.export.ExportedProgram) -> Signature:
+    """Return the inputs of an exported program: what they are called, dtypes, sizes; axis 0 is the batch.
+
+    Axes that torch knows to be equal share a name.
+
+    Raises:
+        RecipeError: an input is no tensor.
+    """
+    from hone.runtimes.torch_calls import input_names, placeholders
+
+    module = program.module()
+    nodes = placeholders(module)
+    specs: list[TensorSpec] = []
+    axes: dict[str, str] = {}
+    for name, node in zip(input_names(getattr(module, "_in_spec", None), nodes), nodes, strict=True):
+        value: Any = node.meta.get("val")
+        if not hasattr(value, "shape"):
+            raise RecipeError(f"the program's input '{name}' is {type(value).__name__}, not a tensor; leave it out")
+        shape: list[int | str] = []
+        for position, size in enumerate(value.shape):
+            text = str(size)
+            shape.append(size if isinstance(size, int) else axes.setdefault(text, f"{name}_{position}"))
+        specs.append(TensorSpec(name=name, dtype=str(value.dtype).removeprefix("torch."), shape=tuple(shape)))
+    return Signature(inputs=tuple(_batched(specs)))
+
+
+def _batched(specs: list[TensorSpec]) -> list[TensorSpec]:
+    """Call axis 0 the batch where every input has the same one."""
+    first = {spec.shape[:1] for spec in specs}
+    if len(first) != 1 or first == {()}:
+        return specs
+    (rows,) = first.pop()
+    names: dict[int | str, int | str] = {rows: BATCH} if isinstance(rows, str) else {}
+    return [
+        spec.model_copy(update={"shape": (BATCH, *(names.get(axis, axis) for axis in spec.shape[1:]))})
+        for spec in specs
+    ]
 
 
 def _export_program(module: torch.nn.Module, out: Path, signature: Signature, loaded: LoadedRecipe) -> Built:
@@ -195,150 +260,3 @@ def _export_program(module: torch.nn.Module, out: Path, signature: Signature, lo
     context = PassContext(loaded, signature, lambda _: None)
     save_program(module, signature, context, out / PROGRAM)
     return Built(PROGRAM, "fp32", signature)
-
-
-def save_program(module: torch.nn.Module, signature: Signature, context: PassContext, file: Path) -> None:
-    """Write a module as an exported program with the signature's dynamic axes.
-
-    Raises:
-        PassError: the module can't be traced.
-    """
-    import torch
-
-    from hone.runtimes.torch import takes_names
-
-    example = example_rows(context, signature)
-    by_name = takes_names(module, signature.input_names)
-    arguments = () if by_name else tuple(example.values())
-    keywords = example if by_name else {}
-    shapes = dynamic_shapes(signature)
-    try:
-        with _quiet():
-            program = torch.export.export(
-                module, arguments, keywords, dynamic_shapes=shapes if by_name else tuple(shapes.values())
-            )
-            torch.export.save(program, file)
-    except Exception as error:
-        raise _explain(error, module, signature) from error
-
-
-def example_rows(context: PassContext, signature: Signature) -> dict[str, torch.Tensor]:
-    """Return at least two real rows: the exporter takes a batch of one for a constant."""
-    import numpy as np
-    import torch
-
-    rows = context.sample.inputs
-    if len(next(iter(rows.values()))) < 2:
-        rows = {name: np.concatenate([array, array]) for name, array in rows.items()}
-    return {name: torch.from_numpy(rows[name]) for name in signature.input_names}
-
-
-def dynamic_shapes(signature: Signature) -> dict[str, dict[int, Any]]:
-    import torch
-
-    axes = {name: torch.export.Dim(name) for name in signature.dynamic_axes}
-    return {
-        spec.name: {index: axes[axis] for index, axis in enumerate(spec.shape) if isinstance(axis, str)}
-        for spec in signature.inputs
-    }
-
-
-def export_graph(
-    module: torch.nn.Module,
-    signature: Signature,
-    example: dict[str, torch.Tensor],
-    by_name: bool,
-    opset: int,
-    file: Path,
-) -> int:
-    """Write a module as an ONNX graph with the signature's names and axes; return its number of nodes.
-
-    Raises:
-        PassError: it can't be traced, or a dynamic axis became fixed.
-    """
-    import onnx
-
-    program = _run_exporter(module, example, by_name, signature, opset)
-    with _quiet():
-        program.save(file, external_data=False)
-    graph = onnx.load(file)
-    rename_inputs(graph, signature.input_names)
-    rename_outputs(graph, signature.output_names)
-    _check_dynamic_axes(graph, signature)
-    onnx.save(graph, file)
-    return len(graph.graph.node)
-
-
-def _run_exporter(
-    module: torch.nn.Module, example: dict[str, torch.Tensor], by_name: bool, signature: Signature, opset: int
-) -> Any:
-    import torch
-
-    shapes = dynamic_shapes(signature)
-    try:
-        with _quiet():
-            return torch.onnx.export(
-                module,
-                args=() if by_name else tuple(example.values()),
-                kwargs=example if by_name else None,
-                input_names=signature.input_names,
-                dynamic_shapes=shapes if by_name else tuple(shapes.values()),
-                opset_version=opset,
-                dynamo=True,
-                external_data=False,
-            )
-    except Exception as error:
-        raise _explain(error, module, signature) from error
-
-
-def _explain(error: Exception, module: torch.nn.Module, signature: Signature) -> PassError:
-    """Say which line of the user's model stopped the exporter, and what usually mends it."""
-    text = str(error)
-    if "Constraints violated" in text or "specialized" in text or "ConstraintViolation" in text:
-        return PassError(
-            f"export: a dynamic axis of {signature.dynamic_axes} is burnt into {type(module).__name__}: "
-            f"{_line_with(text, 'batch', *signature.dynamic_axes)}; "
-            "use tensor.shape in forward instead of a number, or give the axis a fixed size in the signature"
-        )
-    place = next((line.strip() for line in text.splitlines() if 'File "' in line and "site-packages" not in line), "")
-    return PassError(
-        f"export: torch can't trace {type(module).__name__}{f' at {place}' if place else ''}: {one_line(error)}; "
-        "write the branch or loop with torch operations (torch.where, torch.cond), or move it out of forward"
-    )
-
-
-def _line_with(text: str, *words: str) -> str:
-    for line in text.splitlines():
-        if any(word in line for word in words):
-            return line.strip()[:200]
-    return text.splitlines()[0][:200]
-
-
-def _check_dynamic_axes(model: Any, signature: Signature) -> None:
-    """An axis that the signature calls dynamic must be dynamic in the graph, or serving another size would fail."""
-    graph_inputs = {value.name: value for value in model.graph.input}
-    for spec in signature.inputs:
-        dims = graph_inputs[spec.name].type.tensor_type.shape.dim
-        for axis, dim in zip(spec.shape, dims, strict=True):
-            if isinstance(axis, str) and dim.HasField("dim_value"):
-                raise PassError(f"export: axis '{axis}' of input '{spec.name}' was burnt in as {dim.dim_value}")
-
-
-@contextlib.contextmanager
-def _quiet() -> Any:
-    """The exporter prints its progress and logs warnings about packages nobody asked for; keep the terminal clean."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.onnx._internal.exporter._registration")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

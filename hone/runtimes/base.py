@@ -144,10 +144,22 @@ def name_outputs(values: Mapping[str, np.ndarray], signature: Signature) -> dict
     names = signature.output_names
     if not names:
         return dict(values)
-    if all(name in values for name in names):
-        return {name: values[name] for name in names}
-    if len(names) != len(values):
+    return {name: values[own] for name, own in zip(names, picked_outputs(list(values), signature), strict=True)}
+
+
+def picked_outputs(own: list[str], signature: Signature) -> list[str]:
+    """Return which of a model's outputs are those of the signature, in its order; all when it names none.
+
+    Raises:
+        ArtifactError: the signature names an output that the model doesn't have.
+    """
+    names = signature.output_names
+    if not names:
+        return own
+    if set(names) <= set(own):
+        return names
+    if len(names) != len(own):
         raise ArtifactError(
-            f"signature.outputs: {names} don't match the model's outputs {list(values)}; name them, or all in order"
+            f"signature.outputs: {names} don't match the model's outputs {own}; name some of them, or all in order"
         )
-    return dict(zip(names, values.values(), strict=True))
+    return own

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -167,7 +167,7 @@ def _explain(error: Exception) -> str:
     return f"Keras can't load it: {text[:300]}"
 
 
-def traced(model: Any, names: list[str], found: list[str]) -> Callable[..., Any]:
+def traced(model: Any, names: list[str], found: list[str]) -> Any:
     """Return a `tf.function` that takes the inputs in the order of `names` and gives the outputs as a list.
 
     Args:

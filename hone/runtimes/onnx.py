@@ -18,7 +18,9 @@ from hone.cache import cache_dir, check_own
 from hone.errors import ArtifactError, InputError, one_line
 from hone.hardware import gpu_name
 from hone.runtimes.base import Availability, Runtime, RuntimeOptions, register
+from hone.runtimes.parts import run_in_parts
 from hone.runtimes.providers import CPU, CUDA, TENSORRT, option_problem
+from hone.signature import Signature
 
 NVIDIA = (CUDA, TENSORRT)
 KERNEL = "; keep that operator in float (block_ops, exclude), or choose another provider or precision"
@@ -51,7 +53,7 @@ class OnnxRuntime(Runtime):
     `runtime_options` of the artifact: `providers`, a list of execution provider names in order of preference
     (default: CPU), `provider_options`, a mapping from provider name to its options, and `disabled_optimizers`, names
     of graph optimizations that are left out. A provider that this host can't use is passed over in favor of the next,
-    and a warning says so; `describe` names the one that computes.
+    and a warning says so; `describe` names the one that computes. A graph for a fixed number of rows runs in parts.
     """
 
     module = "onnxruntime"
@@ -96,6 +98,7 @@ class OnnxRuntime(Runtime):
         # A source model's outputs are not known before it has run once: then it gives all that its graph has.
         self._outputs = artifact.signature.output_names or [node.name for node in self._session.get_outputs()]
         self._check_names(artifact)
+        self._rows = _fixed_rows(self._session, artifact.signature)
         first = self._session.get_providers()[0]
         if first != wanted[0]:
             names = [name.removesuffix("ExecutionProvider") for name in (wanted[0], first)]
@@ -148,6 +151,11 @@ class OnnxRuntime(Runtime):
         return Availability(True, version=ort.__version__, detail=f"providers: {detail}")
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if self._rows is not None:
+            return run_in_parts(self._run, inputs, self._rows)
+        return self._run(inputs)
+
+    def _run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         try:
             if self._device and all(array.dtype.kind != "O" for array in inputs.values()):
                 return self._run_bound(inputs, self._device)
@@ -180,6 +188,14 @@ class OnnxRuntime(Runtime):
 
         provider = self._session.get_providers()[0].removesuffix("ExecutionProvider")
         return f"ONNX Runtime {ort.__version__}, {provider}"
+
+
+def _fixed_rows(session: Any, signature: Signature) -> int | None:
+    """Return the rows that a graph takes at a time when it is made for so many, though the signature takes any."""
+    batched = {spec.name for spec in signature.inputs if spec.batchable}
+    sizes = {node.shape[0] for node in session.get_inputs() if node.name in batched and node.shape}
+    size = sizes.pop() if len(sizes) == 1 else None
+    return size if isinstance(size, int) else None
 
 
 def usable_providers() -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -14,6 +13,9 @@ import numpy as np
 from hone.artifact import MANIFEST, Artifact
 from hone.errors import ArtifactError, one_line
 from hone.runtimes.base import Availability, Runtime, UserCode, name_outputs, register
+from hone.runtimes.parts import run_in_parts
+from hone.runtimes.torch_calls import calling, named_tensors, placeholders
+from hone.signature import Signature
 from hone.userload import call, load_function
 
 if TYPE_CHECKING:
@@ -47,7 +49,8 @@ class TorchRuntime(Runtime):
             torch.set_num_threads(threads)
         self._module = load_module(artifact)
         self._signature = artifact.signature
-        self._by_name = takes_names(self._module, artifact.signature.input_names)
+        self._calling = calling(self._module, artifact.signature.input_names)
+        self._rows = fixed_rows(self._module, artifact.signature)
 
     @classmethod
     def availability(cls) -> Availability:
@@ -56,14 +59,19 @@ class TorchRuntime(Runtime):
         return Availability(True, version=version("torch"), detail="baseline only, not served")
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if self._rows is None:
+            return name_outputs(self._forward(inputs), self._signature)
+        return name_outputs(run_in_parts(self._forward, inputs, self._rows), self._signature)
+
+    def _forward(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         import torch
 
-        tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
         with torch.inference_mode():
-            result = self._module(**tensors) if self._by_name else self._module(*tensors.values())
-        values = {name: tensor.detach().float().numpy() if tensor.dtype == torch.bfloat16 else tensor.detach().numpy()
-                  for name, tensor in named_tensors(result).items()}  # fmt: skip
-        return name_outputs(values, self._signature)
+            result = self._calling.call(self._module, {name: torch.from_numpy(inputs[name]) for name in inputs})
+        return {
+            name: (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()
+            for name, tensor in named_tensors(result).items()
+        }
 
     def describe(self) -> str:
         import torch
@@ -137,29 +145,14 @@ def load_program(file: Path, *, trust_pickle: bool = False) -> torch.export.Expo
         raise ArtifactError(f"{file}: not a readable .pt2 exported program: {one_line(error)}") from error
 
 
-def takes_names(module: torch.nn.Module, names: list[str]) -> bool:
-    """True when inputs go by name: every one is a parameter of `forward`, or a program was exported with keywords.
+def fixed_rows(module: torch.nn.Module, signature: Signature) -> int | None:
+    """Return the rows that an exported program takes at a time when it was exported for a fixed number of them.
 
-    Else they go by position: a program takes them only as it was exported, whatever its parameters are called.
+    The signature calls that axis `batch`, because rows are computed alone; None when any number will do.
     """
-    program = getattr(getattr(getattr(module, "graph", None), "_codegen", None), "pytree_info", None)
-    if program is not None:
-        return set(names) <= set(program.in_spec.child(1).context or ())
-    try:
-        parameters = inspect.signature(module.forward).parameters
-    except (TypeError, ValueError):
-        return False
-    return all(name in parameters for name in names)
-
-
-def named_tensors(result: Any) -> dict[str, torch.Tensor]:
-    """Return what a module gave as tensors by name: a tensor, a tuple of them or a mapping such as a ModelOutput."""
-    import torch
-
-    if isinstance(result, torch.Tensor):
-        return {"output": result}
-    if isinstance(result, Mapping):
-        return {str(name): value for name, value in result.items() if isinstance(value, torch.Tensor)}
-    if isinstance(result, tuple | list):
-        return {f"output_{index}": value for index, value in enumerate(result) if isinstance(value, torch.Tensor)}
-    raise ArtifactError(f"the model returned {type(result).__name__}; return a tensor, a tuple or a dict of tensors")
+    if getattr(module, "_in_spec", None) is None or not all(spec.batchable for spec in signature.inputs):
+        return None
+    values: list[Any] = [node.meta.get("val") for node in placeholders(module)]
+    sizes = [value.shape[0] for value in values if getattr(value, "shape", ())]
+    fixed = {size for size in sizes if isinstance(size, int)}  # others are symbols, which have no hash
+    return fixed.pop() if len(fixed) == 1 and all(isinstance(size, int) for size in sizes) else None

@@ -18,6 +18,7 @@ from converters.workers import PassTask, run_pass
 from hone import runtimes
 from hone.artifact import Artifact
 from hone.errors import ArtifactError, PassError, RecipeError
+from hone.signature import Signature, TensorSpec
 from tests.sources import Work, assert_agree, export, ingest, run, write_recipe
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -219,3 +220,22 @@ def test_inspect_refuses_what_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "model.keras").write_bytes(b"no archive")
     with pytest.raises(ArtifactError, match=r"not a \.keras file"):
         sources.get("keras").inspect(tmp_path / "model.keras")
+
+
+def test_gelu_and_normalization_are_exported() -> None:
+    import onnxruntime as ort
+
+    from converters.sources.keras import to_onnx
+
+    rows = np.random.default_rng(0).normal(3, 5, size=(64, 200)).astype(np.float32)
+    normalization = keras.layers.Normalization()
+    normalization.adapt(rows)
+    network = keras.Sequential(
+        [keras.Input((200,), name="x"), normalization, keras.layers.Dense(8, activation="gelu"), keras.layers.Dense(3)]
+    )
+    spec = TensorSpec(name="x", shape=("batch", 200))
+    signature = Signature(inputs=(spec,), outputs=(TensorSpec(name="scores", shape=("batch", 3)),))
+    graph, _ = to_onnx(network, signature, 20)
+    session = ort.InferenceSession(graph.SerializeToString())
+    (answer,) = session.run(None, {"x": rows})
+    np.testing.assert_allclose(answer, network(rows).numpy(), rtol=0, atol=1e-4)
