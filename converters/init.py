@@ -142,7 +142,9 @@ def _weights(model: Path) -> str:
 
 def _signature_lines(framework: str, signature: Signature | None) -> list[str]:
     lines = ["signature:", "  inputs:"]
-    comment = "read from the file; batch is dynamic" if signature else "TODO: name, dtype and shape of each input"
+    comment = "TODO: name, dtype and shape of each input"
+    if signature:
+        comment = f"read from the file{'; batch is dynamic' if signature.batchable else ''}"
     for number, spec in enumerate((signature or EXAMPLE).inputs):
         shape = ", ".join(str(axis) for axis in spec.shape)
         lines += _entry(

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from converters.batch_axis import common_rows, with_batch
 from converters.passes.base import Built, PassContext
 from converters.sources.base import Source, call_loader, register
 from converters.sources.torch_export import PROGRAM, export_graph, save_program
@@ -219,7 +220,8 @@ def _check_axes(signature: Signature, own: Mapping[str, TensorSpec], loaded: Loa
 def program_signature(program: torch.export.ExportedProgram) -> Signature:
     """Return the inputs of an exported program: what they are called, dtypes, sizes; axis 0 is the batch.
 
-    Axes that torch knows to be equal share a name.
+    Axes that torch knows to be equal share a name. A fixed number of rows, the same of every input, is a batch too: its
+    rows are run in parts of that number.
 
     Raises:
         RecipeError: an input is no tensor.
@@ -239,7 +241,8 @@ def program_signature(program: torch.export.ExportedProgram) -> Signature:
             text = str(size)
             shape.append(size if isinstance(size, int) else axes.setdefault(text, f"{name}_{position}"))
         specs.append(TensorSpec(name=name, dtype=str(value.dtype).removeprefix("torch."), shape=tuple(shape)))
-    return Signature(inputs=tuple(_batched(specs)))
+    signature = Signature(inputs=tuple(_batched(specs)))
+    return signature if common_rows(signature) is None else with_batch(signature)
 
 
 def _batched(specs: list[TensorSpec]) -> list[TensorSpec]:

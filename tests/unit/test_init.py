@@ -107,11 +107,23 @@ def test_safetensors_recipe_asks_for_loader_and_signature(tmp_path: Path) -> Non
     assert "pruned50-onnx-int8" in text
 
 
-def test_exported_program_recipe_asks_for_the_signature(tmp_path: Path) -> None:
-    (tmp_path / "net.pt2").write_bytes(b"not read by init")
-    text = checked(tmp_path / "net.pt2").path.read_text()
-    assert "TODO: name, dtype and shape" in text
+def test_exported_program_recipe_has_its_signature(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    program = torch.export.export(torch.nn.Linear(4, 2).eval(), (torch.ones(3, 4),))
+    torch.export.save(program, tmp_path / "net.pt2")
+    loaded = checked(tmp_path / "net.pt2")
+    assert loaded.recipe.signature is not None
+    assert loaded.recipe.signature.inputs["input"].shape == ("batch", 4)
+    text = loaded.path.read_text()
+    assert "read from the file; batch is dynamic" in text
     assert "loader" not in text
+
+
+def test_exported_program_that_is_none_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    (tmp_path / "net.pt2").write_bytes(b"no program")
+    with pytest.raises(RecipeError, match=r"net\.pt2: not a readable \.pt2"):
+        checked(tmp_path / "net.pt2")
 
 
 def test_xgboost_recipe_has_trees_variants_and_metric(tmp_path: Path) -> None:
