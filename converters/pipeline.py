@@ -100,7 +100,14 @@ class Pipeline:
             return None
         progress.on_start(node.title)
         return self._workers.submit(
-            PassTask(node.step.name, node.step.options, parent.artifact.path, target, self._loaded.path)
+            PassTask(
+                node.step.name,
+                node.step.options,
+                parent.artifact.path,
+                target,
+                self._loaded.path,
+                self._prepared.rows,
+            )
         )
 
     def _finish(self, node: Node, future: Any) -> Outcome:

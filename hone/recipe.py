@@ -102,13 +102,23 @@ class QualitySpec(_Strict):
     """How good a variant is on the evaluation set."""
 
     metric: str = Field(
-        "cosine",
-        description="accuracy, f1, rmse or mae (against labels), cosine or top_k_agreement (against the source model's "
-        "outputs), or `module:function` taking (outputs, labels) and returning a float.",
+        "likeness",
+        description="Against labels: accuracy, f1, rmse or mae. Against the source model's outputs: likeness (share of "
+        "their variance over the rows that the variant's explain, R squared; for classes and text the share that is "
+        "equal), cosine (mean over the rows, which need two values or more) or top_k_agreement. Or "
+        "`module:function` taking (outputs, labels) and returning one number: outputs is a dict of numpy arrays by "
+        "output name with the answers to all evaluation rows, rows on axis 0; labels is the array that evaluation "
+        "gave, None without one.",
     )
     output: str | None = Field(None, description="The output that the metric reads; default: the first.")
     k: int = Field(5, gt=0, description="For top_k_agreement.")
     higher_is_better: bool = Field(True, description="For `module:function`: False when the number is an error.")
+    skip_checks: str = Field(
+        "",
+        description="Before any pass the metric must tell the source's answers from shuffled ones, and the source must "
+        "beat a constant answer. Where that can't hold, say why here: the checks are left out, and the report "
+        "says so.",
+    )
 
 
 class Conditions(_Strict):
