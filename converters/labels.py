@@ -54,7 +54,7 @@ def pairs(output: np.ndarray, source: np.ndarray, labels: np.ndarray) -> tuple[n
     reader = _reader(source, labels)
     wanted = _values(labels).reshape(-1)
     predicted, expected = reader.read(output).reshape(-1), reader.read(source).reshape(-1)
-    if wanted.dtype.kind != expected.dtype.kind:
+    if wanted.dtype.kind != expected.dtype.kind or _are_other_spellings(wanted, expected):
         wanted, expected, predicted = _same_kind(wanted, expected, predicted)
     _check_labels(wanted, expected, reader.count)
     return predicted, wanted
@@ -144,6 +144,13 @@ def _same_kind(
             "give labels as the model gives its classes"
         )
     return numbers[0], numbers[1], numbers[2]
+
+
+def _are_other_spellings(wanted: np.ndarray, expected: np.ndarray) -> bool:
+    """True for texts of numbers of which none are equal, such as "1.0" and "1"."""
+    if wanted.dtype.kind != "U" or np.isin(wanted, expected).any():
+        return False
+    return _parsed(wanted) is not None and _parsed(expected) is not None
 
 
 def _parsed(text: np.ndarray) -> np.ndarray | None:

@@ -17,6 +17,7 @@ FEWEST_ROWS = 8
 ENOUGH_ROWS = 50
 """From so many rows on, a source that is no better than a constant answer is no accident."""
 SHUFFLES = 3
+ROUNDING = 1e-6
 NEVER_PREDICTED = 0.05
 """A class with this share of the rows that the source never gives is most likely no class of the model's."""
 
@@ -38,7 +39,7 @@ def check_metric(metric: Metric, source: Outputs, labels: np.ndarray | None, ski
     if skip:
         return score
     remedy = "; if that is right, say why in quality.skip_checks"
-    problem = _shuffled(metric, source, labels, score) or _constant(metric, source, labels, score)
+    problem = _constant(metric, source, labels, score) or _shuffled(metric, source, labels, score)
     if problem:
         raise RecipeError(f"{metric.field}: {problem}{remedy}")
     return score
@@ -53,9 +54,10 @@ def _shuffled(metric: Metric, source: Outputs, labels: np.ndarray | None, score:
     scores = [metric.score({name: _ordered(array, order, rows) for name, array in source.items()}, source, labels)
               for order in orders]  # fmt: skip
     mean = float(np.mean(scores))
-    if metric.drop(score, mean) > 0:
+    rounding = ROUNDING * max(abs(score), abs(mean))
+    if metric.drop(score, mean) > rounding:
         return ""
-    if all(other == score for other in scores):
+    if all(abs(other - score) <= rounding for other in scores):
         return f"{metric.name} is {score:.4g} for the source's answers, and the same when its rows are shuffled"
     hint = "" if metric.output else "; for an error set quality.higher_is_better: false"
     better = "higher" if metric.higher_is_better else "lower"
