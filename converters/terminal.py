@@ -24,7 +24,7 @@ from hone.errors import HoneError, one_line
 from hone.recipe import load_recipe
 
 console = Console(stderr=True)
-TABLE_WIDTH = 112  # columns the table needs; a narrower terminal wraps lines rather than lose figures
+TABLE_WIDTH = 124  # columns the table needs; a narrower terminal wraps lines rather than lose figures
 
 
 def print_plan(recipe: Path, only: tuple[str, ...]) -> None:
@@ -65,14 +65,15 @@ def run_optimize(request: Request, out: Path | None, make: Callable[[Request, Di
     with Progress(*columns, console=console, transient=True) as bars:
         report = make(request, _display(bars))
     print_table(report)  # first: a full disk must not take the result along
+    problems = [report.not_stored] if report.not_stored else []
     try:
         write_json(report, folder)
         html = write_html(report, folder)
+        Console().print(f"report: {html}", highlight=False, soft_wrap=True)
     except OSError as error:
-        raise HoneError(f"the report can't be written to {folder}: {error.strerror or one_line(error)}") from None
-    Console().print(f"report: {html}", highlight=False, soft_wrap=True)
-    if report.not_stored:
-        raise HoneError(report.not_stored)
+        problems.append(f"the report can't be written to {folder}: {error.strerror or one_line(error)}")
+    if problems:
+        raise HoneError("; ".join(problems))
     return report
 
 
@@ -180,7 +181,8 @@ def _cells(variant: VariantReport, report: Report) -> list[str]:
         name,
         f"{variant.quality:.4f}",
         f"{variant.quality_drop:+.4f}",
-        _with_interval(latency),
+        f"{latency.p50:.3f}",
+        _interval(latency),
         f"{latency.p99:.3f}",
         f"{latency.rows_per_s:,.0f}",
         f"{variant.speedup:.2f}x" if variant.speedup else "-",
@@ -190,12 +192,11 @@ def _cells(variant: VariantReport, report: Report) -> list[str]:
     return [f"[{style}]{escape(text)}[/]" for text in texts]
 
 
-def _with_interval(latency: Percentiles) -> str:
-    """The median, and how far its bounds at 95 % confidence are from it."""
+def _interval(latency: Percentiles) -> str:
+    """The bounds of the median at 95 % confidence."""
     if latency.p50_low is None or latency.p50_high is None:
-        return f"{latency.p50:.3f}"
-    away = max(latency.p50_high - latency.p50, latency.p50 - latency.p50_low)
-    return f"{latency.p50:.3f} ±{away:.3f}"
+        return "-"
+    return f"{latency.p50_low:.3f}–{latency.p50_high:.3f}"
 
 
 def _print_reason(out: Console, variant: VariantReport, report: Report) -> None:

@@ -89,7 +89,7 @@ def test_a_metric_that_tells_nothing_is_an_error(tmp_path: Path, name: str, word
 @pytest.mark.parametrize(
     ("name", "outputs", "labels", "words"),
     [
-        ("accuracy", np.roll(GOOD["scores"], 1, axis=1), LABELS, "is no better than answering 2 to every row"),
+        ("accuracy", np.roll(GOOD["scores"], 1, axis=1), LABELS, "is no better than answering 1 to every row"),
         ("accuracy", GOOD["scores"], np.where(LABELS == 2, 1, 0), "is no better than answering 0 to every row"),
         ("accuracy", GOOD["scores"], np.zeros(100), "is no better than answering 0 to every row"),
         ("rmse", np.full((100, 1), 5.0), LABELS, "no better than answering the mean of the labels"),
