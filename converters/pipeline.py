@@ -137,7 +137,7 @@ class Pipeline:
             "parent": parent.digest,
             "tools": tool_versions(*definition.tools),
         }
-        if "calibration" in definition.needs:
+        if {"calibration", "sample"} & set(definition.needs):
             content["calibration"] = self._prepared.calibration_digest
         if "train" in definition.needs:
             content["train"] = code_digest(recipe.train, self._loaded.root) if recipe.train else None

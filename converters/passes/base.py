@@ -24,7 +24,8 @@ from hone.userload import call, load_function
 FEWEST_ROWS = 8
 """Of a calibration set that ranges are taken from."""
 
-Need = Literal["calibration", "train", "quality"]
+Need = Literal["calibration", "sample", "train", "quality"]
+"""`calibration`: the recipe must name these rows; `sample`: they are used where it does."""
 
 
 class PassOptions(BaseModel):
