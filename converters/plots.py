@@ -79,7 +79,7 @@ def _budget_line(axes: Axes, report: Report) -> float:
     drop = report.budget.quality_drop
     allowed = float(drop.rstrip("% ")) / 100 * abs(source) if isinstance(drop, str) else drop
     floor = source - allowed if report.higher_is_better else source + allowed
-    axes.axhline(floor, color=SOURCE, linewidth=1, linestyle=(0, (4, 3)), alpha=0.7, zorder=0)
+    axes.axhline(floor, color=SOURCE, linewidth=1, linestyle=(0, (4, 3)), alpha=0.7, zorder=0.8)
     axes.annotate(
         "quality budget",
         (1, floor),
