@@ -142,7 +142,7 @@ def kept_module(reference: str, root: Path) -> tuple[torch.nn.Module, str] | Non
     folder = run_folder()
     if folder is None or not (file := _kept_file(folder, reference, root)).exists():
         return None
-    module, weights = torch.load(check_own(file), weights_only=False, map_location="cpu")  # nosec B614 - made by this run
+    module, weights = torch.load(check_own(file), weights_only=False, map_location="cpu")
     return module, weights
 
 
