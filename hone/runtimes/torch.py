@@ -142,7 +142,8 @@ def kept_module(reference: str, root: Path) -> tuple[torch.nn.Module, str] | Non
     folder = run_folder()
     if folder is None or not (file := _kept_file(folder, reference, root)).exists():
         return None
-    module, weights = torch.load(check_own(file), weights_only=False, map_location="cpu")
+    kept = torch.load(check_own(file), weights_only=False, map_location="cpu")  # of this run  # nosec B614
+    module, weights = kept
     return module, weights
 
 
