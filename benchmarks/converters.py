@@ -312,12 +312,13 @@ def _peer_entry(subject: Subject, report: Report, fact: dict[str, Any]) -> dict[
         return {"name": subject.name, "error": subject.failure}
     measured = subject.measurements
     threads = resolve_threads(report.budget.at.threads)
-    latency = measured.at(1, threads)
+    latency = measured.at(report.budget.at.batch, threads)
     base = report.baseline
+    fastest = report.judged(base, report.source_threads)
     return {
         "name": subject.name,
         **fact,
-        "speedup_vs_source": _ratio(latency.rows_per_s if latency else None, base.rows_per_s_batch1),
+        "speedup_vs_source": _ratio(latency.rows_per_s if latency else None, fastest.rows_per_s),
         "quality": measured.quality.value,
         "quality_loss_pct": loss_pct(measured.quality.drop, base.quality),
         "size_ratio": _ratio(measured.size_mb, base.size_mb),

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from converters.disturbance import HostNoise, HostWatch
 from converters.metrics import Metric, Outputs, differences
+from converters.probe_process import ProbeProcess
 from hone.artifact import Artifact, Latency, Measurements, Quality
 from hone.data import read_dataset
-from hone.errors import HoneError, PassError
+from hone.errors import HoneError
+from hone.evidence import median_interval, round_percentiles
 from hone.hardware import cores, host
 from hone.recipe import MeasureSpec
 
@@ -39,61 +37,29 @@ class Subject:
     _rounds: dict[tuple[int, int], list[list[int]]] = field(default_factory=dict)
     """Latencies in nanoseconds of each round, by (batch, threads)."""
 
+    @property
+    def outputs(self) -> Outputs:
+        """Its answers to the evaluation rows; empty before it was asked."""
+        return self._outputs
 
-class ProbeProcess:
-    """A `converters.probe` process for one artifact."""
+    def unmeasured(self) -> Subject:
+        """Return it with its answers, to be timed again."""
+        return replace(self, measurements=None, _rounds={})
 
-    def __init__(self, name: str, artifact: Path, evaluation: Path, log: Path) -> None:
-        self._name = name
-        self._log = log
-        with log.open("wb") as stream:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "converters.probe"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stream,
-                text=True,
-            )
-        self._send({"command": "open", "artifact": str(artifact), "evaluation": str(evaluation)})
 
-    def answer(self) -> dict[str, Any]:
-        """Wait for the answer to the last command.
+def answer(source: Subject, evaluation: Path, scratch: Path, measure: MeasureSpec) -> None:
+    """Let the source model answer the evaluation rows, in a process of its own that then ends.
 
-        Raises:
-            PassError: the command failed, or the process died.
-        """
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise PassError(f"its process {self._death()}")
-        message = json.loads(line)
-        if "error" in message:
-            raise PassError(message["error"]["message"])
-        return dict(message["ok"])
-
-    def ask(self, command: str, **arguments: Any) -> dict[str, Any]:
-        self._send({"command": command, **arguments})
-        return self.answer()
-
-    def _send(self, message: dict[str, Any]) -> None:
-        assert self._process.stdin is not None
+    Raises:
+        HoneError: it can't be loaded, or fails.
+    """
+    with _blame(source):
+        probe = ProbeProcess(source.name, source.artifact.path, evaluation, scratch / f"{source.name}.log")
         try:
-            self._process.stdin.write(json.dumps(message) + "\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            raise PassError(f"its process {self._death()}") from None
-
-    def _death(self) -> str:
-        code = self._process.wait()
-        if code < 0:
-            name = signal.Signals(-code).name
-            return f"was killed by {name}" + (": the host ran out of memory" if name == "SIGKILL" else "")
-        tail = self._log.read_text(errors="replace").strip().splitlines()
-        return f"ended with status {code}: {tail[-1] if tail else 'no message'}"
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.communicate()
+            _evaluate(source, probe, scratch / f"{source.name}.npz", thread_counts(measure)[0])
+        finally:
+            probe.close()
+    _raise_for_source(source)
 
 
 def prove(
@@ -103,11 +69,11 @@ def prove(
     measure: MeasureSpec,
     metric: Metric,
     progress: Callable[[int, int, str], None],
-) -> None:
+) -> HostNoise:
     """Measure every subject in place; the first is the source model, and a failure of it raises.
 
     All processes stay loaded while latency is measured, one round after another through all variants, so that a
-    noisy neighbor on the host hurts all alike.
+    noisy neighbor on the host hurts all alike. What already has answered (see `answer`) is timed only.
 
     Args:
         subjects: the source first.
@@ -116,6 +82,9 @@ def prove(
         measure: batch sizes, thread counts, rounds.
         metric: scores the outputs.
         progress: called with (steps done, steps in all, what).
+
+    Returns:
+        How steady the host was while latency was measured.
     """
     labels = read_dataset(evaluation).labels
     threads = thread_counts(measure)
@@ -127,15 +96,23 @@ def prove(
             with _blame(subject):
                 probe = ProbeProcess(subject.name, subject.artifact.path, evaluation, scratch / f"{subject.name}.log")
                 stack.callback(probe.close)
-                _evaluate(subject, probe, scratch / f"{subject.name}.npz", threads[0])
+                if subject.outputs:
+                    probe.answer()
+                else:
+                    _evaluate(subject, probe, scratch / f"{subject.name}.npz", threads[0])
                 probes[subject.name] = probe
         _raise_for_source(subjects[0])
-        _time_all(subjects, probes, measure, threads, lambda done, what: progress(len(subjects) + done, steps, what))
+        watch = HostWatch()
+        _time_all(
+            subjects, probes, measure, threads, watch, lambda done, what: progress(len(subjects) + done, steps, what)
+        )
     _raise_for_source(subjects[0])
     for subject in subjects:
         if not subject.failure:
             with _blame(subject):
                 _conclude(subject, subjects[0], metric, labels)
+    _raise_for_source(subjects[0])
+    return watch.noise()
 
 
 def thread_counts(measure: MeasureSpec) -> list[int]:
@@ -184,6 +161,7 @@ def _time_all(
     probes: dict[str, ProbeProcess],
     measure: MeasureSpec,
     threads: list[int],
+    watch: HostWatch,
     progress: Callable[[int, str], None],
 ) -> None:
     done = 0
@@ -194,6 +172,7 @@ def _time_all(
                 probes[subject.name].ask("load", threads=count)
         for turn in range(measure.rounds):
             progress(done, f"latency, {count} thread{'s' if count > 1 else ''}, round {turn + 1}/{measure.rounds}")
+            watch.tick()
             # Each round starts with another variant, so that none always follows the same one.
             for subject in alive[turn % len(alive) :] + alive[: turn % len(alive)]:
                 _time_one(subject, probes[subject.name], measure, count)
@@ -233,18 +212,23 @@ def _conclude(subject: Subject, source: Subject, metric: Metric, labels: np.ndar
 
 
 def _latency(key: tuple[int, int], rounds: list[list[int]]) -> Latency:
-    """Percentiles over all calls; throughput as the median over rounds, which one disturbed round doesn't move."""
+    """The median of the rounds' medians, which one disturbed round doesn't move; in tails each round counts alike."""
     batch, threads = key
-    milliseconds = np.concatenate([np.asarray(latencies) for latencies in rounds]) / 1e6
-    p50, p95, p99 = (round(float(value), 6) for value in np.percentile(milliseconds, [50, 95, 99]))
-    throughput = float(np.median([batch * len(latencies) * 1e9 / sum(latencies) for latencies in rounds]))
+    milliseconds = [np.asarray(latencies) / 1e6 for latencies in rounds]
+    medians = [round(float(np.median(values)), 6) for values in milliseconds]
+    p50 = float(np.median(medians))
+    low, high = median_interval(medians)
+    p95, p99 = round_percentiles(milliseconds, (95, 99))
     return Latency(
         batch=batch,
         threads=threads,
-        p50=p50,
-        p95=p95,
-        p99=p99,
-        mean=round(float(milliseconds.mean()), 6),
-        rows_per_s=round(throughput, 3),
-        calls=len(milliseconds),
+        p50=round(p50, 6),
+        p50_low=low,
+        p50_high=high,
+        p95=round(p95, 6),
+        p99=round(p99, 6),
+        mean=round(float(np.mean([values.mean() for values in milliseconds])), 6),
+        rows_per_s=round(batch * 1e3 / p50, 3),
+        calls=sum(len(values) for values in milliseconds),
+        rounds=tuple(medians),
     )

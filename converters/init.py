@@ -186,9 +186,9 @@ def _quality_lines(framework: str, model: Path) -> list[str]:
 def _metric(framework: str, model: Path) -> tuple[str, str]:
     """Return a metric that fits the model's first output, and a comment."""
     if framework not in TREES:
-        return "cosine", "likeness to the source's outputs; with labels: accuracy, f1, rmse, mae or module:function"
+        return "likeness", "to the source's outputs; for embeddings cosine; with labels: accuracy, f1, rmse, mae"
     if _first_output(framework, model) in ("prediction", "output"):
-        return "rmse", "against the labels of evaluation; or mae, cosine, or module:function"
+        return "rmse", "against the labels of evaluation; or mae, likeness, or module:function"
     return "accuracy", "against the labels of evaluation; or f1, or module:function"
 
 
@@ -245,7 +245,7 @@ def _data_module(recipe: str, framework: str, signature: Signature) -> str:
 
     inputs, by name, one row on axis 0 for each label:
 {inputs}
-    labels: the right answer for each row; return the inputs alone if the metric is cosine or top_k_agreement.
+    labels: the right answer for each row; return the inputs alone if the metric is likeness or cosine.
     """
     raise NotImplementedError("TODO: return the evaluation rows, see the docstring")'''
     ]

@@ -100,7 +100,14 @@ class Pipeline:
             return None
         progress.on_start(node.title)
         return self._workers.submit(
-            PassTask(node.step.name, node.step.options, parent.artifact.path, target, self._loaded.path)
+            PassTask(
+                node.step.name,
+                node.step.options,
+                parent.artifact.path,
+                target,
+                self._loaded.path,
+                self._prepared.rows,
+            )
         )
 
     def _finish(self, node: Node, future: Any) -> Outcome:
@@ -130,7 +137,7 @@ class Pipeline:
             "parent": parent.digest,
             "tools": tool_versions(*definition.tools),
         }
-        if "calibration" in definition.needs:
+        if {"calibration", "sample"} & set(definition.needs):
             content["calibration"] = self._prepared.calibration_digest
         if "train" in definition.needs:
             content["train"] = code_digest(recipe.train, self._loaded.root) if recipe.train else None

@@ -109,7 +109,8 @@ def check_variants(loaded: LoadedRecipe, only: tuple[str, ...] = ()) -> None:
     """
     names = []
     for index, spec in enumerate(loaded.recipe.variants):
-        _steps(spec, f"{loaded.path}: variants[{index}]")
+        where = f"{loaded.path}: variants[{index}]"
+        _check_needs(loaded, _steps(spec, where), where)
         names.append(spec.name or spec.preset or "")
     _check_only(loaded, names, only)
 
@@ -118,6 +119,15 @@ def _check_only(loaded: LoadedRecipe, names: list[str], only: tuple[str, ...]) -
     for name in only:
         if name not in names:
             raise RecipeError(f"--only: no variant '{name}' in {loaded.path.name}{did_you_mean(name, names)}")
+
+
+def _check_needs(loaded: LoadedRecipe, steps: tuple[Step, ...], where: str) -> None:
+    for step in steps:
+        if "calibration" in step.definition.needs and loaded.recipe.calibration is None:
+            raise RecipeError(
+                f"{where}: pass '{step.name}' needs calibration rows; name a data set in 'calibration', or leave the "
+                "variant out"
+            )
 
 
 def _steps(spec: VariantSpec, where: str) -> tuple[Step, ...]:
@@ -166,6 +176,7 @@ def _tree(variants: tuple[Variant, ...]) -> tuple[tuple[Node, ...], dict[str, No
 def _variant(loaded: LoadedRecipe, index: int, spec: VariantSpec, source: str) -> Variant:
     where = f"{loaded.path}: variants[{index}]"
     steps = _steps(spec, where)
+    _check_needs(loaded, steps, where)
     runtime, unavailable = source, None
     for step in steps:
         definition = step.definition

@@ -11,15 +11,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WINNER, MET, MISSED, SOURCE = GREEN, BLUE, GRAY, ORANGE
+LEADER = "#52606d"
 
 
 def pareto_svg(report: Report) -> str:
     """Quality against p50 latency (log scale) at the budget's conditions, with the Pareto front and the budget."""
     figure, (axes,) = new_figure(7.6, 4.5)
     points = [(_latency(v, report), float(v.quality or 0.0), v) for v in report.variants if v.status == "built"]
-    _budget_lines(axes, report)
+    floor = _budget_line(axes, report)
     front = sorted((latency, quality) for latency, quality, variant in points if variant.pareto)
-    axes.step(*zip(*front, strict=True), where="post", color=MET, alpha=0.35, linewidth=1.5, zorder=1)
+    if len(front) > 1:
+        axes.step(*zip(*front, strict=True), where="post", color=MET, alpha=0.35, linewidth=1.5, zorder=1)
     for latency, quality, variant in points:
         winner = variant.name == report.winner
         axes.scatter(
@@ -28,12 +30,15 @@ def pareto_svg(report: Report) -> str:
         )  # fmt: skip
     log_axis(axes)
     low, high = min(p[0] for p in points), max(p[0] for p in points)
-    axes.set_xlim(low / 1.35, high * max(1.35, (high / low) ** 0.28))
+    left, right = low / 1.35, high * max(1.35, (high / low) ** 0.28)
+    middle = (left * right) ** 0.5
+    # At least a decade, so that the axis has more than one number on it.
+    axes.set_xlim(min(left, middle / 10**0.5), max(right, middle * 10**0.5))
     axes.margins(y=0.2)
-    _label_points(axes, points, report)
+    _label_points(axes, points, report, floor)
     threads = report.budget.at.threads
     axes.set_xlabel(f"p50 latency, ms (batch {report.budget.at.batch}, threads: {threads}; log scale)")
-    axes.set_ylabel(report.metric)
+    axes.set_ylabel(report.metric.rpartition(":")[2])
     return to_svg(figure)
 
 
@@ -68,13 +73,13 @@ def _color(variant: VariantReport, report: Report) -> str:
     return MET if variant.eligible else MISSED
 
 
-def _budget_lines(axes: Axes, report: Report) -> None:
-    """Draw the quality floor that the budget sets; the source's own quality is its reference."""
+def _budget_line(axes: Axes, report: Report) -> float:
+    """Draw and return the quality floor that the budget sets; the source's own quality is its reference."""
     source = report.baseline.quality or 0.0
     drop = report.budget.quality_drop
     allowed = float(drop.rstrip("% ")) / 100 * abs(source) if isinstance(drop, str) else drop
     floor = source - allowed if report.higher_is_better else source + allowed
-    axes.axhline(floor, color=SOURCE, linewidth=1, linestyle=(0, (4, 3)), alpha=0.7, zorder=0)
+    axes.axhline(floor, color=SOURCE, linewidth=1, linestyle=(0, (4, 3)), alpha=0.7, zorder=0.8)
     axes.annotate(
         "quality budget",
         (1, floor),
@@ -84,25 +89,31 @@ def _budget_lines(axes: Axes, report: Report) -> None:
         fontsize=9,
         color=SOURCE,
     )
+    return floor
 
 
 Box = tuple[float, float, float, float]
 
 
-def _label_points(axes: Axes, points: list[tuple[float, float, VariantReport]], report: Report) -> None:
-    """Write each name near its point, where it covers no other point or name; a thin line joins those moved far."""
+def _label_points(axes: Axes, points: list[tuple[float, float, VariantReport]], report: Report, floor: float) -> None:
+    """Write each name near its point, where it covers no other point, name or the budget's line, and on the side of
+    that line where the point is; a thin line joins those moved far."""
     axes.figure.canvas.draw()
     scale = axes.figure.dpi / 72
     pixels = {variant.name: axes.transData.transform((x, y)) for x, y, variant in points}
     taken: list[Box] = [(x - 7, y - 7, x + 7, y + 7) for x, y in pixels.values()]
     frame = axes.bbox
+    line = axes.transData.transform((1.0, floor))[1]
+    words = "quality budget"
+    taken += [(frame.x0, line - 2, frame.x1, line + 2), (frame.x1 - CHARACTER * len(words), line, frame.x1, line + 16)]
     for latency, quality, variant in sorted(points, key=lambda point: (point[2].name != report.winner, point[0])):
         x, y = pixels[variant.name]
         width = CHARACTER * len(variant.name)
         options = [(dx, dy, _text_box(x + dx * scale, y + dy * scale, width, align), align) for dx, dy, align in PLACES]
         inside = [option for option in options if frame.x0 - 20 < option[2][0] and option[2][2] < frame.x1 + 4]
+        sided = [option for option in inside if (option[2][1] - line) * (y - line) >= 0]
         dx, dy, box, align = min(
-            inside or options, key=lambda option: sum(_overlap(option[2], other) for other in taken)
+            sided or inside or options, key=lambda option: sum(_overlap(option[2], other) for other in taken)
         )
         taken.append(box)
         axes.annotate(
@@ -115,7 +126,7 @@ def _label_points(axes: Axes, points: list[tuple[float, float, VariantReport]], 
             fontsize=9.5,
             fontweight="bold" if variant.name == report.winner else "normal",
             color=_color(variant, report) if variant.eligible or variant.baseline else "#7b8794",
-            arrowprops={"arrowstyle": "-", "color": MISSED, "linewidth": 0.7, "shrinkB": 4} if abs(dy) > 16 else None,
+            arrowprops={"arrowstyle": "-", "color": LEADER, "linewidth": 0.8, "shrinkB": 4} if abs(dy) > 16 else None,
         )
 
 
@@ -133,10 +144,6 @@ CHARACTER = 7.2  # pixels of a character of 9.5 points, on the wide side
 def _text_box(x: float, y: float, width: float, align: str) -> Box:
     left = {"left": x, "center": x - width / 2, "right": x - width}[align]
     return (left, y - 8, left + width, y + 8)
-
-
-def _covered(box: Box, taken: list[Box]) -> float:
-    return sum(_overlap(box, other) for other in taken)
 
 
 def _overlap(a: Box, b: Box) -> float:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from converters import sources
-from converters.passes.base import PassContext
+from converters.passes.base import Built, PassContext, Rows
 from hone import __version__, runtimes
 from hone.artifact import Artifact, Manifest, seal
 from hone.cache import check_own
@@ -27,57 +27,72 @@ class Prepared:
     """The inputs of a run, as paths, so that it can travel between processes."""
 
     source: Path
-    evaluation: Path
+    rows: Rows
     calibration_digest: str
     framework: str
+    note: str = ""
+    """What the user should know about how the source was read."""
+
+    @property
+    def evaluation(self) -> Path:
+        return self.rows.evaluation
 
 
 def prepare(recipe: Path, sources_dir: Path, evaluation: Path) -> Prepared:
     """Write the source artifact to `sources_dir/DIGEST` and the evaluation rows to the file `evaluation`.
 
-    The source is read anew each time: what a user's loader reads can't be known from outside. Everything after it
-    is cached by the digest of what it gave.
+    The source is read anew each run, because what a user's loader reads can't be known from outside, and once a run:
+    a loader may train. Data functions are called once, too. Everything after that is cached by the digest of what
+    they gave.
     """
     loaded = load_recipe(recipe)
     source = sources.for_recipe(loaded)
     runtimes.runtime_class(source.name).require()
-    artifact = _ingest(loaded, source, sources_dir)
-    spec = loaded.recipe.evaluation
-    dataset = load_dataset(loaded, "evaluation", spec, artifact.signature)
-    save_dataset(dataset, evaluation)
-    context = PassContext(loaded, artifact.signature, lambda _: None)
-    digest = context.calibration.digest if loaded.recipe.calibration else ""
-    return Prepared(artifact.path, evaluation, digest, source.name)
-
-
-def _ingest(loaded: LoadedRecipe, source: sources.Source, sources_dir: Path) -> Artifact:
-    """Write the source artifact and move it to a folder named after its digest."""
     sources_dir.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=".incoming.", suffix=".partial", dir=sources_dir))
     try:
         built = source.ingest(loaded, partial)
         assert built.signature is not None
-        manifest = Manifest(
-            name=loaded.recipe.name,
-            variant=source.name,
-            runtime=source.name,
-            precision=built.precision or "fp32",
-            entry=built.entry,
-            signature=built.signature,
-            runtime_options=built.runtime_options or {},
-            requires=built.requires or {},
-            tools={**tool_versions(*source.tools), "hone": __version__},
-        )
-        names = loaded.recipe.signature.outputs if loaded.recipe.signature else ()
-        context = PassContext(loaded, built.signature, lambda _: None)
-        outputs = find_outputs(seal(partial, manifest), context, names)
-        signature = built.signature.model_copy(update={"outputs": outputs})
-        target = sources_dir / seal(partial, manifest.model_copy(update={"signature": signature})).digest
-        if not target.exists():
-            partial.chmod(0o755)
-            partial.rename(target)
+        rows, digest = _save_rows(loaded, built.signature, evaluation)
+        context = PassContext(loaded, built.signature, lambda _: None, rows)
+        artifact = _adopt(partial, source, built, context, sources_dir)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+    return Prepared(artifact.path, rows, digest, source.name, str(built.details.get("note", "")))
+
+
+def _save_rows(loaded: LoadedRecipe, signature: Signature, evaluation: Path) -> tuple[Rows, str]:
+    """Write the recipe's data, checked against the signature; return where, and the digest of the calibration rows."""
+    recipe, calibration, digest = loaded.recipe, None, ""
+    if recipe.calibration:
+        dataset = load_dataset(loaded, "calibration", recipe.calibration, signature)
+        calibration, digest = evaluation.with_name(f"{evaluation.stem}-calibration.npz"), dataset.digest
+        save_dataset(dataset, calibration)
+    save_dataset(load_dataset(loaded, "evaluation", recipe.evaluation, signature), evaluation)
+    return Rows(evaluation, calibration), digest
+
+
+def _adopt(partial: Path, source: sources.Source, built: Built, context: PassContext, sources_dir: Path) -> Artifact:
+    """Give the source artifact its outputs, and move it to a folder named after its digest."""
+    loaded, signature = context.loaded, context.signature
+    manifest = Manifest(
+        name=loaded.recipe.name,
+        variant=source.name,
+        runtime=source.name,
+        precision=built.precision or "fp32",
+        entry=built.entry,
+        signature=signature,
+        runtime_options=built.runtime_options or {},
+        requires=built.requires or {},
+        tools={**tool_versions(*source.tools), "hone": __version__},
+    )
+    names = loaded.recipe.signature.outputs if loaded.recipe.signature else ()
+    outputs = find_outputs(seal(partial, manifest), context, names)
+    complete = manifest.model_copy(update={"signature": signature.model_copy(update={"outputs": outputs})})
+    target = sources_dir / seal(partial, complete).digest
+    if not target.exists():
+        partial.chmod(0o755)
+        partial.rename(target)
     return Artifact.open(check_own(target))
 
 

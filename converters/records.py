@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from converters.disturbance import HostNoise
 from hone.artifact import Latency
 from hone.errors import HoneError
 from hone.recipe import Budget
@@ -22,6 +23,8 @@ class Percentiles(_Record):
     """Latency of one call in milliseconds, and rows per second."""
 
     p50: float
+    p50_low: float | None = None
+    p50_high: float | None = None
     p95: float
     p99: float
     mean: float
@@ -54,12 +57,13 @@ class VariantReport(_Record):
     rank: int | None = None
     eligible: bool = False
     pareto: bool = False
+    tied: bool = Field(False, description="The objective can't tell it from the winner.")
     quality: float | None = None
     quality_drop: float | None = None
     max_difference: float | None = None
     mean_difference: float | None = None
     rows_per_s_batch1: float | None = Field(None, description="At batch 1 and the budget's thread count.")
-    speedup: float | None = Field(None, description="rows_per_s_batch1 over the source's.")
+    speedup: float | None = Field(None, description="Rows/s at the budget's conditions over the source's best.")
     size_mb: float | None = None
     peak_rss_mb: float | None = None
     load_ms: float | None = None
@@ -89,10 +93,36 @@ class Report(_Record):
     tools: dict[str, str]
     seconds: float
     winner: str | None
+    source_threads: str = Field("", description="Where the source was fastest: what speed-ups compare with.")
+    noise: HostNoise | None = None
+    checks_skipped: str = Field("", description="Why the recipe leaves the checks of its metric out.")
+    not_stored: str = Field("", description="Why what should have been stored was not.")
     variants: list[VariantReport]
 
     def variant(self, name: str) -> VariantReport:
         return next(variant for variant in self.variants if variant.name == name)
+
+    @property
+    def compared_with(self) -> str:
+        """What the speed-ups compare with, in words."""
+        if not self.source_threads:
+            return f"speed-up against {self.source}"
+        best, at = self.judged(self.baseline, self.source_threads), self.judged(self.baseline)
+        words = f"{self.source_threads} thread{'' if self.source_threads == '1' else 's'}"
+        own = "" if best.p50 == at.p50 else f" ({best.p50:.3f} ms; {self.budget.at.threads}: {at.p50:.3f} ms)"
+        return f"speed-up against {self.source} at its fastest, {words}{own}"
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader should know before trusting the figures, a line each."""
+        lines = [self.noise.warning] if self.noise and self.noise.warning else []
+        if self.checks_skipped:
+            lines.append(f"the recipe skips the checks of its metric: {self.checks_skipped}")
+        return lines
+
+    def judged(self, variant: VariantReport, threads: str = "") -> Percentiles:
+        """Return a variant's latency at the budget's batch size, at its thread count or another."""
+        return variant.latency_ms[str(self.budget.at.batch)][threads or str(self.budget.at.threads)]
 
     @property
     def baseline(self) -> VariantReport:
@@ -108,7 +138,7 @@ def latency_table(latencies: tuple[Latency, ...], threads: dict[str, int]) -> di
     """
     table: dict[str, dict[str, Percentiles]] = {}
     for latency in latencies:
-        values = Percentiles(**latency.model_dump(exclude={"batch", "threads"}))
+        values = Percentiles(**latency.model_dump(exclude={"batch", "threads", "rounds"}))
         for name, count in threads.items():
             if count == latency.threads:
                 table.setdefault(str(latency.batch), {})[name] = values

@@ -38,6 +38,8 @@ def write_html(report: Report, folder: Path) -> Path:
         absent=[variant for variant in report.variants if variant.status != "built"],
         at=(str(report.budget.at.batch), str(report.budget.at.threads)),
         budget=_budget(report),
+        metric=_short(report.metric),
+        legend=_legend(report),
         pareto=pareto_svg(report),
         sizes=size_svg(report),
         facts=_facts,
@@ -54,7 +56,7 @@ def _order(variant: VariantReport) -> tuple[int, int]:
 def _budget(report: Report) -> list[str]:
     budget = report.budget
     drop = budget.quality_drop if isinstance(budget.quality_drop, str) else f"{budget.quality_drop:g}"
-    lines = [f"{report.metric} drop ≤ {drop}"]
+    lines = [f"{_short(report.metric)} drop ≤ {drop}"]
     for name, value, unit in (
         ("p95", budget.p95_ms, "ms"),
         ("peak memory", budget.peak_rss_mb, "MiB"),
@@ -63,6 +65,24 @@ def _budget(report: Report) -> list[str]:
         if value is not None:
             lines.append(f"{name} ≤ {value:g} {unit}")
     return lines
+
+
+def _short(metric: str) -> str:
+    """A user's `module:function` is called by its function."""
+    return metric.rpartition(":")[2]
+
+
+def _legend(report: Report) -> list[str]:
+    """Say what the marks of the picture are; those that it has."""
+    built = [variant for variant in report.variants if variant.status == "built" and not variant.baseline]
+    marks = (
+        ("Star: winner.", report.winner is not None),
+        ("Blue: meets the budget.", any(v.eligible and v.name != report.winner for v in built)),
+        ("Gray: misses it.", any(not v.eligible for v in built)),
+        ("Orange: the source.", True),
+        ("The line is the Pareto front.", sum(v.pareto for v in report.variants) > 1),
+    )
+    return [text for text, there in marks if there]
 
 
 def _facts(details: dict[str, Any]) -> str:

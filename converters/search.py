@@ -12,26 +12,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import time
 import warnings
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from converters import search_space
 from converters.evaluate import Subject, prove, resolve_threads
-from converters.metrics import Metric
-from converters.optimize import Display, Request, make_metric_for, optimize, prepare_source
+from converters.optimize import Display, Request, Run, optimize
 from converters.pipeline import Pipeline, Progress
 from converters.plan import make_plan
-from converters.prepare import Prepared
 from converters.records import Report
 from converters.search_space import Chain
-from converters.workers import Failure, Workers, workplace
 from hone.artifact import Artifact
 from hone.cache import cache_dir
 from hone.errors import HoneError, UnavailableError
-from hone.recipe import LoadedRecipe, MeasureSpec, VariantSpec, load_recipe
+from hone.recipe import MeasureSpec, VariantSpec
 
 if TYPE_CHECKING:
     import optuna
@@ -44,6 +41,9 @@ FINAL_SHARE = 0.4
 
 HOPELESS = 3.0
 """A trial whose drop is over so many times the budget is measured no further."""
+
+REPEATS = 20
+"""After so many proposals in a row that were tried before, one is taken from those left."""
 
 QUICK = {"rounds": 1, "round_ms": 20}
 CLOSER = {"rounds": 6, "round_ms": 25}
@@ -58,12 +58,14 @@ class Trial:
         speed: rows/s over the source's, both measured in the same rounds.
         drop: of quality, against the source.
         problem: why it has no measurements, else empty.
+        dead: so many of the first passes fail together on this model; 0 when they don't.
     """
 
     passes: Chain
     speed: float = 0.0
     drop: float = 0.0
     problem: str = ""
+    dead: int = 0
 
 
 def search(request: Request, minutes: float, display: Display) -> tuple[Report, list[Trial]]:
@@ -84,16 +86,16 @@ def search(request: Request, minutes: float, display: Display) -> tuple[Report, 
     _require_optuna()
     started = time.monotonic()
     ends = started + minutes * 60
-    loaded = load_recipe(request.recipe)
-    with workplace(request.jobs, display.passes.on_message, "hone-search-") as (workers, scratch):
-        display.message("reading the source model and the data")
-        prepared = prepare_source(loaded, workers, scratch)
-        metric = make_metric_for(loaded, prepared)
-        trials = _Trials(loaded, prepared, metric, workers, scratch, display)
+    tried: list[Trial] = []
+
+    def find(run: Run) -> tuple[VariantSpec, ...]:
+        trials = _Trials(run, display)
         trials.run(ends)
-    found = finalists(trials.all(), trials.limit)
-    report = optimize(replace(request, only=(), more=found), display)
-    return report, trials.all()
+        tried.extend(trials.all())
+        return finalists(tried, trials.limit)
+
+    report = optimize(replace(request, only=()), display, find=find)
+    return report, tried
 
 
 def finalists(trials: list[Trial], limit: float) -> tuple[VariantSpec, ...]:
@@ -128,24 +130,14 @@ def _require_optuna() -> None:
 class _Trials:
     """Runs and remembers trials of one study."""
 
-    def __init__(
-        self,
-        loaded: LoadedRecipe,
-        prepared: Prepared,
-        metric: Metric,
-        workers: Workers,
-        scratch: Path,
-        display: Display,
-    ) -> None:
-        self._loaded = loaded
-        self._prepared = prepared
-        self._metric = metric
-        self._workers = workers
-        self._scratch = scratch
+    def __init__(self, run: Run, display: Display) -> None:
+        self._run = run
         self._display = display
-        self._source = Artifact.open(prepared.source)
-        self._space = search_space.for_recipe(loaded.recipe, prepared.framework)
+        recipe = run.loaded.recipe
+        self._space = search_space.for_recipe(recipe, run.prepared.framework)
         self._study = self._open()
+        self._known = {_key(trial.passes): trial for trial in self._stored()}
+        self._dead = {_prefix(trial.passes[: trial.dead]) for trial in self._known.values() if trial.dead}
         self.limit = float("inf")
         self._slowest = 0.0
 
@@ -154,10 +146,10 @@ class _Trials:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        recipe = self._loaded.recipe
+        recipe = self._run.loaded.recipe
         identity = [
-            self._source.digest,
-            self._prepared.calibration_digest,
+            self._run.source.artifact.digest,
+            self._run.prepared.calibration_digest,
             recipe.quality.model_dump(mode="json"),
             recipe.budget.model_dump(mode="json"),
             self._space.identity,
@@ -176,45 +168,64 @@ class _Trials:
             load_if_exists=True,
         )
 
-    def all(self) -> list[Trial]:
-        """Return every trial that has ended, those of earlier runs of the same study included."""
+    def _stored(self) -> list[Trial]:
         kept = (trial.user_attrs.get("trial") for trial in self._study.get_trials(deepcopy=False))
         contents = [json.loads(text) for text in kept if text]
         return [Trial(**{**content, "passes": tuple(content["passes"])}) for content in contents]
 
+    def all(self) -> list[Trial]:
+        """Return every chain that was tried, those of earlier runs of the same study included."""
+        return list(self._known.values())
+
     def run(self, ends: float) -> None:
-        """Try chains until the time left is needed for the last proof."""
-        known = {_key(trial.passes): trial for trial in self.all()}
+        """Try chains until the time left is needed for the last proof, or none is left."""
         started = time.monotonic()
         for proposal in self._space.first():
-            if _key(self._space.chain(proposal)) not in known:
+            if self._is_new(self._space.chain(proposal)):
                 self._study.enqueue_trial(proposal, skip_if_exists=True)
-        repeats = 0
-        while repeats < 20:
-            left = ends - time.monotonic()
-            kept = max(FINAL_SHARE * (ends - started), (FINALISTS + len(self._loaded.recipe.variants)) * self._slowest)
-            if left < kept:
+        left = [proposal for proposal in self._space.all() if self._is_new(self._space.chain(proposal))]
+        random.Random(0).shuffle(left)
+        while any(self._is_new(self._space.chain(proposal)) for proposal in left):
+            variants = FINALISTS + len(self._run.loaded.recipe.variants)
+            kept = max(FINAL_SHARE * (ends - started), variants * self._slowest)
+            if ends - time.monotonic() < kept:
                 return
-            asked = self._study.ask()
+            asked = self._ask(left)
             chain = self._space.suggest(asked)
-            key = _key(chain)
-            if key in known:
-                repeats += 1
-                self._tell(asked, known[key])
-                continue
-            repeats = 0
             before = time.monotonic()
             trial = self._try(chain)
             self._slowest = max(self._slowest, time.monotonic() - before)
-            known[key] = trial
+            self._known[_key(chain)] = trial
+            if trial.dead:
+                self._dead.add(_prefix(chain[: trial.dead]))
             self._tell(asked, trial)
-            self._display.message(_line(len(known), trial))
+            self._display.message(_line(len(self._known), trial))
 
-    def _tell(self, asked: optuna.trial.Trial, trial: Trial) -> None:
+    def _is_new(self, chain: Chain) -> bool:
+        """False for a chain that was tried, or that goes through passes that have failed on this model."""
+        prefixes = (_prefix(chain[:length]) for length in range(1, len(chain) + 1))
+        return _key(chain) not in self._known and not any(prefix in self._dead for prefix in prefixes)
+
+    def _ask(self, left: list[dict[str, Any]]) -> optuna.trial.Trial:
+        """Return a proposal that is new: the sampler's, or, when it keeps repeating itself, one of those left."""
+        repeats = 0
+        while True:
+            asked = self._study.ask()
+            chain = self._space.suggest(asked)
+            if self._is_new(chain):
+                return asked
+            known = self._known.get(_key(chain), Trial(chain, problem="goes through passes that failed"))
+            self._tell(asked, known, stored=False)
+            repeats += 1
+            if repeats == REPEATS:
+                self._study.enqueue_trial(next(one for one in left if self._is_new(self._space.chain(one))))
+
+    def _tell(self, asked: optuna.trial.Trial, trial: Trial, *, stored: bool = True) -> None:
+        """Give a result to the sampler; a chain that was proposed again is stored once."""
         from optuna.trial import TrialState
 
-        content = {"passes": list(trial.passes), "speed": trial.speed, "drop": trial.drop, "problem": trial.problem}
-        asked.set_user_attr("trial", json.dumps(content))
+        if stored:
+            asked.set_user_attr("trial", json.dumps({**asdict(trial), "passes": list(trial.passes)}))
         if trial.problem:
             self._study.tell(asked, state=TrialState.FAIL)
         else:
@@ -222,18 +233,20 @@ class _Trials:
 
     def _try(self, chain: Chain) -> Trial:
         spec = VariantSpec(name="trial", passes=chain)
-        recipe = self._loaded.recipe.model_copy(update={"variants": (spec,)})
-        loaded = self._loaded.model_copy(update={"recipe": recipe})
+        recipe = self._run.loaded.recipe.model_copy(update={"variants": (spec,)})
+        loaded = self._run.loaded.model_copy(update={"recipe": recipe})
         try:
-            plan = make_plan(loaded, self._prepared.framework)
+            plan = make_plan(loaded, self._run.prepared.framework)
         except HoneError as error:
             return Trial(chain, problem=str(error))
         if plan.variants[0].unavailable:
             return Trial(chain, problem=str(plan.variants[0].unavailable))
-        outcomes = Pipeline(loaded, self._prepared, self._workers).run(plan, self._quiet())
+        outcomes = Pipeline(loaded, self._run.prepared, self._run.workers).run(plan, self._quiet())
         outcome = outcomes[id(plan.leaves["trial"])]
-        if isinstance(outcome.failure, Failure) or outcome.artifact is None:
-            return Trial(chain, problem=outcome.failure.message if outcome.failure else "no artifact")
+        if outcome.failure is not None or outcome.artifact is None:
+            failed = [number for number, node in enumerate(plan.nodes, 1) if outcomes[id(node)].failure]
+            dead = failed[0] if outcome.failure and outcome.failure.expected else 0
+            return Trial(chain, problem=outcome.failure.message if outcome.failure else "no artifact", dead=dead)
         return self._measure(chain, outcome.artifact)
 
     def _quiet(self) -> Progress:
@@ -253,13 +266,14 @@ class _Trials:
         return Trial(chain, round(speed, 4), round(drop, 6))
 
     def _prove(self, artifact: Artifact, effort: dict[str, int]) -> tuple[float, float] | str:
-        at = self._loaded.recipe.budget.at
+        at = self._run.loaded.recipe.budget.at
         measure = MeasureSpec(batches=(at.batch,), threads=(at.threads,), **effort)
-        source, subject = Subject("source", self._source), Subject("trial", artifact)
-        prove([source, subject], self._prepared.evaluation, self._scratch, measure, self._metric, lambda *_: None)
+        run = self._run
+        source, subject = run.source.unmeasured(), Subject("trial", artifact)
+        prove([source, subject], run.prepared.evaluation, run.scratch, measure, run.metric, lambda *_: None)
         if subject.failure or subject.measurements is None or source.measurements is None:
             return subject.failure or "not measured"
-        self.limit = self._loaded.recipe.budget.allowed_drop(source.measurements.quality.source)
+        self.limit = run.loaded.recipe.budget.allowed_drop(source.measurements.quality.source)
         threads = resolve_threads(at.threads)
         ours, theirs = (side.measurements.at(at.batch, threads) for side in (subject, source) if side.measurements)
         assert ours is not None and theirs is not None
@@ -274,3 +288,8 @@ def _line(count: int, trial: Trial) -> str:
 
 def _key(chain: Chain) -> str:
     return json.dumps(chain, sort_keys=True)
+
+
+def _prefix(chain: Chain) -> str:
+    """Name the beginning of a chain. How much was pruned before doesn't change what a later pass finds in the graph."""
+    return _key((*(step for step in chain[:-1] if "prune" not in step), *chain[-1:]))

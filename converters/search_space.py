@@ -53,6 +53,17 @@ class Space:
                 proposals.append(proposal)
         return proposals
 
+    def all(self) -> list[dict[str, Any]]:
+        """Return every proposal there is."""
+        proposals: list[dict[str, Any]] = [{}]
+        for name, values in self.choices.items():
+            proposals = [
+                {**proposal, **choice}
+                for proposal in proposals
+                for choice in ([{name: value} for value in values] if self._matters(name, proposal) else [{}])
+            ]
+        return proposals
+
     def _matters(self, name: str, proposal: dict[str, Any]) -> bool:
         precision = proposal.get("precision")
         if name in ("bits", "block_size"):

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from converters.evaluate import resolve_threads
 from hone.artifact import Latency, Measurements
+from hone.evidence import MATERIAL, is_faster
 from hone.recipe import Budget, Recipe
+
+SAME_SIZE = 0.01
+"""Sizes that differ by less than this share are the same."""
+SAME_QUALITY = 1e-4
+"""So are drops that differ by less than this share of the source's quality."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A measured variant; `servable` is False for the source itself."""
+    """A measured variant; `servable` is False for the source itself, `steps` counts the passes that made it."""
 
     name: str
     measurements: Measurements
     servable: bool = True
+    steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -27,34 +35,39 @@ class Verdict:
         eligible: meets every limit of the budget.
         pareto: no other variant is at least as good in quality and latency, and better in one.
         reason: why it lost, or what it won by.
+        tied: can't be told from the winner by the objective.
     """
 
     rank: int
     eligible: bool
     pareto: bool
     reason: str
+    tied: bool = False
 
 
 def select(candidates: list[Candidate], recipe: Recipe) -> dict[str, Verdict]:
     """Return a verdict for every candidate.
 
-    Ties in the objective are broken by latency, then size, then the recipe's order.
+    What the noise of the measurement can't tell apart is a tie. A tie goes to the smaller, then to the one closer to
+    the source, then to the one made by fewer passes, then by the recipe's order (objective latency; the others
+    likewise).
     """
     limits = {candidate.name: over_budget(candidate.measurements, recipe.budget) for candidate in candidates}
     front = pareto_front(candidates, recipe.budget)
     servable = [candidate for candidate in candidates if candidate.servable]
-    ordered = sorted(servable, key=lambda c: (bool(limits[c.name]), *_merit(c.measurements, recipe)))
-    winner = ordered[0] if ordered and not limits[ordered[0].name] else None
+    contest = _Contest(recipe)
+    eligible = contest.ranked([candidate for candidate in servable if not limits[candidate.name]])
+    others = contest.ranked([candidate for candidate in servable if limits[candidate.name]])
+    reasons = contest.reasons(eligible)
     verdicts = {}
-    for rank, candidate in enumerate(ordered):
-        broken = limits[candidate.name]
-        reason = "; ".join(broken) if broken else _comparison(candidate, winner, recipe)
-        verdicts[candidate.name] = Verdict(rank, not broken, candidate.name in front, reason)
+    for rank, candidate in enumerate([*eligible, *others]):
+        reason, tied = reasons.get(candidate.name, ("; ".join(limits[candidate.name]), False))
+        verdicts[candidate.name] = Verdict(rank, candidate in eligible, candidate.name in front, reason, tied)
     for candidate in candidates:
         if not candidate.servable:
             reason = "the source model: what the others are compared with"
             verdicts[candidate.name] = Verdict(
-                len(ordered), not limits[candidate.name], candidate.name in front, reason
+                len(servable), not limits[candidate.name], candidate.name in front, reason
             )
     return verdicts
 
@@ -71,7 +84,7 @@ def over_budget(measurements: Measurements, budget: Budget) -> list[str]:
     broken = []
     allowed = budget.allowed_drop(measurements.quality.source)
     quality = measurements.quality
-    if quality.drop > allowed + 1e-12:
+    if not quality.drop <= allowed + 1e-12:
         broken.append(
             f"{quality.metric} {quality.value:.4f} is {quality.drop:.4f} worse than the source's "
             f"{quality.source:.4f} (allowed {allowed:.4g})"
@@ -88,22 +101,92 @@ def over_budget(measurements: Measurements, budget: Budget) -> list[str]:
     return broken
 
 
-def _merit(measurements: Measurements, recipe: Recipe) -> tuple[float, ...]:
-    latency = conditions(measurements, recipe.budget).p50
-    size = measurements.size_mb
-    first = {"latency": latency, "size": size, "quality": measurements.quality.drop}[recipe.objective]
-    return (first, latency, size)
+Sieve = Callable[[list[Candidate]], list[Candidate]]
 
 
-def _comparison(candidate: Candidate, winner: Candidate | None, recipe: Recipe) -> str:
-    assert winner is not None
-    mine, best = _merit(candidate.measurements, recipe)[0], _merit(winner.measurements, recipe)[0]
-    if candidate is winner:
-        return f"best {recipe.objective} within the budget"
-    if recipe.objective == "quality":
-        return f"quality drop {mine:.4f}, the winner's {best:.4f}"
-    what, unit = ("p50", "ms") if recipe.objective == "latency" else ("size", "MB")
-    return f"{what} {mine:.3g} {unit}, the winner's {best:.3g} {unit}"
+class _Contest:
+    """Ranks by one sieve after another: each keeps what it can't tell from the best of those that are left."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        latency, size, quality = (("latency", self._fastest), ("size", self._smallest), ("quality", self._closest))
+        first = {"latency": latency, "size": size, "quality": quality}[recipe.objective]
+        rest = [sieve for sieve in (latency, size, quality) if sieve is not first]
+        self._sieves: list[tuple[str, Sieve]] = [first, *rest, ("passes", self._simplest)]
+
+    def ranked(self, candidates: list[Candidate]) -> list[Candidate]:
+        left, ordered = list(candidates), []
+        while left:
+            best = self._best(left)[0]
+            ordered.append(best)
+            left.remove(best)
+        return ordered
+
+    def reasons(self, ranked: list[Candidate]) -> dict[str, tuple[str, bool]]:
+        """Return (reason, whether it is a tie) for each; the first has won."""
+        if not ranked:
+            return {}
+        winner, lost_by = self._best(ranked)
+        objective = self._recipe.objective
+        tied = [name for name, what in lost_by.items() if what != objective]
+        found = {}
+        for candidate in ranked[1:]:
+            what = lost_by.get(candidate.name, "order")
+            words = self._comparison(what, candidate, winner)
+            tie = what != objective
+            found[candidate.name] = (f"a tie with the winner in {objective}; {words}" if tie else words, tie)
+        ties = f"; a tie with {', '.join(tied)}, whose reasons say what decided" if tied else ""
+        found[winner.name] = (f"best {objective} within the budget{ties}", False)
+        return found
+
+    def _best(self, group: list[Candidate]) -> tuple[Candidate, dict[str, str]]:
+        """Return the best of a group, and the sieve that each of the others was lost in."""
+        lost_by: dict[str, str] = {}
+        for what, sieve in self._sieves:
+            kept = sieve(group)
+            lost_by |= {candidate.name: what for candidate in group if candidate not in kept}
+            group = kept
+        lost_by |= {candidate.name: "order" for candidate in group[1:]}
+        return group[0], lost_by
+
+    def _fastest(self, group: list[Candidate]) -> list[Candidate]:
+        first = min(group, key=lambda candidate: self._latency(candidate).p50)
+        return [candidate for candidate in group if not _faster(self._latency(first), self._latency(candidate))]
+
+    def _smallest(self, group: list[Candidate]) -> list[Candidate]:
+        least = min(candidate.measurements.size_mb for candidate in group)
+        return [candidate for candidate in group if candidate.measurements.size_mb <= least * (1 + SAME_SIZE)]
+
+    def _closest(self, group: list[Candidate]) -> list[Candidate]:
+        quality = min((candidate.measurements.quality for candidate in group), key=lambda quality: quality.drop)
+        most = quality.drop + SAME_QUALITY * abs(quality.source)
+        return [candidate for candidate in group if candidate.measurements.quality.drop <= most]
+
+    def _simplest(self, group: list[Candidate]) -> list[Candidate]:
+        fewest = min(candidate.steps for candidate in group)
+        return [candidate for candidate in group if candidate.steps == fewest]
+
+    def _latency(self, candidate: Candidate) -> Latency:
+        return conditions(candidate.measurements, self._recipe.budget)
+
+    def _comparison(self, what: str, candidate: Candidate, winner: Candidate) -> str:
+        mine, best = candidate.measurements, winner.measurements
+        if what == "latency":
+            return f"p50 {self._latency(candidate).p50:.3g} ms, the winner's {self._latency(winner).p50:.3g} ms"
+        if what == "size":
+            return f"size {mine.size_mb:.3g} MB, the winner's {best.size_mb:.3g} MB"
+        if what == "quality":
+            return f"quality drop {mine.quality.drop:.4f}, the winner's {best.quality.drop:.4f}"
+        if what == "passes":
+            return f"made by {candidate.steps} passes, the winner by {winner.steps}"
+        return "as good in all; the recipe names the winner first"
+
+
+def _faster(ours: Latency, theirs: Latency) -> bool:
+    """True when the difference is beyond the noise; without rounds to compare, when it is large enough to matter."""
+    if ours.rounds and len(ours.rounds) == len(theirs.rounds):
+        return is_faster(ours.rounds, theirs.rounds)
+    return ours.p50 < theirs.p50 * (1 - MATERIAL)
 
 
 def pareto_front(candidates: list[Candidate], budget: Budget) -> set[str]:

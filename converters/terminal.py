@@ -16,14 +16,15 @@ from rich.tree import Tree
 from converters.optimize import Display, Request, optimize
 from converters.pipeline import Progress as PassProgress
 from converters.plan import Node, Plan, make_plan
-from converters.records import Report, VariantReport
+from converters.records import Percentiles, Report, VariantReport
 from converters.report import write_html, write_json
 from converters.sources import for_recipe
-from hone.artifact import atomic_write
+from hone.artifact import atomic_write, check_writable
+from hone.errors import HoneError, one_line
 from hone.recipe import load_recipe
 
 console = Console(stderr=True)
-TABLE_WIDTH = 112  # columns the table needs; a narrower terminal wraps lines rather than lose figures
+TABLE_WIDTH = 124  # columns the table needs; a narrower terminal wraps lines rather than lose figures
 
 
 def print_plan(recipe: Path, only: tuple[str, ...]) -> None:
@@ -59,14 +60,29 @@ def run_optimize(request: Request, out: Path | None, make: Callable[[Request, Di
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
+    folder = report_folder(request, out)
+    check_writable(folder, "the report (--out)")
     with Progress(*columns, console=console, transient=True) as bars:
         report = make(request, _display(bars))
-    folder = out or Path("out") / report.name
-    write_json(report, folder)
-    html = write_html(report, folder)
-    print_table(report)
-    Console().print(f"report: {html}", highlight=False, soft_wrap=True)
+    print_table(report)  # first: a full disk must not take the result along
+    problems = [report.not_stored] if report.not_stored else []
+    try:
+        write_json(report, folder)
+        html = write_html(report, folder)
+        Console().print(f"report: {html}", highlight=False, soft_wrap=True)
+    except OSError as error:
+        problems.append(f"the report can't be written to {folder}: {error.strerror or one_line(error)}")
+    if problems:
+        raise HoneError("; ".join(problems))
     return report
+
+
+def report_folder(request: Request, out: Path | None) -> Path:
+    """Return where the report goes: `out`, or out/NAME; a run of some variants doesn't replace the report of all."""
+    if out is not None:
+        return out
+    folder = Path("out") / load_recipe(request.recipe).recipe.name
+    return folder / "only" if request.only else folder
 
 
 def run_search(request: Request, out: Path | None, minutes: float) -> Report:
@@ -81,7 +97,7 @@ def run_search(request: Request, out: Path | None, minutes: float) -> Report:
         return report
 
     report = run_optimize(request, out, make)
-    folder = out or Path("out") / report.name
+    folder = report_folder(request, out)
     content = [dataclasses.asdict(trial) for trial in trials]
     atomic_write(folder / "search.json", json.dumps({"schema_version": 1, "trials": content}, indent=2) + "\n")
     problems = sum(bool(trial.problem) for trial in trials)
@@ -116,6 +132,7 @@ def _display(bars: Progress) -> Display:
         ),
         proof=on_proof,
         message=lambda text: bars.update(passes, description=text),
+        note=lambda text: console.print(f"note: {text}", highlight=False, soft_wrap=True, markup=False),
     )
 
 
@@ -127,15 +144,27 @@ def print_table(report: Report) -> None:
     threads = report.budget.at.threads
     table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
     table.add_column("variant", no_wrap=True)
-    for column in (report.metric, "drop", "p50 ms", "p99 ms", "rows/s", "speed-up", "MB", "MiB peak"):
+    for column in (
+        report.metric.rpartition(":")[2],
+        "drop",
+        "p50 ms",
+        "p99 ms",
+        "rows/s",
+        "speed-up",
+        "MB",
+        "MiB peak",
+    ):
         table.add_column(column, justify="right", no_wrap=True)
     for variant in sorted(report.variants, key=_order):
         if variant.status == "built":
-            table.add_row(*_cells(variant, report, str(threads)))
+            table.add_row(*_cells(variant, report))
     out.print(table)
     at = f"batch {report.budget.at.batch}, {threads} thread{'' if threads == 1 else 's'}"
-    note = f"latency at {at}; rows/s and speed-up at batch 1; {report.evaluation_rows} evaluation rows"
-    out.print(f"[dim]{note}[/]\n", soft_wrap=True, highlight=False)
+    note = f"median latency at {at}; {report.evaluation_rows} evaluation rows; {report.compared_with}"
+    out.print(f"[dim]{escape(note)}[/]", soft_wrap=True, highlight=False)
+    for warning in report.warnings:
+        out.print(f"[yellow]{escape(warning)}[/]", soft_wrap=True, highlight=False)
+    out.print()
     for variant in sorted(report.variants, key=_order):
         _print_reason(out, variant, report)
 
@@ -144,8 +173,8 @@ def _order(variant: VariantReport) -> tuple[int, int]:
     return (0 if variant.baseline else 1, variant.rank if variant.rank is not None else 1_000)
 
 
-def _cells(variant: VariantReport, report: Report, threads: str) -> list[str]:
-    latency = variant.latency_ms[str(report.budget.at.batch)][threads]
+def _cells(variant: VariantReport, report: Report) -> list[str]:
+    latency = report.judged(variant)
     style = "bold green" if variant.name == report.winner else "dim" if not variant.eligible else "default"
     name = f"{'★ ' if variant.name == report.winner else '  '}{variant.name}"
     texts = [
@@ -153,19 +182,28 @@ def _cells(variant: VariantReport, report: Report, threads: str) -> list[str]:
         f"{variant.quality:.4f}",
         f"{variant.quality_drop:+.4f}",
         f"{latency.p50:.3f}",
+        _interval(latency),
         f"{latency.p99:.3f}",
-        f"{variant.rows_per_s_batch1:,.0f}" if variant.rows_per_s_batch1 else "-",
+        f"{latency.rows_per_s:,.0f}",
         f"{variant.speedup:.2f}x" if variant.speedup else "-",
         f"{variant.size_mb:.2f}",
         f"{variant.peak_rss_mb:.0f}",
     ]
-    return [f"[{style}]{text}[/]" for text in texts]
+    return [f"[{style}]{escape(text)}[/]" for text in texts]
+
+
+def _interval(latency: Percentiles) -> str:
+    """The bounds of the median at 95 % confidence."""
+    if latency.p50_low is None or latency.p50_high is None:
+        return "-"
+    return f"{latency.p50_low:.3f}–{latency.p50_high:.3f}"
 
 
 def _print_reason(out: Console, variant: VariantReport, report: Report) -> None:
     if variant.baseline:
         return
-    mark = {"built": "[green]met[/]    " if variant.eligible else "[red]missed[/] ", "skipped": "[yellow]skipped[/]"}
+    met = "[green]tie[/]    " if variant.tied else "[green]met[/]    "
+    mark = {"built": met if variant.eligible else "[red]missed[/] ", "skipped": "[yellow]skipped[/]"}
     label = "[green]winner[/] " if variant.name == report.winner else mark.get(variant.status, "[red]failed[/] ")
     reason = escape(f"{variant.reason}; {variant.remedy}" if variant.remedy else variant.reason)
     out.print(f"{label} {variant.name}: {reason}", highlight=False, soft_wrap=True)

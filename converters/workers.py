@@ -24,9 +24,10 @@ from typing import Any
 
 import numpy as np
 
-from converters.passes import PassContext, all_passes
+from converters.passes import PassContext, Rows, all_passes
 from hone import __version__, runtimes
 from hone.artifact import EXAMPLE, Artifact, PassRecord, atomic_directory, seal
+from hone.cache import run_in
 from hone.errors import HoneError, PassError, one_line
 from hone.hardware import tool_versions
 from hone.recipe import load_recipe
@@ -45,6 +46,8 @@ class PassTask:
     parent: Path
     target: Path
     recipe: Path
+    rows: Rows | None = None
+    """The data of the run; None asks the recipe's data functions."""
 
 
 @dataclass(frozen=True)
@@ -134,13 +137,14 @@ def workplace(jobs: int, on_message: Callable[[str], None], prefix: str) -> Iter
     """Give workers and a scratch folder for a run; both are gone afterwards, the workers at once when it fails."""
     scratch = Path(tempfile.mkdtemp(prefix=prefix))
     try:
-        workers = Workers(jobs, on_message)
-        try:
-            yield workers, scratch
-        except BaseException:
-            workers.close(kill=True)
-            raise
-        workers.close()
+        with run_in(scratch):
+            workers = Workers(jobs, on_message)
+            try:
+                yield workers, scratch
+            except BaseException:
+                workers.close(kill=True)
+                raise
+            workers.close()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -186,7 +190,7 @@ def run_pass(task: PassTask) -> Path:
     definition = all_passes()[task.name]
     parent = Artifact.open(task.parent)
     loaded = load_recipe(task.recipe)
-    context = PassContext(loaded, parent.signature, lambda text: report(f"{task.name}: {text}"))
+    context = PassContext(loaded, parent.signature, lambda text: report(f"{task.name}: {text}"), task.rows)
     options = definition.options.model_validate(task.options)
     started = time.perf_counter()
     with _named_disk(task), atomic_directory(task.target) as out:
@@ -201,7 +205,7 @@ def run_pass(task: PassTask) -> Path:
         manifest = parent.manifest
         after = context
         if built.signature and built.signature.inputs != parent.signature.inputs:
-            after = PassContext(loaded, built.signature, context.progress)
+            after = PassContext(loaded, built.signature, context.progress, task.rows)
         if definition.output_of(parent.runtime) != parent.runtime or parent.runtime == "onnx":
             _write_example(after, out)
         artifact = seal(

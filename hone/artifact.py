@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hone.errors import ArtifactError
+from hone.errors import ArtifactError, HoneError, one_line
 from hone.names import TAG_PART, shown
 from hone.signature import Signature
 
@@ -58,12 +58,15 @@ class Latency(BaseModel):
 
     batch: int
     threads: int
-    p50: float
+    p50: float = Field(description="The median of the rounds' medians: what variants are ranked by.")
+    p50_low: float | None = Field(None, description="Bounds of p50 at 95 % confidence, from the rounds.")
+    p50_high: float | None = None
     p95: float
     p99: float
     mean: float
-    rows_per_s: float
+    rows_per_s: float = Field(description="batch / p50.")
     calls: int
+    rounds: tuple[float, ...] = Field((), description="The median of each round; variants took turns in each.")
 
 
 class Quality(BaseModel):
@@ -109,6 +112,8 @@ class Selection(BaseModel):
     rank: int = Field(description="0 is the winner; larger is slower (or larger, by the recipe's objective).")
     eligible: bool = Field(description="True when it meets the budget.")
     reason: str = ""
+    batch: int | None = Field(None, description="The budget's conditions: where variants were ranked.")
+    threads: int | None = None
 
 
 class Manifest(BaseModel):
@@ -325,6 +330,21 @@ def atomic_write(path: Path, text: str | bytes, mode: int = 0o644) -> None:
         if isinstance(error, OSError) and error.errno is not None:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def check_writable(folder: Path, what: str) -> None:
+    """Raise before hours of work what would otherwise be found out after them.
+
+    Raises:
+        HoneError: no file can be made in the folder, or it can't be made itself.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as stream:
+            stream.write(b"\0" * 4096)
+            stream.flush()
+    except OSError as error:
+        raise HoneError(f"{what} can't be written to {folder}: {error.strerror or one_line(error)}") from None
 
 
 @contextmanager

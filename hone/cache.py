@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from hone.errors import ArtifactError
+
+_RUN = "HONE_RUN_FOLDER"
 
 
 def cache_dir() -> Path:
@@ -30,3 +34,22 @@ def check_own(path: Path) -> Path:
             f"{path}: other users could have written it; remove it, or set HONE_CACHE to a folder of your own"
         )
     return path
+
+
+def run_folder() -> Path | None:
+    """Return the private folder of the run that this process belongs to; None outside of a run."""
+    folder = os.environ.get(_RUN)
+    return Path(folder) if folder else None
+
+
+@contextmanager
+def run_in(folder: Path) -> Iterator[None]:
+    """Let this process, and those that it starts meanwhile, share a folder for the time of a run."""
+    before = os.environ.get(_RUN)
+    os.environ[_RUN] = str(folder)
+    try:
+        yield
+    finally:
+        os.environ.pop(_RUN)
+        if before is not None:
+            os.environ[_RUN] = before

@@ -81,7 +81,12 @@ def cli(debug: bool) -> None:
 @cli.command()
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the report. [default: out/NAME]")
-@click.option("--only", multiple=True, metavar="VARIANT", help="Make only this variant; may be repeated.")
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="VARIANT",
+    help="Make only this variant; may be repeated. Reports to out/NAME/only.",
+)
 @click.option("--force", is_flag=True, help="Run every pass again, cached or not.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Passes to run at the same time.")

@@ -166,9 +166,7 @@ def _row(entry: Entry, keys: Keys) -> tuple[str, ...]:
         return (entry.tag, "-", "-", "-", "-", "-", "-", "-", f"unreadable: {entry.error}")
     manifest = entry.artifact.manifest
     measured = manifest.measurements
-    fastest = (
-        min((latency.p50 for latency in measured.latency if latency.batch == 1), default=None) if measured else None
-    )
+    p50 = _judged_p50(manifest)
     return (
         entry.tag,
         str(entry.rank + 1) if manifest.selection else "-",
@@ -176,10 +174,21 @@ def _row(entry: Entry, keys: Keys) -> tuple[str, ...]:
         manifest.precision,
         f"{manifest.size_bytes / 1e6:.2f} MB",
         f"{measured.quality.value:.4f}" if measured else "-",
-        f"{fastest:.3f}" if fastest is not None else "-",
+        f"{p50:.3f}" if p50 is not None else "-",
         ("met" if entry.eligible else "missed") if manifest.selection else "-",
         standing(entry.path, entry.name, entry.version, keys).describe(),
     )
+
+
+def _judged_p50(manifest: Manifest) -> float | None:
+    """Return the latency that the run ranked it by; for one stored without its conditions, the least of one row."""
+    measured, selection = manifest.measurements, manifest.selection
+    if measured is None:
+        return None
+    if selection and selection.batch and selection.threads:
+        latency = measured.at(selection.batch, selection.threads)
+        return latency.p50 if latency else None
+    return min((latency.p50 for latency in measured.latency if latency.batch == 1), default=None)
 
 
 def _summary(entry: Entry) -> dict[str, object]:

@@ -7,10 +7,11 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from hone.errors import RecipeError, did_you_mean, one_line
 from hone.names import is_name
-from hone.signature import DTYPES, Signature, TensorSpec
+from hone.signature import DTYPES, Signature, TensorSpec, known_dtype, valid_axes
 
 Reference = Annotated[
     str,
@@ -30,7 +31,9 @@ class SourceSpec(_Strict):
         None, description="The framework; by default told from the file's ending or the loaded object."
     )
     loader: Reference | None = Field(
-        None, description="`module:function` beside the recipe that returns the model (`file` may hold its weights)."
+        None,
+        description="`module:function` beside the recipe that returns the model (`file` may hold its weights). It is "
+        "called once a run, so it may train.",
     )
     file: str | None = Field(
         None, description="A .safetensors, .pt2, .keras, .onnx, .ubj, .json or .skops file, relative to the recipe."
@@ -65,6 +68,16 @@ class InputSpec(_Strict):
         "lengths can share a batch; the model must ignore it there (0 for an attention mask).",
     )
 
+    @field_validator("dtype")
+    @classmethod
+    def _known_dtype(cls, value: str) -> str:
+        return known_dtype(value)
+
+    @field_validator("shape")
+    @classmethod
+    def _valid_axes(cls, value: tuple[int | str, ...]) -> tuple[int | str, ...]:
+        return valid_axes(value)
+
 
 class SignatureSpec(_Strict):
     """Names, dtypes and shapes. Left out, it is read from the model file where the format has one."""
@@ -77,7 +90,7 @@ class SignatureSpec(_Strict):
 
 
 class DataSpec(_Strict):
-    """Arrays by input name: `module:function`, an .npz or a .parquet file."""
+    """Arrays by input name: `module:function`, an .npz or a .parquet file. Functions are called once a run."""
 
     source: str = Field(alias="from", description="`module:function`, or an .npz or .parquet file.")
     labels: str | None = Field(None, description="The key or column that holds the labels; default: 'label'.")
@@ -93,6 +106,15 @@ class DataSpec(_Strict):
     def _short_form(cls, value: Any) -> Any:
         return {"from": value} if isinstance(value, str) else value
 
+    @model_validator(mode="after")
+    def _has_a_known_form(self) -> DataSpec:
+        if not self.is_file and ":" not in self.source:
+            raise ValueError(
+                f"'{self.source}' is no .npz or .parquet file and no module:function; read other files in a function "
+                "of your own"
+            )
+        return self
+
     @property
     def is_file(self) -> bool:
         return self.source.endswith((".npz", ".parquet"))
@@ -102,13 +124,23 @@ class QualitySpec(_Strict):
     """How good a variant is on the evaluation set."""
 
     metric: str = Field(
-        "cosine",
-        description="accuracy, f1, rmse or mae (against labels), cosine or top_k_agreement (against the source model's "
-        "outputs), or `module:function` taking (outputs, labels) and returning a float.",
+        "likeness",
+        description="Against labels: accuracy, f1, rmse or mae. Against the source model's outputs: likeness (share of "
+        "their variance over the rows that the variant's explain, R squared; for classes and text the share that is "
+        "equal), cosine (mean over the rows, which need two values or more) or top_k_agreement. Or "
+        "`module:function` taking (outputs, labels) and returning one number: outputs is a dict of numpy arrays by "
+        "output name with the answers to all evaluation rows, rows on axis 0; labels is the array that evaluation "
+        "gave, None without one.",
     )
     output: str | None = Field(None, description="The output that the metric reads; default: the first.")
     k: int = Field(5, gt=0, description="For top_k_agreement.")
     higher_is_better: bool = Field(True, description="For `module:function`: False when the number is an error.")
+    skip_checks: str = Field(
+        "",
+        description="Before any pass the metric must tell the source's answers from shuffled ones, and the source must "
+        "beat a constant answer. Where that can't hold, say why here: the checks are left out, and the report "
+        "says so.",
+    )
 
 
 class Conditions(_Strict):
@@ -273,12 +305,26 @@ def _explain(path: Path, node: yaml.Node | None, error: ValidationError) -> list
         elif item["type"] == "missing":
             message = "is required"
         elif item["type"] != "value_error":
-            message = f"{message[0].lower()}{message[1:]} (got {item['input']!r})"
-        mistakes.setdefault((_line(node, location), _field_path(location)), []).append(message)
+            message = f"{_plainly(item, location)} (got {item['input']!r})"
+        said = mistakes.setdefault((_line(node, location), _field_path(location)), [])
+        said += [message] if message not in said else []
     return [
         f"{path}:{line}: {field + ': ' if field else ''}{' or '.join(messages)}"
         for (line, field), messages in sorted(mistakes.items())
     ]
+
+
+def _plainly(item: ErrorDetails, location: tuple[int | str, ...]) -> str:
+    """What a value should be, where pydantic would tell how it checked."""
+    limits = item.get("ctx", {})
+    if location[-1:] == ("quality_drop",):
+        return "write a number (0.01) or a share of the source's quality ('1%')"
+    if item["type"] == "string_pattern_mismatch":
+        return "write module:function, such as model:load"
+    if item["type"] == "too_short":
+        return f"needs at least {limits['min_length']} of them"
+    message = item["msg"]
+    return f"{message[0].lower()}{message[1:]}"
 
 
 def _is_union_branch(part: int | str) -> bool:

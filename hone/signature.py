@@ -45,19 +45,12 @@ class TensorSpec(BaseModel):
     @field_validator("dtype")
     @classmethod
     def _known_dtype(cls, value: str) -> str:
-        if value not in DTYPES:
-            raise ValueError(f"unknown dtype '{value}'{did_you_mean(value, DTYPES)}")
-        return value
+        return known_dtype(value)
 
     @field_validator("shape")
     @classmethod
     def _valid_axes(cls, value: tuple[int | str, ...]) -> tuple[int | str, ...]:
-        for axis in value:
-            if isinstance(axis, int) and axis < 1:
-                raise ValueError(f"axis size {axis} is not positive; give a dynamic axis a name, such as 'batch'")
-            if isinstance(axis, str) and not AXIS_NAME.match(axis):
-                raise ValueError(f"axis name '{axis}' is not an identifier")
-        return value
+        return valid_axes(value)
 
     @property
     def batchable(self) -> bool:
@@ -91,6 +84,23 @@ class TensorSpec(BaseModel):
         if self.dtype == "string":
             return np.full(sizes, "", dtype=object)
         return np.zeros(sizes, self.numpy_dtype)
+
+
+def known_dtype(value: str) -> str:
+    """Return the name of a dtype; raises ValueError for one that tensors can't have."""
+    if value not in DTYPES:
+        raise ValueError(f"unknown dtype '{value}'{did_you_mean(value, DTYPES)}")
+    return value
+
+
+def valid_axes(value: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Return the axes of a tensor; raises ValueError for a size or name that none can have."""
+    for axis in value:
+        if isinstance(axis, int) and axis < 1:
+            raise ValueError(f"axis size {axis} is not positive; give a dynamic axis a name, such as 'batch'")
+        if isinstance(axis, str) and not AXIS_NAME.match(axis):
+            raise ValueError(f"axis name '{axis}' is not an identifier")
+    return value
 
 
 class Signature(BaseModel):

@@ -308,9 +308,17 @@ def _partial_store() -> Iterator[ModelStore]:
     try:
         yield ModelStore(partial)
     except OSError as error:
-        raise StoreError(f"{root}: cannot be written: {error.strerror or one_line(error)}") from error
+        raise StoreError(f"{root}: cannot be written: {_reason(error)}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _reason(error: OSError) -> str:
+    """Return why in words; a copied tree (shutil.Error) brings a list of (source, target, why), all alike."""
+    problems = error.args[0] if isinstance(error, shutil.Error) and error.args else None
+    if isinstance(problems, list) and problems:
+        return str(problems[0][-1]).partition("] ")[2].partition(":")[0] or str(problems[0][-1])
+    return error.strerror or one_line(error)
 
 
 def remove(entry: Entry) -> None:

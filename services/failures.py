@@ -77,11 +77,7 @@ def status_of(error: BaseException) -> tuple[int, str, tuple[tuple[str, str], ..
     return 500, UNEXPECTED, ()
 
 
-MOST_SAID = 400
-"""Characters of a message to a caller."""
-
-
 def _printable(error: BaseException) -> str:
     """Return the message on one line and of bounded length: names that callers made up are part of it."""
-    text = shorten(str(error), MOST_SAID)
+    text = shorten(str(error), MAX_MESSAGE)
     return text if text.isprintable() else "".join(letter if letter.isprintable() else "?" for letter in text)

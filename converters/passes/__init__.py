@@ -6,9 +6,9 @@ import importlib
 import pkgutil
 from functools import cache
 
-from converters.passes.base import Built, Pass, PassContext, PassOptions, register, registered
+from converters.passes.base import Built, Pass, PassContext, PassOptions, Rows, register, registered
 
-__all__ = ["Built", "Pass", "PassContext", "PassOptions", "all_passes", "register"]
+__all__ = ["Built", "Pass", "PassContext", "PassOptions", "Rows", "all_passes", "register"]
 
 
 @cache

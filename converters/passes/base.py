@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict
 
 from hone.artifact import EXAMPLE, MANIFEST, Artifact
-from hone.data import Dataset, load_dataset
+from hone.data import Dataset, load_dataset, read_dataset
 from hone.errors import PassError, RecipeError, UnavailableError
 from hone.recipe import LoadedRecipe
 from hone.signature import Signature
@@ -24,7 +24,8 @@ from hone.userload import call, load_function
 FEWEST_ROWS = 8
 """Of a calibration set that ranges are taken from."""
 
-Need = Literal["calibration", "train", "quality"]
+Need = Literal["calibration", "sample", "train", "quality"]
+"""`calibration`: the recipe must name these rows; `sample`: they are used where it does."""
 
 
 class PassOptions(BaseModel):
@@ -62,13 +63,31 @@ class Built:
     details: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Rows:
+    """A run's data as files of `hone.data.save_dataset`, in the form that the source model takes.
+
+    The user's data functions are called once a run; they may read a database, or draw at random.
+    """
+
+    evaluation: Path
+    calibration: Path | None
+
+
 class PassContext:
     """What a pass may use beside its input: the recipe's data and hooks, a scratch folder, a progress line."""
 
-    def __init__(self, loaded: LoadedRecipe, signature: Signature, progress: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        loaded: LoadedRecipe,
+        signature: Signature,
+        progress: Callable[[str], None],
+        rows: Rows | None = None,
+    ) -> None:
         self.loaded = loaded
         self.signature = signature
         self.progress = progress
+        self._rows = rows
 
     @cached_property
     def calibration(self) -> Dataset:
@@ -80,7 +99,14 @@ class PassContext:
         spec = self.loaded.recipe.calibration
         if spec is None:
             raise RecipeError(f"{self.loaded.path}: calibration: is required by this pass; name a data set")
+        if self._rows and self._rows.calibration:
+            return self._fitted(self._rows.calibration)
         return load_dataset(self.loaded, "calibration", spec, self.signature)
+
+    def _fitted(self, file: Path) -> Dataset:
+        """Rows of a file in the order of axes and the dtypes of this context's signature."""
+        data = read_dataset(file)
+        return Dataset({spec.name: spec.fit(data.inputs[spec.name]) for spec in self.signature.inputs}, data.labels)
 
     def ranges(self, name: str) -> Dataset:
         """The calibration rows, for a pass that takes value ranges from them.
@@ -99,8 +125,11 @@ class PassContext:
     def sample(self) -> Dataset:
         """A few real rows to trace or check a model with: the first of the calibration or evaluation set."""
         recipe = self.loaded.recipe
-        name, spec = ("calibration", recipe.calibration) if recipe.calibration else ("evaluation", recipe.evaluation)
-        return load_dataset(self.loaded, name, spec, self.signature).head(4)
+        if recipe.calibration:
+            return self.calibration.head(4)
+        if self._rows:
+            return self._fitted(self._rows.evaluation).head(4)
+        return load_dataset(self.loaded, "evaluation", recipe.evaluation, self.signature).head(4)
 
     @cached_property
     def train(self) -> Callable[..., Any] | None:

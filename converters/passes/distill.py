@@ -51,7 +51,7 @@ class Options(PassOptions):
     consumes="torch",
     produces="torch",
     options=Options,
-    needs=("calibration", "quality"),
+    needs=("sample", "quality"),
     tools=("torch",),
 )
 def distill(model: Artifact, options: Options, out: Path, context: PassContext) -> Built:

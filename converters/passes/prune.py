@@ -46,7 +46,7 @@ class Options(PassOptions):
     consumes="torch",
     produces="torch",
     options=Options,
-    needs=("train", "calibration"),
+    needs=("train", "sample"),
     tools=("torch", "torch-pruning"),
 )
 def prune(model: Artifact, options: Options, out: Path, context: PassContext) -> Built:

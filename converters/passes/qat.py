@@ -30,7 +30,7 @@ class Options(PassOptions):
     consumes="torch|keras",
     produces="onnx",
     options=Options,
-    needs=("train", "calibration"),
+    needs=("train", "sample"),
     tools=("torch", "torchao", "onnxscript", "onnx", "tensorflow-cpu", "tf-keras", "tf2onnx",
            "tensorflow-model-optimization"),
 )  # fmt: skip

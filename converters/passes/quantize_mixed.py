@@ -10,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, ValidationError
 
-from converters.metrics import classes, cosine
+from converters.labels import class_ids
+from converters.metrics import cosine, likeness
 from converters.onnx_graph import load_graph
 from converters.passes.base import Built, PassContext, PassOptions, register, registered
 from converters.quantized_graph import heavy_nodes
@@ -175,7 +176,7 @@ def _judge(
     limit = options.max_loss or budget.allowed_drop(1.0)
     if quality.metric in ("accuracy", "f1", "top_k_agreement"):
         return (
-            lambda got, wanted: float((classes(got[output]) != classes(wanted[output])).mean()),
+            lambda got, wanted: float((class_ids(got[output]) != class_ids(wanted[output])).mean()),
             limit,
             "share of rows whose class changes",
         )
@@ -186,7 +187,8 @@ def _judge(
             options.max_loss or budget.allowed_drop(float(np.abs(expected[output]).mean())),
             f"{quality.metric} against the float model",
         )
-    return lambda got, wanted: 1 - cosine(got[output], wanted[output]), limit, "1 - cosine to the float model"
+    name, against = ("cosine", cosine) if quality.metric == "cosine" else ("likeness", likeness)
+    return lambda got, wanted: 1 - against(got[output], wanted[output]), limit, f"1 - {name} to the float model"
 
 
 def _error_power(got: Outputs, expected: Outputs) -> float:

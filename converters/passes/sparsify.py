@@ -60,7 +60,7 @@ class Options(PassOptions):
     consumes="torch|keras",
     produces="=",
     options=Options,
-    needs=("train", "calibration"),
+    needs=("train", "sample"),
     tools=("torch", "tensorflow-cpu", "tf-keras", "tensorflow-model-optimization"),
 )
 def sparsify(model: Artifact, options: Options, out: Path, context: PassContext) -> Built:

@@ -12,7 +12,7 @@ from converters.batch_axis import common_rows, with_batch
 from converters.passes.base import Built, PassContext
 from converters.sources.base import Source, call_loader, register
 from converters.sources.torch_export import PROGRAM, export_graph, save_program
-from hone.artifact import Artifact
+from hone.artifact import Artifact, hash_file
 from hone.errors import ArtifactError, RecipeError, one_line
 from hone.recipe import LoadedRecipe
 from hone.signature import BATCH, Signature, TensorSpec
@@ -50,6 +50,8 @@ class TorchSource(Source):
             return _export_program(module, out, signature, loaded)
         from safetensors.torch import save_file
 
+        from hone.runtimes.torch import keep_module
+
         state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
         if not state:
             raise RecipeError(f"{field}.loader: {spec.loader} returned a module without parameters")
@@ -59,8 +61,10 @@ class TorchSource(Source):
             "root": str(loaded.root),
             "code": code_digest(spec.loader, loaded.root),
         }
+        problem = keep_module(module, spec.loader, loaded.root, hash_file(out / WEIGHTS))
+        again = {"note": f"{problem}, so source.loader is called again where the model is needed"} if problem else {}
         precision = "fp32" if all(t.dtype.itemsize >= 4 for t in state.values() if t.is_floating_point()) else "fp16"
-        return Built(WEIGHTS, precision, signature, runtime_options=options)
+        return Built(WEIGHTS, precision, signature, runtime_options=options, details=again)
 
     def export(self, model: Artifact, opset: int, out: Path, context: PassContext) -> Built:
         """Export with `torch.onnx.export(dynamo=True)`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hone.artifact import MANIFEST, Artifact
+from hone.cache import check_own, run_folder
 from hone.errors import ArtifactError, one_line
 from hone.runtimes.base import Availability, Runtime, UserCode, name_outputs, register
 from hone.runtimes.parts import run_in_parts
@@ -98,14 +100,64 @@ def load_module(artifact: Artifact) -> torch.nn.Module:
             f"{artifact.path / MANIFEST}: runtime_options.loader: is required for {artifact.entry.name}"
         )
     reference, root = options["loader"], Path(options["root"])
-    module = call(load_function(reference, root, "source.loader"), reference, "source.loader")
+    loader = load_function(reference, root, "source.loader")
+    module, weights = kept_module(reference, root) or (call(loader, reference, "source.loader"), "")
     if not isinstance(module, torch.nn.Module):
         raise ArtifactError(f"source.loader: {reference} returned {type(module).__name__}, not an nn.Module")
+    if weights == artifact.manifest.files[artifact.manifest.entry].sha256:
+        return module.eval()
     try:
         module.load_state_dict(load_file(artifact.entry))
     except Exception as error:
         raise ArtifactError(f"{artifact.entry}: weights don't fit {reference}: {one_line(error)}") from error
     return module.eval()
+
+
+def keep_module(module: torch.nn.Module, reference: str, root: Path, weights: str) -> str:
+    """Keep what a loader gave for the other processes of this run, so that it isn't called again: it may train.
+
+    The file is a pickle, made and read by one run in a folder that only its user may read.
+
+    Args:
+        module: with its weights.
+        reference: the loader, `module:function`.
+        root: the folder that its module is looked up in.
+        weights: sha256 of the weights' file.
+
+    Returns:
+        Why it couldn't be kept, or an empty string.
+    """
+    import cloudpickle
+    import torch
+
+    folder = run_folder()
+    if folder is None:
+        return ""
+    file = _kept_file(folder, reference, root)
+    try:
+        torch.save((module, weights), file, pickle_module=cloudpickle)
+        kept_module(reference, root)
+    except Exception as error:  # noqa: BLE001 - a module may refuse to be pickled in any way it likes
+        file.unlink(missing_ok=True)
+        return f"{type(module).__name__} can't be pickled ({type(error).__name__}: {one_line(error)})"
+    return ""
+
+
+def kept_module(reference: str, root: Path) -> tuple[torch.nn.Module, str] | None:
+    """Return the module that this run's loader gave, and the sha256 of its weights' file; None when it wasn't kept."""
+    import torch
+
+    folder = run_folder()
+    if folder is None or not (file := _kept_file(folder, reference, root)).exists():
+        return None
+    kept = torch.load(check_own(file), weights_only=False, map_location="cpu")  # of this run  # nosec B614
+    module, weights = kept
+    return module, weights
+
+
+def _kept_file(folder: Path, reference: str, root: Path) -> Path:
+    name = hashlib.sha256(f"{root}:{reference}".encode()).hexdigest()[:16]
+    return folder / f"module-{name}.pt"
 
 
 def load_trainable(artifact: Artifact) -> torch.nn.Module:

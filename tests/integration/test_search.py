@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from converters.search import Trial, finalists
+from converters.search import Trial, _prefix, finalists
 from converters.search_space import for_recipe
 from hone.cli import cli
 from hone.recipe import load_recipe
@@ -57,6 +57,10 @@ def test_search_keeps_its_time_resumes_and_beats_or_equals_the_presets(recipe: P
     hone("optimize", str(recipe), "--search", "--minutes", "0.8", "--out", str(out))
     again = json.loads((out / "search.json").read_text())["trials"]
     assert again[: len(trials)] == trials and len(again) > len(trials)
+    chains = [json.dumps(trial["passes"]) for trial in again]
+    assert len(set(chains)) == len(chains)
+    # This graph has no attention: the pass says so once, and no chain goes through it again.
+    assert sum("fuse" in chain for chain in chains) == 1
 
 
 def test_search_doesnt_go_with_a_choice_of_variants(recipe: Path) -> None:
@@ -88,3 +92,16 @@ def test_space_fits_the_source(recipe: Path) -> None:
     assert "quantize_static" not in blind.choices["precision"] and "mixed" not in blind.choices
     for proposal in space.first():
         assert space.chain(proposal)[0] == {"export": {}}
+
+
+def test_every_proposal_of_a_space_is_a_chain_of_its_own(recipe: Path) -> None:
+    space = for_recipe(load_recipe(recipe).recipe, "onnx")
+    chains = [json.dumps(space.chain(proposal)) for proposal in space.all()]
+    assert len(set(chains)) == len(chains) > 50
+    assert {json.dumps(space.chain(proposal)) for proposal in space.first()} <= set(chains)
+
+
+def test_what_fails_after_pruning_fails_after_any() -> None:
+    chain = ({"prune": {"ratio": 0.5}}, {"export": {}}, {"fuse": {}})
+    assert _prefix(chain) == _prefix(chain[1:]) != _prefix(chain[1:2])
+    assert _prefix(chain[:1]) != _prefix(({"prune": {"ratio": 0.25}},))

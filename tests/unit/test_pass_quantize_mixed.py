@@ -7,9 +7,11 @@ import pytest
 from hone.errors import PassError
 from tests.passes import Bench, cosine, details, perceptron, perceptron_rows, perceptron_signature
 
+COSINE = {"metric": "cosine"}
+
 
 def test_the_layer_that_int8_hurts_stays_in_float(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, perceptron_signature(), perceptron_rows(), budget={"quality_drop": 0.02})
+    bench = Bench(tmp_path, perceptron_signature(), perceptron_rows(), quality=COSINE, budget={"quality_drop": 0.02})
     source = bench.artifact(perceptron(delicate=True))
     plain = bench.run("quantize_dynamic", source)
     wanted = bench.outputs(source)["y"]
@@ -31,7 +33,7 @@ def test_nothing_is_left_out_when_the_loss_fits_at_once(tmp_path: Path) -> None:
 
 
 def test_loss_that_doesnt_fit_is_an_error_that_says_how_far_it_got(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, perceptron_signature(), perceptron_rows())
+    bench = Bench(tmp_path, perceptron_signature(), perceptron_rows(), quality=COSINE)
     source = bench.artifact(perceptron(delicate=True))
     with pytest.raises(PassError, match=r"1 of 3 layers in float the loss \(1 - cosine.*is still .* over 1e-09"):
         bench.run("quantize_mixed", source, max_loss=1e-9, max_float_share=0.4)
@@ -44,7 +46,12 @@ def test_options_of_the_inner_pass_are_checked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("metric", "words"), [("rmse", "rmse against the float model"), ("accuracy", "share of rows whose class changes")]
+    ("metric", "words"),
+    [
+        ("rmse", "rmse against the float model"),
+        ("accuracy", "share of rows whose class changes"),
+        ("likeness", "1 - likeness to the float model"),
+    ],
 )
 def test_loss_is_in_the_unit_of_the_metric(tmp_path: Path, metric: str, words: str) -> None:
     rows = perceptron_rows()

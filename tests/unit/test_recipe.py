@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 import yaml
 
-from converters.plan import make_plan
+from converters.plan import check_variants, make_plan
 from converters.reference import recipe_reference
 from converters.schema import recipe_schema
 from hone.errors import RecipeError
@@ -45,13 +45,25 @@ def test_every_mistake_is_listed(tmp_path: Path) -> None:
     [
         ({"source": {"file": "m.pkl"}}, "trust_pickle: true"),
         ({"source": {}}, "give 'file', 'loader' or both"),
-        ({"source": {"loader": "no-colon"}}, "source.loader"),
+        (
+            {"source": {"loader": "no-colon"}},
+            "source.loader: write module:function, such as model:load (got 'no-colon')",
+        ),
         ({"signature": {"inputs": {"x": {"shape": ["batch"], "dtyp": "int8"}}}}, "did you mean 'dtype'"),
-        ({"variants": []}, "variants"),
+        ({"variants": []}, "variants: needs at least 1 of them (got [])"),
+        (
+            {"signature": {"inputs": {"x": {"shape": ["batch"], "dtype": "flaot32"}}}},
+            "signature.inputs.x.dtype: unknown dtype 'flaot32'; did you mean 'float32'",
+        ),
+        ({"signature": {"inputs": {"x": {"shape": ["batch", 0]}}}}, "axis size 0 is not positive"),
+        ({"evaluation": "data.csv"}, "evaluation: 'data.csv' is no .npz or .parquet file and no module:function"),
         ({"variants": [{"passes": ["export"]}]}, "needs a 'name'"),
         ({"variants": [{"preset": "onnx-fp32", "passes": ["export"]}]}, "either 'preset' or 'passes'"),
         ({"budget": {"at": {"batch": 7}}}, "budget.at.batch 7 is not in measure.batches"),
-        ({"budget": {"quality_drop": "1 percent"}}, "budget.quality_drop"),
+        (
+            {"budget": {"quality_drop": "1 percent"}},
+            "budget.quality_drop: write a number (0.01) or a share of the source's",
+        ),
     ],
 )
 def test_mistake_is_explained(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
@@ -101,6 +113,13 @@ def test_wrong_variant_names_variant_and_pass(tmp_path: Path, variants: list[Any
     loaded = load_recipe(write_project(tmp_path, variants=variants))
     with pytest.raises(RecipeError, match=words):
         make_plan(loaded, "torch")
+
+
+def test_a_pass_without_the_rows_it_needs_is_found_when_planning(tmp_path: Path) -> None:
+    loaded = load_recipe(write_project(tmp_path, calibration=None, variants=["onnx-fp32", "onnx-int8-static"]))
+    for plan in (lambda: make_plan(loaded, "torch"), lambda: check_variants(loaded)):
+        with pytest.raises(RecipeError, match=r"variants\[1\]: pass 'quantize_static' needs calibration rows"):
+            plan()
 
 
 def test_shared_prefix_is_planned_once(tmp_path: Path) -> None:

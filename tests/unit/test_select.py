@@ -10,13 +10,24 @@ from hone.recipe import Recipe
 from tests.projects import recipe
 
 
-def candidate(name: str, *, drop: float = 0.0, p50: float = 1.0, size: float = 1.0, rss: float = 50.0) -> Candidate:
-    latency = Latency(batch=1, threads=1, p50=p50, p95=2 * p50, p99=3 * p50, mean=p50, rows_per_s=1000 / p50, calls=9)
+def candidate(
+    name: str,
+    *,
+    drop: float = 0.0,
+    p50: float = 1.0,
+    size: float = 1.0,
+    rss: float = 50.0,
+    steps: int = 2,
+    rounds: tuple[float, ...] = (),
+) -> Candidate:
+    latency = Latency(
+        batch=1, threads=1, p50=p50, p95=2 * p50, p99=3 * p50, mean=p50, rows_per_s=1000 / p50, calls=9, rounds=rounds
+    )
     quality = Quality(
         metric="accuracy", value=0.9 - drop, source=0.9, drop=drop, max_difference=0, mean_difference=0, rows=10
     )
     measured = Measurements(quality=quality, latency=(latency,), peak_rss_mb=rss, load_ms=1, size_mb=size, host={})
-    return Candidate(name, measured, servable=name != "torch")
+    return Candidate(name, measured, name != "torch", steps)
 
 
 def rules(**changes: Any) -> Recipe:
@@ -90,3 +101,46 @@ def test_pareto_front_leaves_out_the_dominated() -> None:
         rules(),
     )
     assert {name for name, verdict in verdicts.items() if verdict.pareto} == {"torch", "a", "b"}
+
+
+NOISE = (1.0, 1.3, 0.9, 1.1, 0.95, 1.2, 1.05, 1.4, 0.92, 1.15)
+
+
+def test_what_noise_cant_tell_apart_goes_to_the_smaller_whoever_was_lucky() -> None:
+    lucky, other = tuple(0.97 * value for value in NOISE), NOISE
+    for first, second in ((lucky, other), (other, lucky)):
+        small = candidate("small", size=0.5, p50=sorted(first)[4], rounds=first)
+        large = candidate("large", size=1.0, p50=sorted(second)[4], rounds=second)
+        verdicts = select([candidate("torch", p50=9), large, small], rules())
+        assert verdicts["small"].rank == 0
+        assert (
+            verdicts["small"].reason
+            == "best latency within the budget; a tie with large, whose reasons say what decided"
+        )
+        assert verdicts["large"].tied and not verdicts["small"].tied
+        assert verdicts["large"].reason == "a tie with the winner in latency; size 1 MB, the winner's 0.5 MB"
+
+
+@pytest.mark.parametrize(
+    ("better", "words"),
+    [({"drop": -0.004}, "quality drop 0.0000"), ({"steps": 1}, "made by 2 passes, the winner by 1")],
+)
+def test_a_tie_of_one_size_goes_to_the_closer_then_to_the_simpler(better: dict[str, Any], words: str) -> None:
+    plain, chosen = candidate("plain", rounds=NOISE), candidate("chosen", rounds=NOISE, **better)
+    verdicts = select([candidate("torch"), plain, chosen], rules())
+    assert verdicts["chosen"].rank == 0
+    assert words in verdicts["plain"].reason
+
+
+def test_a_difference_in_every_round_is_none_of_noise() -> None:
+    """The rounds differ by more than the variants, but in each the same one is faster."""
+    fast = candidate("fast", p50=0.8, size=9, rounds=tuple(0.8 * value for value in NOISE))
+    verdicts = select([candidate("torch"), candidate("slow", p50=1.0, rounds=NOISE), fast], rules())
+    assert verdicts["fast"].rank == 0 and not verdicts["slow"].tied
+
+
+def test_equal_variants_keep_the_recipes_order() -> None:
+    twins = [candidate(name, rounds=NOISE) for name in ("a", "b")]
+    verdicts = select([candidate("torch"), *twins], rules())
+    assert verdicts["a"].rank == 0
+    assert "the recipe names the winner first" in verdicts["b"].reason

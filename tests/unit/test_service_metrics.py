@@ -12,7 +12,7 @@ import numpy as np
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
 from services.calibration import Measured, _best_rows
-from services.failures import MOST_SAID, RequestError, status_of
+from services.failures import MAX_MESSAGE, RequestError, status_of
 from services.logs import JsonFormatter, QuietStreamHandler, _Redacting, redact
 from services.metrics import SECONDS, DriftSample, Tally
 
@@ -78,7 +78,7 @@ def test_log_line_stays_one_short_line() -> None:
 
 def test_callers_names_in_a_message_are_cut_and_made_printable() -> None:
     status, message, _ = status_of(RequestError("no model '" + "a\n" * 8_000_000))
-    assert (status, len(message)) == (400, MOST_SAID)
+    assert (status, len(message)) == (400, MAX_MESSAGE)
     assert message.startswith("no model 'a?a?") and message.endswith("…")
 
 
