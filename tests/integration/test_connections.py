@@ -123,7 +123,12 @@ def test_tls_connections_have_the_same_bounds(shop: Path) -> None:
 
 def test_many_large_bodies_take_the_memory_of_few_and_hold_nobody_up(shop: Path) -> None:
     body = b'{"inputs": {"features": [' + b"[1.5, 2.5, 3.5, 4.5]," * 180_000 + b"[1, 2, 3, 4]]}}"
-    environment = {"HONE_MAX_BODY_MB": "4", "HONE_BODIES_MB": "8", "HONE_QUEUE_ROWS": "1000000"}
+    environment = {
+        "HONE_MAX_BODY_MB": "4",
+        "HONE_BODIES_MB": "8",
+        "HONE_QUEUE_ROWS": "1000000",
+        "HONE_MAX_ROWS": "1000000",
+    }
     with server(DIGITS, shop, **environment) as running:
         worker = psutil.Process(running.workers()[0])
 
