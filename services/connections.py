@@ -10,6 +10,7 @@ The protocol's inside is not part of uvicorn's documented interface, so its vers
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 from http import HTTPStatus
 from importlib.metadata import version
@@ -32,6 +33,13 @@ MAX_TARGET = 8192
 
 MAX_PIPELINED = 16
 """Requests behind the one that is being answered."""
+
+OFFER = re.compile(rb"(?i)(?<=\r\n)upgrade(?=:[ \t]*h2c\b)")
+DECLINED = b"-pgrade"
+"""Takes the place of an offered `upgrade`, with as many bytes."""
+
+OFFERED_WITHIN = 2048
+"""Bytes of a request in which an offer of HTTP/2 is looked for."""
 
 LINGER_S = 2.0
 """A refused caller may read the answer for so long: closing on unread bytes would reset the connection."""
@@ -127,6 +135,8 @@ class Connection(HttpToolsProtocol):
         if self._refused:
             return
         self._received += len(data)
+        if b"h2c" in data[:OFFERED_WITHIN] and (self.cycle is None or not self.cycle.more_body):
+            data = _without_offer(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -324,3 +334,13 @@ def _watch_of(config: Any, server_state: Any, loop: asyncio.AbstractEventLoop) -
         given = config.timeout_graceful_shutdown
         config.timeout_graceful_shutdown = limits.answer_s if given is None else min(given, limits.answer_s)
     return watch
+
+
+def _without_offer(data: bytes) -> bytes:
+    """Decline HTTP/2 that a request's head offers: by going on as if it weren't there, as RFC 9110, 7.8 allows.
+
+    Java's HTTP client offers it on each connection without TLS. The parser takes a request that offers another
+    protocol for one without a body.
+    """
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return OFFER.sub(DECLINED, head) + end + rest

@@ -77,6 +77,9 @@ class Probe:
 
 CHUNKED = "transfer-encoding: chunked"
 UPGRADE = ("connection: upgrade", "upgrade: websocket", "sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==")
+OFFER_OF_HTTP2 = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk")
+"""As Java's HTTP client does."""
+
 ENDED = b"%x\r\n%s\r\n0\r\n\r\n" % (len(ROW), ROW)
 
 ODD_PATHS = [
@@ -93,6 +96,8 @@ PROBES = [
     *(Probe(f"path {path}", post(path), 404, workers_too=True) for path in ODD_PATHS),
     Probe("query is no path", post("/predict?a=/livez"), 200),
     Probe("websocket", get("/predict", *UPGRADE, "sec-websocket-version: 13"), 405, workers_too=True),
+    Probe("HTTP/2 offered", post("/predict", ROW, *OFFER_OF_HTTP2), 200, workers_too=True),
+    Probe("HTTP/2 offered in small letters", post("/predict", ROW, "upgrade:h2c", "connection: upgrade"), 200),
     # Heads: bounded, and read in one way only.
     Probe("HTTP/0.9", b"GET /livez\r\n\r\n", 400),
     Probe("HTTP/0.9 with headers", b"GET /livez HTTP/0.9\r\nhost: localhost\r\n\r\n", 400),
