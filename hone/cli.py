@@ -250,6 +250,11 @@ def report(report: Path) -> None:
 
 
 @cli.group(cls=HoneGroup)
+def new() -> None:
+    """Write files to start from: `hone new service NAME MODEL...`."""
+
+
+@cli.group(cls=HoneGroup)
 def keys() -> None:
     """Make, list and remove API keys."""
 
@@ -313,7 +318,15 @@ def _add_model_commands() -> None:
         models.add_command(command)
 
 
+def _add_new_commands() -> None:
+    from hone.cli_new import NEW_COMMANDS
+
+    for command in NEW_COMMANDS:
+        new.add_command(command)
+
+
 _add_bench_commands()
+_add_new_commands()
 _add_model_commands()
 _add_security_commands()
 _add_deploy_commands()

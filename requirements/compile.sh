@@ -12,6 +12,10 @@ extras=(--extra torch --extra tensorflow --extra trees --extra mlx --extra openv
 } > requirements/constraints.txt.new
 mv requirements/constraints.txt.new requirements/constraints.txt
 
+# Installed code has no bentofile.yaml beside it: hone new service reads this.
+"${PYTHON:-.venv/bin/python}" -c 'import yaml; print(*yaml.safe_load(open("bentofile.yaml"))["python"]["packages"], sep="\n")' \
+  > k8s/image/packages.txt
+
 # What an image installs: bentofile.yaml's packages and process 1, by hash, for every platform. uv is a tool of
 # `bentoml build`, which an image doesn't run.
 image() {
@@ -19,7 +23,7 @@ image() {
   shift
   {
     echo "# Packages of the $kind image. Made by requirements/compile.sh; do not edit by hand."
-    { "${PYTHON:-.venv/bin/python}" -c 'import yaml; print(*yaml.safe_load(open("bentofile.yaml"))["python"]["packages"], sep="\n")'
+    { cat k8s/image/packages.txt
       echo dumb-init==1.2.5.post1
       printf '%s\n' "$@"; } > requirements/image.in
     "${UV:-.venv/bin/uv}" pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-annotate \

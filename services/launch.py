@@ -59,16 +59,21 @@ def serve(
     for more in models:
         _candidates(more, settings)
     require_free_port(host, port, "--port")
-    given = {"models": ",".join(models) or None, "workers": _workers(workers, choice.entry.tag), **settings}
+    given = {
+        "model": reference,
+        "models": ",".join(models) or None,
+        "workers": _workers(workers, choice.entry.tag),
+        **settings,
+    }
     arguments = _command(host, port)
     for option, file in zip(("--ssl-certfile", "--ssl-keyfile"), certificate, strict=True):
         arguments += [option, _in_full(file)] if file else []
     with serve_folder() as folder:
-        environment = _environment(reference, given, folder.path)
+        environment = _environment(given, folder.path)
         check_start(Settings.from_environment(environment), arguments)
         scheme = "https" if certificate[0] else "http"
         sys.stderr.write(f"serving {choice.entry.tag} ({choice.reason}) on {scheme}://{host}:{port}\n")
-        status = _wait_forwarding_signals(_start(arguments, environment, folder))
+        status = _wait_forwarding_signals(_start(arguments, environment, folder, _code_root()))
     return 0 if status in (-signal.SIGTERM, -signal.SIGINT) else abs(status)
 
 
@@ -106,12 +111,31 @@ def running(reference: str, *, workers: int = 1, threads: int | None = None, **s
         HoneError: it did not become ready; the message ends with the last line of its log.
     """
     store.choose(_candidates(reference, settings))
+    given = {"model": reference, "workers": workers, "threads": threads, **settings}
+    with running_service(SERVICE, _code_root(), **given) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def running_service(service: str, root: Path, **settings: object) -> Iterator[str]:
+    """Start a service on a free port and yield its URL once it is ready; stop it afterwards.
+
+    Args:
+        service: `module:Class`, as `bentoml serve` takes it.
+        root: the folder of the module.
+        settings: of `services.settings.Settings`, where given not None.
+
+    Raises:
+        HoneError: it did not become ready; the message ends with the last line of its log.
+    """
     port = free_port()
     with serve_folder() as folder:
         log = folder.path / "serve.log"
-        environment = _environment(reference, {"workers": workers, "threads": threads, **settings}, folder.path)
+        environment = _environment(settings, folder.path)
         with log.open("wb") as stream:
-            process = _start(_command("127.0.0.1", port), environment, folder, stdout=stream, stderr=stream)
+            process = _start(
+                _command("127.0.0.1", port, service), environment, folder, root, stdout=stream, stderr=stream
+            )
         url = f"http://127.0.0.1:{port}"
         try:
             _wait_ready(url, process, log)
@@ -169,18 +193,18 @@ def _variables(settings: Mapping[str, object]) -> dict[str, str]:
     return {f"HONE_{name.upper()}": _text(value) for name, value in settings.items() if value is not None}
 
 
-def _command(host: str, port: int) -> list[str]:
+def _command(host: str, port: int, service: str = SERVICE) -> list[str]:
     address = ["--host", host, "--port", str(port)]
-    return [sys.executable, "-m", "bentoml", "serve", SERVICE, *address]
+    return [sys.executable, "-m", "bentoml", "serve", service, *address]
 
 
 def _start(
-    command: list[str], environment: dict[str, str], folder: ServeFolder, **streams: Any
+    command: list[str], environment: dict[str, str], folder: ServeFolder, root: Path, **streams: Any
 ) -> subprocess.Popen[bytes]:
     """Start the server so that it ends with this process, whatever ends this one."""
     tethered = [sys.executable, "-I", "-S", str(Path(__file__).with_name("tether.py")), str(os.getpid()), *command]
     environment = {**environment, LAUNCHER: str(os.getpid())}
-    return subprocess.Popen(tethered, env=environment, cwd=_code_root(), pass_fds=(folder.lock,), **streams)
+    return subprocess.Popen(tethered, env=environment, cwd=root, pass_fds=(folder.lock,), **streams)
 
 
 def _code_root() -> Path:
@@ -188,7 +212,7 @@ def _code_root() -> Path:
     return Path(__file__).resolve().parent.parent
 
 
-def _environment(reference: str, settings: Mapping[str, object], folder: Path) -> dict[str, str]:
+def _environment(settings: Mapping[str, object], folder: Path) -> dict[str, str]:
     """Return the server's environment.
 
     BentoML keeps its metrics under its home and wipes them when a server starts. Each server gets a home of its own
@@ -200,7 +224,6 @@ def _environment(reference: str, settings: Mapping[str, object], folder: Path) -
     variables = {
         "BENTOML_HOME": home,
         "BENTOML_DO_NOT_TRACK": "True",
-        "HONE_MODEL": reference,
         **_variables(settings),
     }
     environment = {**os.environ, **{name: str(value) for name, value in variables.items()}}
