@@ -1,6 +1,6 @@
 """The digits service: `bentoml serve services.digits:Digits`, and what bentofile.yaml packs.
 
-services/model.py with the model's name in it; copy this file to give a model of yours a service and a bento.
+services/model.py with the model's name in it; `hone new service` writes such a file for models of yours.
 """
 
 from __future__ import annotations

@@ -17,6 +17,11 @@ ELSEWHERE = {
     "make test": ("is what runs this", "Makefile", '$(BIN)/pytest -m "not slow"'),
     "bentoml build": ("needs the repository", "tests/integration/test_bento.py", '"bentoml", "build"'),
     "bentoml serve digits:latest": ("needs that bento", "tests/integration/test_bento.py", '"bentoml", "serve", bento'),
+    "bentoml serve wine-shop:latest": (
+        "serves on",
+        "tests/integration/test_new_service.py",
+        '"bentoml", "serve", bento',
+    ),
     "hone containerize": ("needs an engine", "tests/e2e/test_deployment.py", '["containerize", "digits"'),
     "hone bench capacity": ("takes minutes", "tests/e2e/test_deployment.py", '["bench", "capacity", "digits", "--p99"'),
     "hone k8s render": ("needs an image", "tests/integration/test_k8s_readme.py", '"hone k8s render"'),
@@ -38,6 +43,10 @@ ROWS = {
         "hone optimize strict.yaml --only onnx-fp32 --no-store --out strict || test $? = 3",
     ],
     "`hone serve MODEL`": [],  # served while all of these run
+    "`hone new service NAME MODEL…`": [
+        "hone new service shop wine --out services/shop",
+        "test -f services/shop/service.py",
+    ],
     "`hone keys …`, `hone audit verify PATH`": [
         "hone keys new a --file some.yaml",
         "hone keys list --file some.yaml | grep -w predict",
