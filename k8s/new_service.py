@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hone import __version__, store
 from hone.artifact import Artifact, atomic_directory
-from hone.errors import HoneError
+from hone.errors import HoneError, one_line
 from hone.names import is_name, shown
 from hone.runtimes import runtime_class
 from k8s.build_context import HERE
@@ -18,6 +18,7 @@ from k8s.packing import CUDA, KINDS, TENSORRT
 from k8s.sbom import read_lock
 from k8s.wheel import write_wheel
 
+FILES = ("service.py", "bentofile.yaml", "test_service.py", "README.md")
 GPU = "onnxruntime-gpu"
 PACKAGES = {
     "openvino": ("openvino",),
@@ -26,7 +27,6 @@ PACKAGES = {
     TENSORRT: (GPU, "tensorrt"),
 }
 """What runtimes, and providers of ONNX Runtime, need beside the packages of any service."""
-FILES = ("service.py", "bentofile.yaml", "test_service.py", "README.md")
 
 
 def write_service(name: str, references: Sequence[str], target: Path) -> str:
@@ -38,32 +38,42 @@ def write_service(name: str, references: Sequence[str], target: Path) -> str:
         target: a folder that is new or empty.
 
     Raises:
-        HoneError: a name is not valid, a model is named twice, or the folder is not empty.
+        HoneError: a name is not valid, a model is named twice, or the folder is not empty or can't be written.
         StoreError: no such model.
     """
     title = class_name(name)
     target = _free_folder(target)
+    references = tuple(dict.fromkeys(references))
+    names, artifacts = _chosen(references)
+    pins = packages(artifacts)
+    try:
+        with atomic_directory(target) as folder:
+            wheel = write_wheel(folder / "wheels").relative_to(folder).as_posix()
+            values: dict[str, object] = {
+                "name": name, "title": title, "references": list(references), "names": names,
+                "packages": pins, "wheel": wheel, "version": __version__,
+            }  # fmt: skip
+            _write_files(folder, values)
+    except OSError as error:
+        raise HoneError(f"{target} can't be written: {error.strerror or one_line(error)}") from error
+    return title
+
+
+def _chosen(references: Sequence[str]) -> tuple[list[str], list[Artifact]]:
+    """Return the names of the models, and all that a host may have to choose from."""
     artifacts: list[Artifact] = []
-    names: dict[str, str] = {}
+    chosen: dict[str, str] = {}
     for reference in references:
         found = store.serving_set(reference)
-        model = found[0].name
-        if model in names:
+        name = found[0].name
+        if name in chosen:
             raise HoneError(
-                f"{names[model]} and {reference} are versions of one model, of which a service loads one; "
+                f"{chosen[name]} and {reference} are versions of one model, of which a service loads one; "
                 "name more in HONE_MODELS when it runs or is built"
             )
-        names[model] = reference
+        chosen[name] = reference
         artifacts += [entry.opened(verify=False) for entry in found]
-    pins = packages(artifacts)
-    with atomic_directory(target) as folder:
-        wheel = write_wheel(folder / "wheels").relative_to(folder).as_posix()
-        values: dict[str, object] = {
-            "name": name, "title": title, "references": list(references), "names": list(names),
-            "packages": pins, "wheel": wheel, "version": __version__,
-        }  # fmt: skip
-        _write_files(folder, values)
-    return title
+    return list(chosen), artifacts
 
 
 def class_name(name: str) -> str:
