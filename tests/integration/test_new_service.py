@@ -16,7 +16,6 @@ import yaml
 
 from hone import store
 from hone.errors import HoneError
-from hone.runtimes import runtime_class
 from k8s.build_context import CODE_ROOT
 from k8s.new_service import FILES, packages, write_service
 from k8s.wheel import write_wheel
@@ -140,7 +139,6 @@ def test_empty_folder_is_filled(tmp_path: Path) -> None:
 def test_packages_are_those_of_the_runtimes(
     runtime: str, providers: list[str], more: list[str], less: list[str]
 ) -> None:
-    runtime_class(runtime)
     artifact = store.resolve("wine").opened()
     other = artifact.manifest.model_copy(
         update={"runtime": runtime, "runtime_options": {"providers": providers} if providers else {}}
