@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 from pydantic import Field
 
-from converters.onnx_graph import load_graph
+from converters.masks import constants, mask_paths
+from converters.onnx_graph import free_name, load_graph, save_graph
 from converters.passes.base import Built, PassContext, PassOptions, register
 from converters.quantized_graph import count_quantized, quiet_quantizer
 from hone.artifact import Artifact
@@ -18,6 +21,12 @@ from hone.data import Dataset
 from hone.errors import PassError, one_line
 
 BATCH_ROWS = 16
+
+MASKED = 100.0
+"""Magnitude from which a constant added before a softmax is a mask: a range with it in would leave scores no room."""
+
+FINITE = 1e9
+"""Instead of infinity in masks: exp(-1e9 - score) is zero too."""
 
 
 class Options(PassOptions):
@@ -47,9 +56,12 @@ class Options(PassOptions):
     options=Options,
     needs=("calibration",),
     tools=("onnxruntime", "onnx"),
+    revision=2,
 )
 def quantize_static(model: Artifact, options: Options, out: Path, context: PassContext) -> Built:
     """Insert QuantizeLinear/DequantizeLinear pairs (ONNX Runtime quantization guide, 'static quantization', QDQ).
+
+    What masks scores with constants such as -1e9 stays in float, up to the softmax.
 
     Raises PassError when calibration fails or nothing could be quantized.
     """
@@ -66,14 +78,15 @@ def quantize_static(model: Artifact, options: Options, out: Path, context: PassC
     data = context.ranges("quantize_static")
     context.progress(f"calibrating on {data.rows} rows")
     try:
-        with quiet_quantizer():
+        with quiet_quantizer(), TemporaryDirectory(prefix="hone-static-") as scratch:
+            entry, masking = _masking(model.entry, Path(scratch))
             run(
-                model.entry,
+                entry,
                 file,
                 _reader(data),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=list(options.op_types) or None,
-                nodes_to_exclude=list(options.exclude),
+                nodes_to_exclude=[*options.exclude, *masking],
                 per_channel=options.per_channel,
                 reduce_range=options.reduce_range,
                 activation_type=types[options.activation_type],
@@ -91,8 +104,40 @@ def quantize_static(model: Artifact, options: Options, out: Path, context: PassC
     counts = count_quantized(load_graph(file))
     if not counts["quantized"]:
         raise PassError("quantize_static: no operator of the graph could be quantized; set op_types or use fp16")
-    rows = {"calibration_rows": context.calibration.rows, "method": options.method}
-    return Built("model.onnx", "int8", details={**counts, **rows})
+    facts: dict[str, Any] = {"calibration_rows": context.calibration.rows, "method": options.method}
+    if masking:
+        facts["masking_left_in_float"] = len(masking)
+    return Built("model.onnx", "int8", details={**counts, **facts})
+
+
+def _masking(file: Path, scratch: Path) -> tuple[Path, list[str]]:
+    """Find the nodes between constants of masks and their softmaxes, these included.
+
+    Returns:
+        The graph's file, or one in `scratch` where a node has no name or a mask is infinite; and the nodes' names.
+    """
+    model = load_graph(file)
+    masks = mask_paths(model, MASKED)
+    nodes = {node.output[0]: node for paths in masks.values() for path in paths if path for node in path}
+    unnamed = [node for node in nodes.values() if not node.name]
+    taken = {node.name for node in model.graph.node}
+    for node in unnamed:
+        node.name = free_name(f"masking_{node.output[0]}", taken)
+    stored = constants(model)
+    finite = [_make_finite(stored[name]) for name, paths in masks.items() if None not in paths]
+    if unnamed or any(finite):
+        file = scratch / "model.onnx"
+        save_graph(model, file)
+    return file, sorted(node.name for node in nodes.values())
+
+
+def _make_finite(tensor: onnx.TensorProto) -> bool:
+    """Replace infinities of a mask, which histograms of ranges have no place for; return whether there were any."""
+    values = numpy_helper.to_array(tensor)
+    if np.isfinite(values).all():
+        return False
+    tensor.CopyFrom(numpy_helper.from_array(np.clip(values, -FINITE, FINITE), tensor.name))
+    return True
 
 
 def _reader(data: Dataset) -> Any:
