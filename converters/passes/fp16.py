@@ -58,12 +58,16 @@ def fp16(model: Artifact, options: Options, out: Path, context: PassContext) -> 
 def _clamp_masks(model: onnx.ModelProto) -> dict[str, float]:
     """Bring masks beyond float16 into its range, in place; return what was done, for the report."""
     stored = constants(model)
-    masks = [name for name, paths in mask_paths(model, LARGEST).items() if None not in paths]
-    masks = [name for name in masks if np.isfinite(numpy_helper.to_array(stored[name])).all()]
-    for name in masks:
-        values = np.clip(numpy_helper.to_array(stored[name]), MASKED, -MASKED)
-        stored[name].CopyFrom(numpy_helper.from_array(values, stored[name].name))
-    return {"masks_clamped": len(masks), "masks_clamped_to": MASKED} if masks else {}
+    clamped = 0
+    for name, paths in mask_paths(model, LARGEST).items():
+        values = numpy_helper.to_array(stored[name])
+        beyond = np.isfinite(values) & (np.abs(values) > LARGEST)
+        if None in paths or not beyond.any():
+            continue
+        fitting = np.where(beyond, np.clip(values, MASKED, -MASKED), values)
+        stored[name].CopyFrom(numpy_helper.from_array(fitting, stored[name].name))
+        clamped += 1
+    return {"masks_clamped": clamped, "masks_clamped_to": MASKED} if clamped else {}
 
 
 def _check_range(model: onnx.ModelProto) -> None:
