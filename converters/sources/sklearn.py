@@ -10,6 +10,7 @@ from typing import Any
 
 from converters.passes.base import Built, PassContext
 from converters.sources.base import Source, call_loader, register
+from converters.sources.sklearn_functions import function_converters, refuse_functions
 from hone.artifact import Artifact
 from hone.errors import ArtifactError, PassError, RecipeError, UnavailableError, one_line
 from hone.recipe import PICKLE_SUFFIXES, LoadedRecipe
@@ -71,7 +72,9 @@ class SklearnSource(Source):
         from converters.graph_signature import fit_outputs, merge_opsets
 
         estimator = read_estimator(model.entry, model.manifest.runtime_options)
-        _refuse_categories(estimator)
+        parts = {"model": estimator, **_steps(estimator)}
+        _refuse_categories(parts)
+        refuse_functions(parts)
         supported = min(opset, skl2onnx.__max_supported_opset__)
         graph = _convert(estimator, model.signature, supported)
         names = output_names(estimator)
@@ -196,6 +199,7 @@ def _convert(estimator: Any, signature: Signature, opset: int) -> Any:
                 initial_types=inputs,
                 options={id(estimator): {"zipmap": False}} if is_classifier(estimator) else None,
                 target_opset={"": opset, "ai.onnx.ml": TREE_OPSET},
+                **function_converters(),
             )
     except Exception as error:
         raise PassError(f"export: skl2onnx can't convert {_step(estimator, error)}: {one_line(error)}") from error
@@ -292,9 +296,9 @@ def _step(estimator: Any, error: Exception) -> str:
     return type(estimator).__name__
 
 
-def _refuse_categories(estimator: Any) -> None:
+def _refuse_categories(parts: dict[str, Any]) -> None:
     """skl2onnx converts categorical splits of histogram gradient boosting as if they were numeric."""
-    for name, part in {"model": estimator, **_steps(estimator)}.items():
+    for name, part in parts.items():
         categories = getattr(part, "is_categorical_", None)
         if categories is not None and any(categories):
             raise PassError(
