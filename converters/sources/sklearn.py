@@ -181,6 +181,8 @@ def _convert(estimator: Any, signature: Signature, opset: int) -> Any:
     import skl2onnx
     from sklearn.base import is_classifier
 
+    from converters.onnx_graph import rename_inputs
+
     splits = column_transformer(estimator) is not None
     inputs = [(spec.name, _onnx_type(spec)) for spec in signature.inputs]
     joined = len(inputs) > 1 and not splits
@@ -197,6 +199,8 @@ def _convert(estimator: Any, signature: Signature, opset: int) -> Any:
             )
     except Exception as error:
         raise PassError(f"export: skl2onnx can't convert {_step(estimator, error)}: {one_line(error)}") from error
+    # skl2onnx makes identifiers of names: "city of birth" is "city_of_birth" in its graph.
+    rename_inputs(graph, [name for name, _ in inputs])
     if joined:
         _join(graph, signature)
     return graph

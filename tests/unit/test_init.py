@@ -205,15 +205,17 @@ def pipeline_of_columns() -> tuple[Any, dict[str, np.ndarray]]:
         "rooms": generator.integers(1, 4, 40),
         "grade": words[:, 1],
         "income": generator.normal(size=40).astype(np.float32),
-        "home": words[:, 2],
+        "city_of_birth": words[:, 2],
     }
-    filled = pipeline.make_pipeline(impute.SimpleImputer(strategy="most_frequent"), preprocessing.OneHotEncoder())
+    imputer = impute.SimpleImputer(missing_values="", strategy="most_frequent")
+    filled = pipeline.make_pipeline(imputer, preprocessing.OneHotEncoder())
     split = compose.ColumnTransformer(
         [
             ("scaled", preprocessing.StandardScaler(), ["income", "age"]),
-            ("one hot", preprocessing.OneHotEncoder(), ["city of birth", "rooms"]),
+            ("one hot", preprocessing.OneHotEncoder(), ["city of birth"]),
+            ("counted", preprocessing.OneHotEncoder(), ["rooms"]),
             ("ordinal", preprocessing.OrdinalEncoder(), ["grade"]),
-            ("filled", filled, ["home"]),
+            ("filled", filled, ["city_of_birth"]),
         ]
     )
     return pipeline.make_pipeline(split, linear_model.LinearRegression()), rows
@@ -232,7 +234,7 @@ def test_sklearn_recipe_has_the_columns_and_their_dtypes(tmp_path: Path) -> None
         "rooms": "int64",
         "grade": "string",
         "income": "float32",
-        "home": "string",
+        "city_of_birth": "string",
     }
     assert {spec.shape for spec in loaded.recipe.signature.inputs.values()} == {("batch", 1)}
     assert "# outputs: [prediction] " in loaded.path.read_text()
