@@ -2,6 +2,8 @@
 
 XGBoost's JSON holds each tree as flat arrays, which map one to one onto ONNX's TreeEnsembleRegressor: a row goes left
 when `feature < condition`, a missing value goes where `default_left` says, leaves are summed per target.
+
+A categorical split sends the categories of a set right and all others left; see `converters.category_sets`.
 """
 
 from __future__ import annotations
@@ -9,12 +11,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from converters.category_sets import NODE_KEYS, Row, SetSplit, checked_set, set_rows
 from converters.graph_signature import joined_columns, value_info
 from hone.errors import PassError
 from hone.signature import Signature, TensorSpec
@@ -50,7 +54,7 @@ def tree_graph(booster: Any, objective: str, signature: Signature, opset: int) -
         raise PassError(f"export: XGBoost objective '{objective}' has no ONNX form; these have: {known}")
     trees, targets, weights = _trees(booster)
     base = _base_margins(booster, trees, targets, weights)
-    ensemble = Ensemble(trees, targets, weights, base, "BRANCH_LT")
+    ensemble = Ensemble(trees, targets, weights, base, "BRANCH_LT", "Floor")
     return ensemble_graph(ensemble, activation, objective in ("binary:logistic", "multi:softprob"), signature, opset)
 
 
@@ -60,11 +64,13 @@ class Ensemble:
 
     Attributes:
         trees: each with left_children (-1: a leaf), right_children, split_indices (features), split_conditions
-            (thresholds, or a leaf's value) and default_left (where a missing value goes), by node.
+            (thresholds, or a leaf's value) and default_left (where a missing value goes), by node; and `sets`: by
+            categorical node, the categories that go right.
         targets: what each tree adds to.
         weights: of each tree.
         base: what is added to each target.
         mode: the comparison that sends a row left, as ONNX calls it.
+        rounding: what makes a category of a value: Floor (-0.5 is none) or Truncate (-0.5 is 0).
     """
 
     trees: list[dict[str, Any]]
@@ -72,6 +78,12 @@ class Ensemble:
     weights: list[float]
     base: np.ndarray
     mode: str
+    rounding: str
+
+    @property
+    def categorical(self) -> list[int]:
+        """The features that some node splits by category."""
+        return sorted({int(tree["split_indices"][node]) for tree in self.trees for node in tree["sets"]})
 
 
 def ensemble_graph(
@@ -87,7 +99,10 @@ def ensemble_graph(
         opset: version of the default operator set.
     """
     base = ensemble.base
-    nodes = joined_columns(signature, TensorProto.FLOAT, "matrix")
+    matrix = "all_columns" if ensemble.categorical else "matrix"
+    nodes = joined_columns(signature, TensorProto.FLOAT, matrix)
+    if ensemble.categorical:
+        nodes += _categories_first(ensemble, matrix)
     nodes.append(
         helper.make_node(
             "TreeEnsembleRegressor",
@@ -126,11 +141,11 @@ def _trees(booster: Any) -> tuple[list[dict[str, Any]], list[int], list[float]]:
     model = content.get("gbtree", content)["model"]
     trees = model["trees"]
     for index, tree in enumerate(trees):
-        if any(tree["split_type"]):
-            raise PassError(
-                f"export: tree {index} splits on a categorical feature, which ONNX trees can't; "
-                "train on one-hot or ordinal encoded columns"
-            )
+        starts, sizes = tree.get("categories_segments", []), tree.get("categories_sizes", [])
+        tree["sets"] = {
+            node: checked_set(tree["categories"][start : start + size], index)
+            for node, start, size in zip(tree.get("categories_nodes", []), starts, sizes, strict=True)
+        }
         if int(tree["tree_param"]["size_leaf_vector"]) > 1:
             raise PassError(
                 f"export: tree {index} has a vector in each leaf; train with multi_strategy='one_output_per_tree'"
@@ -153,36 +168,64 @@ def _base_margins(booster: Any, trees: list[dict[str, Any]], targets: list[int],
     return margin
 
 
+def _categories_first(ensemble: Ensemble, columns: str) -> list[onnx.NodeProto]:
+    """Return nodes that put the categorical features, as whole numbers, before all columns: `matrix`."""
+    nodes = [
+        helper.make_node("Constant", [], ["categorical_indices"], value_ints=ensemble.categorical),
+        helper.make_node("Gather", [columns, "categorical_indices"], ["categorical_values"], axis=1),
+    ]
+    if ensemble.rounding == "Floor":
+        nodes.append(helper.make_node("Floor", ["categorical_values"], ["whole_categories"]))
+    else:
+        nodes += [
+            helper.make_node("Abs", ["categorical_values"], ["categorical_sizes"]),
+            helper.make_node("Floor", ["categorical_sizes"], ["categorical_whole"]),
+            helper.make_node("Sign", ["categorical_values"], ["categorical_signs"]),
+            helper.make_node("Mul", ["categorical_whole", "categorical_signs"], ["whole_categories"]),
+        ]
+    return [*nodes, helper.make_node("Concat", ["whole_categories", columns], ["matrix"], axis=1)]
+
+
 def _attributes(ensemble: Ensemble) -> dict[str, Any]:
     """Return the node and leaf arrays of TreeEnsembleRegressor."""
-    nodes: dict[str, list[Any]] = {
-        f"nodes_{key}": []
-        for key in (
-            "treeids", "nodeids", "featureids", "modes", "values", "truenodeids", "falsenodeids",
-            "missing_value_tracks_true",
-        )
-    }  # fmt: skip
+    nodes: dict[str, list[Any]] = {f"nodes_{key}": [] for key in NODE_KEYS}
     leaves: dict[str, list[Any]] = {f"target_{key}": [] for key in ("treeids", "nodeids", "ids", "weights")}
+    categorical = ensemble.categorical
     for number, (tree, target, weight) in enumerate(
         zip(ensemble.trees, ensemble.targets, ensemble.weights, strict=True)
     ):
-        for node, left in enumerate(tree["left_children"]):
-            is_leaf = left == -1
-            value = float(tree["split_conditions"][node])
-            nodes["nodes_treeids"].append(number)
-            nodes["nodes_nodeids"].append(node)
-            nodes["nodes_featureids"].append(0 if is_leaf else int(tree["split_indices"][node]))
-            nodes["nodes_modes"].append("LEAF" if is_leaf else ensemble.mode)
-            nodes["nodes_values"].append(0.0 if is_leaf else value)
-            nodes["nodes_truenodeids"].append(0 if is_leaf else int(left))
-            nodes["nodes_falsenodeids"].append(0 if is_leaf else int(tree["right_children"][node]))
-            nodes["nodes_missing_value_tracks_true"].append(int(bool(tree["default_left"][node]) and not is_leaf))
-            if is_leaf:
+        values = tree["split_conditions"]
+        for row in _rows(tree, ensemble.mode, categorical):
+            for key, value in zip(NODE_KEYS, (number, *row), strict=True):
+                nodes[f"nodes_{key}"].append(value)
+            node, mode = row[0], row[2]
+            if mode == "LEAF":
                 leaves["target_treeids"].append(number)
                 leaves["target_nodeids"].append(node)
                 leaves["target_ids"].append(int(target))
-                leaves["target_weights"].append(weight * value)
+                leaves["target_weights"].append(weight * float(values[node]) if node < len(values) else 0.0)
     return {**nodes, **leaves}
+
+
+def _rows(tree: dict[str, Any], mode: str, categorical: list[int]) -> list[Row]:
+    """Return a tree's nodes: its own, then those that its sets need more."""
+    rows: list[Row] = []
+    added: list[Row] = []
+    numbers = count(len(tree["left_children"]))
+    for node, left in enumerate(tree["left_children"]):
+        feature, right = int(tree["split_indices"][node]), int(tree["right_children"][node])
+        missing_left = bool(tree["default_left"][node])
+        if left == -1:
+            rows.append((node, 0, "LEAF", 0.0, 0, 0, 0))
+        elif node not in tree["sets"]:
+            value = float(tree["split_conditions"][node])
+            rows.append((node, feature + len(categorical), mode, value, int(left), right, int(missing_left)))
+        else:
+            split = SetSplit(categorical.index(feature), int(left), right, missing_left)
+            first, *more = set_rows(node, tree["sets"][node], split, numbers)
+            rows.append(first)
+            added += more
+    return rows + added
 
 
 def _classifier(activation: str, targets: int) -> tuple[list[onnx.NodeProto], list[TensorSpec]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 
 import yaml
@@ -21,14 +23,26 @@ EXAMPLE = Signature(inputs=(TensorSpec(name="input", dtype="float32", shape=(BAT
 COLUMN = 34
 
 
-def write_recipe(model: Path, target: Path | None, *, name: str | None = None, overwrite: bool = False) -> Path:
-    """Write a recipe for a model file, and `data.py` beside it unless there is one.
+@dataclass(frozen=True)
+class Written:
+    """What `write_recipe` wrote: a recipe, and the data module that it names."""
+
+    recipe: Path
+    data: Path
+    kept_data: bool
+    """The data module was there already, from an earlier recipe of this name with these inputs."""
+
+
+def write_recipe(model: Path, target: Path | None, *, name: str | None = None, overwrite: bool = False) -> Written:
+    """Write a recipe for a model file, and a stub of its data module beside it.
+
+    The module is `data.py`, or has a name of its own where `data.py` is another model's.
 
     Args:
         model: a model file in a format that tells its framework and runs no code when it is read.
         target: the recipe's file or folder; default `recipe.yaml` beside the model.
         name: the model's name in the store; default: made from the file's name.
-        overwrite: replace an existing recipe; `data.py` is never replaced.
+        overwrite: replace an existing recipe; a data module is never replaced.
 
     Raises:
         RecipeError: the file is missing, unreadable or of an unknown kind, the name is not valid, or the recipe exists.
@@ -42,26 +56,31 @@ def write_recipe(model: Path, target: Path | None, *, name: str | None = None, o
             f"--name: '{name}' must be 1-40 of a-z, 0-9, '.', '_', '-', starting and ending with a-z, 0-9"
         )
     signature = _signature(source, model)
+    name = name or _name(model)
+    stub = _data_module(recipe.name, source.name, signature or EXAMPLE)
+    data = _data_file(recipe, name, stub, signature or EXAMPLE)
+    kept = data.exists()
+    outputs = signature.output_names if signature else []
+    outputs = outputs or _outputs(source.name, model)
     file = Path(os.path.relpath(model.resolve(), recipe.parent.resolve())).as_posix()
     lines = [
         f"# Recipe for {model.name}. Fill in what is marked TODO, then: hone optimize {recipe.name}",
-        *_entry("name", _scalar(name or _name(model)), "the model's name in the store"),
+        *_entry("name", _scalar(name), "the model's name in the store"),
         "",
         *_source_lines(source.name, file, model),
         "",
-        *_signature_lines(source.name, signature),
+        *_signature_lines(signature, outputs),
         "",
-        *_data_lines(source.name),
+        *_data_lines(source.name, data),
         "",
-        *_quality_lines(source.name, model),
+        *_quality_lines(source.name, outputs),
         "",
         *_choice_lines(source.name),
     ]
-    data = recipe.parent / "data.py"
-    if not data.exists():
-        atomic_write(data, _data_module(recipe.name, source.name, signature or EXAMPLE))
+    if not kept:
+        atomic_write(data, stub)
     atomic_write(recipe, "\n".join(lines) + "\n")
-    return recipe
+    return Written(recipe, data, kept)
 
 
 def _source(model: Path) -> sources.Source:
@@ -86,6 +105,21 @@ def _target(model: Path, target: Path | None) -> Path:
     if target is None:
         return model.parent / "recipe.yaml"
     return target / "recipe.yaml" if target.is_dir() else target
+
+
+def _data_file(recipe: Path, name: str, stub: str, signature: Signature) -> Path:
+    """Return the data module for a recipe: one that was written for it and its inputs before, or a new one.
+
+    A module that is there for anything else is another model's: its rows are not this one's.
+    """
+    own = "data_" + re.sub(r"\W", "_", name)
+    files = (recipe.parent / f"{stem}.py" for stem in chain(["data", own], (f"{own}_{number}" for number in count(2))))
+    return next(file for file in files if not file.exists() or _fits(file, stub, signature))
+
+
+def _fits(file: Path, stub: str, signature: Signature) -> bool:
+    text = file.read_text(errors="replace")
+    return text.startswith(stub.split("\n", 1)[0]) and all(f'"{spec.name}"' in text for spec in signature.inputs)
 
 
 def _name(model: Path) -> str:
@@ -140,7 +174,7 @@ def _weights(model: Path) -> str:
     return f"{count} tensors, {parameters:,} parameters: {', '.join(shapes)}{', …' if count > 2 else ''}"
 
 
-def _signature_lines(framework: str, signature: Signature | None) -> list[str]:
+def _signature_lines(signature: Signature | None, outputs: list[str]) -> list[str]:
     lines = ["signature:", "  inputs:"]
     comment = "TODO: name, dtype and shape of each input"
     if signature:
@@ -150,26 +184,23 @@ def _signature_lines(framework: str, signature: Signature | None) -> list[str]:
         lines += _entry(
             f"    {_scalar(spec.name)}", f"{{dtype: {spec.dtype}, shape: [{shape}]}}", "" if number else comment
         )
-    own = ", ".join(_scalar(name) for name in signature.output_names) if signature else ""
-    example = own or {
-        "sklearn": "label, probabilities",
-        "xgboost": "label, probabilities",
-        "lightgbm": "label, probabilities",
-    }.get(framework, "scores")
-    lines.append(f"  # outputs: [{example}]".ljust(COLUMN) + "# other names, in the model's order; shapes are measured")
+    text = f"  # outputs: [{', '.join(_scalar(name) for name in outputs)}]"
+    comment = "# other names, in the model's order; shapes are measured"
+    lines += [f"{text:<{COLUMN}}{comment}"] if len(text) < COLUMN else [f"  {comment}", text]
     return lines
 
 
-def _data_lines(framework: str) -> list[str]:
-    lines = _entry("evaluation", "data:evaluation", "TODO in data.py, or an .npz or .parquet file: judges variants")
+def _data_lines(framework: str, data: Path) -> list[str]:
+    text = f"TODO in {data.name}, or an .npz or .parquet file: judges variants"
+    lines = _entry("evaluation", f"{data.stem}:evaluation", text)
     if framework not in TREES:
-        text = "TODO in data.py: rows that int8 ranges come from, not those of evaluation"
-        lines += _entry("calibration", "data:calibration", text)
+        text = f"TODO in {data.name}: rows that int8 ranges come from, not those of evaluation"
+        lines += _entry("calibration", f"{data.stem}:calibration", text)
     return lines
 
 
-def _quality_lines(framework: str, model: Path) -> list[str]:
-    metric, comment = _metric(framework, model)
+def _quality_lines(framework: str, outputs: list[str]) -> list[str]:
+    metric, comment = _metric(framework, outputs)
     return [
         "quality:",
         *_entry("  metric", metric, comment),
@@ -183,31 +214,35 @@ def _quality_lines(framework: str, model: Path) -> list[str]:
     ]
 
 
-def _metric(framework: str, model: Path) -> tuple[str, str]:
+def _metric(framework: str, outputs: list[str]) -> tuple[str, str]:
     """Return a metric that fits the model's first output, and a comment."""
     if framework not in TREES:
         return "likeness", "to the source's outputs; for embeddings cosine; with labels: accuracy, f1, rmse, mae"
-    if _first_output(framework, model) in ("prediction", "output"):
+    if outputs[0] in ("prediction", "output"):
         return "rmse", "against the labels of evaluation; or mae, likeness, or module:function"
     return "accuracy", "against the labels of evaluation; or f1, or module:function"
 
 
-def _first_output(framework: str, model: Path) -> str:
+def _outputs(framework: str, model: Path) -> list[str]:
+    """Return the names of a model's outputs where its file holds no signature of them."""
+    if framework not in TREES:
+        return ["scores"]
     try:
         if framework == "sklearn":
             from hone.runtimes.sklearn import output_names, read_estimator
 
-            return output_names(read_estimator(model, {}))[0]
+            return output_names(read_estimator(model, {}))
         if framework == "lightgbm":
             from hone.runtimes import lightgbm
 
-            booster = lightgbm.read_booster(model)
-            return "label" if lightgbm.objective_of(booster) in lightgbm.CLASSIFIERS else "prediction"
-        from hone.runtimes.xgboost import BINARY, MULTICLASS, objective_of, read_booster
+            classifies = lightgbm.objective_of(lightgbm.read_booster(model)) in lightgbm.CLASSIFIERS
+        else:
+            from hone.runtimes.xgboost import BINARY, MULTICLASS, objective_of, read_booster
 
-        return "label" if objective_of(read_booster(model)) in (BINARY, MULTICLASS, "multi:softmax") else "prediction"
+            classifies = objective_of(read_booster(model)) in (BINARY, MULTICLASS, "multi:softmax")
     except ImportError:
-        return "label"
+        classifies = True
+    return ["label", "probabilities"] if classifies else ["prediction"]
 
 
 def _choice_lines(framework: str) -> list[str]:

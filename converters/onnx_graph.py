@@ -116,7 +116,7 @@ def rename_inputs(model: onnx.ModelProto, names: list[str]) -> None:
     inputs = [value for value in model.graph.input if value.name not in stored]
     if len(inputs) != len(names):
         raise PassError(f"export: the graph has inputs {[value.name for value in inputs]}, the signature names {names}")
-    taken = value_names(model)
+    taken = value_names(model) - {value.name for value in inputs}
     mapping: dict[str, str] = {}
     for value, name in zip(inputs, names, strict=True):
         if value.name != name:

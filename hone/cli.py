@@ -137,8 +137,11 @@ def init(model: Path, out: Path | None, name: str | None) -> None:
     """Write a commented recipe for a MODEL file."""
     from converters.init import write_recipe
 
-    target = write_recipe(model, out, name=name)
-    click.echo(f"wrote {target}; fill in what is marked TODO, then: hone optimize {target}")
+    written = write_recipe(model, out, name=name)
+    data = f"kept {written.data}" if written.kept_data else f"wrote {written.data}"
+    click.echo(
+        f"wrote {written.recipe}, {data}; fill in what is marked TODO in both, then: hone optimize {written.recipe}"
+    )
 
 
 @cli.command()

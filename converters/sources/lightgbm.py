@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from converters.boosted_trees import Ensemble, ensemble_graph
+from converters.boosted_trees import Ensemble, checked_set, ensemble_graph
 from converters.passes.base import Built, PassContext
 from converters.sources.base import Source, feature_matrix, features_signature, read_model, register
 from hone.artifact import Artifact
@@ -89,14 +89,18 @@ def _ensemble(dumped: dict[str, Any], parameters: list[str]) -> Ensemble:
     weight = sigmoid / (max(1, len(infos) // per_round) if dumped.get("average_output") else 1)
     trees = [_flat(info["tree_structure"], number) for number, info in enumerate(infos)]
     targets = [number % per_round for number in range(len(infos))]
-    return Ensemble(trees, targets, [weight] * len(infos), np.zeros(per_round), "BRANCH_LEQ")
+    return Ensemble(trees, targets, [weight] * len(infos), np.zeros(per_round), "BRANCH_LEQ", "Truncate")
 
 
 def _flat(root: dict[str, Any], number: int) -> dict[str, Any]:
-    """Return one tree's nodes as arrays, the root first."""
+    """Return one tree's nodes as arrays, the root first.
+
+    LightGBM sends the categories of a split left and all else right, also NaN; XGBoost's form is the other way round.
+    """
     tree: dict[str, Any] = {
         key: [] for key in ("left_children", "right_children", "split_indices", "split_conditions", "default_left")
     }
+    tree["sets"] = {}
     waiting: list[tuple[dict[str, Any], int, str]] = [(root, -1, "")]
     while waiting:
         node, parent, side = waiting.pop()
@@ -106,25 +110,29 @@ def _flat(root: dict[str, Any], number: int) -> dict[str, Any]:
         leaf = "leaf_value" in node
         if "leaf_coeff" in node:
             raise PassError(f"export: tree {number} has linear models in its leaves; train with linear_tree=false")
-        if not leaf:
-            _check_split(node, number)
         tree["left_children"].append(-1)
         tree["right_children"].append(-1)
         tree["split_indices"].append(0 if leaf else node["split_feature"])
-        tree["split_conditions"].append(node["leaf_value"] if leaf else _rounded_down(node["threshold"]))
-        tree["default_left"].append(0 if leaf else _missing_goes_left(node))
-        if not leaf:
-            waiting.append((node["right_child"], index, "right_children"))
-            waiting.append((node["left_child"], index, "left_children"))
+        if leaf:
+            tree["split_conditions"].append(node["leaf_value"])
+            tree["default_left"].append(0)
+            continue
+        left, right = node["left_child"], node["right_child"]
+        if node["decision_type"] == "==":
+            tree["sets"][index] = checked_set(node["threshold"].split("||"), number)
+            tree["split_conditions"].append(0.0)
+            tree["default_left"].append(1)
+            left, right = right, left
+        else:
+            _check_missing(node, number)
+            tree["split_conditions"].append(_rounded_down(node["threshold"]))
+            tree["default_left"].append(_missing_goes_left(node))
+        waiting.append((right, index, "right_children"))
+        waiting.append((left, index, "left_children"))
     return tree
 
 
-def _check_split(node: dict[str, Any], number: int) -> None:
-    if node["decision_type"] != "<=":
-        raise PassError(
-            f"export: tree {number} splits on a categorical feature, which ONNX trees can't; "
-            "train on one-hot or ordinal encoded columns"
-        )
+def _check_missing(node: dict[str, Any], number: int) -> None:
     if node["missing_type"] == "Zero":
         raise PassError(f"export: tree {number} takes zeros for missing; train with zero_as_missing=false")
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from converters.passes.base import Built, PassContext
 from converters.sources.base import Source, call_loader, register
+from converters.sources.sklearn_columns import column_transformer, model_inputs
+from converters.sources.sklearn_functions import function_converters, refuse_functions
 from hone.artifact import Artifact
 from hone.errors import ArtifactError, PassError, RecipeError, UnavailableError, one_line
 from hone.recipe import PICKLE_SUFFIXES, LoadedRecipe
@@ -71,7 +73,9 @@ class SklearnSource(Source):
         from converters.graph_signature import fit_outputs, merge_opsets
 
         estimator = read_estimator(model.entry, model.manifest.runtime_options)
-        _refuse_categories(estimator)
+        parts = {"model": estimator, **_steps(estimator)}
+        _refuse_categories(parts)
+        refuse_functions(parts)
         supported = min(opset, skl2onnx.__max_supported_opset__)
         graph = _convert(estimator, model.signature, supported)
         names = output_names(estimator)
@@ -83,14 +87,14 @@ class SklearnSource(Source):
         return Built("model.onnx", runtime_options={}, details={"opset": supported, "nodes": len(graph.graph.node)})
 
     def inspect(self, file: Path) -> Signature | None:
-        """Return one matrix of as many columns as the model was fitted on; a pickle is not opened for it."""
+        """Return the columns that the model was fitted on; a pickle is not opened for it."""
         from hone.runtimes import runtime_class
         from hone.runtimes.sklearn import read_estimator
 
         if file.suffix != ".skops":
             return None
         runtime_class("sklearn").require()
-        return _matrix(read_estimator(file, {}))
+        return model_inputs(read_estimator(file, {}))
 
 
 def _is_foreign(model: Any) -> bool:
@@ -154,10 +158,10 @@ def _read(file: Path, trust: bool, field: str) -> Any:
 
 
 def _signature(loaded: LoadedRecipe, model: Any) -> Signature:
-    """Return the recipe's inputs, checked against the columns the model was fitted on, or one matrix of these."""
+    """Return the recipe's inputs, checked against the columns the model was fitted on, or these."""
     spec, where = loaded.recipe.signature, f"{loaded.path}: signature"
     if spec is None:
-        signature = _matrix(model)
+        signature = model_inputs(model)
         if signature is None:
             raise RecipeError(f"{where}: is required: {type(model).__name__} doesn't say how many columns it takes")
         return signature
@@ -172,19 +176,14 @@ def _signature(loaded: LoadedRecipe, model: Any) -> Signature:
     return signature
 
 
-def _matrix(model: Any) -> Signature | None:
-    columns = getattr(model, "n_features_in_", None)
-    if not columns:
-        return None
-    return Signature(inputs=(TensorSpec(name="features", dtype="float32", shape=(BATCH, int(columns))),))
-
-
 def _convert(estimator: Any, signature: Signature, opset: int) -> Any:
     """Run skl2onnx on one matrix, or on named columns where the first step picks its own out of them."""
     import skl2onnx
     from sklearn.base import is_classifier
 
-    splits = _picks_columns(estimator)
+    from converters.onnx_graph import rename_inputs
+
+    splits = column_transformer(estimator) is not None
     inputs = [(spec.name, _onnx_type(spec)) for spec in signature.inputs]
     joined = len(inputs) > 1 and not splits
     if joined:
@@ -196,19 +195,15 @@ def _convert(estimator: Any, signature: Signature, opset: int) -> Any:
                 initial_types=inputs,
                 options={id(estimator): {"zipmap": False}} if is_classifier(estimator) else None,
                 target_opset={"": opset, "ai.onnx.ml": TREE_OPSET},
+                **function_converters(),
             )
     except Exception as error:
         raise PassError(f"export: skl2onnx can't convert {_step(estimator, error)}: {one_line(error)}") from error
+    # skl2onnx makes identifiers of names: "city of birth" is "city_of_birth" in its graph.
+    rename_inputs(graph, [name for name, _ in inputs])
     if joined:
         _join(graph, signature)
     return graph
-
-
-def _picks_columns(estimator: Any) -> bool:
-    from sklearn.compose import ColumnTransformer
-
-    first = estimator.steps[0][1] if getattr(estimator, "steps", None) else estimator
-    return isinstance(first, ColumnTransformer)
 
 
 def _joined_spec(signature: Signature) -> TensorSpec:
@@ -292,9 +287,9 @@ def _step(estimator: Any, error: Exception) -> str:
     return type(estimator).__name__
 
 
-def _refuse_categories(estimator: Any) -> None:
+def _refuse_categories(parts: dict[str, Any]) -> None:
     """skl2onnx converts categorical splits of histogram gradient boosting as if they were numeric."""
-    for name, part in {"model": estimator, **_steps(estimator)}.items():
+    for name, part in parts.items():
         categories = getattr(part, "is_categorical_", None)
         if categories is not None and any(categories):
             raise PassError(

@@ -7,19 +7,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from converters.init import write_recipe
 from converters.plan import make_plan
 from converters.sources import for_recipe
+from hone.cli import cli
 from hone.data import load_dataset
 from hone.errors import RecipeError
 from hone.recipe import LoadedRecipe, load_recipe
 from tests.models import FEATURES, dense_onnx
+from tests.sources import assert_agree, export, ingest
+from tests.sources import write_recipe as recipe_of_rows
 
 
 def checked(model: Path, **options: Any) -> LoadedRecipe:
     """Write a recipe, and read and plan it as `hone optimize` would."""
-    loaded = load_recipe(write_recipe(model, None, **options))
+    loaded = load_recipe(write_recipe(model, None, **options).recipe)
     make_plan(loaded, for_recipe(loaded).name)
     return loaded
 
@@ -61,7 +65,7 @@ def test_data_stub_fails_with_what_to_do(tmp_path: Path) -> None:
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     model = dense_onnx(tmp_path / "dense.onnx")
     (tmp_path / "data.py").write_text("MINE = True\n")
-    recipe = write_recipe(model, None)
+    recipe = write_recipe(model, None).recipe
     recipe.write_text("mine: true\n")
     with pytest.raises(RecipeError, match="exists already"):
         write_recipe(model, None)
@@ -71,12 +75,41 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "data.py").read_text() == "MINE = True\n"
 
 
+def test_second_model_of_a_folder_has_data_of_its_own(tmp_path: Path) -> None:
+    first = write_recipe(dense_onnx(tmp_path / "dense.onnx"), None)
+    assert (first.data.name, first.kept_data) == ("data.py", False)
+    other = dense_onnx(tmp_path / "other-model.onnx")
+    second = write_recipe(other, tmp_path / "other.yaml")
+    assert (second.data.name, second.kept_data) == ("data_other_model.py", False)
+    recipe = load_recipe(second.recipe).recipe
+    assert recipe.calibration is not None
+    sources = recipe.evaluation.source, recipe.calibration.source
+    assert sources == ("data_other_model:evaluation", "data_other_model:calibration")
+    assert "TODO in data_other_model.py" in second.recipe.read_text()
+    third = write_recipe(other, tmp_path / "third.yaml")
+    assert third.data.name == "data_other_model_2.py"
+    second.recipe.unlink()
+    second.data.write_text(second.data.read_text() + "# filled in\n")
+    again = write_recipe(other, tmp_path / "other.yaml")
+    assert (again.data, again.kept_data) == (second.data, True)
+    assert "# filled in" in again.data.read_text()
+
+
+def test_command_names_both_files(tmp_path: Path) -> None:
+    model = dense_onnx(tmp_path / "dense.onnx")
+    for words in ("wrote", "kept"):
+        told = CliRunner().invoke(cli, ["init", str(model)])
+        assert told.exit_code == 0, told.output
+        assert f"wrote {tmp_path}/recipe.yaml, {words} {tmp_path}/data.py" in told.output
+        (tmp_path / "recipe.yaml").unlink()
+
+
 def test_target_elsewhere_names_the_file_relative_to_it(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     (tmp_path / "work").mkdir()
     model = dense_onnx(tmp_path / "models" / "dense.onnx")
     for target in (tmp_path / "work", tmp_path / "work" / "other.yaml"):
-        loaded = load_recipe(write_recipe(model, target))
+        loaded = load_recipe(write_recipe(model, target).recipe)
         assert loaded.recipe.source.file == "../models/dense.onnx"
         assert loaded.file("../models/dense.onnx", "source.file") == model
 
@@ -158,6 +191,74 @@ def test_sklearn_recipe_tells_classifier_from_regressor(tmp_path: Path) -> None:
         folder.mkdir()
         skops.dump(model.fit(matrix, (matrix[:, 0] > 0).astype(int)), folder / "model.skops")
         assert checked(folder / "model.skops").recipe.quality.metric == metric
+
+
+def pipeline_of_columns() -> tuple[Any, dict[str, np.ndarray]]:
+    """Return an untrained pipeline over six columns of four kinds, and their rows."""
+    from sklearn import compose, impute, linear_model, pipeline, preprocessing
+
+    generator = np.random.default_rng(0)
+    words = generator.choice(["Bonn", "Oslo", "Rome"], size=(40, 3)).astype(object)
+    rows = {
+        "age": generator.normal(size=40).astype(np.float32),
+        "city of birth": words[:, 0],
+        "rooms": generator.integers(1, 4, 40),
+        "grade": words[:, 1],
+        "income": generator.normal(size=40).astype(np.float32),
+        "city_of_birth": words[:, 2],
+    }
+    imputer = impute.SimpleImputer(missing_values="", strategy="most_frequent")
+    filled = pipeline.make_pipeline(imputer, preprocessing.OneHotEncoder())
+    split = compose.ColumnTransformer(
+        [
+            ("scaled", preprocessing.StandardScaler(), ["income", "age"]),
+            ("one hot", preprocessing.OneHotEncoder(), ["city of birth"]),
+            ("counted", preprocessing.OneHotEncoder(), ["rooms"]),
+            ("ordinal", preprocessing.OrdinalEncoder(), ["grade"]),
+            ("filled", filled, ["city_of_birth"]),
+        ]
+    )
+    return pipeline.make_pipeline(split, linear_model.LinearRegression()), rows
+
+
+def test_sklearn_recipe_has_the_columns_and_their_dtypes(tmp_path: Path) -> None:
+    skops = pytest.importorskip("skops.io")
+    pyarrow = pytest.importorskip("pyarrow")
+    model, rows = pipeline_of_columns()
+    skops.dump(model.fit(pyarrow.table(rows), rows["age"]), tmp_path / "model.skops")
+    loaded = checked(tmp_path / "model.skops")
+    assert loaded.recipe.signature is not None
+    assert {name: spec.dtype for name, spec in loaded.recipe.signature.inputs.items()} == {
+        "age": "float32",
+        "city of birth": "string",
+        "rooms": "int64",
+        "grade": "string",
+        "income": "float32",
+        "city_of_birth": "string",
+    }
+    assert {spec.shape for spec in loaded.recipe.signature.inputs.values()} == {("batch", 1)}
+    assert "# outputs: [prediction] " in loaded.path.read_text()
+
+
+def test_sklearn_columns_are_the_inputs_without_a_signature(tmp_path: Path) -> None:
+    skops = pytest.importorskip("skops.io")
+    pyarrow = pytest.importorskip("pyarrow")
+    model, rows = pipeline_of_columns()
+    skops.dump(model.fit(pyarrow.table(rows), rows["age"]), tmp_path / "model.skops")
+    inputs = {name: column[:, None] for name, column in rows.items()}
+    work = ingest(recipe_of_rows(tmp_path, {"file": "model.skops"}, inputs), tmp_path / "source")
+    assert_agree(work, export(work, tmp_path / "onnx"), inputs)
+
+
+def test_outputs_are_the_models_and_stand_apart_from_the_comment(tmp_path: Path) -> None:
+    skops = pytest.importorskip("skops.io")
+    from sklearn.linear_model import LogisticRegression
+
+    matrix = np.random.default_rng(0).normal(size=(20, 3))
+    skops.dump(LogisticRegression().fit(matrix, (matrix[:, 0] > 0).astype(int)), tmp_path / "model.skops")
+    lines = checked(tmp_path / "model.skops").path.read_text().splitlines()
+    place = lines.index("  # outputs: [label, probabilities]")
+    assert lines[place - 1] == "  # other names, in the model's order; shapes are measured"
 
 
 @pytest.mark.parametrize(

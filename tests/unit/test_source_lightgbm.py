@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from converters.category_sets import checked_set
 from converters.sources.lightgbm import _rounded_down
 from hone.errors import PassError, RecipeError
-from tests.sources import assert_agree, export, ingest, run, write_recipe
+from tests.sources import assert_agree, categories, export, ingest, odd_categories, run, write_recipe
 
 lightgbm = pytest.importorskip("lightgbm")
 
@@ -93,10 +94,27 @@ def test_estimator_by_loader_and_early_stopping(tmp_path: Path) -> None:
     assert_agree(work, export(work, tmp_path / "onnx"), {"features": features}, 1e-4)
 
 
+@pytest.mark.parametrize("count", [4, 40, 3000])
+@pytest.mark.parametrize("missing", [True, False])
+def test_categorical_splits_are_exact(tmp_path: Path, count: int, missing: bool) -> None:
+    features, target = categories(4 * count + 300, count, missing)
+    settings = {
+        "objective": "binary", "num_leaves": 7, "num_threads": 1, "verbose": -1, "min_data_in_leaf": 2,
+        "min_data_per_group": 2, "cat_smooth": 1, "cat_l2": 0, "max_cat_threshold": count,
+    }  # fmt: skip
+    data = lightgbm.Dataset(features, target, categorical_feature=[0, 2])
+    booster = lightgbm.train(settings, data, 5)
+    assert "==" in str(booster.dump_model())
+    work = saved(tmp_path, booster, categories(50, count, False)[0])
+    rows = {"features": np.concatenate([features, odd_categories(count)])}
+    made = export(work, tmp_path / "onnx")
+    assert_agree(work, made, rows, 1e-6)
+    np.testing.assert_allclose(run(made, rows)["probabilities"][:, 1], booster.predict(rows["features"]), atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
-        ({"categorical_feature": [4]}, "splits on a categorical feature"),
         ({"zero_as_missing": True}, "zero_as_missing=false"),
         ({"objective": "regression", "reg_sqrt": True}, "has no ONNX form"),
         ({"objective": "multiclassova"}, "has no ONNX form"),
@@ -146,6 +164,12 @@ def test_columns_must_be_as_many_as_features(tmp_path: Path) -> None:
     )
     with pytest.raises(RecipeError, match="have 3 columns, the model has 5 features"):
         ingest(recipe, tmp_path / "source")
+
+
+def test_categories_that_float32_cant_tell_apart_are_refused() -> None:
+    assert checked_set(["16777215", "3"], 4) == [3, 16777215]
+    with pytest.raises(PassError, match="tree 4 splits on category 16777216"):
+        checked_set(["3", "16777216"], 4)
 
 
 def test_float32_values_stay_on_their_side_of_a_float64_threshold() -> None:

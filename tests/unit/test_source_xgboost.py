@@ -11,8 +11,8 @@ import pytest
 
 from converters import sources
 from hone.artifact import Artifact
-from hone.errors import ArtifactError, PassError, RecipeError
-from tests.sources import assert_agree, export, ingest, run, write_recipe
+from hone.errors import ArtifactError, RecipeError
+from tests.sources import assert_agree, categories, export, ingest, odd_categories, run, write_recipe
 
 xgboost = pytest.importorskip("xgboost")
 
@@ -232,13 +232,21 @@ def test_linear_boosters_are_refused(tmp_path: Path) -> None:
         ingest(write_recipe(tmp_path, {"file": "model.ubj"}, {"features": table()[0]}), tmp_path / "source")
 
 
-def test_categorical_splits_are_refused_by_export(tmp_path: Path) -> None:
-    matrix = np.tile(np.arange(8, dtype=np.float32), 10)[:, None]
-    data = xgboost.DMatrix(matrix, matrix[:, 0] % 2, feature_types=["c"], enable_categorical=True)
-    xgboost.train({"max_cat_to_onehot": 1}, data, 2).save_model(tmp_path / "model.ubj")
-    work = ingest(write_recipe(tmp_path, {"file": "model.ubj"}, {"features": matrix}), tmp_path / "source")
-    with pytest.raises(PassError, match="categorical"):
-        export(work, tmp_path / "onnx")
+@pytest.mark.parametrize("count", [4, 40, 3000])
+@pytest.mark.parametrize("missing", [True, False])
+def test_categorical_splits_are_exact(tmp_path: Path, count: int, missing: bool) -> None:
+    features, target = categories(4 * count + 300, count, missing)
+    data = xgboost.DMatrix(features, target, feature_types=["c", "q", "c"], enable_categorical=True)
+    settings = {"objective": "binary:logistic", "max_depth": 4, "max_cat_to_onehot": 5, "nthread": 1}
+    booster = xgboost.train(settings, data, 5)
+    booster.save_model(tmp_path / "model.ubj")
+    plain = {"features": categories(50, count, False)[0]}
+    work = ingest(write_recipe(tmp_path, {"file": "model.ubj"}, plain), tmp_path / "source")
+    rows = {"features": np.concatenate([features, odd_categories(count)])}
+    made = export(work, tmp_path / "onnx")
+    assert_agree(work, made, rows, 1e-6)
+    wanted = booster.inplace_predict(rows["features"])
+    np.testing.assert_allclose(run(made, rows)["probabilities"][:, 1], wanted, atol=1e-6)
 
 
 def test_columns_that_do_not_fit_the_features_are_named(tmp_path: Path) -> None:
