@@ -60,6 +60,10 @@ class Failure:
     exit_code: int = 1
 
 
+EXIT_S = 2.0
+"""So long the processes of a broken pool may take to be gone."""
+
+
 class Workers:
     """A pool of processes that run passes; a worker that dies fails its own pass only."""
 
@@ -109,8 +113,7 @@ class Workers:
         """True when a worker died under this task, its own or a neighbor."""
         return isinstance(future.exception(), BrokenProcessPool)
 
-    @staticmethod
-    def result(future: Future[Any]) -> Any:
+    def result(self, future: Future[Any]) -> Any:
         """Return what the function returned, or a Failure; with --debug, its traceback goes to standard error."""
         try:
             result = future.result()
@@ -118,9 +121,21 @@ class Workers:
                 sys.stderr.write(result.detail)
             return result
         except BrokenProcessPool:
-            return Failure(
-                "the worker process was killed; most often the host ran out of memory (see dmesg)", expected=True
+            return Failure(f"the worker process was killed{self._killer()}", expected=True)
+
+    def _killer(self) -> str:
+        """Say what ended a worker: its fellows, which are ended for it, got SIGTERM."""
+        processes = list((self._pool._processes or {}).values())
+        patience = time.monotonic() + EXIT_S
+        while any(process.exitcode is None for process in processes) and time.monotonic() < patience:
+            time.sleep(0.02)  # the pool's own thread waits for them, too
+        names = {signal.Signals(-code).name for process in processes if (code := process.exitcode or 0) < 0}
+        crashed = sorted(names & {"SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE"})
+        if crashed:
+            return (
+                f" by {crashed[0]}: a native library crashed on this model; leave this variant out, or report it there"
             )
+        return "; most often the host ran out of memory (see dmesg)"
 
     def close(self, *, kill: bool = False) -> None:
         """Stop the workers: after their current task, or at once when `kill`."""

@@ -80,7 +80,7 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
     Comparing takes the product of both lengths, so a name too long to be a slip of the pen is compared with none.
     """
     names = sorted(valid)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5) if len(name) <= MOST_QUOTED else []
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6) if len(name) <= MOST_QUOTED else []
     if near:
         return f"; did you mean '{near[0]}'?"
     return f"; valid: {', '.join(names)}" if names else ""

@@ -2,6 +2,7 @@
 
 `{"instances": [row, ...]}` is answered by `{"predictions": [row, ...]}`; a model with one input takes its bare rows,
 one with several takes objects by input name. `{"inputs": {name: rows}}` is answered by `{"outputs": {name: rows}}`.
+A value may stand alone where the model takes [batch, 1], as in the rows of a table.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import numpy as np
 import orjson
 
 from hone.errors import SignatureError, shorten
+from hone.signature import BATCH, Signature
 from services.batching import Tensors
 from services.failures import RequestError
 from services.http import JSON, Body, Fields, Head
 from services.json_tensors import parse_inputs, read_json
+from services.limits import NO_MORE_THAN, Limits
 from services.protocols.base import Protocol, Request, timeout_of
 from services.tensors import encodable
 
@@ -24,6 +27,10 @@ KNOWN = ("instances", "inputs", "signature_name")
 
 class V1(Protocol):
     """Rows or columns of JSON."""
+
+    def __init__(self, signature: Signature, name: str, version: str, limits: Limits = NO_MORE_THAN) -> None:
+        super().__init__(signature, name, version, limits)
+        self._single = {spec.name for spec in signature.inputs if spec.shape == (BATCH, 1)}
 
     def decode(self, head: Head, body: Body) -> Request:
         content = read_json(body, self.limits)
@@ -34,7 +41,13 @@ class V1(Protocol):
                 raise RequestError(f"unknown field '{shorten(key)}'; known are {', '.join(KNOWN)}")
         by_row = "instances" in content
         values = self._columns(content["instances"]) if by_row else self._named(content["inputs"])
+        values = {name: self._column(name, value) for name, value in values.items()}
         return Request(parse_inputs(values, self.signature, self.limits), timeout_of(head), by_row)
+
+    def _column(self, name: str, values: Any) -> Any:
+        """Return a column of one value a row as the model takes it: a row of a table has plain values, not lists."""
+        single = name in self._single and isinstance(values, list) and values and not isinstance(values[0], list)
+        return [[value] for value in values] if single else values
 
     def _named(self, inputs: Any) -> dict[str, Any]:
         if isinstance(inputs, dict):

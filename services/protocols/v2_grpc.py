@@ -122,6 +122,7 @@ class GrpcServer:
             "ModelReady": Call(pb.ModelReadyRequest, self._model_ready, "read", "name"),
             "ServerMetadata": Call(pb.ServerMetadataRequest, self._server_metadata, "read"),
             "ModelMetadata": Call(pb.ModelMetadataRequest, self._model_metadata, "read", "name"),
+            "ModelConfig": Call(pb.ModelConfigRequest, self._model_config, "read", "name"),
             "ModelInfer": Call(pb.ModelInferRequest, self._infer, "predict", "model_name"),
             "RepositoryIndex": Call(pb.RepositoryIndexRequest, self._index, "list"),
             "RepositoryModelLoad": Call(pb.RepositoryModelLoadRequest, self._load, "admin", "model_name"),
@@ -228,6 +229,13 @@ class GrpcServer:
         request = received.message
         served = self._hub.get(request.name, request.version)
         return pb.ModelMetadataResponse(**model_metadata(served, self._hub.versions(request.name)))
+
+    async def _model_config(self, received: Received) -> Any:
+        from services.metadata import model_config
+        from services.protocols import v2_pb2 as pb
+
+        request = received.message
+        return pb.ModelConfigResponse(config=model_config(self._hub.get(request.name, request.version)))
 
     async def _index(self, received: Received) -> Any:
         from services.protocols import v2_pb2 as pb

@@ -85,6 +85,9 @@ def test_triton_grpc_client(served: Server, grpc_port: int) -> None:
         assert triton.is_server_live() and triton.is_server_ready() and triton.is_model_ready("digits")
         assert not triton.is_model_ready("nothing")
         assert triton.get_model_metadata("digits").inputs[0].shape == [-1, 4]
+        config = triton.get_model_config("digits").config
+        assert (config.name, config.backend, list(config.input[0].dims)) == ("digits", "onnx", [4])
+        assert config.max_batch_size >= 1
         assert {model.name for model in triton.get_model_repository_index().models} == {"digits", "other"}
         features = rows(100)
         tensor = triton_grpc.InferInput("features", features.shape, "FP32")

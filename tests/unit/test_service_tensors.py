@@ -146,3 +146,17 @@ def test_settings_are_read_from_the_environment() -> None:
     settings = Settings.from_environment({"HONE_MODEL": "digits", "HONE_MAX_BODY_MB": "0.5", "HONE_THREADS": ""})
     assert settings == Settings(model="digits", max_body_mb=0.5)
     assert settings.max_body_bytes == 500_000
+
+
+def test_a_table_row_of_v1_has_plain_values_for_columns_of_one() -> None:
+    from services.protocols.v1 import V1
+
+    protocol = V1(SIGNATURE, "m", "v")
+    for count in (3, [3]):
+        row = {"x": [1, 2.5], "count": count, "flag": True, "word": "a"}
+        request = protocol.decode({}, orjson.dumps({"instances": [row, row]}))
+        assert request.inputs["count"].tolist() == [[3], [3]]
+    columns = {"x": [[1, 2.5]], "count": [4], "flag": [True], "word": ["a"]}
+    assert protocol.decode({}, orjson.dumps({"inputs": columns})).inputs["count"].tolist() == [[4]]
+    with pytest.raises(SignatureError, match="ragged"):
+        protocol.decode({}, orjson.dumps({"inputs": {**columns, "count": [[4], 5]}}))
