@@ -18,7 +18,7 @@ from bentoml.models import BentoModel
 from hone import store
 from hone.errors import ArtifactError, HoneError
 from hone.hardware import cores
-from hone.trust import Policy, open_to_run
+from hone.trust import Policy, TrustError, open_to_run
 from services import logs
 from services.batching.scheduler import Scheduler
 from services.connections import limit_handshakes
@@ -90,8 +90,10 @@ def stored(reference: str, module_file: str) -> list[BentoModel]:
             try:
                 open_to_run(entry, policy)
                 sound.append(BentoModel(entry.tag))
-            except ArtifactError as error:
+            except TrustError as error:
                 problems.append(error)
+            except ArtifactError as error:
+                problems.append(_corrupt(entry, error))
     except HoneError as error:
         _exit(error)
     if not sound:
@@ -99,6 +101,12 @@ def stored(reference: str, module_file: str) -> list[BentoModel]:
     for problem in problems:
         sys.stderr.write(f"passed over: {problem}\n")
     return sound
+
+
+def _corrupt(entry: store.Entry, error: ArtifactError) -> ArtifactError:
+    """Return the error with the place that an operator knows, and with what to do."""
+    text = str(error).replace(str(entry.path), str(entry.path.resolve()))
+    return ArtifactError(f"{text}; check all with 'hone models verify', or serve another variant by its name")
 
 
 def _exit(error: HoneError) -> NoReturn:
