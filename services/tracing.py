@@ -17,6 +17,9 @@ from services.http import Head
 
 logger = logging.getLogger("hone.serving")
 
+CLOSE_S = 3.0
+"""A stopping server has better things to wait for than the last spans."""
+
 
 class Tracer:
     """Sends spans to the OTLP endpoint of the standard environment variables (OTEL_EXPORTER_OTLP_ENDPOINT).
@@ -98,7 +101,8 @@ class Tracer:
         return TraceContextTextMapPropagator().extract({"traceparent": parent.decode("latin-1")})
 
     def close(self, timeout_s: float) -> None:
-        """Send what waits; a collector that doesn't answer in time doesn't get it."""
+        """Send what waits; a collector that doesn't answer in time, or in `CLOSE_S`, doesn't get it."""
+        timeout_s = min(timeout_s, CLOSE_S)
         thread = threading.Thread(target=self._provider.shutdown, name="traces", daemon=True)
         thread.start()
         thread.join(timeout_s)

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
-from hone import store
+from hone import archive, store
 from hone.artifact import atomic_write
 from hone.cli import cli
 from services.audit import verify
@@ -114,18 +114,19 @@ def test_commands_on_a_full_disk_say_which_file_and_leave_nothing(disk: Disk, tm
     home = disk.path / "home"
     use_store(home)
     entry = put(home, tmp_path / "a", "digits", "v1")
-    archive = store.export(entry, tmp_path)
+    packed = archive.export(entry, tmp_path)
     store.remove(entry)
     disk.fill()
     before = sorted(disk.path.rglob("*"))
     for arguments, file in (
-        (["models", "import", str(archive)], ""),
+        (["models", "import", str(packed)], str(packed)),
         (["keys", "new", "ci", "--file", str(disk.path / "keys.yaml")], str(disk.path / "keys.yaml")),
         (["schema", "--out", str(disk.path / "schema.json")], str(disk.path / "schema.json")),
     ):
         result = CliRunner().invoke(cli, arguments)
         assert (result.exit_code, result.stderr.count("\n")) == (1, 1), result.output
-        assert file in result.stderr and "No space left on device" in result.stderr
+        assert file in result.stderr
+        assert "No space left on device" in result.stderr or " 0 MB free" in result.stderr
         assert sorted(disk.path.rglob("*")) == before
 
 
@@ -203,7 +204,7 @@ def test_collector_that_never_answers_doesnt_hold_the_exit_up(shop: Path) -> Non
             worker = psutil.Process(running.workers()[0])
             running.process.terminate()
             worker.wait(20)  # it was 30 seconds
-            assert "the last spans are lost" in running.log.read_text()
+            assert "they are lost" in running.log.read_text()
         silent.shutdown(socket.SHUT_RDWR)
 
 
