@@ -15,6 +15,20 @@ def default_host(settings: Settings) -> str:
     return "0.0.0.0" if settings.secured or settings.insecure else "127.0.0.1"  # callers show keys  # nosec B104
 
 
+def grpc_host(settings: Settings, arguments: Sequence[str]) -> str:
+    """Return the address to listen on for gRPC: the one of HTTP, whether it was given or not.
+
+    Args:
+        settings: of the service.
+        arguments: as of check_exposure.
+    """
+    host = _given_host(arguments)
+    if host:
+        return host.strip("[]")
+    # A Unix socket is for this machine only.
+    return "127.0.0.1" if option(arguments, "--fd").isdigit() else default_host(settings)
+
+
 def check_exposure(settings: Settings, arguments: Sequence[str]) -> None:
     """Refuse to serve an address that others can reach without keys.
 
@@ -27,10 +41,7 @@ def check_exposure(settings: Settings, arguments: Sequence[str]) -> None:
     """
     if settings.secured or settings.insecure:
         return
-    host = option(arguments, "--host")
-    handle = option(arguments, "--fd")
-    if handle.isdigit():
-        host = _listening_host(int(handle))
+    host = _given_host(arguments)
     if host and not is_loopback(host):
         raise HoneError(
             f"refusing to serve {host} without keys: anybody who reaches it could call the model; make keys with "
@@ -59,6 +70,11 @@ def option(arguments: Sequence[str], name: str) -> str:
         if argument.startswith(f"{name}="):
             return argument.partition("=")[2]
     return ""
+
+
+def _given_host(arguments: Sequence[str]) -> str:
+    handle = option(arguments, "--fd")
+    return _listening_host(int(handle)) if handle.isdigit() else option(arguments, "--host")
 
 
 def _listening_host(handle: int) -> str:

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from hone.errors import HoneError
-from services.exposure import check_exposure, default_host, option
+from services.exposure import check_exposure, grpc_host, option
 from services.ports import require_free_port
 from services.settings import Settings
 
@@ -35,7 +35,7 @@ def check_start(settings: Settings, arguments: Sequence[str]) -> None:
     if settings.grpc_port:
         _require("grpc", "HONE_GRPC_PORT needs grpcio")
         if not option(arguments, "--fd"):  # the workers of a server share the port
-            require_free_port(default_host(settings), settings.grpc_port, "HONE_GRPC_PORT")
+            require_free_port(grpc_host(settings, arguments), settings.grpc_port, "HONE_GRPC_PORT")
     if settings.api_keys:
         from services.api_keys import read_keys
 

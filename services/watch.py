@@ -88,12 +88,30 @@ class Watch:
 
 
 _watches: WeakSet[Watch] = WeakSet()
+_reserved = 0
+"""Files kept for connections that are counted elsewhere."""
+
+
+def reserve(wanted: int) -> int:
+    """Keep files for as many connections of another server of this process as there are of HTTP; return how many.
+
+    Args:
+        wanted: connections that the settings allow each of the two.
+    """
+    global _reserved
+    _reserved = connections_that_fit(2 * wanted, MAX_LINGERING) // 2
+    return _reserved
 
 
 def abort_all() -> None:
     """Close every connection of this process, whatever is still to be read or written on it."""
     for watch in _watches:
         watch.abort_all()
+
+
+def count_files() -> int:
+    """Return how many files this process has opened."""
+    return sum(1 for _ in Path("/dev/fd").iterdir())
 
 
 def connections_that_fit(wanted: int, beyond: int) -> int:
@@ -112,7 +130,7 @@ def connections_that_fit(wanted: int, beyond: int) -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return wanted
-    used = sum(1 for _ in Path("/dev/fd").iterdir())
+    used = count_files() + _reserved
     needed = used + SPARE + wanted + beyond
     if soft < needed:
         most = needed if hard == resource.RLIM_INFINITY else min(hard, needed)

@@ -1,4 +1,4 @@
-"""What stands around a gRPC call: who calls, its message, its deadline to arrive, its status, the server's options."""
+"""What stands around a gRPC call: its method, its status, the server's options."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from typing import Any
 
 from services.callers import Action
 from services.exposure import option
-from services.failures import DeadlineError, RequestError
+from services.failures import DeadlineError
 from services.http import OFFLOAD_BYTES, Head
 
-READ_S = 30.0
-"""So long a call may take to send its message."""
+MAX_CALLS = 1024
+"""Calls of one worker at a time; more are answered with RESOURCE_EXHAUSTED."""
 
-MAX_CALLS = 256
-"""Calls of one worker at a time; more are answered with RESOURCE_EXHAUSTED. Each may hold a message in memory."""
+MAX_STREAMS = 128
+"""Calls of one connection at a time; a client keeps more to itself until others are answered."""
 
 OPTIONS = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_metadata_size", 16_384),
-    ("grpc.max_concurrent_streams", MAX_CALLS),
+    ("grpc.max_concurrent_streams", MAX_STREAMS),
     ("grpc.so_reuseport", 1),
     ("grpc.keepalive_time_ms", 60_000),  # a caller whose machine went away
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-    ("grpc.max_connection_idle_ms", 600_000),
-    ("grpc.server_handshake_timeout_ms", 20_000),
+    ("grpc.max_connection_idle_ms", 60_000),  # clients connect again by themselves
+    ("grpc.server_handshake_timeout_ms", 10_000),
 ]
 
 
@@ -40,7 +40,8 @@ class Call:
     Attributes:
         message: the kind that it takes.
         run: gives the answer to a received message.
-        action: that callers need a scope for, which is checked before anything is read; None: everybody may.
+        action: that callers need a scope for, which is checked before anything is read; None: everybody may, and
+            nothing is read: the message has no fields.
         model: the message's field that names the model; the scope for that one is checked when it is read.
     """
 
@@ -65,24 +66,6 @@ class Received:
     size: int
     head: Head
     actor: str = ""
-
-
-async def read_message(context: Any) -> bytes:
-    """Return a call's message.
-
-    Raises:
-        RequestError: none came, or not in time.
-    """
-    try:
-        async with asyncio.timeout(READ_S):
-            raw = await context.read()
-    except TimeoutError:
-        raise RequestError(f"the message did not come within {READ_S:g} s") from None
-    if isinstance(raw, bytes):
-        return raw
-    if context.done():
-        raise asyncio.CancelledError  # gRPC has answered: the message is over its limit, or the caller has gone
-    raise RequestError("the call came without a message")
 
 
 async def aside(size: int, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from hone import __version__
 from hone.errors import HoneError
 from services.edge import Edge
-from services.exposure import default_host
+from services.exposure import grpc_host
 from services.failures import (
     DeadlineError,
     InferenceError,
@@ -42,11 +42,13 @@ from services.protocols.grpc_calls import (
     aside,
     code_of,
     credentials_of,
-    read_message,
 )
+from services.protocols.grpc_connections import Connections, address_of
+from services.protocols.grpc_messages import Messages
 from services.protocols.v2_messages import decode, encode, parse, plain_parameters, timeout_s, wanted
 from services.settings import Settings
 from services.tensors import row_count
+from services.watch import reserve
 
 if TYPE_CHECKING:
     from services.management import Management
@@ -75,6 +77,11 @@ class GrpcServer:
         self._management = management
         self._server: Any = None
         self._limits = Limits()
+        settings = edge.settings
+        self._connections = Connections(settings.max_connections)
+        self._messages = Messages(
+            edge.bodies, settings.max_body_bytes, settings.bodies_bytes, self._connections.silent_s
+        )
         self._trim: asyncio.TimerHandle | None = None
         self.port = 0
 
@@ -89,18 +96,24 @@ class GrpcServer:
         except ImportError:
             raise HoneError("HONE_GRPC_PORT needs grpcio; install the [ops] extra") from None
         self._limits = Limits.of(settings)
+        self._connections.most = reserve(settings.max_connections)
         self._server = grpc.aio.server(
-            options=[*OPTIONS, ("grpc.max_receive_message_length", settings.max_body_bytes)],
+            options=[
+                *OPTIONS,
+                ("grpc.max_receive_message_length", settings.max_body_bytes),
+                ("grpc.max_allowed_incoming_connections", self._connections.most),
+            ],
             maximum_concurrent_rpcs=MAX_CALLS,
         )
         handlers = {
             name: grpc.stream_unary_rpc_method_handler(self._answer(call, name)) for name, call in self._calls().items()
         }
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
-        host = default_host(settings)
+        host = grpc_host(settings, sys.argv)
         with joining(host, settings.grpc_port, "HONE_GRPC_PORT"):
-            self._listen(f"{host}:{settings.grpc_port}")
+            self._listen(f"[{host}]:{settings.grpc_port}" if ":" in host else f"{host}:{settings.grpc_port}")
             await self._server.start()
+        self._connections.watch(self.port)
 
     def _listen(self, address: str) -> None:
         credentials = credentials_of(sys.argv)
@@ -132,12 +145,16 @@ class GrpcServer:
     async def stop(self) -> None:
         """Refuse new calls and answer those accepted."""
         if self._server is not None:
+            self._connections.close()
             await self._server.stop(STOP_GRACE_S)
 
     def _answer(self, call: Call, name: str) -> Callable[[Any, Any], Awaitable[bytes]]:
         """Wrap a call: metadata becomes headers, bytes become a message, errors become gRPC's codes."""
 
         async def answer(_: Any, context: Any) -> bytes:
+            if call.action is None:
+                # Everybody may call it, so nobody's message is waited for.
+                return await self._run(call, Received(call.message(), 0, {}))
             head = {
                 key.encode(): value.encode() if isinstance(value, str) else value
                 for key, value in context.invocation_metadata() or ()
@@ -157,15 +174,30 @@ class GrpcServer:
 
     async def _understood(self, call: Call, head: Head, context: Any) -> bytes:
         actor = await self._admit(call, head)
-        raw = await read_message(context)
-        size = len(raw)
-        if size > TRIM_BYTES:
-            self._trim_soon()
-        message = await aside(size, parse, raw, call.message, self._limits)
-        del raw
-        if call.action is not None and call.model:
-            self._edge.permit(head, call.action, getattr(message, call.model))
-        answer: bytes = (await call.run(Received(message, size, head, actor))).SerializeToString()
+        peer = context.peer()
+        with self._connections.call(peer):
+            raw = await self._messages.read(context, self._caller(head, peer), peer)
+            size = len(raw)
+            try:
+                if size > TRIM_BYTES:
+                    self._trim_soon()
+                message = await aside(size, parse, raw, call.message, self._limits)
+                del raw
+                if call.action is not None and call.model:
+                    self._edge.permit(head, call.action, getattr(message, call.model))
+                return await self._run(call, Received(message, size, head, actor))
+            finally:
+                self._messages.release(size)
+
+    def _caller(self, head: Head, peer: str) -> str | bytes:
+        """Return who shares places to read in: the credential that was admitted, or the address where none is asked."""
+        if self._edge.settings.secured:
+            return head.get(b"x-api-key") or head.get(b"authorization", b"")
+        return address_of(peer)
+
+    @staticmethod
+    async def _run(call: Call, received: Received) -> bytes:
+        answer: bytes = (await call.run(received)).SerializeToString()
         return answer
 
     async def _admit(self, call: Call, head: Head) -> str:
