@@ -50,6 +50,7 @@ class Connections:
         self.most = most
         self.port = 0
         self.busy: Counter[str] = Counter()
+        self._known: set[str] = set()
         self._base = count_files()
         self._dropped = 0
         self._complained = -math.inf
@@ -68,8 +69,9 @@ class Connections:
 
     @contextmanager
     def call(self, peer: str) -> Iterator[None]:
-        """Keep a connection while a call runs on it."""
+        """Keep a connection while a call of somebody who may runs on it; later it is one of the last to be closed."""
         self.busy[peer] += 1
+        self._known.add(peer)
         try:
             yield
         finally:
@@ -88,6 +90,8 @@ class Connections:
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
+            if len(self._known) > 4 * self.most:
+                self._known = set(self.busy)
             # Files are counted first: it is cheap, and while they are few, so are the connections.
             if count_files() - self._base >= self.most * 3 // 4:
                 self._make_room()
@@ -101,15 +105,18 @@ class Connections:
             self._later(loop)
 
     def _make_room(self) -> None:
-        """Leave a quarter free: close the connections that are silent for longest, of the addresses with the most."""
+        """Leave a quarter free: close connections without a call, of the addresses with the most.
+
+        Those that never made a call they may make go first, then those that have been silent for longest.
+        """
         found = list(self._open())
         over = len(found) - self.most * 3 // 4
         if over <= 0:
             return
-        busy = {_end_of(peer) for peer in self.busy}
+        busy, known = ({_end_of(peer) for peer in peers} for peers in (self.busy, self._known))
         held = Counter(one.address for one in found)
         idle = [one for one in found if one.silent_s >= IDLE_S and (one.address, one.port) not in busy]
-        idle.sort(key=lambda one: -one.silent_s)
+        idle.sort(key=lambda one: ((one.address, one.port) in known, -one.silent_s))
         for _ in range(over):
             if not idle:
                 return
