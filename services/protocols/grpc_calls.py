@@ -16,7 +16,7 @@ from services.http import OFFLOAD_BYTES, Head
 MAX_CALLS = 1024
 """Calls of one worker at a time; more are answered with RESOURCE_EXHAUSTED."""
 
-MAX_STREAMS = 128
+MAX_STREAMS = 512
 """Calls of one connection at a time; a client keeps more to itself until others are answered."""
 
 OPTIONS = [
@@ -24,6 +24,7 @@ OPTIONS = [
     ("grpc.max_metadata_size", 16_384),
     ("grpc.max_concurrent_streams", MAX_STREAMS),
     ("grpc.so_reuseport", 1),
+    ("grpc.http2.bdp_probe", 0),  # an unread message takes 64 kB; a fast line would raise that to megabytes
     ("grpc.keepalive_time_ms", 60_000),  # a caller whose machine went away
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),

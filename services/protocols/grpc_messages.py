@@ -27,6 +27,9 @@ PATIENCE_S = 5.0
 SILENCE_S = 1.0
 """So long while others wait when nothing comes on its connection."""
 
+COPIES = 2
+"""Of a message in memory while it is read: as it came in pieces, and in one."""
+
 LOOK_S = 0.25
 MAX_WAITING = 512
 """Calls that wait for a place; of more, the newest of the caller with the most is refused."""
@@ -56,7 +59,7 @@ class Messages:
     def __init__(self, bodies: Bodies, largest: int, budget: int, silent_s: Callable[[set[str]], dict[str, float]]):
         self._bodies = bodies
         self._silent_s = silent_s
-        self._places = max(4, budget // largest)
+        self._places = max(4, budget // (COPIES * largest))
         self._each_caller = self._places * 3 // 4
         self._each_peer = max(2, self._places // 2)
         self._reading: set[_Turn] = set()

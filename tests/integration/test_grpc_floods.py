@@ -142,7 +142,7 @@ def test_large_messages_are_held_within_the_budget(open_to_all: Server, port: in
         stop.set()
         looking.join()
     assert codes <= {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNAVAILABLE}
-    assert (most - before) / 1e6 < 450
+    assert (most - before) / 1e6 < 600  # without a budget, 900 to 1500 MB
     answered(port)
 
 
@@ -181,6 +181,6 @@ def test_the_port_listens_where_http_does(home: Path, host: str) -> None:
             for one in psutil.Process(worker).net_connections("tcp")
             if one.laddr.port == grpc_port and one.status == psutil.CONN_LISTEN
         }
-        assert found <= ({"127.0.0.1"} if host == "127.0.0.1" else {"0.0.0.0", "::"})
+        assert found <= ({"127.0.0.1", "::ffff:127.0.0.1"} if host == "127.0.0.1" else {"0.0.0.0", "::"})
         assert found
         answered(grpc_port)
