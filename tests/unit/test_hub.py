@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from services.batching import Tensors
 from services.batching.scheduler import Scheduler
 from services.desired import DesiredState
 from services.edge import Edge
-from services.exposure import check_exposure, default_host, is_loopback
+from services.exposure import check_exposure, default_host, grpc_host, is_loopback
 from services.failures import InferenceError, NotFoundError
 from services.hub import Hub
 from services.management import Management
@@ -163,6 +164,18 @@ def test_loopback_and_other_addresses() -> None:
     assert default_host(Settings(api_keys="keys.yaml")) == "0.0.0.0"
     check_exposure(Settings(insecure=True), ["serve", "--host", "0.0.0.0"])
     check_exposure(Settings(), ["serve", "--host=127.0.0.1"])
+
+
+def test_grpc_listens_where_http_does() -> None:
+    everywhere = Settings(api_keys="keys.yaml")
+    with socket.socket() as inner, socket.socket(socket.AF_INET6) as outer:
+        inner.bind(("127.0.0.1", 0))
+        outer.bind(("::", 0))
+        assert grpc_host(everywhere, ["worker", "--fd", str(inner.fileno())]) == "127.0.0.1"
+        assert grpc_host(everywhere, ["worker", "--fd", str(outer.fileno())]) == "::"
+    assert grpc_host(everywhere, ["serve", "--host", "[::1]"]) == "::1"
+    assert grpc_host(everywhere, ["serve"]) == "0.0.0.0"
+    assert grpc_host(Settings(), ["serve"]) == "127.0.0.1"
 
 
 def test_misspelled_settings_are_named_and_foreign_ones_left_alone() -> None:
