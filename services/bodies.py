@@ -3,18 +3,22 @@
 A body of a few kilobytes is read and decoded where it arrives. A larger one would hold up every other caller while it
 is decoded, and forty of them at once would take forty times the memory. So its bytes are taken from a budget before
 they are read and given back when it has been computed; who finds the budget spent waits a little, unread.
+
+A caller who sends nothing holds nothing: the first kilobytes come before the rest is asked for. One who then sends
+slowly is ended when others wait.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
-from services.failures import BodyTooLargeError, OverloadedError
+from services.budget import WAIT_S, Budget, Pace
+from services.failures import BodyTooLargeError, SlowBodyError
 from services.http import (
     OFFLOAD_BYTES,
     Body,
@@ -29,14 +33,11 @@ from services.http import (
 
 T = TypeVar("T")
 
-WAIT_S = 5.0
-"""For the budget; then the caller is told to try again."""
-
 DECODERS = 2
 """Decoded at once. Nested lists take many times the bytes of their text while they are read."""
 
 
-class Bodies:
+class Bodies(Budget):
     """The larger bodies of a worker.
 
     Args:
@@ -45,53 +46,11 @@ class Bodies:
     """
 
     def __init__(self, budget: int, wait_s: float = WAIT_S) -> None:
-        self._left = self._budget = budget
-        self._wait_s = wait_s
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        super().__init__(budget, wait_s)
         self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
 
-    async def take(self, size: int) -> None:
-        """Take bytes from the budget, in the order of asking.
-
-        Raises:
-            OverloadedError: others kept theirs for too long.
-        """
-        size = min(size, self._budget)
-        if not self._waiting and size <= self._left:
-            self._left -= size
-            return
-        given: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        entry = (size, given)
-        self._waiting.append(entry)
-        try:
-            async with asyncio.timeout(self._wait_s):
-                await given
-        except BaseException as error:
-            if given.done() and not given.cancelled():
-                self.give(size)  # it came in the moment of giving up
-            else:
-                self._waiting.remove(entry)
-                self._serve()
-            if isinstance(error, TimeoutError):
-                raise OverloadedError(
-                    "the service holds as many large bodies as it may; send fewer at once, or raise HONE_BODIES_MB"
-                ) from None
-            raise
-
-    def give(self, size: int) -> None:
-        """Give bytes back."""
-        self._left += min(size, self._budget)
-        self._serve()
-
-    def _serve(self) -> None:
-        while self._waiting and self._waiting[0][0] <= self._left:
-            size, given = self._waiting.popleft()
-            if not given.done():
-                self._left -= size
-                given.set_result(None)
-
     async def beside(self, work: Callable[[], T]) -> T:
-        """Run work in one of the threads that decode."""
+        """Run work in one of the threads that decode bodies and encode answers."""
         return await asyncio.get_running_loop().run_in_executor(self._decoders, work)
 
     def close(self) -> None:
@@ -137,15 +96,13 @@ class LargeBody:
                 return decoder(opener(body, min(OFFLOAD_BYTES, self._limit)))
         await self._hold(len(body) if complete else self._declared or self._limit, opener is not None)
         if not complete:
-            body = await read_rest(body, self._receive, self._limit)
+            body = await self._rest(body)
         if opener is None:
             return decoder(body) if len(body) <= quick_bytes else await self._bodies.beside(lambda: decoder(body))
         return await self._bodies.beside(lambda: decoder(opener(body, self._limit)))
 
     async def _begin(self) -> tuple[Body, bool]:
         """Return the body and True, or of a larger one what has come and False."""
-        if self._declared is not None and self._declared > OFFLOAD_BYTES:
-            return b"", False
         gathered = bytearray()
         while True:
             message = await self._receive()
@@ -158,6 +115,19 @@ class LargeBody:
                 return gathered, True
             if len(gathered) > OFFLOAD_BYTES:
                 return gathered, False
+
+    async def _rest(self, first: Body) -> Body:
+        """Return the whole body; raises SlowBodyError when it comes slowly and others wait."""
+        try:
+            async with self._bodies.paced() as pace:
+                return await read_rest(first, partial(self._counted, pace), self._limit)
+        except TimeoutError:
+            raise SlowBodyError from None
+
+    async def _counted(self, pace: Pace) -> MutableMapping[str, Any]:
+        message = await self._receive()
+        pace.moved += len(message.get("body", b""))
+        return message
 
     async def _hold(self, size: int, packed: bool) -> None:
         """Take at once what the body, and what it unpacks to, may need: parts of it could be waited for in a circle."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from services.bodies import Bodies
+from services.budget import Budget
 from services.http import Head
 from services.settings import Settings
 
@@ -40,6 +41,7 @@ class Edge:
         tracer: of sampled requests.
         audit: of admin actions.
         bodies: the larger ones that are held at once.
+        answers: a budget of as many bytes for larger answers. Who waits for it holds a body, never the other way round.
     """
 
     settings: Settings
@@ -49,12 +51,14 @@ class Edge:
     tracer: Tracer | None = None
     audit: Audit | None = None
     bodies: Bodies = field(init=False)
+    answers: Budget = field(init=False)
     _recorded: Recorded | None = None
     _prefix: str = field(default_factory=lambda: secrets.token_hex(4))
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
 
     def __post_init__(self) -> None:
         self.bodies = Bodies(self.settings.bodies_bytes)
+        self.answers = Budget(self.settings.bodies_bytes, what="large answers")
 
     def request_id(self, head: Head) -> bytes:
         """Return the caller's request id when it is a plain one, else a new one."""

@@ -8,7 +8,9 @@ import time
 from collections.abc import Mapping
 from functools import partial
 
+from services.batching import Tensors
 from services.batching.queue import Trail
+from services.answers import LargeAnswer
 from services.bodies import LargeBody
 from services.edge import REQUEST_ID, Edge
 from services.failures import (
@@ -20,6 +22,7 @@ from services.failures import (
     status_of,
 )
 from services.http import (
+    ABORT,
     JSON,
     NO_STORE,
     Body,
@@ -42,6 +45,12 @@ from services.tensors import row_count
 logger = logging.getLogger("hone.serving")
 
 CLIENT_GONE = 499
+
+
+def _nothing() -> None:
+    """Stand for closing a connection that there isn't."""
+
+
 SMALL_DIGITS = 5
 """A body whose length has so few digits is under 100 kB: it is read and decoded without further ado."""
 
@@ -74,6 +83,8 @@ class InferEndpoint:
         self._any_media = any_media
         self._limit = edge.settings.max_body_bytes
         self._bodies = edge.bodies
+        self._sizes = served.answer_sizes
+        self._small_rows = served.answer_sizes.small_rows
         self._guarded = edge.gate is not None
         self._accounted = edge.recorder is not None and edge.recorder.complete
         self._traced = edge.tracer is not None
@@ -81,6 +92,7 @@ class InferEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
+        rows = 0
         served = self._served
         metrics = served.metrics
         metrics.in_flight += 1
@@ -89,6 +101,7 @@ class InferEndpoint:
         status, problem = 200, ""
         trail: Trail | None = [] if self._traced else None
         large: LargeBody | None = None
+        room: LargeAnswer | None = None
         try:
             if self._guarded:
                 await self._edge.admit(head, "predict", served.entry.name)
@@ -101,8 +114,15 @@ class InferEndpoint:
             else:
                 large = LargeBody(head, receive, self._limit, self._bodies)
                 request = await large.decode(partial(protocol.decode, head), protocol.quick_bytes)
+            rows = row_count(request.inputs)
+            if rows > self._small_rows:
+                # Before anything is computed: its size shows in the inputs.
+                room = await self._sizes.room(*self._sizes.expected(request.inputs), self._edge.answers)
             outputs = await served.infer(request.inputs, request.timeout_s, trail)
-            fields, answer = protocol.encode(request, outputs)
+            if rows > self._small_rows:
+                room, (fields, answer) = await self._encode(protocol, request, outputs, room)
+            else:
+                fields, answer = protocol.encode(request, outputs)
             if self._accounted:
                 head[REQUEST_ID] = request_id = self._edge.request_id(head)
                 served.account(request.inputs, outputs, request_id, time.perf_counter() - started)
@@ -119,14 +139,36 @@ class InferEndpoint:
             metrics.in_flight -= 1
             if large is not None:
                 large.release()
-            metrics.request(self._label, status, seconds, 0 if request is None else row_count(request.inputs))
+            if room is not None and status != 200:
+                room.release()
+                room = None
+            metrics.request(self._label, status, seconds, rows)
         if REQUEST_ID in head:
             fields = [*fields, (REQUEST_ID, self._edge.request_id(head))]
-        await respond(send, status, answer, fields)
+        if room is None:
+            await respond(send, status, answer, fields)
+        else:
+            await room.write(send, status, answer, fields, scope.get(ABORT, _nothing))
         if status == 200 and (served.followed or metrics.wants_sample):
             served.after(request.inputs, outputs, self._edge.request_id(head), seconds)  # type: ignore[union-attr]
         if self._noted:
             self._note(head, request, status, problem, seconds, trail)
+
+    async def _encode(
+        self, protocol: Protocol, request: Request, outputs: Tensors, room: LargeAnswer | None
+    ) -> tuple[LargeAnswer | None, tuple[Fields, Body]]:
+        """Return the room that an answer takes, and the answer."""
+        if room is None and not self._sizes.known:
+            room = await self._sizes.room(*self._sizes.found(outputs), self._edge.answers)
+        if room is None:
+            return None, protocol.encode(request, outputs)
+        try:
+            fields, answer = await room.encode(partial(protocol.encode, request, outputs), self._bodies)
+            room.keep(len(answer) + sum(array.nbytes for array in outputs.values()))
+            return room, (fields, answer)
+        except BaseException:
+            room.release()
+            raise
 
     def _note(
         self, head: Head, request: Request | None, status: int, problem: str, seconds: float, trail: Trail | None

@@ -28,6 +28,18 @@ class BodyTooLargeError(RequestError):
     status = 413
 
 
+class SlowBodyError(RequestError):
+    """The caller sends a large body slowly while others wait for the memory that is held for it."""
+
+    status = 408
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the body came slowly while others waited for the memory that it holds; send it faster, or a smaller one",
+            (("connection", "close"),),
+        )
+
+
 class MediaTypeError(RequestError):
     status = 415
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
 import orjson
@@ -20,6 +20,9 @@ Head = dict[bytes, bytes]
 Fields = list[tuple[bytes, bytes]]
 Body = bytes | bytearray | memoryview
 
+ABORT = "hone.abort"
+"""In a request's scope: closes its connection, whatever is still to be written."""
+
 JSON = b"application/json"
 BINARY = b"application/octet-stream"
 OFFLOAD_BYTES = 65_536
@@ -27,6 +30,9 @@ OFFLOAD_BYTES = 65_536
 
 MAX_ZSTD_BLOCKS = 1024
 """A frame may have so many blocks, and one more for each KiB of the largest body; they hold up to 128 KiB each."""
+
+PIECE_BYTES = 262_144
+"""A large answer is handed over in pieces, each when the one before has nearly gone: what isn't read isn't copied."""
 
 NO_SNIFF = (b"x-content-type-options", b"nosniff")
 NO_STORE = (b"cache-control", b"no-store")
@@ -185,6 +191,18 @@ async def respond(send: Send, status: int, body: Body, fields: Fields) -> None:
     length = (b"content-length", b"%d" % len(body))
     await send({"type": "http.response.start", "status": status, "headers": [length, NO_SNIFF, *fields]})
     await send({"type": "http.response.body", "body": body})
+
+
+async def respond_in_pieces(send: Send, status: int, body: Body, fields: Fields) -> AsyncIterator[int]:
+    """Send a whole answer piece by piece; yields the bytes of each when the connection has taken it."""
+    length = (b"content-length", b"%d" % len(body))
+    await send({"type": "http.response.start", "status": status, "headers": [length, NO_SNIFF, *fields]})
+    view = memoryview(body)
+    for start in range(0, len(view), PIECE_BYTES):
+        piece = view[start : start + PIECE_BYTES]
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+        yield len(piece)
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def respond_json(send: Send, status: int, content: Any, fields: Fields | None = None) -> None:

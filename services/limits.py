@@ -26,7 +26,7 @@ class Limits:
     """Limits of one request.
 
     Attributes:
-        memory: bytes that may be taken while it is read, its body not counted.
+        memory: bytes that may be taken while it is read, its body not counted; and as many while it is answered.
         rows: on the batch axis.
         row_values: of one row along its dynamic axes, such as the tokens of a text.
     """
@@ -45,6 +45,14 @@ class Limits:
             raise BodyTooLargeError(
                 f"reading this request would take about {needed / 1e6:.0f} MB of memory, {self.memory / 1e6:.0f} MB "
                 "are allowed; send fewer values, send them in binary, or raise HONE_MAX_READ_MB"
+            )
+
+    def check_answer(self, needed: int) -> None:
+        """Raise BodyTooLargeError when the answer to a request would take more memory than it may."""
+        if needed > self.memory:
+            raise BodyTooLargeError(
+                f"the answer to this request would take about {needed / 1e6:.0f} MB of memory, {self.memory / 1e6:.0f} "
+                "MB are allowed; send fewer rows, or raise HONE_MAX_READ_MB"
             )
 
     def check_rows(self, rows: int) -> None:

@@ -8,12 +8,14 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from services.answers import AnswerSizes
 from services.batching import Tensors
 from services.batching.lane import Lane, LaneOptions
 from services.batching.padding import Joiner
 from services.batching.queue import Trail
 from services.batching.scheduler import Scheduler
 from services.edge import Edge
+from services.limits import Limits
 from services.loading import LoadedModel
 from services.memory import release_memory
 from services.metrics import Metrics
@@ -51,6 +53,7 @@ class ServedModel:
         if not plan.inline:
             self._executor = ThreadPoolExecutor(plan.in_flight, thread_name_prefix="inference")
         signature = loaded.artifact.signature
+        self.answer_sizes = AnswerSizes(signature, Limits.of(edge.settings))
         default = edge.settings.default_timeout_ms
         self._default_timeout_s = default / 1e3 if default else None
         self._lane = Lane(
