@@ -73,7 +73,7 @@ class AnswerSizes:
         values = taken = 0
         for size, held, axes in self._outputs:
             for name, index in axes:
-                size *= inputs[name].shape[index]  # noqa: PLW2901
+                size *= inputs[name].shape[index]
             values += size
             taken += size * (held + NUMBER_BYTES)
         return values, taken
@@ -124,7 +124,9 @@ class LargeAnswer:
         """Return what encodes the answer, called in a thread when that takes long."""
         return work() if self._values <= THREAD_VALUES else await bodies.beside(work)
 
-    async def write(self, send: Send, status: int, body: Body, fields: Fields, abort: Callable[[], None]) -> None:
+    async def write(
+        self, send: Send, status: int, body: Body, fields: Fields, abort: Callable[[], None] | None
+    ) -> None:
         """Write the answer as fast as it is read, and give its bytes back.
 
         Args:
@@ -136,7 +138,8 @@ class LargeAnswer:
                 async for written in respond_in_pieces(send, status, body, fields):
                     pace.moved += written
         except TimeoutError:
-            abort()
+            if abort is not None:
+                abort()
             await asyncio.sleep(0)  # the connection learns of its end
         finally:
             self.release()

@@ -22,9 +22,10 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from hone.errors import HoneError
-from services.http import error_body
+from services.http import ABORT, error_body
+from services.paths import PROBES
 from services.settings import Settings
-from services.watch import MAX_LINGERING, Watch
+from services.watch import LEAST_BYTES_PER_S, MAX_LINGERING, SLOW_S, Watch
 
 PINNED = "0.54.0"
 MAX_HEADERS = 100
@@ -40,6 +41,8 @@ DECLINED = b"-pgrade"
 
 OFFERED_WITHIN = 2048
 """Bytes of a request in which an offer of HTTP/2 is looked for."""
+
+TOO_MANY = (503, "too many connections; try again", "connections over the limit")
 
 LINGER_S = 2.0
 """A refused caller may read the answer for so long: closing on unread bytes would reset the connection."""
@@ -106,6 +109,8 @@ class Connection(HttpToolsProtocol):
     """
 
     limits: ClassVar[Limits] = Limits()
+    slow = False
+    """The worker waits for the caller, who hardly moves."""
 
     def __init__(self, config: Any, server_state: Any, app_state: dict[str, Any], _loop: Any = None) -> None:
         super().__init__(config, server_state, app_state, _loop)
@@ -114,25 +119,27 @@ class Connection(HttpToolsProtocol):
         self._understood = 0
         self._hosts = 0
         self._coded = False
-        self._refusal = (400, "the request is not valid HTTP/1.1")
+        self._refusal: tuple[int, str] | tuple[int, str, str] = (400, "the request is not valid HTTP/1.1")
         self._refused = False
+        self._deaf = False
+        self._spare = False
         self._answered: Any = None
         self._wait: tuple[str, object] = ("", None)
         self._began = self._moved = 0.0
-        self._mark = 0
+        self._mark = self._first = 0
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         over = len(self.connections) - self._watch.most
-        if over > 0 and not self._watch.drop_idle():
+        if over > 0 and not self._watch.make_room():
             if over > MAX_LINGERING:
                 self._watch.count("connections over the limit")
                 transport.abort()
             else:
-                self._refuse(503, "too many connections; try again", "connections over the limit")
+                self._spare = True  # it may be a probe: whether a worker lives must be known when it is busiest
 
     def data_received(self, data: bytes) -> None:
-        if self._refused:
+        if self._refused or self._deaf:
             return
         self._received += len(data)
         if b"h2c" in data[:OFFERED_WITHIN] and (self.cycle is None or not self.cycle.more_body):
@@ -179,7 +186,13 @@ class Connection(HttpToolsProtocol):
         if len(self.pipeline) >= MAX_PIPELINED:
             self._refusal = (400, f"more than {MAX_PIPELINED} requests wait for an answer")
             raise ValueError
+        if self._spare and self.url not in PROBES:
+            self._refusal = TOO_MANY
+            raise ValueError
         super().on_headers_complete()
+        self.scope[ABORT] = self.transport.abort
+        if self._spare:
+            self.cycle.keep_alive = False
         if b"%" in self.url and b"%2f" in self.scope["raw_path"].lower():
             # A proxy in front that decides by path sees no "/" there; neither do our routes.
             self.scope["path"] = self.scope["raw_path"].decode()
@@ -245,16 +258,22 @@ class Connection(HttpToolsProtocol):
 
     def _refuse(self, status: int, text: str, kind: str = "") -> None:
         """Answer what was not understood or came too late, and read no more."""
-        self._refused = True
         self._watch.count(kind or f"requests with {status}")
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
-            if self.pipeline or cycle.response_started or not cycle.more_body:
+            if not cycle.more_body:
+                # What was understood is answered; the connection ends behind that.
+                self._deaf = True
+                cycle.keep_alive = False
+                return
+            self._refused = True
+            if self.pipeline or cycle.response_started:
                 # An answer now would be taken for that of the request before.
                 self._leave(self._answered)
                 self.transport.close()
                 return
             self._leave(cycle)
+        self._refused = True
         body = error_body(text)
         head = (
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
@@ -296,11 +315,19 @@ class Connection(HttpToolsProtocol):
         what = self._waits_for()
         if (what, self.cycle) != self._wait:
             self._wait, self._began, self._moved = (what, self.cycle), now, now
-        mark = self.transport.get_write_buffer_size() if what == "reader" else self._received
+            self._first = self._count(what)
+        mark = self._count(what)
         if mark != self._mark:
             self._mark, self._moved = mark, now
         waited, limits = now - self._began, self.limits
-        if what == "next" and waited > self.timeout_keep_alive:
+        self.slow = (
+            what in ("head", "body", "reader")
+            and waited >= SLOW_S
+            and abs(mark - self._first) < waited * LEAST_BYTES_PER_S
+        )
+        if self._spare and what == "head" and waited > LINGER_S:
+            self._refuse(*TOO_MANY)
+        elif what == "next" and waited > self.timeout_keep_alive:
             self.transport.close()
         elif what == "head" and waited > limits.head_s:
             self._end_head()
@@ -313,6 +340,13 @@ class Connection(HttpToolsProtocol):
                 self._watch.count("answers not read in time")
                 self.transport.abort()
         return waited
+
+    def _count(self, what: str) -> int:
+        """Return the bytes that tell whether a caller moves."""
+        if what != "reader":
+            return self._received
+        left = 0 if self.cycle is None else int(self.cycle.expected_content_length)
+        return left + int(self.transport.get_write_buffer_size())
 
     def _end_head(self) -> None:
         if self._received > self._understood:

@@ -8,9 +8,9 @@ import time
 from collections.abc import Mapping
 from functools import partial
 
+from services.answers import LargeAnswer
 from services.batching import Tensors
 from services.batching.queue import Trail
-from services.answers import LargeAnswer
 from services.bodies import LargeBody
 from services.edge import REQUEST_ID, Edge
 from services.failures import (
@@ -45,12 +45,6 @@ from services.tensors import row_count
 logger = logging.getLogger("hone.serving")
 
 CLIENT_GONE = 499
-
-
-def _nothing() -> None:
-    """Stand for closing a connection that there isn't."""
-
-
 SMALL_DIGITS = 5
 """A body whose length has so few digits is under 100 kB: it is read and decoded without further ado."""
 
@@ -148,7 +142,7 @@ class InferEndpoint:
         if room is None:
             await respond(send, status, answer, fields)
         else:
-            await room.write(send, status, answer, fields, scope.get(ABORT, _nothing))
+            await room.write(send, status, answer, fields, scope.get(ABORT))
         if status == 200 and (served.followed or metrics.wants_sample):
             served.after(request.inputs, outputs, self._edge.request_id(head), seconds)  # type: ignore[union-attr]
         if self._noted:

@@ -74,4 +74,7 @@ STATIC = tuple(
 )
 """The files of BentoML that the page at `/` needs."""
 
+PROBES = frozenset(b"/" + path for path in (b"livez", b"readyz", b"healthz", b"v2/health/live", b"v2/health/ready"))
+"""Asked whether a worker lives and is ready; answered when it takes no more connections."""
+
 PATHS = (*INFERENCE, *METADATA, *OPERATION, *STATIC)

@@ -20,6 +20,10 @@ COMPLAIN_S = 10.0
 MAX_LINGERING = 32
 """Connections over the limit that get an answer; more are closed without."""
 
+SLOW_S = 2.0
+LEAST_BYTES_PER_S = 50_000
+"""Whom a worker has waited for so long while fewer bytes moved loses the connection when another one needs room."""
+
 SPARE = 64
 """Files that a worker may still open: models, logs, metrics, other servers."""
 
@@ -36,6 +40,7 @@ class Watch:
         self._connections = connections
         self._loop = loop
         self._idle: list[Connection] = []
+        self._slow: list[Connection] = []
         self._refusals: dict[str, int] = {}
         self._complained = loop.time()
         loop.call_later(LOOK_S, self._look)
@@ -45,16 +50,24 @@ class Watch:
         """Count a refusal for the log."""
         self._refusals[kind] = self._refusals.get(kind, 0) + 1
 
-    def drop_idle(self) -> bool:
-        """Close the connection that has been idle for longest, and for a second at least; return whether there was
-        one. Callers who hold connections without asking must not keep the others out."""
+    def make_room(self) -> bool:
+        """Close the connection that has been idle for longest, and for a second at least, or the slow caller who has
+        been waited for longest; return whether there was one. Callers who hold connections without asking, or ask
+        without end, must not keep the others out."""
         while self._idle:
             connection = self._idle.pop()
             if connection.idle and connection in self._connections:
-                connection.transport.abort()
-                self.count("idle connections, to make room")
-                return True
+                return self._drop(connection, "idle connections, to make room")
+        while self._slow:
+            connection = self._slow.pop()
+            if connection.slow and connection in self._connections and not connection.transport.is_closing():
+                return self._drop(connection, "slow callers, to make room")
         return False
+
+    def _drop(self, connection: Connection, kind: str) -> bool:
+        connection.transport.abort()
+        self.count(kind)
+        return True
 
     def abort_all(self) -> None:
         left = [connection for connection in self._connections if connection.transport is not None]
@@ -66,13 +79,18 @@ class Watch:
     def _look(self) -> None:
         now = self._loop.time()
         waits: list[tuple[float, Connection]] = []
+        slow: list[tuple[float, Connection]] = []
         try:
             for connection in list(self._connections):
                 waited = connection.look(now)
                 if waited >= 1.0 and connection.idle:
                     waits.append((waited, connection))
-            waits.sort(key=lambda entry: entry[0])
+                elif connection.slow:
+                    slow.append((waited, connection))
+            for entries in (waits, slow):
+                entries.sort(key=lambda entry: entry[0])
             self._idle = [connection for _, connection in waits]
+            self._slow = [connection for _, connection in slow]
             self._complain(now)
         except Exception:
             logger.exception("looking at the connections failed")

@@ -116,7 +116,7 @@ PROBES = [
     Probe("header without end", get("/livez")[:-2] + b"a: " + b"x" * 20_000_000, 431, workers_too=True),
     Probe("1,000 headers", get("/livez", *["a: b"] * 1000), 431, workers_too=True),
     Probe("trailer without end", request("POST", "/predict", CHUNKED) + ENDED[:-2] + b"a: " + b"x" * 9_000_000, 431),
-    Probe("30 requests at once", post("/predict") * 30, CLOSED),
+    Probe("30 requests at once", post("/predict") * 30, 200),
     # Time: nobody waits for a caller for ever.
     Probe("silence", b"", CLOSED),
     Probe("half a head", get("/livez")[:20], 408, workers_too=True),

@@ -302,7 +302,8 @@ class GrpcServer:
             inputs = await aside(received.size, decode, request, signature, self._limits)
             values = served.answer_sizes.check(inputs)
             outputs = await served.infer(inputs, timeout_s(request, head), trail)
-            answer = await aside(values, encode, request.id, served.entry.name, served.entry.version, signature, names, outputs)
+            entry = served.entry
+            answer = await aside(values, encode, request.id, entry.name, entry.version, signature, names, outputs)
             served.account(inputs, outputs, request_id, time.perf_counter() - started)
         except Exception as error:
             status, problem, _ = status_of(error)
