@@ -28,7 +28,7 @@ THREAD_VALUES = 65_536
 """More values are encoded in a thread."""
 
 NUMBER_BYTES = 24
-"""Of a number or a short string in JSON, about, or of any in binary at most."""
+"""Of a number in JSON, about. In binary it takes what it takes as a tensor, once more."""
 
 STRING_BYTES = 64
 """Of a short Python string and the pointer to it."""
@@ -42,7 +42,7 @@ class AnswerSizes:
         limits: of one request.
 
     Attributes:
-        small_rows: requests with so few rows have a small answer, whatever else they bring; -1 where that can't be said.
+        small_rows: requests with so few rows have a small answer; -1 where rows alone don't say.
         known: False when outputs have axes that no input names: how large they are shows when they are there.
     """
 
@@ -68,28 +68,34 @@ class AnswerSizes:
         plain = self.known and signature.batchable and len(named) == 1
         self.small_rows = SMALL_BYTES // max(1, row_bytes) if plain else -1
 
-    def expected(self, inputs: Tensors) -> tuple[int, int]:
-        """Return the values of an answer and the bytes that it takes, as tensors and encoded, from checked inputs."""
+    def expected(self, inputs: Tensors, *, text: bool) -> tuple[int, int]:
+        """Return the values of an answer and the bytes that it takes, as tensors and encoded.
+
+        Args:
+            inputs: checked.
+            text: it is encoded as JSON.
+        """
         values = taken = 0
         for size, held, axes in self._outputs:
             for name, index in axes:
                 size *= inputs[name].shape[index]
             values += size
-            taken += size * (held + NUMBER_BYTES)
+            taken += size * (held + (NUMBER_BYTES if text else held))
         return values, taken
 
-    def found(self, outputs: Tensors) -> tuple[int, int]:
+    def found(self, outputs: Tensors, *, text: bool) -> tuple[int, int]:
         """Return the same from the outputs."""
         values = sum(array.size for array in outputs.values())
-        return values, sum(array.nbytes + array.size * NUMBER_BYTES for array in outputs.values())
+        held = sum(array.nbytes for array in outputs.values())
+        return values, held + (values * NUMBER_BYTES if text else held)
 
     def check(self, inputs: Tensors) -> int:
-        """Return the values that the answer will have.
+        """Return the values that an answer in binary will have.
 
         Raises:
             BodyTooLargeError: it would take more memory than a request may.
         """
-        values, taken = self.expected(inputs)
+        values, taken = self.expected(inputs, text=False)
         self._limits.check_answer(taken)
         return values
 

@@ -1,4 +1,4 @@
-"""A budget of bytes: who takes some waits for it in order, and who holds some for a slow caller loses it to who waits."""
+"""A budget of bytes: who wants some waits in order, and who holds some for a slow caller loses it to others."""
 
 from __future__ import annotations
 
@@ -57,7 +57,10 @@ class Budget:
         self._looking = False
 
     async def take(self, size: int) -> int:
-        """Take bytes from the budget, in the order of asking; return how many: all that there are, if more are asked for.
+        """Take bytes from the budget, in the order of asking.
+
+        Returns:
+            how many: who asks for more than there are gets all.
 
         Raises:
             OverloadedError: others kept theirs for too long.

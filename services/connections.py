@@ -190,7 +190,7 @@ class Connection(HttpToolsProtocol):
             self._refusal = TOO_MANY
             raise ValueError
         super().on_headers_complete()
-        self.scope[ABORT] = self.transport.abort
+        self.scope[ABORT] = self.transport.abort  # type: ignore[literal-required]
         if self._spare:
             self.cycle.keep_alive = False
         if b"%" in self.url and b"%2f" in self.scope["raw_path"].lower():

@@ -111,7 +111,9 @@ class InferEndpoint:
             rows = row_count(request.inputs)
             if rows > self._small_rows:
                 # Before anything is computed: its size shows in the inputs.
-                room = await self._sizes.room(*self._sizes.expected(request.inputs), self._edge.answers)
+                room = await self._sizes.room(
+                    *self._sizes.expected(request.inputs, text=protocol.in_text(request)), self._edge.answers
+                )
             outputs = await served.infer(request.inputs, request.timeout_s, trail)
             if rows > self._small_rows:
                 room, (fields, answer) = await self._encode(protocol, request, outputs, room)
@@ -153,7 +155,9 @@ class InferEndpoint:
     ) -> tuple[LargeAnswer | None, tuple[Fields, Body]]:
         """Return the room that an answer takes, and the answer."""
         if room is None and not self._sizes.known:
-            room = await self._sizes.room(*self._sizes.found(outputs), self._edge.answers)
+            room = await self._sizes.room(
+                *self._sizes.found(outputs, text=protocol.in_text(request)), self._edge.answers
+            )
         if room is None:
             return None, protocol.encode(request, outputs)
         try:

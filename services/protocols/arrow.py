@@ -151,6 +151,9 @@ class Arrow(Protocol):
             raise SignatureError(f"column '{shorten(name)}' has nulls; the model takes no missing values")
         return texts
 
+    def in_text(self, request: Request) -> bool:
+        return False
+
     def encode(self, request: Request, outputs: Tensors) -> tuple[Fields, Body]:
         import pyarrow as pa
 

@@ -70,6 +70,10 @@ class Protocol(ABC):
     def encode(self, request: Request, outputs: Tensors) -> tuple[Fields, Body]:
         """Return headers and body of the answer."""
 
+    def in_text(self, request: Request) -> bool:
+        """Return whether numbers are written out in the answer to a request."""
+        return True
+
 
 def timeout_of(head: Head) -> float | None:
     """Return the seconds that `x-timeout-ms` allows, or None.

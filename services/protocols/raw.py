@@ -97,6 +97,9 @@ class RawBytes(Protocol):
             )
         return tuple(axis if isinstance(axis, int) else count if axis in unknown else 1 for axis in spec.shape)
 
+    def in_text(self, request: Request) -> bool:
+        return False
+
     def encode(self, request: Request, outputs: Tensors) -> tuple[Fields, Body]:
         if len(outputs) == 1:
             return self._fields, to_bytes(next(iter(outputs.values())))
@@ -123,6 +126,9 @@ class Npy(Protocol):
         inputs = self.limits.check(self.signature, {spec.name: read_npy(body, spec, self.limits)})
         check_finite(inputs[spec.name], spec)
         return Request(inputs, timeout_of(head))
+
+    def in_text(self, request: Request) -> bool:
+        return False
 
     def encode(self, request: Request, outputs: Tensors) -> tuple[Fields, Body]:
         if len(outputs) > 1:

@@ -170,6 +170,9 @@ class V2(Protocol):
             chosen[name] = bool(parameters.get("binary_data", binary))
         return tuple(chosen.items())
 
+    def in_text(self, request: Request) -> bool:
+        return not all(binary for _, binary in request.form.outputs)
+
     def encode(self, request: Request, outputs: Tensors) -> tuple[Fields, Body]:
         header: Header = request.form
         if all(binary for _, binary in header.outputs):

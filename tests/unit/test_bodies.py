@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from services.bodies import Bodies, LargeBody
-from services.failures import BodyTooLargeError, OverloadedError
+from services.failures import BodyTooLargeError, OverloadedError, SlowBodyError
 
 LIMIT = 1_000_000
 
@@ -110,5 +110,69 @@ def test_body_over_the_limit_is_refused_and_gives_its_bytes_back(
             finally:
                 large.release()
         assert bodies._left == 2 * LIMIT
+
+    asyncio.run(run())
+
+
+def test_waiter_who_leaves_in_the_moment_of_a_gift_leaves_no_trace() -> None:
+    async def run() -> None:
+        bodies = Bodies(100)
+        await bodies.take(100)
+        waiter = asyncio.create_task(bodies.take(60))
+        await asyncio.sleep(0)
+        waiter.cancel()
+        bodies.give(100)  # in the same turn of the loop
+        with pytest.raises(asyncio.CancelledError):
+            await waiter
+        await bodies.take(100)
+
+    asyncio.run(run())
+
+
+def test_declared_body_holds_nothing_before_any_of_it_has_come() -> None:
+    async def run() -> None:
+        bodies = Bodies(LIMIT)
+        never = asyncio.Event()
+
+        async def receive() -> dict[str, Any]:
+            await never.wait()
+            return {}
+
+        head = {b"content-length": b"900000", b"content-encoding": b"gzip"}
+        waiting = asyncio.create_task(LargeBody(head, receive, LIMIT, bodies).decode(len, 65_536))
+        await asyncio.sleep(0.01)
+        assert bodies._left == LIMIT
+        waiting.cancel()
+
+    asyncio.run(run())
+
+
+def test_slowest_body_is_ended_when_another_waits_and_a_quick_one_is_not() -> None:
+    async def run() -> None:
+        bodies, first = Bodies(LIMIT), {"type": "http.request", "body": b"x" * 70_000, "more_body": True}
+
+        def sender(pause_s: float, size: int) -> Callable[[], Awaitable[dict[str, Any]]]:
+            messages = [first]
+
+            async def receive() -> dict[str, Any]:
+                if messages:
+                    return messages.pop()
+                await asyncio.sleep(pause_s)
+                return {"type": "http.request", "body": b"y" * size, "more_body": True}
+
+            return receive
+
+        head = {b"content-length": b"500000"}
+        slow = LargeBody(head, sender(0.1, 1), LIMIT, bodies)
+        quick = LargeBody(head, sender(0.2, 60_000), LIMIT, bodies)
+        reading = [asyncio.create_task(body.decode(len, 65_536)) for body in (slow, quick)]
+        await asyncio.sleep(0.1)
+        asked = asyncio.create_task(bodies.take(400_000))
+        with pytest.raises(SlowBodyError) as caught:
+            await reading[0]
+        assert (caught.value.status, reading[1].done()) == (408, False)
+        slow.release()
+        await asked
+        reading[1].cancel()
 
     asyncio.run(run())
