@@ -68,7 +68,7 @@ class AnswerSizes:
         plain = self.known and signature.batchable and len(named) == 1
         self.small_rows = SMALL_BYTES // max(1, row_bytes) if plain else -1
 
-    def expected(self, inputs: Tensors, *, text: bool) -> tuple[int, int]:
+    def expected(self, inputs: Tensors, text: bool) -> tuple[int, int]:
         """Return the values of an answer and the bytes that it takes, as tensors and encoded.
 
         Args:
@@ -83,31 +83,39 @@ class AnswerSizes:
             taken += size * (held + (NUMBER_BYTES if text else held))
         return values, taken
 
-    def found(self, outputs: Tensors, *, text: bool) -> tuple[int, int]:
-        """Return the same from the outputs."""
-        values = sum(array.size for array in outputs.values())
-        held = sum(array.nbytes for array in outputs.values())
-        return values, held + (values * NUMBER_BYTES if text else held)
-
     def check(self, inputs: Tensors) -> int:
         """Return the values that an answer in binary will have.
 
         Raises:
             BodyTooLargeError: it would take more memory than a request may.
         """
-        values, taken = self.expected(inputs, text=False)
+        values, taken = self.expected(inputs, False)
         self._limits.check_answer(taken)
         return values
 
-    async def room(self, values: int, taken: int, answers: Budget) -> LargeAnswer | None:
-        """Return room for an answer; None for a small one, which needs none.
+    async def room(self, inputs: Tensors, text: bool, answers: Budget) -> LargeAnswer | None:
+        """Return room for the answer to checked inputs; None for a small one, which needs none.
+
+        Args:
+            inputs: checked.
+            text: it is encoded as JSON.
+            answers: budget of the worker.
 
         Raises:
             BodyTooLargeError: it would take more memory than a request may.
             OverloadedError: the worker holds enough large answers.
         """
-        if taken <= SMALL_BYTES:
-            return None
+        values, taken = self.expected(inputs, text)
+        return None if taken <= SMALL_BYTES else await self._take(values, taken, answers)
+
+    async def room_for(self, outputs: Tensors, text: bool, answers: Budget) -> LargeAnswer | None:
+        """Return room for an answer of outputs, as `room` where those are not known before."""
+        values = sum(array.size for array in outputs.values())
+        held = sum(array.nbytes for array in outputs.values())
+        taken = held + (values * NUMBER_BYTES if text else held)
+        return None if taken <= SMALL_BYTES else await self._take(values, taken, answers)
+
+    async def _take(self, values: int, taken: int, answers: Budget) -> LargeAnswer:
         self._limits.check_answer(taken)
         return LargeAnswer(values, await answers.take(taken), answers)
 

@@ -78,6 +78,7 @@ class InferEndpoint:
         self._limit = edge.settings.max_body_bytes
         self._bodies = edge.bodies
         self._sizes = served.answer_sizes
+        self._answers = edge.answers
         self._small_rows = served.answer_sizes.small_rows
         self._guarded = edge.gate is not None
         self._accounted = edge.recorder is not None and edge.recorder.complete
@@ -111,9 +112,7 @@ class InferEndpoint:
             rows = row_count(request.inputs)
             if rows > self._small_rows:
                 # Before anything is computed: its size shows in the inputs.
-                room = await self._sizes.room(
-                    *self._sizes.expected(request.inputs, text=protocol.in_text(request)), self._edge.answers
-                )
+                room = await self._sizes.room(request.inputs, protocol.in_text(request), self._answers)
             outputs = await served.infer(request.inputs, request.timeout_s, trail)
             if rows > self._small_rows:
                 room, (fields, answer) = await self._encode(protocol, request, outputs, room)
@@ -155,9 +154,7 @@ class InferEndpoint:
     ) -> tuple[LargeAnswer | None, tuple[Fields, Body]]:
         """Return the room that an answer takes, and the answer."""
         if room is None and not self._sizes.known:
-            room = await self._sizes.room(
-                *self._sizes.found(outputs, text=protocol.in_text(request)), self._edge.answers
-            )
+            room = await self._sizes.room_for(outputs, protocol.in_text(request), self._answers)
         if room is None:
             return None, protocol.encode(request, outputs)
         try:

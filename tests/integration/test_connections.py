@@ -37,7 +37,7 @@ def status(port: int) -> int:
         return client.post(f"http://127.0.0.1:{port}/predict", content=ROW, timeout=30).status_code
 
 
-def test_full_worker_drops_who_only_holds_a_connection_and_refuses_when_all_ask(shop: Path) -> None:
+def test_full_worker_drops_who_only_holds_a_connection_and_refuses_all_but_probes_when_all_ask(shop: Path) -> None:
     with server(DIGITS, shop, HONE_MAX_CONNECTIONS="8", HONE_HEADER_TIMEOUT_S="60") as running:
         running.client.close()
         with contextlib.ExitStack() as stack:
@@ -49,13 +49,57 @@ def test_full_worker_drops_who_only_holds_a_connection_and_refuses_when_all_ask(
         with contextlib.ExitStack() as stack:
             for _ in range(8):
                 connect(running.port, stack, post("/predict")[:-5])
-            time.sleep(2.5)
             caller = connect(running.port, stack, post("/predict"))
             answer = caller.recv(4096)
             assert answer.startswith(b"HTTP/1.1 503") and b"retry-after: 1" in answer
+            for path in ("/livez", "/readyz"):
+                assert connect(running.port, stack, get(path)).recv(4096).startswith(b"HTTP/1.1 200")
+            time.sleep(5)
+            assert status(running.port) == 200, "who sends slowly makes room"
         time.sleep(11)
         assert status(running.port) == 200
         assert "connections over the limit" in running.log.read_text()
+
+
+def test_connections_that_dribble_bodies_keep_nobody_out(shop: Path) -> None:
+    with server(DIGITS, shop, HONE_MAX_CONNECTIONS="20") as running, contextlib.ExitStack() as stack:
+        running.client.close()
+        callers = [connect(running.port, stack, post("/predict")[:-20]) for _ in range(20)]
+        for _ in range(3):
+            time.sleep(2)
+            for caller in callers:
+                with contextlib.suppress(OSError):
+                    caller.sendall(b" ")
+            assert connect(running.port, stack, get("/livez")).recv(4096).startswith(b"HTTP/1.1 200")
+        assert status(running.port) == 200
+
+
+def test_slow_large_bodies_give_way_to_another_one(shop: Path) -> None:
+    head = post("/predict", b"x" * 900_000, "content-encoding: gzip")[:-900_000]
+    with (
+        server(DIGITS, shop, HONE_MAX_BODY_MB="1", HONE_BODIES_MB="4") as running,
+        contextlib.ExitStack() as stack,
+    ):
+        for sent in (b"", b"x" * 70_000):
+            slow = [connect(running.port, stack, head + sent) for _ in range(4)]
+            time.sleep(1.5)
+            rows = b'{"inputs": {"features": [' + b"[1, 2, 3, 4]," * 15_000 + b"[1, 2, 3, 4]]}}"
+            answer = running.client.post("/predict", content=rows)
+            assert answer.status_code == 200, answer.text
+        assert any(_said(caller).startswith(b"HTTP/1.1 408") for caller in slow)
+
+
+def test_requests_that_were_accepted_are_answered_before_the_connection_ends(shop: Path) -> None:
+    with server(DIGITS, shop) as running:
+        for behind in (post("/predict") * 14, b"no HTTP\r\n\r\n"):
+            accepted = 17 if behind.startswith(b"POST") else 16
+            with socket.create_connection(("127.0.0.1", running.port), timeout=30) as caller:
+                caller.sendall(post("/predict") * 16 + behind)
+                received = b""
+                while piece := caller.recv(65536):
+                    received += piece
+            assert received.count(b"HTTP/1.1 200") == accepted
+            assert received.count(b"connection: close") == 1
 
 
 def _closed(caller: socket.socket) -> bool:
