@@ -114,10 +114,10 @@ class InferEndpoint:
                 # Before anything is computed: its size shows in the inputs.
                 room = await self._sizes.room(request.inputs, protocol.in_text(request), self._answers)
             outputs = await served.infer(request.inputs, request.timeout_s, trail)
-            if rows > self._small_rows:
-                room, (fields, answer) = await self._encode(protocol, request, outputs, room)
-            else:
+            if room is None and self._sizes.known:
                 fields, answer = protocol.encode(request, outputs)
+            else:
+                room, (fields, answer) = await self._encode(protocol, request, outputs, room)
             if self._accounted:
                 head[REQUEST_ID] = request_id = self._edge.request_id(head)
                 served.account(request.inputs, outputs, request_id, time.perf_counter() - started)
@@ -153,7 +153,7 @@ class InferEndpoint:
         self, protocol: Protocol, request: Request, outputs: Tensors, room: LargeAnswer | None
     ) -> tuple[LargeAnswer | None, tuple[Fields, Body]]:
         """Return the room that an answer takes, and the answer."""
-        if room is None and not self._sizes.known:
+        if room is None:
             room = await self._sizes.room_for(outputs, protocol.in_text(request), self._answers)
         if room is None:
             return None, protocol.encode(request, outputs)

@@ -48,7 +48,7 @@ class Settings:
         model: the stored model: NAME, NAME:VARIANT or a full tag.
         models: more models to serve beside it, separated by commas.
         max_body_mb: the largest request body, and what it may decompress to, MB.
-        max_read_mb: memory that one request may take while it is read, MB; 0: 32 times max_body_mb.
+        max_read_mb: memory that reading one request may take, and as much its answer, MB; 0: 32 times max_body_mb.
         max_rows: most rows of one request.
         max_row_values: most values of one row along its dynamic axes, such as the tokens of a text.
         max_batch_rows: most rows joined into one call of the runtime; 0 measures where more rows gain nothing.
@@ -87,7 +87,8 @@ class Settings:
         header_timeout_s: for a head to come; also the longest pause in a body, or in the reading of an answer.
         body_timeout_s: for a body to come, and for an answer to be read.
         max_connections: open at once in a worker; fewer where the system lets it open fewer files.
-        bodies_mb: of all larger bodies that a worker holds at once, MB; more wait, or are refused with 503.
+        bodies_mb: of all larger bodies that a worker holds at once, and of all larger answers, MB; more wait, or are
+            refused with 503.
     """
 
     model: str = ""
