@@ -9,7 +9,6 @@ in its `module`, and both by `registered_name` in that module when there is no s
 from __future__ import annotations
 
 import builtins
-import functools
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -127,7 +126,10 @@ def _function_problem(item: dict[str, Any], library: ModuleType, is_registered: 
 
 def _is_public(library: ModuleType, path: str) -> bool:
     """Return whether a Keras exports a function under its name, such as `keras.activations.relu`."""
-    return callable(functools.reduce(lambda found, part: getattr(found, part, None), path.split(".")[1:], library))
+    found: object = library
+    for part in path.split(".")[1:]:
+        found = getattr(found, part, None)
+    return callable(found)
 
 
 def _class_problem(item: dict[str, Any], is_registered: Callable[[str], bool]) -> str:
