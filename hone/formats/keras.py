@@ -39,7 +39,8 @@ CALLS = frozenset({"ClassMethod", "InstanceMethod", "InstanceProperty", "DenseFe
 LOOKUPS = frozenset({"StringLookup", "IntegerLookup", "IndexLookup", "TextVectorization"})
 TENSORFLOW_CALLS = frozenset({"TFOpLambda", "SlicingOpLambda"})
 TENSORFLOW = re.compile(
-    r"(compat\.v1\.)?((math|nn|linalg|image|signal|strings|sparse|bitwise|random|ragged|sets|keras\.activations)\.\w+|"
+    r"(compat\.v1\.)?(?!.*\.(get|deserialize)$)("
+    r"(math|nn|linalg|image|signal|strings|sparse|bitwise|random|ragged|sets|keras\.activations)\.\w+|"
     r"__operators__\.\w+|abs|acos|acosh|add|add_n|argmax|argmin|argsort|asin|asinh|atan|atan2|atanh|batch_to_space|"
     r"boolean_mask|broadcast_to|cast|clip_by_norm|clip_by_value|complex|concat|convert_to_tensor|cos|cosh|cumsum|"
     r"divide|einsum|ensure_shape|equal|exp|expand_dims|eye|fill|floor|gather|gather_nd|greater|greater_equal|identity|"
