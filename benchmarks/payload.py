@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,8 @@ from hone.signature import Signature, TensorSpec
 
 POOL_ROWS = 64
 REQUESTS = 16
+MOST_VALUES = 100_000_000
+"""Of rows that are made up: a service says how large they are."""
 
 Pool = dict[str, np.ndarray]
 
@@ -40,6 +43,9 @@ def rows_for(target: Target, file: Path | None = None, artifact: Artifact | None
     if target.example:
         return _fit(target.example, target.signature, f"{target.url}/docs.json")
     generator = np.random.default_rng(seed)
+    for spec in target.signature.inputs:
+        if POOL_ROWS * math.prod(axis for axis in spec.shape if isinstance(axis, int)) > MOST_VALUES:
+            raise HoneError(f"{target.url}: input '{spec.name}' is {spec.describe()}, too large to make rows of it up")
     return {spec.name: _random(spec, generator) for spec in target.signature.inputs}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import ssl
 import urllib.error
@@ -12,9 +13,12 @@ from typing import Any
 
 from benchmarks.wire import V2_TYPES
 from hone.errors import HoneError, did_you_mean, one_line
+from hone.names import shown
 from hone.signature import BATCH, Signature, TensorSpec
 
 TIMEOUT_S = 10.0
+MOST_BYTES = 64_000_000
+"""Of an answer about a service."""
 DTYPES = {datatype: dtype for dtype, datatype in V2_TYPES.items()}
 
 
@@ -188,21 +192,30 @@ def _json(url: str, path: str, access: Access) -> dict[str, Any]:
     return content
 
 
+class _Stays(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: it would take the key along, to whatever host the answer names."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
 def _get(url: str, path: str, access: Access) -> bytes:
     request = urllib.request.Request(url + path, headers=access.headers)
-    context = access.context() if url.startswith("https://") else None
+    secure = [urllib.request.HTTPSHandler(context=access.context())] if url.startswith("https://") else []
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S, context=context) as answer:  # http(s) only  # nosec B310
-            content: bytes = answer.read()
-            return content
+        with urllib.request.build_opener(_Stays, *secure).open(request, timeout=TIMEOUT_S) as answer:
+            content: bytes = answer.read(MOST_BYTES + 1)
     except urllib.error.HTTPError as error:
         raise _StatusError(f"{url}{path} answers {error.code}: {_meaning(error, access)}", error.code) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         hint = "give its authority's file: --ca" if isinstance(reason, ssl.SSLCertVerificationError) else (
             "'hone serve' starts one"
         )  # fmt: skip
         raise HoneError(f"{url}: no service answers: {reason}; {hint}") from None
+    if len(content) > MOST_BYTES:
+        raise HoneError(f"{url}{path}: the answer has more than {MOST_BYTES:,} bytes; is this a model server?")
+    return content
 
 
 def _meaning(error: urllib.error.HTTPError, access: Access) -> str:
@@ -210,7 +223,9 @@ def _meaning(error: urllib.error.HTTPError, access: Access) -> str:
         return "the key is refused" if access.api_key else "it wants a key; give one: HONE_BENCH_KEY, or --api-key"
     if error.code == 503:
         return "the service is not ready"
+    if 300 <= error.code < 400:
+        return f"it is elsewhere, at {shown(error.headers.get('location', ''))}; give that address if you trust it"
     try:
-        return str(json.loads(error.read())["error"])
+        return str(json.loads(error.read(MOST_BYTES))["error"])
     except (ValueError, KeyError, TypeError, OSError):
         return str(error.reason)

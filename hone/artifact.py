@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -312,13 +312,19 @@ def atomic_write(path: Path, text: str | bytes, mode: int = 0o644) -> None:
     Raises:
         OSError: naming `path`.
     """
-    data = text.encode() if isinstance(text, str) else text
+    with atomic_stream(path, mode) as stream:
+        stream.write(text.encode() if isinstance(text, str) else text)
+
+
+@contextmanager
+def atomic_stream(path: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
+    """Yield a stream whose content takes the place of a file when the block succeeds; see `atomic_write`."""
     partial = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
             if mode != 0o600:  # what mkstemp makes

@@ -48,15 +48,17 @@ def verify(file: Path) -> None:
 @click.option(
     "--files",
     type=click.Path(path_type=Path, file_okay=False),
-    default=".",
-    show_default=True,
-    help="Folder below which included files are written.",
+    help="Folder below which included files are written, too. [default: they are left out]",
 )
 @click.option("--force", is_flag=True, help="Replace what is there and differs.")
 @click.option("--trust-code", is_flag=True, help="Let in models that bring code, and let them run here.")
 @audited("restore", "file")
-def restore(file: Path, files: Path, force: bool, trust_code: bool) -> None:
-    """Bring back what a backup FILE holds, after checking all of it; what is there already is not overwritten."""
+def restore(file: Path, files: Path | None, force: bool, trust_code: bool) -> None:
+    """Bring back the models that a backup FILE holds, after checking all of it; nothing that is there is overwritten.
+
+    Included files, such as keys and manifests, are written when --files says where: whoever made the backup chose their
+    names, so let only a backup that you trust write into a folder that programs are run from.
+    """
     from hone.restore import restore as bring_back
     from hone.trust import Policy
 
@@ -65,6 +67,10 @@ def restore(file: Path, files: Path, force: bool, trust_code: bool) -> None:
         click.echo(f"restored {name}")
     for name in done.present:
         click.echo(f"present  {name}")
+    for name in done.left_out:
+        click.echo(f"left out {name}")
+    if done.left_out:
+        click.echo(f"{len(done.left_out)} file(s) left out; --files FOLDER writes them below it", err=True)
 
 
 BACKUP_COMMANDS = (create, verify)

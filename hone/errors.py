@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
 class HoneError(Exception):
@@ -90,3 +92,13 @@ def one_line(error: BaseException, limit: int = 400) -> str:
     """Return the first meaningful line of an exception, for a message that must stay on one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return shorten(lines[0], limit) if lines else type(error).__name__
+
+
+@contextmanager
+def shown_as(path: Path, name: str) -> Iterator[None]:
+    """Name a temporary path in the messages of errors by what it stands for; it is gone when they are read."""
+    try:
+        yield
+    except HoneError as error:
+        error.args = (str(error).replace(str(path), name),)
+        raise

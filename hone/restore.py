@@ -10,7 +10,7 @@ import tarfile
 import tempfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -18,20 +18,31 @@ from typing import IO
 from pydantic import ValidationError
 
 from hone import archive, store
-from hone.artifact import FileRecord, atomic_write
+from hone.artifact import FileRecord, atomic_stream, atomic_write
 from hone.backup import CHUNK, MANIFEST, Contents, measured, part_of
-from hone.errors import HoneError, StoreError, one_line
+from hone.errors import HoneError, StoreError, one_line, shown_as
 from hone.trust import Admission, Policy
 
 MANIFEST_BYTES = 64_000_000
+FILES = "files/"
+"""What the names of included files begin with in a backup."""
+
+Targets = list[tuple[str, Path]]
 
 
 @dataclass(frozen=True)
 class Restored:
-    """What a restore did: tags and files that it wrote, and those that were there already, the same."""
+    """What a restore did.
+
+    Attributes:
+        written: tags and files that it wrote.
+        present: those that were there already, the same.
+        left_out: files that the backup holds and nobody said where to write.
+    """
 
     written: tuple[str, ...]
     present: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
 
 def verify(file: Path) -> Contents:
@@ -46,14 +57,15 @@ def verify(file: Path) -> Contents:
     return contents
 
 
-def restore(file: Path, *, policy: Policy | None = None, files: Path = Path(), force: bool = False) -> Restored:
+def restore(file: Path, *, policy: Policy | None = None, files: Path | None = None, force: bool = False) -> Restored:
     """Bring back what a backup holds. Nothing is written before every hash in it was checked.
 
     Args:
         file: of `create`.
         policy: says which models may come in, as for an import: a backup is an archive like any other. Default: what
             the environment says.
-        files: the folder that included files are written below.
+        files: the folder that included files are written below; None leaves them out, because what they are called
+            is whoever made the backup's choice: a program that is run from that folder, for one.
         force: replace models and files that are there and differ.
 
     Raises:
@@ -64,21 +76,24 @@ def restore(file: Path, *, policy: Policy | None = None, files: Path = Path(), f
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".hone-partial-", dir=root.parent) as scratch:
             contents = _unpacked(file, Path(scratch))
-            present = _present(contents, files)
-            conflicts = _conflicts(contents, files, present)
+            targets = _targets(contents, files)
+            present = _present(contents, targets)
+            conflicts = _conflicts(contents, targets, present)
             if conflicts and not force:
                 some = ", ".join(conflicts[:5]) + (" and more" if len(conflicts) > 5 else "")
                 raise HoneError(
                     f"{some}: there already, and not as in {file}; nothing was changed. --force replaces it"
                 )
             new = [tag for tag in contents.models if tag not in present]
-            for tag in new:
-                _admit(Path(scratch) / part_of(tag), policy)
-            written = _restore_models(contents, Path(scratch), new, policy)
-            written += _restore_files(contents, Path(scratch), files, present)
+            with shown_as(Path(scratch), str(file)):
+                for tag in new:
+                    _admit(Path(scratch) / part_of(tag), tag, contents.models[tag], policy)
+                written = _restore_models(contents, Path(scratch), new, policy)
+            written += _restore_files(Path(scratch), targets, present)
     except OSError as error:
         raise HoneError(f"{error.filename or file}: {error.strerror or one_line(error)}") from error
-    return Restored(tuple(written), tuple(sorted(present)))
+    left_out = [] if files is not None else [name.removeprefix(FILES) for name in contents.parts if _is_file(name)]
+    return Restored(tuple(written), tuple(sorted(present)), tuple(left_out))
 
 
 def _unpacked(file: Path, scratch: Path) -> Contents:
@@ -94,22 +109,22 @@ def _unpacked(file: Path, scratch: Path) -> Contents:
     return contents
 
 
-def _present(contents: Contents, files: Path) -> set[str]:
+def _present(contents: Contents, targets: Targets) -> set[str]:
     """Return the tags and files that are there already, as the backup has them."""
     found = {
         entry.tag
         for entry in store.entries()
         if entry.artifact is not None and contents.models.get(entry.tag) == entry.artifact.digest
     }
-    for name, path in _targets(contents, files):
-        if path.is_file() and measured(path) == contents.parts[name]:
+    for name, path in targets:
+        if path.is_file() and not path.is_symlink() and measured(path) == contents.parts[name]:
             found.add(str(path))
     return found
 
 
-def _conflicts(contents: Contents, files: Path, present: set[str]) -> list[str]:
+def _conflicts(contents: Contents, targets: Targets, present: set[str]) -> list[str]:
     there = [entry.tag for entry in store.entries() if entry.tag in contents.models]
-    there += [str(path) for _, path in _targets(contents, files) if path.exists()]
+    there += [str(path) for _, path in targets if path.exists() or path.is_symlink()]
     for name, version in contents.latest.items():
         pointer = store.models_dir() / name / "latest"
         if pointer.is_file() and pointer.read_text().strip() != version:
@@ -117,13 +132,33 @@ def _conflicts(contents: Contents, files: Path, present: set[str]) -> list[str]:
     return [name for name in there if name not in present]
 
 
-def _targets(contents: Contents, files: Path) -> list[tuple[str, Path]]:
-    return [(name, files / name.removeprefix("files/")) for name in contents.parts if name.startswith("files/")]
+def _is_file(name: str) -> bool:
+    return name.startswith(FILES)
 
 
-def _admit(part: Path, policy: Policy) -> None:
-    """Refuse a model that may not come in before the first one is written."""
-    packed = archive.read_contents(part)
+def _targets(contents: Contents, files: Path | None) -> Targets:
+    """Return the included files by their names in the backup, and where each is written.
+
+    Raises:
+        HoneError: a link leads out of the folder, or a folder is where a file would be.
+    """
+    if files is None:
+        return []
+    targets = [(name, files / name.removeprefix(FILES)) for name in contents.parts if _is_file(name)]
+    for _, path in targets:
+        if not path.parent.resolve().is_relative_to(files.resolve()):
+            raise HoneError(f"{path}: a link on the way leads out of {files}; remove it, or give another --files")
+        if path.is_dir():
+            raise HoneError(f"{path}: a folder, which the backup has as a file; give another --files")
+    return targets
+
+
+def _admit(part: Path, tag: str, digest: str, policy: Policy) -> None:
+    """Refuse a model that may not come in, is corrupt, or is another one than the manifest says, before the first one
+    is written."""
+    packed = archive.verify_archive(part)
+    if (f"{packed.name}:{packed.version}", packed.manifest.digest) != (tag, digest):
+        raise StoreError(f"{part}: holds {packed.name}:{packed.version}, which the manifest describes otherwise")
     Admission(policy, part)(packed, archive.preview(packed, part))
 
 
@@ -131,27 +166,21 @@ def _restore_models(contents: Contents, scratch: Path, new: list[str], policy: P
     there = {entry.tag: entry for entry in store.entries()}
     for tag in new:
         part = scratch / part_of(tag)
-        if tag in there:
-            store.remove(there[tag])
-        entry = archive.import_archive(part, admit=Admission(policy, part))
-        if entry.tag != tag or entry.opened(verify=False).digest != contents.models[tag]:
-            store.remove(entry)
-            raise StoreError(f"{part_of(tag)} holds {entry.tag}, which the manifest describes otherwise")
+        with store.replacing(there[tag]) if tag in there else nullcontext():
+            archive.import_archive(part, admit=Admission(policy, part))
     for name, version in contents.latest.items():
         atomic_write(store.models_dir() / name / "latest", version)
     return list(new)
 
 
-def _restore_files(contents: Contents, scratch: Path, files: Path, present: set[str]) -> list[str]:
+def _restore_files(scratch: Path, targets: Targets, present: set[str]) -> list[str]:
     written = []
-    for name, path in _targets(contents, files):
+    for name, path in targets:
         if str(path) in present:
             continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        shutil.copyfile(scratch / name, partial)
-        partial.chmod(0o600)  # keys and logs are among them
-        partial.replace(path)
+        # Keys and logs are among them.
+        with (scratch / name).open("rb") as source, atomic_stream(path, mode=0o600) as stream:
+            shutil.copyfileobj(source, stream)
         written.append(str(path))
     return written
 

@@ -23,9 +23,9 @@ import yaml
 
 from hone import runtimes
 from hone.artifact import MANIFEST, STORE_RECORD, Artifact, Manifest, atomic_write, write_manifest
-from hone.errors import ArtifactError, HoneError, StoreError, UnavailableError, did_you_mean, one_line
+from hone.errors import ArtifactError, HoneError, StoreError, UnavailableError, did_you_mean, one_line, shown_as
 from hone.names import check_tag, is_tag_part, shown
-from hone.origins import Origin, forget_origin, record_origin
+from hone.origins import Origin, forget_origin, read_origin, record_origin
 
 if TYPE_CHECKING:
     from bentoml._internal.models import ModelStore
@@ -227,7 +227,7 @@ def host_problem(entry: Entry) -> str:
 
 
 def put(artifact: Artifact, name: str, version: str) -> Entry:
-    """Copy an artifact that was made on this host into the store; it becomes `NAME:latest`.
+    """Copy an artifact that was made on this host into the store, as `add`.
 
     Raises:
         StoreError: the tag exists or isn't valid, or the disk is full.
@@ -244,7 +244,7 @@ def put(artifact: Artifact, name: str, version: str) -> Entry:
 
 
 def add(manifest: Manifest, name: str, version: str, fill: Callable[[Path], None], origin: Origin) -> Entry:
-    """Make an entry that appears whole or not at all, and becomes `NAME:latest`.
+    """Make an entry that appears whole or not at all; it becomes `NAME:latest` when it is what NAME now means.
 
     Args:
         manifest: of the artifact.
@@ -260,7 +260,7 @@ def add(manifest: Manifest, name: str, version: str, fill: Callable[[Path], None
     from bentoml.models import create as create_model
 
     _free_place(name, version)
-    with _partial_store() as partial:
+    with _partial_store() as partial, shown_as(Path(partial._path) / name / version, f"{name}:{version}"):
         with create_model(
             f"{name}:{version}",
             module=MODULE,
@@ -286,14 +286,16 @@ def _free_place(name: str, version: str) -> Path:
 
 
 def _adopt(source: Path, name: str, version: str, origin: Origin) -> Entry:
-    """Rename a complete entry into the store and point `latest` at it."""
+    """Rename a complete entry into the store; `latest` points at it when there is none, or NAME means it."""
     artifact = Artifact.open(source)
     runtimes.check_options(artifact)
     target = _free_place(name, version)
     record_origin(models_dir(), name, version, origin, source)
     target.parent.mkdir(parents=True, exist_ok=True)
     source.rename(target)
-    atomic_write(target.parent / "latest", version)
+    latest = target.parent / "latest"
+    if not latest.is_file() or _meant(entries(name)).version == version:
+        atomic_write(latest, version)
     return Entry(name, version, target, Artifact(target, artifact.manifest))
 
 
@@ -330,11 +332,38 @@ def remove(entry: Entry) -> None:
     rest = entries(entry.name)
     latest = models_dir() / entry.name / "latest"
     if rest:
-        atomic_write(latest, next((other for other in rest if other.eligible), rest[0]).version)
+        atomic_write(latest, _meant(rest).version)
         return
     latest.unlink(missing_ok=True)
     if not any(latest.parent.iterdir()):
         latest.parent.rmdir()
+
+
+@contextmanager
+def replacing(entry: Entry) -> Iterator[None]:
+    """Take an entry out of the store while another gets its tag; it comes back as it was when that fails."""
+    root, folder = models_dir(), entry.path.parent
+    origin = read_origin(root, entry.name, entry.version, entry.path)
+    latest = (folder / "latest").read_text() if (folder / "latest").is_file() else None
+    aside = Path(tempfile.mkdtemp(prefix=".hone-partial-", dir=root.parent))
+    try:
+        entry.path.rename(aside / entry.version)
+        try:
+            yield
+        except BaseException:
+            (aside / entry.version).rename(entry.path)
+            if origin is not None:
+                record_origin(root, entry.name, entry.version, origin, entry.path)
+            if latest is not None:
+                atomic_write(folder / "latest", latest)
+            raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _meant(found: Sequence[Entry]) -> Entry:
+    """Return what `latest` means: the best of the newest run that has one within its budget, else the best of all."""
+    return next((entry for entry in found if entry.eligible), found[0])
 
 
 def _is_ours(path: Path) -> bool:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -20,7 +21,7 @@ from hone.errors import HoneError
 from hone.trust import Policy, TrustError, refusal
 from services.ports import require_free_port
 from services.serve_folder import ServeFolder, serve_folder
-from services.settings import FILES, LAUNCHER, PREFIX, Settings
+from services.settings import FILES, LAUNCHER, PREFIX, SHARED_TEMP, Settings
 from services.startup import check_start
 
 SERVICE = "services.model:Model"
@@ -216,7 +217,8 @@ def _environment(settings: Mapping[str, object], folder: Path) -> dict[str, str]
     """Return the server's environment.
 
     BentoML keeps its metrics under its home and wipes them when a server starts. Each server gets a home of its own
-    in `folder`, with the real model store in it, so that two servers on one host don't erase each other's.
+    in `folder`, with the real model store in it, so that two servers on one host don't erase each other's. Temporary
+    files lie there, too, BentoML's clients' for one, so that those of a killed server go with the folder.
     """
     home = folder / "home"
     home.mkdir()
@@ -224,6 +226,8 @@ def _environment(settings: Mapping[str, object], folder: Path) -> dict[str, str]
     variables = {
         "BENTOML_HOME": home,
         "BENTOML_DO_NOT_TRACK": "True",
+        "TMPDIR": folder,
+        SHARED_TEMP: tempfile.gettempdir(),
         **_variables(settings),
     }
     environment = {**os.environ, **{name: str(value) for name, value in variables.items()}}

@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 
 from hone.errors import HoneError
+from services.settings import SHARED_TEMP
 
 
 def require_free_port(host: str, port: int, setting: str) -> None:
@@ -64,7 +65,7 @@ def _private_folder() -> Path:
     Raises:
         HoneError: another user took its name.
     """
-    folder = Path(tempfile.gettempdir()) / f"hone-{os.getuid()}"
+    folder = Path(os.environ.get(SHARED_TEMP) or tempfile.gettempdir()) / f"hone-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     state = folder.lstat()
     if state.st_uid != os.getuid() or state.st_mode & 0o077 or folder.is_symlink():

@@ -12,8 +12,10 @@ from hone.errors import HoneError
 PREFIX = "HONE_"
 LAUNCHER = "HONE_LAUNCHER"
 """Process id of the `hone serve` that a server was started by, and ends with."""
+SHARED_TEMP = "HONE_SHARED_TEMP"
+"""Folder of what a host's servers share; one that `hone serve` started has a TMPDIR of its own."""
 
-ELSEWHERE = ("HONE_DEBUG", "HONE_CACHE", LAUNCHER)
+ELSEWHERE = ("HONE_DEBUG", "HONE_CACHE", LAUNCHER, SHARED_TEMP)
 """Variables of Hone that are not a service's."""
 
 FILES = ("api_keys", "jwt_jwks", "trusted_keys", "audit_log", "record_dir")

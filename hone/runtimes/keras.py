@@ -111,7 +111,7 @@ def read_member(file: Path, member: str) -> dict[str, Any]:
             if archive.getinfo(member).file_size > LARGEST_MEMBER:
                 raise ArtifactError(f"{file}: not a .keras file: {member} is too large")
             content = json.loads(archive.read(member))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, KeyError, ValueError, RecursionError, zipfile.BadZipFile) as error:
         raise ArtifactError(f"{file}: not a .keras file: {one_line(error)}") from error
     if not isinstance(content, dict):
         raise ArtifactError(f"{file}: not a .keras file: {member} holds no object")
@@ -130,13 +130,17 @@ def read_model(file: Path, options: Mapping[str, Any]) -> Any:
         ArtifactError: it can't be read, or holds code.
         UnavailableError: that Keras is not installed, or not on TensorFlow.
     """
+    if not file.name.endswith(".keras"):  # Keras takes such a file for an older format, which runs what it holds
+        raise ArtifactError(f"{file}: a Keras model's file must end in .keras")
     old = written_by(file).startswith("2.")
     import_tensorflow()
     try:
         if old:
+            import tf_keras as library
             from tf_keras.models import load_model
             from tf_keras.saving import get_registered_object
         else:
+            import keras as library
             from keras import backend
             from keras.models import load_model
             from keras.saving import get_registered_object
@@ -146,7 +150,8 @@ def read_model(file: Path, options: Mapping[str, Any]) -> Any:
         raise UnavailableError(f"Keras runs on {backend.backend()} here", "set KERAS_BACKEND=tensorflow")
     if options.get("loader"):
         load_function(options["loader"], Path(options["root"]), "source.loader")
-    check_config(file, read_member(file, "config.json"), lambda name: get_registered_object(name) is not None)
+    config = read_member(file, "config.json")
+    check_config(file, config, library, lambda name: get_registered_object(name) is not None)
     try:
         return load_model(file, compile=False, safe_mode=True)
     except Exception as error:

@@ -17,6 +17,7 @@ from hone.artifact import Artifact
 from hone.cache import cache_dir, check_own
 from hone.errors import ArtifactError, InputError, one_line
 from hone.hardware import gpu_name
+from hone.names import shown
 from hone.runtimes.base import Availability, Runtime, RuntimeOptions, register
 from hone.runtimes.parts import run_in_parts
 from hone.runtimes.providers import CPU, CUDA, TENSORRT, option_problem
@@ -62,12 +63,19 @@ class OnnxRuntime(Runtime):
 
     @classmethod
     def code_in(cls, artifact: Artifact) -> str:
-        """A graph may hold compiled engines in place of operators (EPContext nodes), which TensorRT's provider runs."""
+        """A graph may hold compiled engines in place of operators (EPContext nodes), which TensorRT's provider runs.
+
+        Raises:
+            ArtifactError: the entry is no `.onnx` file; ONNX Runtime has another format, by another ending.
+        """
+        if not artifact.entry.name.endswith(".onnx"):
+            raise ArtifactError(f"{artifact.path}: entry: {shown(artifact.manifest.entry)} must end in .onnx")
         if TENSORRT not in artifact.manifest.runtime_options.get("providers", []):
             return ""
-        for name in artifact.manifest.files:
+        # ONNX Runtime reads a graph whatever its file is called.
+        for name in (artifact.manifest.entry, *artifact.manifest.files):
             file = artifact.path / name
-            if name.endswith(".onnx") and file.is_file() and holds_text(file, b"EPContext"):
+            if file.is_file() and holds_text(file, b"EPContext"):
                 return "holds a compiled TensorRT engine, which is a native program"
         return ""
 

@@ -120,6 +120,19 @@ def test_killed_hone_serve_takes_its_server_along_and_the_next_start_cleans_up(s
     assert not list(tmp_path.glob(f"{PREFIX}*"))
 
 
+def test_temporary_files_of_a_server_that_is_killed_at_once_go_with_the_next_start(shop: Path, tmp_path: Path) -> None:
+    temp = tmp_path / "temp"
+    temp.mkdir()
+    with server(SERVE, shop, TMPDIR=str(temp)) as running:
+        family = [running.process, *psutil.Process(running.process.pid).children(recursive=True)]
+        assert list(temp.glob(f"{PREFIX}*/bentoml-client-*"))
+        for process in family:
+            process.kill()
+        psutil.wait_procs(family[1:], timeout=60)
+        start([*SERVE, "--api-keys", "none"], shop, TMPDIR=str(temp))
+    assert not [left for left in temp.iterdir() if left.is_dir()]
+
+
 @pytest.mark.slow
 def test_workers_end_a_server_whose_hone_serve_is_gone(shop: Path) -> None:
     """What systems without Linux's parent-death signal rely on."""

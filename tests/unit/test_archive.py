@@ -248,6 +248,35 @@ def test_import_says_when_a_name_means_another_model_now(tmp_path: Path, files: 
     assert "'dense' now means this one; before it was dense:old" in result.output
 
 
+def test_import_of_an_older_run_leaves_latest_where_it_is(tmp_path: Path, files: Files) -> None:
+    newest = store.put(dense_artifact(tmp_path / "b", seed=1, run="20990101"), "dense", "v2")
+    assert take(pack(tmp_path / "x.tar.gz", files)).tag == "dense:v1"
+    assert store.resolve("dense") == newest
+    assert (newest.path.parent / "latest").read_text() == "v2"
+    store.remove(newest)
+    assert (store.models_dir() / "dense" / "latest").read_text() == "v1"
+
+
+def test_record_of_bentoml_is_small(tmp_path: Path, files: Files) -> None:
+    """YAML costs far more to read than its bytes tell, and packs into nothing."""
+    text = b"name: dense\nversion: v1\nx: [" + b"a," * 400_000 + b"]\n"
+    for content in ({**files, "model.yaml": text}, {**dict(reversed(files.items())), "model.yaml": text}):
+        with pytest.raises(StoreError, match=r"x\.tar\.gz: model\.yaml has 800,03\d bytes, too many"):
+            take(pack(tmp_path / "x.tar.gz", content))
+
+
+@pytest.mark.parametrize("text", ["[" * 15_000, "{a: " * 3_000, "- " * 7_000, "&a [" + "*a," * 5_000 + "]"])
+def test_record_that_is_nested_deeply_is_refused(tmp_path: Path, files: Files, text: str) -> None:
+    with pytest.raises(StoreError, match=r"x\.tar\.gz: .*model\.yaml"):
+        take(pack(tmp_path / "x.tar.gz", {**files, "model.yaml": text.encode()}))
+
+
+def test_message_does_not_name_a_folder_that_is_gone(tmp_path: Path, files: Files) -> None:
+    file = pack(tmp_path / "x.tar.gz", {name: data for name, data in files.items() if name != "model.onnx"})
+    with pytest.raises(ArtifactError, match=r"^dense:v1/model\.onnx: missing"):
+        take(file)
+
+
 def test_what_the_archive_says_of_its_origin_is_not_believed(tmp_path: Path, files: Files) -> None:
     """A record that an archive brings along is not listed, so it doesn't come in."""
     with pytest.raises(HoneError, match="not listed"):

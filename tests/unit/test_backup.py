@@ -17,6 +17,7 @@ from hone.backup import DATED, create
 from hone.cli import cli
 from hone.errors import HoneError
 from hone.restore import restore, verify
+from hone.trust import is_trusted_here
 from services.api_keys import add_key
 from services.audit import AuditLog
 from services.audit import verify as verify_audit
@@ -88,6 +89,84 @@ def test_latest_that_points_elsewhere_is_not_moved(backup: Path, tmp_path: Path)
     (store.models_dir() / "digits" / "latest").write_text("b-2")
     with pytest.raises(HoneError, match="digits:latest: there already"):
         restore(backup, files=tmp_path)
+
+
+def test_files_are_written_only_where_somebody_says(
+    backup: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their names are the choice of whoever made the backup: sitecustomize.py is one, .git/hooks/pre-commit another."""
+    empty_home(tmp_path)
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    result = CliRunner().invoke(cli, ["restore", str(tmp_path / backup)])
+    assert result.exit_code == 0, result.output
+    assert len(store.entries()) == 3
+    assert list((tmp_path / "cwd").iterdir()) == []
+    assert "left out keys.yaml\n" in result.output
+    assert "4 file(s) left out; --files FOLDER writes them below it" in result.output
+    result = CliRunner().invoke(cli, ["restore", str(tmp_path / backup), "--files", "."])
+    assert result.exit_code == 0, result.output
+    assert "left out" not in result.output
+    assert (tmp_path / "cwd" / "out" / "digits" / "report.json").is_file()
+
+
+def test_restore_does_not_follow_links_out_of_the_folder(backup: Path, tmp_path: Path) -> None:
+    files, outside = empty_home(tmp_path), tmp_path / "outside"
+    (outside / "digits").mkdir(parents=True)
+    files.mkdir()
+    (files / "out").symlink_to(outside)
+    with pytest.raises(HoneError, match=r"out/digits/report\.json: a link on the way leads out of"):
+        restore(backup, files=files, force=True)
+    assert list(outside.rglob("*.json")) == store.entries() == []
+
+
+def test_restore_replaces_a_link_and_leaves_what_it_leads_to(backup: Path, tmp_path: Path) -> None:
+    files, victim = empty_home(tmp_path), tmp_path / "victim"
+    files.mkdir()
+    victim.write_text("mine")
+    for name in ("keys.yaml", ".keys.yaml.partial", "recipe.yaml"):
+        (files / name).symlink_to(victim if name != "recipe.yaml" else tmp_path / "nowhere")
+    with pytest.raises(HoneError, match=r"keys\.yaml, .*recipe\.yaml: there already"):
+        restore(backup, files=files)
+    restore(backup, files=files, force=True)
+    assert victim.read_text() == "mine"
+    assert not (tmp_path / "nowhere").exists()
+    assert (files / "keys.yaml").read_bytes() == (tmp_path / "keys.yaml").read_bytes()
+    assert not (files / "keys.yaml").is_symlink()
+
+
+def swapped(backup: Path) -> Path:
+    """The part of one model holds another one, and the manifest has its right hash."""
+    with tarfile.open(backup) as archive:
+        parts = {member.name: archive.extractfile(member).read() for member in archive}  # type: ignore[union-attr]
+    other, wine = parts["models/digits/b-2.tar.gz"], "models/wine/a-1.tar.gz"
+    content = json.loads(parts[MANIFEST])
+    content["parts"][wine] = content["parts"]["models/digits/b-2.tar.gz"]
+    changed = {**parts, wine: other, MANIFEST: json.dumps(content).encode()}
+    return rewritten(backup, lambda _: list(changed.items()))
+
+
+def test_part_of_another_model_replaces_nothing(backup: Path, tmp_path: Path) -> None:
+    swapped(backup)
+    empty_home(tmp_path)
+    mine = store.put(dense_artifact(tmp_path / "other", name="wine", seed=9), "wine", "a-1")
+    digest = mine.opened().digest
+    with pytest.raises(HoneError, match=r"^b\.tar\.gz/models/wine/a-1\.tar\.gz: holds digits:b-2, which the manifest"):
+        restore(backup, force=True)
+    assert {entry.tag: entry.opened().digest for entry in store.entries()} == {"wine:a-1": digest}
+
+
+def test_model_that_is_replaced_comes_back_when_its_place_is_not_taken(tmp_path: Path) -> None:
+    mine = store.put(dense_artifact(tmp_path / "a"), "dense", "v1")
+    digest, latest = mine.opened().digest, mine.path.parent / "latest"
+    with pytest.raises(RuntimeError), store.replacing(mine):
+        assert store.entries() == []
+        store.put(dense_artifact(tmp_path / "b", run="3"), "dense", "v2")
+        raise RuntimeError
+    assert store.resolve("dense:v1").opened().digest == digest
+    assert is_trusted_here(store.resolve("dense:v1"))
+    assert latest.read_text() == "v1"
+    assert not list(store.models_dir().parent.glob(".hone-partial-*"))
 
 
 def rewritten(backup: Path, change: Callable[[Members], Members]) -> Path:

@@ -205,8 +205,8 @@ def test_stored_manifest_that_was_edited_is_refused_when_served(tmp_path: Path) 
         load([store.resolve("dense")], Settings())
 
 
-def test_graph_with_a_compiled_engine_counts_as_code(tmp_path: Path) -> None:
-    """EPContext nodes hold a program of the execution provider in place of operators."""
+def engine_graph(tmp_path: Path, entry: str = "model.onnx") -> Artifact:
+    """A graph whose file has any name, with an EPContext node: a program of the provider in place of operators."""
     import onnx
 
     artifact = dense_artifact(tmp_path / "a")
@@ -215,11 +215,32 @@ def test_graph_with_a_compiled_engine_counts_as_code(tmp_path: Path) -> None:
     assert runtimes.code_in(plain) == ""
     graph = onnx.load(artifact.entry)
     graph.graph.node.append(onnx.helper.make_node("EPContext", [], ["e"], domain="com.microsoft", embed_mode=1))
-    onnx.save(graph, artifact.entry)
-    file = exported(tmp_path, seal(artifact.path, plain.manifest))
+    artifact.entry.unlink()
+    onnx.save(graph, artifact.path / entry)
+    return seal(artifact.path, plain.manifest.model_copy(update={"entry": entry}))
+
+
+def test_graph_with_a_compiled_engine_counts_as_code(tmp_path: Path) -> None:
+    file = exported(tmp_path, engine_graph(tmp_path))
     with pytest.raises(TrustError, match="compiled TensorRT engine"):
         archive.import_archive(file, admit=Admission(Policy(), file))
     assert store.entries() == []
+
+
+@pytest.mark.parametrize("entry", ["model.bin", "model.ONNX", "model.ort", "model"])
+def test_compiled_engine_does_not_come_in_under_another_name(tmp_path: Path, entry: str) -> None:
+    """ONNX Runtime opens a graph whatever its file is called."""
+    file = exported(tmp_path, engine_graph(tmp_path, entry))
+    with pytest.raises(ArtifactError, match=f"entry: '{entry}' must end in .onnx"):
+        archive.import_archive(file, admit=Admission(Policy(), file))
+    assert store.entries() == []
+
+
+def test_compiled_engine_beside_the_entry_counts_as_code(tmp_path: Path) -> None:
+    artifact = engine_graph(tmp_path, "inner.bin")
+    (artifact.path / "model.onnx").write_bytes(b"x")
+    beside = seal(artifact.path, artifact.manifest.model_copy(update={"entry": "model.onnx"}))
+    assert "compiled TensorRT engine" in runtimes.code_in(beside)
 
 
 def test_archive_is_judged_by_its_bytes_not_by_a_second_look(tmp_path: Path) -> None:

@@ -74,6 +74,28 @@ PAYLOADS: dict[str, Layer] = {
     "program of torch": layer("keras.src.utils.torch_utils", "TorchModuleWrapper", {"module": "x", "name": "t"}),
     "file of the host": layer("keras.layers", "StringLookup", {"name": "s", "vocabulary": "/etc/passwd"}),
     "function as a layer": layer("builtins", "eval", {}),
+    "function of Python": dense(function("builtins", "eval")),
+    "function of Python beside it": dense({**function("builtins", "none"), "registered_name": "exec"}),
+    "function under a registered name": dense({**function("evilmod", "touch"), "registered_name": "Custom>Adam"}),
+    "function by another name": dense({**function("keras.activations", "none"), "registered_name": "deserialize"}),
+    "part of a module": dense(function("keras.losses", "backend.eval")),
+    "function that loads": dense(layer("keras.models", "load_model", {})),
+    "type of any module": {**layer("evilmod", "__typespec__", []), "spec_name": "TensorSpec"},
+    "type that is a function": {**layer("builtins", "__typespec__", ["1"]), "spec_name": "eval"},
+    "layer by another name": layer("keras.src.layers", "None_", {"name": "t", "function": "io.write_file"},
+                                   registered_name="TFOpLambda"),
+    "module of a registered layer": layer("keras", "TFOpLambda", {"name": "t", "function": "io.write_file"},
+                                          registered_name="Custom>Adam"),
+    "file of the host by a registered name": layer("keras", "StringLookup", {"name": "s", "vocabulary": "/etc/passwd"},
+                                                   registered_name="Custom>Adam"),
+    "library": layer("keras.layers", "TFOpLambda", {"name": "t", "function": "load_op_library"}),
+    "download by TensorFlow": layer("keras.layers", "TFOpLambda", {"name": "t", "function": "keras.utils.get_file"}),
+    "method of a class": layer("keras.layers", "ClassMethod", {"name": "t", "cls_symbol": "keras.Model",
+                                                               "method_name": "from_config"}),
+    "unknown form": dense(layer("keras", "__import__", "evilmod")),
+    "lambda in a cell": layer("keras.layers", "ResidualWrapper", {"name": "t", "residual_fn": ["4wEA", None, None],
+                                                                  "residual_fn_type": "lambda"}),
+    "no name": layer("keras.layers", ["Dense"], {}),  # type: ignore[arg-type]
 }  # fmt: skip
 
 
@@ -111,6 +133,59 @@ def test_keras_2_would_import_what_a_file_names(tmp_path: Path, monkeypatch: pyt
         tf_keras.models.load_model(file, compile=False, safe_mode=True)
     sys.modules.pop("evilmod", None)
     assert mark.exists()
+
+
+def calls_tensorflow(folder: Path, function: str, arguments: Any, **more: Any) -> Path:
+    """A model of Keras 2 with a layer that calls a function of TensorFlow with what the file gives it."""
+    inputs = tf_keras.Input((4,))
+    tf_keras.Model(inputs, tf_keras.layers.Dense(2)(inputs)).save(folder / "plain.keras")
+    with zipfile.ZipFile(folder / "plain.keras") as source, zipfile.ZipFile(folder / "model.keras", "w") as out:
+        for item in source.infolist():
+            data = source.read(item)
+            if item.filename == "config.json":
+                config = json.loads(data)
+                node = [["_CONSTANT_VALUE", -1, arguments, more]]
+                call = {"module": "keras.layers", "class_name": "TFOpLambda", "registered_name": "TFOpLambda"}
+                call |= {"config": {"name": "call", "function": function}, "name": "call", "inbound_nodes": node}
+                config["config"]["layers"].append(call)
+                data = json.dumps(config).encode()
+            out.writestr(item, data)
+    return folder / "model.keras"
+
+
+def test_layer_does_not_write_files(tmp_path: Path) -> None:
+    mark = tmp_path / "PWNED"
+    file = calls_tensorflow(tmp_path, "io.write_file", str(mark), contents="x")
+    with pytest.raises(ArtifactError, match=r"holds a TFOpLambda of 'io\.write_file', which may do anything"):
+        read_model(file, {})
+    assert not mark.exists()
+
+
+def test_keras_2_would_write_files(tmp_path: Path) -> None:
+    """The payload above is no dud."""
+    mark = tmp_path / "PWNED"
+    file = calls_tensorflow(tmp_path, "io.write_file", str(mark), contents="x")
+    with pytest.raises(AttributeError):  # afterwards: the call gives nothing
+        tf_keras.models.load_model(file, compile=False, safe_mode=True)
+    assert mark.exists()
+
+
+def test_file_that_keras_takes_for_an_older_format_is_not_opened(tmp_path: Path) -> None:
+    """It may be HDF5 before the archive begins, and HDF5 models hold code that no check of the archive sees."""
+    keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(2)]).save(tmp_path / "model.keras")
+    for name in ("model.h5", "model.KERAS", "model"):
+        (tmp_path / "model.keras").rename(tmp_path / name)
+        with pytest.raises(ArtifactError, match=r"must end in \.keras"):
+            read_model(tmp_path / name, {})
+        (tmp_path / name).rename(tmp_path / "model.keras")
+
+
+def test_description_that_is_nested_deeply_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "model.keras", "w") as archive:
+        archive.writestr("metadata.json", '{"keras_version": "3.0"}')
+        archive.writestr("config.json", '{"a": ' + "[" * 200_000 + "]" * 200_000 + "}")
+    with pytest.raises(ArtifactError, match=r"model\.keras"):
+        read_model(tmp_path / "model.keras", {})
 
 
 @pytest.mark.parametrize("member", ["config.json", "metadata.json"])
