@@ -38,7 +38,13 @@ def conclude(
     run = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     measured = {subject.name: subject for subject in subjects if subject.measurements}
     candidates = [
-        Candidate(name, _measured(subject), name != plan.source, len(subject.artifact.manifest.lineage))
+        Candidate(
+            name,
+            _measured(subject),
+            servable=name != plan.source,
+            steps=len(subject.artifact.manifest.lineage),
+            turned=any(spec.source_axes for spec in subject.artifact.signature.inputs),
+        )
         for name, subject in measured.items()
     ]
     verdicts = select(candidates, recipe)

@@ -18,12 +18,19 @@ SAME_QUALITY = 1e-4
 
 @dataclass(frozen=True)
 class Candidate:
-    """A measured variant; `servable` is False for the source itself, `steps` counts the passes that made it."""
+    """A measured variant.
+
+    Attributes:
+        servable: False for the source itself.
+        steps: passes that made it.
+        turned: callers send it other inputs than the source takes, such as images channels first.
+    """
 
     name: str
     measurements: Measurements
     servable: bool = True
     steps: int = 0
+    turned: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,9 +55,9 @@ class Verdict:
 def select(candidates: list[Candidate], recipe: Recipe) -> dict[str, Verdict]:
     """Return a verdict for every candidate.
 
-    What the noise of the measurement can't tell apart is a tie. A tie goes to the smaller, then to the one closer to
-    the source, then to the one made by fewer passes, then by the recipe's order (objective latency; the others
-    likewise).
+    What the noise of the measurement can't tell apart is a tie. A tie goes to one that takes the source's inputs as
+    they are, then to the smaller, then to the one closer to the source, then to the one made by fewer passes, then by
+    the recipe's order (objective latency; the others likewise).
     """
     limits = {candidate.name: over_budget(candidate.measurements, recipe.budget) for candidate in candidates}
     front = pareto_front(candidates, recipe.budget)
@@ -112,7 +119,8 @@ class _Contest:
         latency, size, quality = (("latency", self._fastest), ("size", self._smallest), ("quality", self._closest))
         first = {"latency": latency, "size": size, "quality": quality}[recipe.objective]
         rest = [sieve for sieve in (latency, size, quality) if sieve is not first]
-        self._sieves: list[tuple[str, Sieve]] = [first, *rest, ("passes", self._simplest)]
+        inputs: tuple[str, Sieve] = ("inputs", self._straight)
+        self._sieves: list[tuple[str, Sieve]] = [first, inputs, *rest, ("passes", self._simplest)]
 
     def ranked(self, candidates: list[Candidate]) -> list[Candidate]:
         left, ordered = list(candidates), []
@@ -153,6 +161,9 @@ class _Contest:
         first = min(group, key=lambda candidate: self._latency(candidate).p50)
         return [candidate for candidate in group if not _faster(self._latency(first), self._latency(candidate))]
 
+    def _straight(self, group: list[Candidate]) -> list[Candidate]:
+        return [candidate for candidate in group if not candidate.turned] or group
+
     def _smallest(self, group: list[Candidate]) -> list[Candidate]:
         least = min(candidate.measurements.size_mb for candidate in group)
         return [candidate for candidate in group if candidate.measurements.size_mb <= least * (1 + SAME_SIZE)]
@@ -173,6 +184,8 @@ class _Contest:
         mine, best = candidate.measurements, winner.measurements
         if what == "latency":
             return f"p50 {self._latency(candidate).p50:.3g} ms, the winner's {self._latency(winner).p50:.3g} ms"
+        if what == "inputs":
+            return "it takes its inputs in another form than the source, the winner as the source does"
         if what == "size":
             return f"size {mine.size_mb:.3g} MB, the winner's {best.size_mb:.3g} MB"
         if what == "quality":

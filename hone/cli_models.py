@@ -10,7 +10,7 @@ import click
 from hone import cli_archives
 from hone.cli_archives import policy_of
 from hone.cli_audit import audited
-from hone.errors import StoreError
+from hone.errors import StoreError, did_you_mean
 
 if TYPE_CHECKING:
     from hone.artifact import Manifest
@@ -93,23 +93,37 @@ def _show_trust(entry: Entry) -> None:
         click.echo(f"  code      it {code}; {trusted} on this host")
 
 
+def _of_run(name: str, run: str) -> list[Entry]:
+    """Return what a run stored under a name; a run is the date, time and mark at the end of its tags."""
+    from hone import store
+
+    stored = store.entries(name) or [store.resolve(name)]
+    found = [entry for entry in stored if entry.run == run]
+    if not found:
+        raise StoreError(f"no run '{run}' of '{name}'{did_you_mean(run, {entry.run for entry in stored if entry.run})}")
+    return found
+
+
 @click.command("rm")
 @click.argument("references", nargs=-1, required=True, metavar="MODEL...")
 @click.option("--all-versions", is_flag=True, help="MODEL is a bare name: remove every version of it.")
+@click.option("--run", metavar="RUN", help="MODEL is a bare name: remove what this run of hone optimize stored.")
 @click.option("-y", "--yes", is_flag=True, help="Don't ask.")
 @audited("models rm", "references")
-def rm_command(references: tuple[str, ...], all_versions: bool, yes: bool) -> None:
+def rm_command(references: tuple[str, ...], all_versions: bool, run: str | None, yes: bool) -> None:
     """Remove stored artifacts."""
     from hone import store
 
     found: dict[str, Entry] = {}
     for reference in references:
-        if all_versions:
+        if run is not None:
+            matches = _of_run(reference, run)
+        elif all_versions:
             matches = store.entries(reference) or [store.resolve(reference)]
         elif ":" in reference:
             matches = [store.resolve(reference)]
         else:
-            raise StoreError(f"'{reference}' names no version; give NAME:VERSION, or --all-versions")
+            raise StoreError(f"'{reference}' names no version; give NAME:VERSION, --run RUN or --all-versions")
         found.update({entry.tag: entry for entry in matches})
     if not yes:
         click.confirm(f"remove {', '.join(found)}?", abort=True)

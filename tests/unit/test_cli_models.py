@@ -127,3 +127,12 @@ def test_export_to_a_folder_that_is_not_there_says_so(entries: list[store.Entry]
     answer = hone("models", "export", "dense", str(tmp_path / "new"))
     assert answer.exit_code == 1
     assert "no such folder; make it first" in answer.output
+
+
+def test_rm_takes_what_one_run_stored(entries: list[store.Entry]) -> None:
+    (run,) = {entry.run for entry in entries}
+    refused = hone("models", "rm", "-y", "dense", "--run", "20200101-000000-abcd")
+    assert refused.exit_code == 1
+    assert "no run '20200101-000000-abcd' of 'dense'" in refused.output
+    assert hone("models", "rm", "-y", "dense", "--run", run).exit_code == 0
+    assert store.entries() == []

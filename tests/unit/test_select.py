@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -144,3 +145,12 @@ def test_equal_variants_keep_the_recipes_order() -> None:
     verdicts = select([candidate("torch"), *twins], rules())
     assert verdicts["a"].rank == 0
     assert "the recipe names the winner first" in verdicts["b"].reason
+
+
+def test_of_two_that_tie_the_one_with_the_sources_inputs_wins() -> None:
+    turned = replace(candidate("nchw", p50=1.0, size=1), turned=True)
+    verdicts = select([candidate("torch", p50=9), turned, candidate("straight", p50=1.01, size=2)], rules())
+    assert verdicts["straight"].rank == 0
+    assert "takes its inputs in another form than the source" in verdicts["nchw"].reason
+    faster = replace(turned, measurements=candidate("nchw", p50=0.5).measurements)
+    assert select([candidate("torch", p50=9), faster, candidate("straight", p50=1.0)], rules())["nchw"].rank == 0
