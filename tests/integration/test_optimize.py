@@ -86,6 +86,7 @@ def test_optimize_proves_ranks_and_stores(tmp_path: Path) -> None:
     hone("report", tmp_path / "out" / "sums" / "report.json", cwd=tmp_path)
 
 
+@pytest.mark.slow
 def test_changed_option_redoes_only_its_branch(tmp_path: Path) -> None:
     file = write_project(tmp_path / "project")
     assert "passes: 3 run, 0 from the cache" in hone("optimize", file, cwd=tmp_path).stderr
@@ -193,6 +194,7 @@ def test_debug_shows_the_traceback_of_a_worker(tmp_path: Path) -> None:
     assert "raise RuntimeError('no weights')" in done.stderr
 
 
+@pytest.mark.slow
 def test_interrupted_run_keeps_finished_passes(tmp_path: Path) -> None:
     slow = MODEL.replace(
         "def train(model, epochs):", "def train(model, epochs):\n    import time; time.sleep(epochs > 100 and 60)"

@@ -88,8 +88,16 @@ def bench(folder: Path, length: int | str) -> Bench:
     return Bench(folder, signature, rows(4, LENGTH))
 
 
-@pytest.mark.parametrize("weights", [False, True])
-@pytest.mark.parametrize("mask", ["", "padding", "causal"])
+@pytest.mark.parametrize(
+    ("weights", "mask"),
+    [
+        (True, "padding"),
+        *(
+            pytest.param(weights, mask, marks=pytest.mark.slow)
+            for weights, mask in [(False, ""), (True, ""), (False, "padding"), (False, "causal"), (True, "causal")]
+        ),
+    ],
+)
 def test_packed_attention_is_fused_and_answers_the_same(tmp_path: Path, weights: bool, mask: str) -> None:
     dynamic = mask != "causal"
     found = bench(tmp_path, "length" if dynamic else LENGTH)
