@@ -204,6 +204,8 @@ def test_interrupted_run_keeps_finished_passes(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", "from hone.cli import main; main()", "optimize", str(file)],
         cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        # A test run in the background of a shell ignores Ctrl-C, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     passes = tmp_path / "home" / "cache" / "passes"
     deadline = time.monotonic() + 120
