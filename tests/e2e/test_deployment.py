@@ -79,6 +79,18 @@ def hone(environment: dict[str, str], cwd: Path, *arguments: str) -> str:
     return call([sys.executable, "-c", HONE, *arguments], {**environment, **here}, cwd)
 
 
+def measured(environment: dict[str, str], cwd: Path) -> None:
+    """Write capacity.json; a host that is too noisy to measure on for a moment gets another try."""
+    measure = ["bench", "capacity", "digits", "--p99", "500ms", "--duration", "2", "--repeats", "1"]
+    for attempt in range(3):
+        try:
+            hone(environment, cwd, *measure, "--out", "capacity.json")
+            return
+        except AssertionError as error:
+            if attempt == 2 or "too noisy" not in str(error):
+                raise
+
+
 def test_from_artifact_to_checked_manifests(
     engine: dict[str, str], wheels: Path, registry: str, tmp_path: Path
 ) -> None:
@@ -107,8 +119,7 @@ def test_from_artifact_to_checked_manifests(
         hone(elsewhere, tmp_path, *build, "--index-url", index, "--ca", str(certificate), "--tag", again)
     assert layers(engine, again) == layers(engine, tag)
 
-    measure = ["bench", "capacity", "digits", "--p99", "500ms", "--duration", "2", "--repeats", "1"]
-    hone(engine, tmp_path, *measure, "--out", "capacity.json")
+    measured(engine, tmp_path)
     components = ["--component", "in-flight-hpa", "--component", "redis"]
     target = ["--image-record", "image.json", "--out", "deploy", "--capacity", "capacity.json"]
     hone(engine, tmp_path, "k8s", "render", "digits", *target, *components, "--peak", "5000")
