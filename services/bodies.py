@@ -11,7 +11,6 @@ slowly is ended when others wait.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -92,8 +91,12 @@ class LargeBody:
         if complete and len(body) <= OFFLOAD_BYTES:
             if opener is None:
                 return decoder(body)
-            with contextlib.suppress(BodyTooLargeError):
-                return decoder(opener(body, min(OFFLOAD_BYTES, self._limit)))
+            try:
+                opened = opener(body, min(OFFLOAD_BYTES, self._limit))
+            except BodyTooLargeError:
+                pass  # it isn't small once it is open
+            else:
+                return decoder(opened)
         await self._hold(len(body) if complete else self._declared or self._limit, opener is not None)
         if not complete:
             body = await self._rest(body)

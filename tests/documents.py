@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +14,7 @@ from pathlib import Path
 import httpx
 
 from services.launch import free_port
-from tests.servers import ROOT
+from tests.servers import ROOT, stop, wait_ready
 
 DOCS = sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))
 PAGES = ("README.md", "CONTRIBUTING.md", *DOCS)
@@ -97,25 +95,8 @@ class Project:
                 ["bash", "-c", command], cwd=self.folder, env=self.environment, stdout=stream, stderr=stream
             )
         try:
-            self._wait_ready(process, log, scheme)
+            with httpx.Client(base_url=f"{scheme}://localhost:{self.port}", verify=False) as client:
+                wait_ready(client, process, log, 120)
             yield
         finally:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-    def _wait_ready(self, process: subprocess.Popen[bytes], log: Path, scheme: str) -> None:
-        deadline = time.monotonic() + 120
-        with httpx.Client(base_url=f"{scheme}://localhost:{self.port}", verify=False) as client:
-            while time.monotonic() < deadline:
-                assert process.poll() is None, log.read_text()
-                try:
-                    if client.get("/readyz").status_code == 200:
-                        return
-                except httpx.TransportError:
-                    pass
-                time.sleep(0.1)
-        raise AssertionError(log.read_text())
+            stop(process)

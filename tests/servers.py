@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 from bentoml._internal.configuration.containers import BentoMLContainer
@@ -63,16 +64,21 @@ def server(
             wait_ready(client, process, log)
             yield Server(client, process, log, port)
     finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        stop(process)
 
 
-def wait_ready(client: httpx.Client, process: subprocess.Popen[str], log: Path) -> None:
-    deadline = time.monotonic() + 90
+def stop(process: subprocess.Popen[Any]) -> None:
+    """End a server as Ctrl-C does."""
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def wait_ready(client: httpx.Client, process: subprocess.Popen[Any], log: Path, timeout_s: float = 90) -> None:
+    deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         assert process.poll() is None, log.read_text()
         try:
