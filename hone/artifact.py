@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hone.errors import ArtifactError, HoneError, one_line
+from hone.errors import ArtifactError, HoneError, first_problem, one_line
 from hone.names import TAG_PART, shown
 from hone.signature import Signature
 
@@ -246,9 +246,7 @@ def parse_manifest(content: bytes, where: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "content"
-        raise ArtifactError(f"{where}: {field}: {first['msg']}") from None
+        raise ArtifactError(f"{where}: {first_problem(error, 'content')}") from None
     if manifest.schema_version != SCHEMA_VERSION:
         raise ArtifactError(f"{where}: schema version {manifest.schema_version}, this Hone reads {SCHEMA_VERSION}")
     _check_names(manifest, where)

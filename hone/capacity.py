@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hone.errors import HoneError
+from hone.errors import HoneError, first_problem
 
 
 class _Record(BaseModel):
@@ -96,6 +96,4 @@ def read_capacity(file: Path) -> Capacity:
     except FileNotFoundError:
         raise HoneError(f"{file}: no such file; 'hone bench capacity MODEL --p99 50ms' writes one") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "file"
-        raise HoneError(f"{file}: not a measured capacity: {place}: {first['msg']}") from None
+        raise HoneError(f"{file}: not a measured capacity: {first_problem(error)}") from None

@@ -6,6 +6,10 @@ import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class HoneError(Exception):
@@ -74,6 +78,12 @@ def shorten(text: object, limit: int = MOST_QUOTED) -> str:
     """Return a text for a message: its start and an ellipsis when it is longer than `limit` characters."""
     text = text if isinstance(text, str) else str(text)
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def first_problem(error: ValidationError, whole: str = "file") -> str:
+    """Return `field: what is wrong with it` of the first thing that pydantic found; `whole` stands for no field."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or whole}: {first['msg']}"
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from hone import archive, store
 from hone.artifact import FileRecord, atomic_stream, atomic_write
 from hone.backup import CHUNK, MANIFEST, Contents, measured, part_of
-from hone.errors import HoneError, StoreError, one_line, shown_as
+from hone.errors import HoneError, StoreError, first_problem, one_line, shown_as
 from hone.trust import Admission, Policy
 
 MANIFEST_BYTES = 64_000_000
@@ -224,8 +224,7 @@ def _manifest(archive: tarfile.TarFile) -> Contents:
     try:
         contents = Contents.model_validate_json(stream.read())
     except ValidationError as error:
-        first = error.errors()[0]
-        raise HoneError(f"{MANIFEST}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise HoneError(f"{MANIFEST}: {first_problem(error, 'content')}") from None
     for name in contents.parts:
         parts = PurePosixPath(name).parts
         plain = name == "/".join(parts) and ".." not in parts

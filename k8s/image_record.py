@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hone.errors import HoneError
+from hone.errors import HoneError, first_problem
 
 
 class _Record(BaseModel):
@@ -67,9 +67,7 @@ def read_image_record(file: Path) -> ImageRecord:
     except FileNotFoundError:
         raise HoneError(f"{file}: no such file; 'hone containerize MODEL' writes one") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "file"
-        raise HoneError(f"{file}: no record of an image: {place}: {first['msg']}") from None
+        raise HoneError(f"{file}: no record of an image: {first_problem(error)}") from None
 
 
 def image_to_deploy(
