@@ -222,16 +222,6 @@ class Artifact:
         """Return this artifact with changed manifest fields, without writing them."""
         return Artifact(self.path, self.manifest.model_copy(update=changes))
 
-    def copy_to(self, target: Path) -> Artifact:
-        """Copy the listed files and the manifest, as it is in memory, to a new directory (made atomically)."""
-        with atomic_directory(target) as partial:
-            for name in self.manifest.files:
-                destination = partial / name
-                destination.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(self.path / name, destination)
-            write_manifest(partial, self.manifest)
-        return Artifact(target, self.manifest)
-
 
 def parse_manifest(content: bytes, where: Path) -> Manifest:
     """Return the manifest in the content of an `artifact.json`.
