@@ -60,7 +60,7 @@ lint: $(VENV)/dev.stamp  ## Check style, types, risky calls and known vulnerabil
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml hone converters services benchmarks k8s
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml hone converters services benchmarks k8s lifecycle
 	$(BIN)/python requirements/audit.py
 
 serve: $(VENV)/demo.stamp  ## Serve MODEL (default: digits) on http://127.0.0.1:3000.
@@ -95,8 +95,8 @@ dashboard: $(VENV)/demo.stamp  ## Rewrite the Grafana dashboard and the Promethe
 	$(BIN)/hone k8s dashboard --out k8s/components/metrics/dashboard.json
 	$(BIN)/hone k8s rules --out k8s/components/metrics/prometheusrule.yaml
 
-proto: $(VENV)/dev.stamp  ## Rewrite the gRPC messages from services/protocols/v2.proto.
-	$(BIN)/python -m grpc_tools.protoc -I services/protocols --python_out=services/protocols services/protocols/v2.proto
+proto: $(VENV)/dev.stamp  ## Rewrite the gRPC messages from services/grpc/v2.proto.
+	$(BIN)/python -m grpc_tools.protoc -I services/grpc --python_out=services/grpc services/grpc/v2.proto
 
 clean:  ## Remove the environment and what the demo made; the model store and the pass cache stay.
 	rm -rf $(VENV) out examples/digits/model.safetensors build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

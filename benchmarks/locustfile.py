@@ -2,21 +2,21 @@
 
 It asks the service for its models, their inputs and example rows. Everything of Locust's works: the web page,
 `--headless -u 20 -r 20 -t 30s`, `--processes`, `--csv`, `--html`. The page shows this file's own options
-(`benchmarks/users.py`); on the command line `python -m benchmarks.locustfile --help` does, because Locust prints its
-help before it reads a locustfile. `python -m benchmarks.locustfile` takes all that `locust` takes.
+(`benchmarks/load/users.py`); on the command line `python -m benchmarks.locustfile --help` does, because Locust prints
+its help before it reads a locustfile. `python -m benchmarks.locustfile` takes all that `locust` takes.
 
 Locust's users are a closed loop: each waits for its answer before it sends again. For an open loop, whose latencies
 don't leave out what callers of a slow service would have waited, use `hone bench`; it runs this file with a scenario
-(`benchmarks/scenario_user.py`).
+(`benchmarks/load/scenario_user.py`).
 """
 
 import os
 import sys
 
 if os.environ.get("HONE_LOAD"):
-    from benchmarks.scenario_user import Caller
+    from hone.benchmarks.load.scenario_user import Caller
 else:
-    from benchmarks.users import ArrowUser, JsonUser, RowsUser, V2BinaryUser, V2JsonUser
+    from hone.benchmarks.load.users import ArrowUser, JsonUser, RowsUser, V2BinaryUser, V2JsonUser
 
 __all__ = ["ArrowUser", "Caller", "JsonUser", "RowsUser", "V2BinaryUser", "V2JsonUser"]
 

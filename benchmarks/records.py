@@ -9,8 +9,9 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from benchmarks.scenarios import Scenario
 from hone.errors import HoneError
+
+from .scenarios import Scenario
 
 SCHEMA_VERSION = 1
 LATE_MS = 1.0

@@ -20,12 +20,13 @@ import numpy as np
 import orjson
 import psutil
 
-from benchmarks import wrk
-from benchmarks.peers.payloads import call
-from benchmarks.serving import digits_rows
 from hone.artifact import atomic_write
 from hone.errors import HoneError
 from hone.hardware import cores, cpu_name
+
+from .peers.payloads import call
+from .serving import wrk
+from .serving.__main__ import digits_rows
 
 CONNECTIONS = 32
 STEADY_CLIENTS = 8
@@ -154,7 +155,7 @@ def _workers() -> list[int]:
 )
 def main(out: Path, requests: int, minutes: float, share: float) -> None:
     """Soak the digits service; write soak.json."""
-    from services.launch import running
+    from hone.services.launch import running
 
     try:
         with running("digits:onnx-int8-static") as url:

@@ -24,7 +24,7 @@ MANIFEST = "artifact.json"
 EXAMPLE = "example.json"
 """A few real rows beside a model, for the service's documentation."""
 SIGNATURE = "signature.json"
-"""Who vouches for a stored artifact, and for its name and version; see `hone.signing`."""
+"""Who vouches for a stored artifact, and for its name and version; see `hone.store.signing`."""
 SCHEMA_VERSION = 1
 PLAIN = r"^[\w.+-]*$"
 """Words of a manifest that are shown to people and used in labels."""

@@ -18,6 +18,9 @@ DTYPES = (
     "uint8", "uint16", "uint32", "uint64",
     "bool", "string",
 )  # fmt: skip
+Tensors = dict[str, np.ndarray]
+"""Tensors by the names that a signature gives them."""
+
 AXIS_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 
 Axis = Annotated[int | str, Field(description="A fixed size, or the name of a dynamic axis.")]

@@ -1,1 +1,1 @@
-"""From a stored model to pods: the image, the manifests with measured numbers, the checks before a deployment."""
+"""Kubernetes: the YAML that a platform engineer reads, and the tools that render, pack and check it."""

@@ -18,24 +18,25 @@ from bentoml.models import BentoModel
 from hone import store
 from hone.errors import ArtifactError, HoneError
 from hone.hardware import cores
-from hone.trust import Policy, TrustError, open_to_run
-from services import logs
-from services.batching.scheduler import Scheduler
-from services.connections import limit_handshakes
-from services.desired import DesiredState, state_folder
-from services.edge import Edge
-from services.exposure import check_exposure, default_host
-from services.failures import status_of
-from services.hub import Hub
-from services.limits import Limits
-from services.loading import candidates
-from services.management import Management
-from services.protocols.predict import PredictJson
-from services.protocols.v2_grpc import GrpcServer
-from services.server import FastService, check_version
-from services.settings import Settings, misspelled
-from services.startup import check_start
-from services.stopping import Stopping
+from hone.store.trust import Policy, TrustError, open_to_run
+
+from .access.exposure import check_exposure, default_host
+from .batching.scheduler import Scheduler
+from .grpc.server import GrpcServer
+from .http.connections import limit_handshakes
+from .http.failures import status_of
+from .http.limits import Limits
+from .http.stopping import Stopping
+from .models.desired import DesiredState, state_folder
+from .models.loading import candidates
+from .observe import logs
+from .protocols.predict import PredictJson
+from .routes.edge import Edge
+from .routes.hub import Hub
+from .routes.management import Management
+from .routes.server import FastService, check_version
+from .settings import Settings, misspelled
+from .startup import check_start
 
 logger = logging.getLogger("hone.serving")
 
@@ -237,23 +238,23 @@ def build_edge(settings: Settings, folder: Path) -> Edge:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     edge = Edge(settings)
     if settings.secured or settings.rate_per_s:
-        from services.access import make_gate
+        from .access.control import make_gate
 
         edge.gate = make_gate(settings, folder)
     if settings.audit_log:
-        from services.audit import open_log
+        from .observe.audit import open_log
 
         edge.audit = open_log(settings.audit_log, folder)
     if settings.cache_mb:
-        from services.cache import make_cache
+        from .cache.predictions import make_cache
 
         edge.cache = make_cache(settings)
     if settings.record_dir:
-        from services.recording import make_recorder
+        from .observe.recording import make_recorder
 
         edge.recorder = make_recorder(settings)
     if settings.trace_sample:
-        from services.tracing import Tracer
+        from .observe.tracing import Tracer
 
         edge.tracer = Tracer(settings.trace_sample)
     return edge
@@ -285,7 +286,7 @@ async def attach_shadow(hub: Hub, settings: Settings) -> None:
     """Load the shadow's model and let it see a copy of the default model's traffic."""
     if not settings.shadow:
         return
-    from services.shadow import Shadow
+    from .observe.shadow import Shadow
 
     primary = hub.get(hub.default)
     candidate = await hub.load_aside(settings.shadow)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import bentoml
 
-from services.base import ModelService, configuration, stored
+from .base import ModelService, configuration, stored
 
 
 @bentoml.service(name="digits", **configuration())

@@ -16,15 +16,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import hone
 from hone import store
 from hone.errors import HoneError
-from hone.trust import Policy, TrustError, refusal
-from services.ports import require_free_port
-from services.serve_folder import ServeFolder, serve_folder
-from services.settings import FILES, LAUNCHER, PREFIX, SHARED_TEMP, Settings
-from services.startup import check_start
+from hone.store.trust import Policy, TrustError, refusal
 
-SERVICE = "services.model:Model"
+from .http.ports import require_free_port
+from .serve_folder import ServeFolder, serve_folder
+from .settings import FILES, LAUNCHER, PREFIX, SHARED_TEMP, Settings
+from .startup import check_start
+
+SERVICE = "hone.services.model:Model"
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 30.0
 
@@ -84,7 +86,7 @@ def _workers(workers: str, tag: str) -> int:
         if not workers.isdigit() or not int(workers):
             raise HoneError(f"--workers {workers}: give a number from 1 up, or auto")
         return int(workers)
-    code = f"from services.calibration import recommend_workers; print(recommend_workers({tag!r}))"
+    code = f"from hone.services.models.calibration import recommend_workers; print(recommend_workers({tag!r}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=_code_root())
     if done.returncode:
         raise HoneError(f"{tag} can't be measured: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
@@ -176,7 +178,7 @@ def _candidates(reference: str, settings: Mapping[str, object]) -> list[store.En
     Raises:
         TrustError: none may.
     """
-    from services.loading import candidates
+    from .models.loading import candidates
 
     policy = Policy.from_environment(environment={**os.environ, **_variables(settings)})
     found = {entry.tag: (entry, refusal(entry, policy)) for entry in candidates(reference)}
@@ -209,8 +211,8 @@ def _start(
 
 
 def _code_root() -> Path:
-    """The folder that holds the `services` package: BentoML imports a service from its working directory."""
-    return Path(__file__).resolve().parent.parent
+    """The folder that holds the `hone` package: BentoML imports a service from its working directory."""
+    return Path(hone.__file__).resolve().parent.parent
 
 
 def _environment(settings: Mapping[str, object], folder: Path) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bentoml
 
-from services.base import ModelService, configuration, settings_or_exit, stored
+from .base import ModelService, configuration, settings_or_exit, stored
 
 
 @bentoml.service(name="model", **configuration())

@@ -13,9 +13,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from hone.errors import HoneError
-from services.exposure import check_exposure, grpc_host, option
-from services.ports import require_free_port
-from services.settings import Settings
+
+from .access.exposure import check_exposure, grpc_host, option
+from .http.ports import require_free_port
+from .settings import Settings
 
 
 def check_start(settings: Settings, arguments: Sequence[str]) -> None:
@@ -37,24 +38,24 @@ def check_start(settings: Settings, arguments: Sequence[str]) -> None:
         if not option(arguments, "--fd"):  # the workers of a server share the port
             require_free_port(grpc_host(settings, arguments), settings.grpc_port, "HONE_GRPC_PORT")
     if settings.api_keys:
-        from services.api_keys import read_keys
+        from .access.api_keys import read_keys
 
         read_keys(Path(settings.api_keys))
     if settings.jwt_jwks:
-        from services.tokens import check_jwks
+        from .access.tokens import check_jwks
 
         check_jwks(settings.jwt_jwks)
     if settings.audit_log:
-        from services.audit import open_log
+        from .observe.audit import open_log
 
         open_log(settings.audit_log)
     if settings.redis_url:
-        from services.redis_cache import connect
+        from .cache.redis_cache import connect
 
         connect(settings.redis_url, 1.0)
     if settings.record_dir:
-        from services.record_table import parse_hidden
-        from services.recording import check_folder
+        from .observe.record_table import parse_hidden
+        from .observe.recording import check_folder
 
         parse_hidden(settings.record_exclude)
         check_folder(Path(settings.record_dir))

@@ -20,7 +20,7 @@ import httpx
 import psutil
 import yaml
 
-from services.launch import free_port
+from hone.services.launch import free_port
 from tests.servers import ROOT, self_signed
 
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import httpx
 
-from services.launch import free_port
+from hone.services.launch import free_port
 from tests.servers import ROOT, stop, wait_ready
 
 DOCS = sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))
 PAGES = ("README.md", "CONTRIBUTING.md", *DOCS)
-"""The pages whose commands tests/integration/test_readme.py runs; tests of their own run those of k8s/."""
+"""The pages whose commands tests/repository/test_readme.py runs; tests of their own run those of k8s/."""
 
 
 def blocks(page: str, language: str) -> list[str]:

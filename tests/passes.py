@@ -11,9 +11,9 @@ import onnx
 import yaml
 from onnx import TensorProto, helper, numpy_helper
 
-from converters.workers import PassTask, run_pass
 from hone import runtimes
 from hone.artifact import Artifact, Manifest, seal
+from hone.converters.run.workers import PassTask, run_pass
 from hone.signature import Signature, TensorSpec
 
 FEATURES, CLASSES = 32, 8

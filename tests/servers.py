@@ -21,7 +21,7 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.models import ModelStore
 
 from hone import store
-from services.launch import free_port
+from hone.services.launch import free_port
 from tests.models import dense_artifact
 
 ROOT = Path(__file__).parents[1]

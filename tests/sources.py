@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import yaml
 
-from converters import sources
-from converters.passes.base import PassContext
-from converters.prepare import find_outputs
-from converters.workers import check_runs
 from hone import runtimes
 from hone.artifact import Artifact, Manifest, seal
+from hone.converters import sources
+from hone.converters.registry import PassContext
+from hone.converters.run.prepare import find_outputs
+from hone.converters.run.workers import check_runs
 from hone.recipe import LoadedRecipe, load_recipe
 
 

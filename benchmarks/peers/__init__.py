@@ -102,7 +102,7 @@ OLIVE = Peer(
     "",
     "peephole and transformer optimization, then per-channel int8; microsoft.github.io/Olive, quantization",
 )
-"""A converter, for `benchmarks.converters`; it serves nothing."""
+"""A converter, for `benchmarks.converters.__main__`; it serves nothing."""
 
 
 def environment(peer: Peer, root: Path) -> Path:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import orjson
 
-from benchmarks.wire import Call, json_call, v2_binary_call, v2_json_call
+from ..load.wire import Call, json_call, v2_binary_call, v2_json_call
 
 Inputs = dict[str, np.ndarray]
 KINDS = ("json-1", "binary-1", "binary-64")

@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 from functools import cache
 
-from converters.passes.base import Built, Pass, PassContext, PassOptions, Rows, register, registered
+from ..registry import Built, Pass, PassContext, PassOptions, Rows, register, registered
 
 __all__ = ["Built", "Pass", "PassContext", "PassOptions", "Rows", "all_passes", "register"]
 
@@ -14,7 +14,6 @@ __all__ = ["Built", "Pass", "PassContext", "PassOptions", "Rows", "all_passes", 
 @cache
 def all_passes() -> dict[str, Pass]:
     """Return every pass by name."""
-    for module in pkgutil.iter_modules(__path__):
-        if module.name != "base":
-            importlib.import_module(f"{__name__}.{module.name}")
+    for module in pkgutil.walk_packages(__path__, f"{__name__}."):
+        importlib.import_module(module.name)
     return dict(sorted(registered().items()))

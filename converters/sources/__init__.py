@@ -7,9 +7,10 @@ import pkgutil
 from functools import cache
 from pathlib import Path
 
-from converters.sources.base import Source, call_loader, registered
 from hone.errors import RecipeError, did_you_mean
 from hone.recipe import LoadedRecipe
+
+from .base import Source, call_loader, registered
 
 __all__ = ["Source", "all_sources", "for_file", "for_recipe", "get"]
 

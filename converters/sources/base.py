@@ -11,12 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
-from converters.passes.base import Built, PassContext
 from hone.artifact import Artifact
 from hone.errors import ArtifactError, PassError, RecipeError, one_line
 from hone.recipe import PICKLE_SUFFIXES, LoadedRecipe
 from hone.signature import BATCH, Signature, TensorSpec
 from hone.userload import call, load_function
+
+from ..registry import Built, PassContext
 
 _REGISTER: dict[str, type[Source]] = {}
 

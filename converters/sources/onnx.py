@@ -10,14 +10,15 @@ import onnx
 from onnx import version_converter
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
-from converters.batch_axis import common_rows, free_batch, with_batch
-from converters.onnx_graph import graph_signature, is_large, load_graph, rename_outputs, save_graph, set_input_axes
-from converters.passes.base import Built, PassContext
-from converters.sources.base import Source, call_loader, register
 from hone.artifact import Artifact
 from hone.errors import PassError, RecipeError, did_you_mean, one_line
 from hone.recipe import LoadedRecipe
 from hone.signature import Signature
+
+from ..graph.batch_axis import common_rows, free_batch, with_batch
+from ..graph.onnx_graph import graph_signature, is_large, load_graph, rename_outputs, save_graph, set_input_axes
+from ..registry import Built, PassContext
+from .base import Source, call_loader, register
 
 FILE = "model.onnx"
 OLDEST_OPSET = 13

@@ -3,9 +3,3 @@
 `queue` decides (pure: rows, order, deadlines, a clock it is given), `padding` joins and splits tensors, `latency`
 learns what a batch takes, `lane` connects one model to its runtime, `scheduler` shares the cores between models.
 """
-
-from __future__ import annotations
-
-import numpy as np
-
-Tensors = dict[str, np.ndarray]

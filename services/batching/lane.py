@@ -12,12 +12,13 @@ from time import monotonic
 import numpy as np
 
 from hone.errors import InputError
-from services.batching import Tensors
-from services.batching.latency import LatencyModel
-from services.batching.padding import FIXED, Joiner
-from services.batching.queue import BatchQueue, Trail, Work
-from services.batching.scheduler import Scheduler
-from services.failures import DeadlineError, InferenceError, StoppingError
+from hone.signature import Tensors
+
+from ..http.failures import DeadlineError, InferenceError, StoppingError
+from .latency import LatencyModel
+from .padding import FIXED, Joiner
+from .queue import BatchQueue, Trail, Work
+from .scheduler import Scheduler
 
 logger = logging.getLogger("hone.batching")
 

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hone.signature import BATCH, Signature, TensorSpec
-from services.batching import Tensors
-from services.batching.queue import Bucket, Work
-from services.failures import InferenceError
+from hone.signature import BATCH, Signature, Tensors, TensorSpec
+
+from ..http.failures import InferenceError
+from .queue import Bucket, Work
 
 STEP = 1.25
 FIXED = Bucket()

@@ -19,8 +19,9 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import NamedTuple
 
-from services.batching import Tensors
-from services.failures import DeadlineError, OverloadedError
+from hone.signature import Tensors
+
+from ..http.failures import DeadlineError, OverloadedError
 
 Trail = list[tuple[float, float, int]]
 

@@ -15,7 +15,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from services.batching.lane import Lane
+    from .lane import Lane
 
 
 MOST_TURNS = 8

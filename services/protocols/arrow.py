@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from hone.errors import SignatureError, one_line, shorten
-from hone.signature import TensorSpec
-from services.batching import Tensors
-from services.failures import MediaTypeError, RequestError
-from services.http import Body, Fields, Head
-from services.protocols.arrow_stream import survey
-from services.protocols.base import Protocol, Request, timeout_of
-from services.tensors import STRING_BYTES, check_finite
+from hone.signature import Tensors, TensorSpec
+
+from ..http.failures import MediaTypeError, RequestError
+from ..http.responses import Body, Fields, Head
+from .arrow_stream import survey
+from .base import Protocol, Request, timeout_of
+from .tensors import STRING_BYTES, check_finite
 
 MAX_COLUMNS = 65_536
 """Of a table that stands for one input whose width is dynamic."""

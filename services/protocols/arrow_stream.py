@@ -11,8 +11,8 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from services.failures import RequestError
-from services.http import Body
+from ..http.failures import RequestError
+from ..http.responses import Body
 
 CONTINUES = 0xFFFFFFFF
 SCHEMA, DICTIONARY, RECORDS = 1, 2, 3

@@ -6,11 +6,11 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from hone.signature import Signature
-from services.batching import Tensors
-from services.failures import RequestError
-from services.http import OFFLOAD_BYTES, Body, Fields, Head
-from services.limits import NO_MORE_THAN, Limits
+from hone.signature import Signature, Tensors
+
+from ..http.failures import RequestError
+from ..http.limits import NO_MORE_THAN, Limits
+from ..http.responses import OFFLOAD_BYTES, Body, Fields, Head
 
 DEADLINE = b"x-timeout-ms"
 """How long the caller will wait, milliseconds: a request that can't be answered in that time is refused at once."""

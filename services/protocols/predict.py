@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from services.batching import Tensors
-from services.http import JSON, Body, Fields, Head
-from services.json_tensors import parse_request
-from services.protocols.base import Protocol, Request, timeout_of
-from services.tensors import encode_response
+from hone.signature import Tensors
+
+from ..http.responses import JSON, Body, Fields, Head
+from .base import Protocol, Request, timeout_of
+from .json_tensors import parse_request
+from .tensors import encode_response
 
 
 class PredictJson(Protocol):

@@ -17,13 +17,13 @@ import numpy as np
 import orjson
 
 from hone.errors import SignatureError
-from hone.signature import BATCH, Signature, TensorSpec
-from services.batching import Tensors
-from services.failures import MediaTypeError, RequestError
-from services.http import BINARY, Body, Fields, Head
-from services.limits import MAX_AXES, NO_MORE_THAN, Limits
-from services.protocols.base import DEADLINE, Protocol, Request, timeout_of
-from services.tensors import STRING_BYTES, WIRE_SIZES, all_finite, check_finite, from_bytes, to_bytes
+from hone.signature import BATCH, Signature, Tensors, TensorSpec
+
+from ..http.failures import MediaTypeError, RequestError
+from ..http.limits import MAX_AXES, NO_MORE_THAN, Limits
+from ..http.responses import BINARY, Body, Fields, Head
+from .base import DEADLINE, Protocol, Request, timeout_of
+from .tensors import STRING_BYTES, WIRE_SIZES, all_finite, check_finite, from_bytes, to_bytes
 
 NPY = b"application/x-npy"
 MAGIC = b"\x93NUMPY"

@@ -13,14 +13,14 @@ import numpy as np
 import orjson
 
 from hone.errors import SignatureError, shorten
-from hone.signature import BATCH, Signature
-from services.batching import Tensors
-from services.failures import RequestError
-from services.http import JSON, Body, Fields, Head
-from services.json_tensors import parse_inputs, read_json
-from services.limits import NO_MORE_THAN, Limits
-from services.protocols.base import Protocol, Request, timeout_of
-from services.tensors import encodable
+from hone.signature import BATCH, Signature, Tensors
+
+from ..http.failures import RequestError
+from ..http.limits import NO_MORE_THAN, Limits
+from ..http.responses import JSON, Body, Fields, Head
+from .base import Protocol, Request, timeout_of
+from .json_tensors import parse_inputs, read_json
+from .tensors import encodable
 
 KNOWN = ("instances", "inputs", "signature_name")
 

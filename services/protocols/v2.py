@@ -15,14 +15,14 @@ import numpy as np
 import orjson
 
 from hone.errors import SignatureError, did_you_mean, shorten
-from hone.signature import Signature, TensorSpec
-from services.batching import Tensors
-from services.failures import RequestError
-from services.http import BINARY, JSON, Body, Fields, Head
-from services.json_tensors import read_json, to_array
-from services.limits import MAX_AXES, NO_MORE_THAN, Limits
-from services.protocols.base import Protocol, Request, timeout_of
-from services.tensors import check_finite, encodable, from_bytes, to_bytes
+from hone.signature import Signature, Tensors, TensorSpec
+
+from ..http.failures import RequestError
+from ..http.limits import MAX_AXES, NO_MORE_THAN, Limits
+from ..http.responses import BINARY, JSON, Body, Fields, Head
+from .base import Protocol, Request, timeout_of
+from .json_tensors import read_json, to_array
+from .tensors import check_finite, encodable, from_bytes, to_bytes
 
 HEADER_LENGTH = b"inference-header-content-length"
 DATATYPES = {

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-HONE = "from hone.cli import main; main()"
+HONE = "from hone.cli.main import main; main()"
 
 
 def run(*command: str, cwd: Path) -> str:

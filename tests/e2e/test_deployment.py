@@ -20,12 +20,12 @@ import yaml
 from sklearn.datasets import load_digits
 
 from hone import store
-from services.launch import free_port
-from services.recording import read
+from hone.services.launch import free_port
+from hone.services.observe.recording import read
 from tests.containers import call, container, files, layers, mirror, run_inside, running_registry, wait_answer
 from tests.servers import ROOT
 
-HONE = "from hone.cli import main; main()"
+HONE = "from hone.cli.main import main; main()"
 BASE = "localhost/hone-test/base:bookworm"
 KEYS = "digits-caller"
 
@@ -155,7 +155,14 @@ def check_image(engine: dict[str, str], tag: str, entries: list[store.Entry]) ->
 def check_imports(engine: dict[str, str], tag: str) -> None:
     """Every feature's package is there and loads, also those that were made smaller."""
     names = ["grpc", "jwt", "cryptography.hazmat.primitives", "opentelemetry.exporter.otlp.proto.http.trace_exporter"]
-    names += ["redis.asyncio", "zstandard", "pyarrow.ipc", "pyarrow.parquet", "services.tokens", "services.redis_cache"]
+    names += [
+        "redis.asyncio",
+        "zstandard",
+        "pyarrow.ipc",
+        "pyarrow.parquet",
+        "hone.services.access.tokens",
+        "hone.services.cache.redis_cache",
+    ]
     code = "import sys; sys.path.insert(0, '/opt/hone/bento/src'); import " + ", ".join(names)
     done = run_inside(engine, tag, "python", "-c", code)
     assert done.returncode == 0, done.stderr
@@ -234,7 +241,7 @@ def check_arrow(url: str, key: str, images: np.ndarray) -> None:
 def check_manifests(tmp_path: Path, image: str) -> None:
     import kubernetes_validate
 
-    from k8s.preflight import NEWEST, OLDEST, manifests
+    from hone.k8s.tools.preflight import NEWEST, OLDEST, manifests
 
     capacity = json.loads((tmp_path / "capacity.json").read_text())
     assert capacity["rate"] > 20

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from hone.services.grpc.v2 import CONTENTS
 from hone.signature import Signature, TensorSpec
-from services.protocols.v2_messages import CONTENTS
 from tests.fuzz.valid import Tensors, Valid, wire
 
 

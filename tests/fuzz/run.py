@@ -23,16 +23,16 @@ import zstandard
 from tritonclient.grpc import service_pb2
 
 from hone.errors import SignatureError
-from services import http
-from services.failures import RequestError, status_of
-from services.limits import Limits
-from services.protocols import v2_messages
-from services.protocols.arrow import Arrow
-from services.protocols.base import Protocol
-from services.protocols.predict import PredictJson
-from services.protocols.raw import Npy, RawBytes
-from services.protocols.v1 import V1
-from services.protocols.v2 import V2
+from hone.services.grpc import v2 as v2_messages
+from hone.services.http import responses as http
+from hone.services.http.failures import RequestError, status_of
+from hone.services.http.limits import Limits
+from hone.services.protocols.arrow import Arrow
+from hone.services.protocols.base import Protocol
+from hone.services.protocols.predict import PredictJson
+from hone.services.protocols.raw import Npy, RawBytes
+from hone.services.protocols.v1 import V1
+from hone.services.protocols.v2 import V2
 from tests.fuzz import mutate, oracle
 from tests.fuzz.valid import BUILDERS, SIGNATURES, Tensors, Valid
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from hone.services.grpc.v2 import CONTENTS
+from hone.services.protocols.v2 import DATATYPES
 from hone.signature import Signature, TensorSpec
-from services.protocols.v2 import DATATYPES
-from services.protocols.v2_messages import CONTENTS
 
 Tensors = dict[str, np.ndarray]
 

@@ -1,0 +1,125 @@
+"""Limits of a load test: what it may take, how much may fail, how far it may be from another run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hone.errors import HoneError, LimitError
+
+from ..records import Check, LoadReport
+from ..scenarios import Scenario
+from .target import Target
+
+MAX_ERRORS = 0.01
+COMPARED = ("p50_ms", "p95_ms", "p99_ms", "rate")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a run may not exceed.
+
+    Attributes:
+        ms: by percentile field (`p99_ms`), in milliseconds.
+        errors: share of requests that may fail.
+    """
+
+    ms: dict[str, float] = field(default_factory=dict)
+    errors: float = MAX_ERRORS
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Another run, and how much worse this one may be: a share of each figure."""
+
+    report: LoadReport
+    tolerance: float
+
+    def require_same(self, target: Target, scenario: Scenario) -> None:
+        """Raise HoneError unless a run of this load on this model can be compared with it."""
+        name = self.report.model.partition(":")[0]
+        if name != target.name:
+            raise HoneError(f"--baseline is of {self.report.model}, not of {target.tag}: they can't be compared")
+        then = self.report.scenario
+        for field_name in ("kind", "rate", "users", "rows"):
+            before, now = getattr(then, field_name), getattr(scenario, field_name)
+            if before != now:
+                raise HoneError(
+                    f"--baseline was another load: {field_name} {before}, not {now}; leave --rate, --users and --rows "
+                    "out to repeat it"
+                )
+
+
+def judge(measured: dict[str, Any], limits: Limits) -> list[Check]:
+    """Return a check for each limit.
+
+    Args:
+        measured: of `benchmarks.records.measure`.
+        limits: what it is judged by.
+    """
+    share = round(measured["errors"] / measured["requests"], 6)
+    checks = [
+        Check(name=name, measured=measured[name], limit=limit, against="limit", met=measured[name] <= limit)
+        for name, limit in limits.ms.items()
+    ]
+    errors = Check(name="error_share", measured=share, limit=limits.errors, against="limit", met=share <= limits.errors)
+    return [*checks, errors]
+
+
+def compare(measured: dict[str, Any], baseline: Baseline) -> list[Check]:
+    """Return a check for each figure that must not be worse than the baseline's by more than the tolerance."""
+    checks = []
+    for name in COMPARED:
+        least = name == "rate"
+        limit = getattr(baseline.report, name) * (1 - baseline.tolerance if least else 1 + baseline.tolerance)
+        met = measured[name] >= limit if least else measured[name] <= limit
+        checks.append(Check(name=name, measured=measured[name], limit=round(limit, 4), against="baseline", met=met))
+    return checks
+
+
+def require_met(report: LoadReport) -> None:
+    """Raise LimitError naming every limit that a run missed."""
+    if report.missed:
+        raise LimitError("missed: " + "; ".join(map(str, report.missed)))
+
+
+def parse_ms(text: str) -> float:
+    """Return a duration such as `50ms`, `0.2s` or `50` in milliseconds.
+
+    Raises:
+        HoneError: it is none.
+    """
+    number, unit = text.strip().lower(), 1.0
+    for ending, factor in (("ms", 1.0), ("s", 1000.0)):
+        if number.endswith(ending):
+            number, unit = number[: -len(ending)], factor
+            break
+    value = _number(number) * unit
+    if not 0 < value < float("inf"):
+        raise HoneError(f"'{text}' is no duration; write 50ms or 0.2s")
+    return value
+
+
+def parse_share(text: str, most: float = 1.0) -> float:
+    """Return a share such as `1%` or `0.01`.
+
+    Args:
+        text: a number over 1 needs its %, so that a forgotten one doesn't pass for a hundred times as much.
+        most: that is allowed.
+
+    Raises:
+        HoneError: it is none, or over what is allowed.
+    """
+    number = text.strip()
+    percent = number.endswith("%")
+    value = _number(number[:-1]) / 100 if percent else _number(number)
+    if not 0 <= value <= (most if percent else 1):
+        raise HoneError(f"'{text}' is no share; write 1% or 0.01")
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return -1.0

@@ -1,0 +1,250 @@
+"""Locust's users for a service that Hone serves: a class a protocol, and the options of `benchmarks/locustfile.py`.
+
+Everything that a run needs is asked of the service when the run starts, so that the web page can start another run
+with another service, model or protocol.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import gevent
+from locust import User, events, task
+from locust.exception import StopUser
+from locust.runners import WorkerRunner
+
+from hone.errors import HoneError
+
+from .limits import parse_ms, parse_share
+from .payload import Pool, requests, rows_for
+from .sender import Sender
+from .target import Access, Target, ask
+from .wire import WIRES, Expected, wire
+
+KEY_VARIABLE = "HONE_BENCH_KEY"
+
+logger = logging.getLogger("hone.load")
+
+
+@events.init_command_line_parser.add_listener
+def add_options(parser: Any) -> None:
+    """Add the options of this file to Locust's; its web page shows them, too."""
+    parser.add_argument(
+        "--protocol", choices=list(WIRES), default="json",
+        help="What requests are sent in. User classes named on the command line choose it instead.",
+    )  # fmt: skip
+    parser.add_argument("--model", default="", help="NAME, NAME:VARIANT or a full tag. Default: the first one served.")
+    parser.add_argument("--rows", type=int, default=1, help="Rows in each request.")
+    parser.add_argument(
+        "--data", default="",
+        help="Rows to send: .npz with an array an input, or .json as /predict takes it. Default: its example.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--api-key", default="", is_secret=True,
+        help=f"Sent as x-api-key. Better set {KEY_VARIABLE}: command lines can be read by others.",
+    )  # fmt: skip
+    parser.add_argument("--ca", default="", help="File of certificates to check the service's with.")
+    parser.add_argument(
+        "--p99", default="", type=_checked(parse_ms),
+        help="Limit of the 99th percentile, such as 50ms: exit status 1 when it is missed. Locust knows latencies to "
+        "two digits, and to a millisecond; hone bench keeps every one.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max-errors", default="", type=_checked(parse_share),
+        help="Share of requests that may fail, such as 0.01: exit status 1 above it, 0 below. Default: none.",
+    )  # fmt: skip
+
+
+def _checked(parse: Callable[[str], float]) -> Callable[[str], str]:
+    """Return an option's type that checks its text and keeps it: the web page gives texts back."""
+
+    def check(text: str) -> str:
+        try:
+            if text:
+                parse(text)
+        except HoneError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return text
+
+    return check
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the users of one run share."""
+
+    target: Target
+    rows: int
+    requests: list[Pool]
+
+
+_run: Run | None = None
+_started = False
+
+
+@events.init.add_listener
+def follow_protocol(environment: Any, web_ui: Any = None, **_: Any) -> None:
+    """Let --protocol and the page's field choose the class of the users, unless classes are named or picked."""
+    # Its clock stood still while everything was imported; --run-time would be shorter by that.
+    gevent.get_hub().loop.update_now()
+    options = environment.parsed_options
+    if options is None or options.user_classes or options.class_picker:
+        return
+    classes = {user.protocol: user for user in environment.user_classes}
+    if not isinstance(environment.runner, WorkerRunner):  # a worker spawns what it is told to
+        environment.user_classes = [classes[options.protocol]]
+    if web_ui is None:
+        return
+
+    @web_ui.app.before_request
+    def choose() -> None:
+        from flask import request
+
+        if not request.path.endswith("/swarm") or environment.runner.user_count:
+            return  # users that run keep their protocol until they are stopped
+        chosen = classes.get(request.form.get("protocol", ""))
+        if chosen is not None:
+            environment.user_classes = [chosen]
+
+
+@events.test_start.add_listener
+def prepare(environment: Any, **_: Any) -> None:
+    """Ask the service what it serves; end the run with one line when it can't be loaded."""
+    global _run, _started
+    _run, _started = None, True
+    environment.process_exit_code = None
+    try:
+        _run = _read(environment)
+    except HoneError as error:
+        logger.error("%s", error)
+        environment.runner.log_exception("local", str(error), "")
+        environment.process_exit_code = 1
+        if not isinstance(environment.runner, WorkerRunner):
+            gevent.spawn(environment.runner.quit if environment.parsed_options.headless else environment.runner.stop)
+
+
+def _read(environment: Any) -> Run:
+    options = environment.parsed_options
+    if not environment.host:
+        raise HoneError("give the service's address: --host http://127.0.0.1:3000")
+    if options.rows < 1:
+        raise HoneError(f"--rows {options.rows}: give a number from 1 up")
+    limits_of(options)
+    access = Access(options.api_key or os.environ.get(KEY_VARIABLE, ""), Path(options.ca) if options.ca else None)
+    target = ask(environment.host, access, options.model)
+    pool = rows_for(target, Path(options.data) if options.data else None)
+    drawn = requests(pool, target.signature, options.rows)
+    for user in environment.user_classes:
+        wire(user.protocol).call(target.path, target.signature, drawn[0])
+    logger.info("loading %s at %s%s", target.tag, target.url, target.path)
+    return Run(target, options.rows, drawn)
+
+
+class Predicting(User):
+    """Sends one request after the other, each when the one before was answered."""
+
+    abstract = True
+    protocol: str
+
+    def on_start(self) -> None:
+        self._sender: Sender | None = None
+        if _run is None:
+            return
+        target, spoken = _run.target, wire(self.protocol)
+        self._calls = cycle([spoken.call(target.path, target.signature, inputs) for inputs in _run.requests])
+        outputs = target.signature.outputs
+        expected = Expected(_run.rows if target.signature.batchable else None, target.tag, outputs)
+        self._sender = Sender(target.url, target.access, spoken, expected, self.environment.events.request.fire)
+
+    @task
+    def predict(self) -> None:
+        if self._sender is None:
+            raise StopUser
+        self._sender.send(next(self._calls))
+
+    def on_stop(self) -> None:
+        if self._sender is not None:
+            self._sender.close()
+
+
+class JsonUser(Predicting):
+    """Nested lists, the form that people use."""
+
+    protocol = "json"
+
+
+class RowsUser(Predicting):
+    """Bare binary rows, the cheapest."""
+
+    protocol = "rows"
+
+
+class V2JsonUser(Predicting):
+    """Open Inference Protocol V2 in JSON."""
+
+    protocol = "v2"
+
+
+class V2BinaryUser(Predicting):
+    """Open Inference Protocol V2 with binary tensors, as Triton's clients send it."""
+
+    protocol = "v2-binary"
+
+
+class ArrowUser(Predicting):
+    """Tables as Arrow streams."""
+
+    protocol = "arrow"
+
+
+def limits_of(options: Any) -> tuple[float | None, float | None]:
+    """Return the limit of p99 in milliseconds and of the share of errors, None where there is none."""
+    return (
+        parse_ms(options.p99) if options.p99 else None,
+        parse_share(options.max_errors) if options.max_errors else None,
+    )
+
+
+def missed(environment: Any) -> list[str]:
+    """Return a line for each limit that the run missed."""
+    p99_ms, max_errors = limits_of(environment.parsed_options)
+    total = environment.stats.total
+    if not total.num_requests:
+        return ["no request was answered"]
+    if total.num_failures == total.num_requests:
+        return [f"every one of {total.num_requests} requests failed"]
+    lines, found = [], total.get_response_time_percentile(0.99)
+    if p99_ms is not None and found > p99_ms:
+        lines.append(f"p99 {found:g} ms, the limit is {p99_ms:g} ms")
+    if max_errors is not None and total.fail_ratio > max_errors:
+        lines.append(f"{total.fail_ratio:.2%} of the requests failed, the limit is {max_errors:.2%}")
+    return lines
+
+
+@events.test_stop.add_listener
+def show(environment: Any, **_: Any) -> None:
+    """Show on the page which limits the run missed."""
+    if environment.web_ui is not None and _run is not None and any(limits_of(environment.parsed_options)):
+        for line in missed(environment):
+            environment.runner.log_exception("limits", line, line)
+
+
+@events.quitting.add_listener
+def judge(environment: Any, **_: Any) -> None:
+    """Set the exit status: 1 when a limit was missed, every request failed or the service can't be loaded."""
+    if isinstance(environment.runner, WorkerRunner) or not _started or environment.process_exit_code is not None:
+        return
+    lines = missed(environment)
+    for line in lines:
+        logger.error("%s", line)
+    if lines:
+        environment.process_exit_code = 1
+    elif environment.parsed_options.max_errors and not environment.runner.exceptions:
+        environment.process_exit_code = 0

@@ -1,0 +1,1 @@
+"""Pages that are drawn from the records of load tests, never from live state."""

@@ -1,0 +1,82 @@
+"""Write a load report: `load.json`, its plot, and a page; each can be drawn again from the JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hone.artifact import atomic_write
+from hone.pages.figures import BLUE, ORANGE, RED, log_axis, new_figure, to_svg
+
+from ..records import LATE_MS, LATE_SHARE, LoadReport, read_load_report
+
+MAIN, TAIL, BAD = BLUE, ORANGE, RED
+
+
+def write_load_report(report: LoadReport, folder: Path) -> None:
+    atomic_write(folder / "load.json", report.model_dump_json(indent=2) + "\n")
+    draw(report, folder)
+
+
+def redraw(file: Path) -> None:
+    """Draw the plot and the page of a `load.json` again."""
+    draw(read_load_report(file), file.parent)
+
+
+def draw(report: LoadReport, folder: Path) -> None:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    svg = plot(report)
+    atomic_write(folder / "load.svg", svg)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
+    )
+    page = environment.get_template("load.html").render(report=report, plot=svg, late_ms=LATE_MS, late_limit=LATE_SHARE)
+    atomic_write(folder / "load.html", page)
+
+
+def plot(report: LoadReport) -> str:
+    """Return an SVG: latency over time above, its distribution below."""
+    figure, (above, below) = new_figure(8.2, 5.6, rows=2)
+    _over_time(above, report)
+    _distribution(below, report)
+    return to_svg(figure)
+
+
+def _over_time(axes: Any, report: LoadReport) -> None:
+    seconds = [point for point in report.timeline if point.p50_ms is not None]
+    moments = [point.second + 0.5 for point in seconds]
+    for name, color, values in (
+        ("p99", TAIL, [point.p99_ms for point in seconds]),
+        ("p50", MAIN, [point.p50_ms for point in seconds]),
+    ):
+        axes.plot(moments, values, color=color, linewidth=1.8)
+        if moments:
+            axes.annotate(f" {name}", (moments[-1], values[-1]), color=color, va="center", fontweight="bold")
+    for point in report.timeline:
+        if point.errors:
+            axes.axvspan(point.second, point.second + 1, color=BAD, alpha=0.15, linewidth=0)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("seconds" + (" (red: seconds with errors)" if report.errors else ""))
+    axes.set_ylabel("latency, ms")
+
+
+def _distribution(axes: Any, report: LoadReport) -> None:
+    bounds, counts = (np.array(column) for column in zip(*report.histogram, strict=True))
+    share = 100 * counts.cumsum() / counts.sum()
+    axes.step(bounds, share, where="post", color=MAIN, linewidth=1.8)
+    marks = (
+        ("p50", report.p50_ms, 50, -8, "right"),
+        ("p95", report.p95_ms, 95, 8, "left"),
+        ("p99", report.p99_ms, 99, 8, "left"),
+    )
+    for name, value, height, gap, side in marks:
+        axes.plot([value], [height], "o", color=TAIL if name == "p99" else MAIN, markersize=5)
+        text, lift = f"{name} {value:.2f} ms", 4 if side == "right" else -12
+        axes.annotate(text, (value, height), xytext=(gap, lift), textcoords="offset points", ha=side, fontsize=9)
+    log_axis(axes)
+    axes.set_ylim(0, 104)
+    axes.set_xlabel("latency from the intended start, ms (log scale)")
+    axes.set_ylabel("% of requests")

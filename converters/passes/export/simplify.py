@@ -1,0 +1,43 @@
+"""Fold constants and fuse what any processor can run fused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+
+from hone.artifact import Artifact
+from hone.errors import PassError, one_line
+
+from ...graph.onnx_graph import load_graph, save_graph
+from ...registry import Built, PassContext, PassOptions, register
+
+
+class Options(PassOptions):
+    """Hardware-independent graph optimization; nothing to choose."""
+
+
+@register("simplify", consumes="onnx", produces="onnx", options=Options, tools=("onnxruntime", "onnx"))
+def simplify(model: Artifact, options: Options, out: Path, context: PassContext) -> Built:
+    """Apply ONNX Runtime's 'basic' optimizations offline (its graph optimization guide) and save the graph.
+
+    Constants are folded, dead nodes dropped and batch normalization merged into convolutions, so that quantization
+    sees the graph that will run. 'Basic' stays within standard operators: the result runs on every host.
+    """
+    import onnxruntime as ort
+
+    file = out / "model.onnx"
+    session = ort.SessionOptions()
+    session.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    session.optimized_model_filepath = str(file)
+    session.log_severity_level = 3
+    try:
+        ort.InferenceSession(str(model.entry), session, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise PassError(f"simplify: ONNX Runtime can't load {model.entry.name}: {one_line(error)}") from error
+    before, after = load_graph(model.entry), load_graph(file)
+    # The optimizer leaves the shapes of values that it has transposed as they were; wrong ones break quantization.
+    del after.graph.value_info[:]
+    save_graph(onnx.shape_inference.infer_shapes(after), file)
+    counts = {"nodes_before": len(before.graph.node), "nodes_after": len(after.graph.node)}
+    return Built("model.onnx", details=counts)

@@ -1,0 +1,217 @@
+"""Accuracy-guided mixed precision: what int8 hurts most stays in float, until the loss fits the budget."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, ValidationError
+
+from hone.artifact import Artifact
+from hone.data import Dataset
+from hone.errors import PassError, one_line
+from hone.recipe import LoadedRecipe
+
+from ...graph.onnx_graph import load_graph
+from ...graph.quantized_graph import heavy_nodes
+from ...proof.labels import class_ids
+from ...proof.metrics import cosine, likeness
+from ...registry import Built, PassContext, PassOptions, register, registered
+
+Outputs = dict[str, np.ndarray]
+Quantizer = Literal["quantize_dynamic", "quantize_static", "quantize_weights"]
+
+BATCH_ROWS = 16
+
+
+class Options(PassOptions):
+    """Another quantizing pass, with the layers left out that cost the most quality."""
+
+    by: Quantizer = Field("quantize_dynamic", description="The pass that quantizes.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Its options.")
+    max_loss: float | None = Field(
+        None,
+        gt=0,
+        description="Largest loss on the calibration rows, against the float model's answers and in the unit of the "
+        "recipe's metric; default: the budget's quality_drop.",
+    )
+    rows: int = Field(128, ge=8, description="Calibration rows that losses are measured on.")
+    max_float_share: float = Field(
+        0.5, gt=0, le=1, description="Give up when more than this share of the layers would have to stay in float."
+    )
+
+
+@register(
+    "quantize_mixed",
+    consumes="onnx",
+    produces="onnx",
+    options=Options,
+    needs=("calibration", "quality"),
+    tools=("onnxruntime", "onnx"),
+)
+def quantize_mixed(model: Artifact, options: Options, out: Path, context: PassContext) -> Built:
+    """Measure what quantizing each layer alone does to the outputs, then leave out the worst ones: as few as needed.
+
+    A layer's sensitivity is the power of the error that it alone makes, relative to the outputs' power. How many are
+    left out is found by bisection, each time with all others quantized. The loss compares with the float model's
+    answers, so it bounds the drop on any labels: a class that didn't change can't have become wrong, and an error
+    grows by at most its distance.
+
+    Raises PassError when the inner pass fails, or the loss doesn't fit with `max_float_share` of the layers in float.
+    """
+    search = _Search(model, options, out, context)
+    everything = search.build(())
+    loss = search.loss(everything)
+    layers = search.layers(everything)
+    if not layers:
+        raise PassError(f"quantize_mixed: {options.by} quantizes nothing in this graph that could be left out")
+    kept: Sequence[str] = ()
+    ranked: list[tuple[float, str]] = []
+    best = everything
+    if loss > search.limit:
+        ranked = search.sensitivities(layers)
+        kept, best, loss = search.bisect([name for _, name in ranked], loss)
+    return search.finish(best, kept, ranked, loss, len(layers))
+
+
+class _Search:
+    """Builds and judges candidates in a scratch folder beside the result."""
+
+    def __init__(self, model: Artifact, options: Options, out: Path, context: PassContext) -> None:
+        self._inner = registered()[options.by]
+        self._options = options
+        self._check_options()
+        self._model = model
+        self._out = out
+        self._context = context
+        self._scratch = out / "candidates"
+        self._rows = context.calibration.head(options.rows)
+        self._expected = _run(model.entry, self._rows)
+        self._distance, self.limit, self._metric = _judge(context.loaded, options, self._expected)
+        self._last: Built | None = None
+
+    def _check_options(self) -> None:
+        try:
+            self._inner.options.model_validate(self._options.options)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise PassError(f"quantize_mixed: options.{field} of {self._options.by}: {first['msg']}") from None
+
+    def build(self, exclude: Sequence[str]) -> Path:
+        """Quantize all but these nodes; return the graph's file."""
+        given = self._options.options
+        folder = self._scratch
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        options = self._inner.options.model_validate({**given, "exclude": [*given.get("exclude", ()), *exclude]})
+        self._last = self._inner.function(self._model, options, folder, self._context)
+        return folder / self._last.entry
+
+    def layers(self, quantized: Path) -> list[str]:
+        """Return the float graph's nodes that the inner pass quantized."""
+        left = set(heavy_nodes(load_graph(quantized)))
+        return [name for name in heavy_nodes(load_graph(self._model.entry)) if name not in left]
+
+    def loss(self, file: Path) -> float:
+        return self._distance(_run(file, self._rows), self._expected)
+
+    def sensitivities(self, layers: list[str]) -> list[tuple[float, str]]:
+        """Return (relative error power, layer) for each layer quantized alone, the worst first."""
+        found = []
+        for number, layer in enumerate(layers, 1):
+            self._context.progress(f"layer {number} of {len(layers)}: {layer}")
+            others = [name for name in layers if name != layer]
+            found.append((_error_power(_run(self.build(others), self._rows), self._expected), layer))
+        return sorted(found, reverse=True)
+
+    def bisect(self, ranked: list[str], loss: float) -> tuple[list[str], Path, float]:
+        """Return the fewest of the worst layers that must stay in float, the graph without them, and its loss."""
+        most = int(len(ranked) * self._options.max_float_share)
+        low, high = 0, most  # `low` is known to be too few
+        found = self.loss(self.build(ranked[:high]))
+        if found > self.limit:
+            raise PassError(
+                f"quantize_mixed: with {most} of {len(ranked)} layers in float the loss ({self._metric}) is still "
+                f"{found:.4g}, over {self.limit:.4g} (all in int8: {loss:.4g}); raise max_float_share or max_loss, "
+                "smooth first, or use fp16"
+            )
+        while high - low > 1:
+            middle = (low + high) // 2
+            self._context.progress(f"{middle} of {len(ranked)} layers in float")
+            candidate = self.loss(self.build(ranked[:middle]))
+            if candidate <= self.limit:
+                high, found = middle, candidate
+            else:
+                low = middle
+        return ranked[:high], self.build(ranked[:high]), found
+
+    def finish(
+        self, best: Path, kept: Sequence[str], ranked: list[tuple[float, str]], loss: float, layers: int
+    ) -> Built:
+        assert self._last is not None
+        best.rename(self._out / best.name)
+        shutil.rmtree(self._scratch)
+        chosen = {name: float(f"{power:.3g}") for power, name in ranked if name in set(kept)}
+        details = {
+            **self._last.details,
+            "by": self._options.by,
+            "layers": layers,
+            "kept_in_float": chosen,
+            "loss": float(f"{loss:.4g}"),
+            "limit": self.limit,
+            "loss_is": self._metric,
+        }
+        return Built(best.name, self._last.precision, runtime_options=self._last.runtime_options, details=details)
+
+
+def _judge(
+    loaded: LoadedRecipe, options: Options, expected: Outputs
+) -> tuple[Callable[[Outputs, Outputs], float], float, str]:
+    """Return how a loss is measured, its limit, and what it is in words, after the recipe's metric and budget."""
+    quality, budget = loaded.recipe.quality, loaded.recipe.budget
+    output = quality.output or next(iter(expected))
+    limit = options.max_loss or budget.allowed_drop(1.0)
+    if quality.metric in ("accuracy", "f1", "top_k_agreement"):
+        return (
+            lambda got, wanted: float((class_ids(got[output]) != class_ids(wanted[output])).mean()),
+            limit,
+            "share of rows whose class changes",
+        )
+    if quality.metric in ("rmse", "mae"):
+        mean = np.mean if quality.metric == "mae" else lambda gap: np.sqrt(np.mean(gap**2))
+        return (
+            lambda got, wanted: float(mean(np.abs(got[output].astype(np.float64) - wanted[output]))),
+            options.max_loss or budget.allowed_drop(float(np.abs(expected[output]).mean())),
+            f"{quality.metric} against the float model",
+        )
+    name, against = ("cosine", cosine) if quality.metric == "cosine" else ("likeness", likeness)
+    return lambda got, wanted: 1 - against(got[output], wanted[output]), limit, f"1 - {name} to the float model"
+
+
+def _error_power(got: Outputs, expected: Outputs) -> float:
+    """Return the error's power over the signal's, the mean over float outputs."""
+    ratios = []
+    for name, wanted in expected.items():
+        if wanted.dtype.kind == "f":
+            gap = got[name].astype(np.float64) - wanted
+            ratios.append(float((gap**2).sum() / max(float((wanted.astype(np.float64) ** 2).sum()), 1e-30)))
+    return float(np.mean(ratios)) if ratios else 0.0
+
+
+def _run(file: Path, data: Dataset) -> Outputs:
+    """Return the outputs of all rows."""
+    import onnxruntime as ort
+
+    settings = ort.SessionOptions()
+    settings.log_severity_level = 3
+    try:
+        session = ort.InferenceSession(str(file), settings, providers=["CPUExecutionProvider"])
+        names = [value.name for value in session.get_outputs()]
+        parts = [session.run(names, batch) for batch in data.batches(BATCH_ROWS)]
+    except Exception as error:
+        raise PassError(f"quantize_mixed: {file.name} fails on the calibration rows: {one_line(error)}") from error
+    return {name: np.concatenate([part[index] for part in parts]) for index, name in enumerate(names)}

@@ -1,0 +1,158 @@
+"""Static int8 quantization: weights and activations, with ranges observed on calibration rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+from pydantic import Field
+
+from hone.artifact import Artifact
+from hone.data import Dataset
+from hone.errors import PassError, one_line
+
+from ...graph.masks import constants, mask_paths
+from ...graph.onnx_graph import free_name, load_graph, save_graph
+from ...graph.quantized_graph import count_quantized, quiet_quantizer
+from ...registry import Built, PassContext, PassOptions, register
+
+BATCH_ROWS = 16
+
+MASKED = 100.0
+"""Magnitude from which a constant added before a softmax is a mask: a range with it in would leave scores no room."""
+
+FINITE = 1e9
+"""Instead of infinity in masks: exp(-1e9 - score) is zero too."""
+
+
+class Options(PassOptions):
+    """QDQ int8 with calibrated activation ranges."""
+
+    method: Literal["minmax", "entropy", "percentile"] = Field(
+        "minmax",
+        description="Activation range: all that was seen, the range that loses least information (KL divergence), "
+        "or a percentile of the values.",
+    )
+    percentile: float = Field(99.99, gt=50, le=100, description="For method percentile.")
+    per_channel: bool = Field(True, description="One weight scale per output channel.")
+    activation_type: Literal["quint8", "qint8"] = Field(
+        "quint8", description="U8S8 is fastest on x86; TensorRT and some ARM kernels want qint8."
+    )
+    weight_type: Literal["qint8", "quint8"] = "qint8"
+    symmetric_activations: bool = Field(False, description="Zero point 0; TensorRT requires it.")
+    reduce_range: bool = Field(False, description="7-bit weights, for processors with AVX2 or AVX-512 but no VNNI.")
+    op_types: tuple[str, ...] = Field((), description="Operators to quantize; default: all that have int8 kernels.")
+    exclude: tuple[str, ...] = Field((), description="Names of nodes that stay in float.")
+
+
+@register(
+    "quantize_static",
+    consumes="onnx",
+    produces="onnx",
+    options=Options,
+    needs=("calibration",),
+    tools=("onnxruntime", "onnx"),
+    revision=2,
+)
+def quantize_static(model: Artifact, options: Options, out: Path, context: PassContext) -> Built:
+    """Insert QuantizeLinear/DequantizeLinear pairs (ONNX Runtime quantization guide, 'static quantization', QDQ).
+
+    What masks scores with constants such as -1e9 stays in float, up to the softmax.
+
+    Raises PassError when calibration fails or nothing could be quantized.
+    """
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType
+    from onnxruntime.quantization import quantize_static as run
+
+    methods = {
+        "minmax": CalibrationMethod.MinMax,
+        "entropy": CalibrationMethod.Entropy,
+        "percentile": CalibrationMethod.Percentile,
+    }
+    types = {"qint8": QuantType.QInt8, "quint8": QuantType.QUInt8}
+    file = out / "model.onnx"
+    data = context.ranges("quantize_static")
+    context.progress(f"calibrating on {data.rows} rows")
+    try:
+        with quiet_quantizer(), TemporaryDirectory(prefix="hone-static-") as scratch:
+            entry, masking = _masking(model.entry, Path(scratch))
+            run(
+                entry,
+                file,
+                _reader(data),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=list(options.op_types) or None,
+                nodes_to_exclude=[*options.exclude, *masking],
+                per_channel=options.per_channel,
+                reduce_range=options.reduce_range,
+                activation_type=types[options.activation_type],
+                weight_type=types[options.weight_type],
+                calibrate_method=methods[options.method],
+                extra_options={
+                    "ActivationSymmetric": options.symmetric_activations,
+                    "WeightSymmetric": options.weight_type == "qint8",
+                    "CalibPercentile": options.percentile,
+                    "DefaultTensorType": onnx.TensorProto.FLOAT,
+                },
+            )
+    except Exception as error:
+        raise PassError(f"quantize_static: {one_line(error)}") from error
+    counts = count_quantized(load_graph(file))
+    if not counts["quantized"]:
+        raise PassError("quantize_static: no operator of the graph could be quantized; set op_types or use fp16")
+    facts: dict[str, Any] = {"calibration_rows": context.calibration.rows, "method": options.method}
+    if masking:
+        facts["masking_left_in_float"] = len(masking)
+    return Built("model.onnx", "int8", details={**counts, **facts})
+
+
+def _masking(file: Path, scratch: Path) -> tuple[Path, list[str]]:
+    """Find the nodes between constants of masks and their softmaxes, these included.
+
+    Returns:
+        The graph's file, or one in `scratch` where a node has no name or a mask is infinite; and the nodes' names.
+    """
+    model = load_graph(file)
+    masks = mask_paths(model, MASKED)
+    nodes = {node.output[0]: node for paths in masks.values() for path in paths if path for node in path}
+    unnamed = [node for node in nodes.values() if not node.name]
+    taken = {node.name for node in model.graph.node}
+    for node in unnamed:
+        node.name = free_name(f"masking_{node.output[0]}", taken)
+    stored = constants(model)
+    finite = [_make_finite(stored[name]) for name, paths in masks.items() if None not in paths]
+    if unnamed or any(finite):
+        file = scratch / "model.onnx"
+        save_graph(model, file)
+    return file, sorted(node.name for node in nodes.values())
+
+
+def _make_finite(tensor: onnx.TensorProto) -> bool:
+    """Replace infinities of a mask, which histograms of ranges have no place for; return whether there were any."""
+    values = numpy_helper.to_array(tensor)
+    if np.isfinite(values).all():
+        return False
+    tensor.CopyFrom(numpy_helper.from_array(np.clip(values, -FINITE, FINITE), tensor.name))
+    return True
+
+
+def _reader(data: Dataset) -> Any:
+    """Feed calibration rows in equal batches: the histogram methods can't join batches of different sizes."""
+    from onnxruntime.quantization import CalibrationDataReader
+
+    size = min(BATCH_ROWS, data.rows)
+    whole = data.head(data.rows // size * size)
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self._batches: Iterator[dict[str, np.ndarray]] = whole.batches(size)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(self._batches, None)
+
+    return Reader()

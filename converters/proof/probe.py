@@ -1,0 +1,138 @@
+"""The process that proves one artifact: `python -m converters.proof.probe`, driven by JSON lines on its standard input.
+
+It imports nothing but the artifact's runtime, so that its memory is what a service would need. Each command is one
+line and gets one line back: `{"ok": ...}` or `{"error": "..."}`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from hone import runtimes
+from hone.artifact import Artifact
+from hone.data import read_dataset
+from hone.errors import one_line
+from hone.hardware import cores
+from hone.runtimes.base import Runtime
+
+MAX_CALLS = 20_000
+MIN_CALLS = 2
+WARM_UP_NS = 10_000_000
+"""Long enough for the threads of the variant before, which spin for a moment after a call, to go to sleep."""
+
+
+class Probe:
+    """One artifact in this process, with its evaluation rows."""
+
+    def __init__(self, artifact: Path, evaluation: Path) -> None:
+        self._artifact = Artifact.open(artifact)
+        self._data = read_dataset(evaluation)
+        self._runtime: Runtime | None = None
+        self._affinity = psutil.Process().cpu_affinity() if hasattr(psutil.Process, "cpu_affinity") else None
+
+    def load(self, threads: int) -> dict[str, Any]:
+        """Load the artifact for a number of threads; give back what an earlier load holds first."""
+        if self._runtime is not None:
+            self._runtime.close()
+            self._runtime = None
+        self._limit_cores(threads)
+        started = time.perf_counter()
+        self._runtime = runtimes.load(self._artifact, threads)
+        return {"load_ms": (time.perf_counter() - started) * 1e3, "describe": self._runtime.describe()}
+
+    def _limit_cores(self, threads: int) -> None:
+        """A runtime that can't limit its threads is limited by the cores that its process may use."""
+        adjustable = runtimes.runtime_class(self._artifact.runtime).threads_adjustable
+        if self._affinity and not adjustable:
+            psutil.Process().cpu_affinity(self._affinity[:threads])
+
+    def evaluate(self, out: str, batch: int) -> dict[str, Any]:
+        """Run all evaluation rows, write the outputs to an .npz and report the process's peak memory."""
+        parts: dict[str, list[np.ndarray]] = {}
+        for rows in self._data.batches(batch):
+            for name, array in self._run(self._fit(rows)).items():
+                parts.setdefault(name, []).append(array.astype(str) if array.dtype.kind == "O" else array)
+        outputs = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+        np.savez(out, allow_pickle=False, **outputs)
+        return {"rows": self._data.rows, "peak_rss_mb": peak_rss_mb()}
+
+    def time(self, batch: int, milliseconds: int) -> dict[str, Any]:
+        """Run one batch size for a while; return the latency of each call in nanoseconds."""
+        rows = self._rows(batch)
+        warm = time.perf_counter_ns() + WARM_UP_NS
+        self._run(rows)
+        while time.perf_counter_ns() < warm:
+            self._run(rows)
+        latencies: list[int] = []
+        end = time.perf_counter_ns() + milliseconds * 1_000_000
+        while len(latencies) < MIN_CALLS or (time.perf_counter_ns() < end and len(latencies) < MAX_CALLS):
+            started = time.perf_counter_ns()
+            self._run(rows)
+            latencies.append(time.perf_counter_ns() - started)
+        return {"latencies_ns": latencies}
+
+    def _rows(self, batch: int) -> dict[str, np.ndarray]:
+        """Return `batch` evaluation rows, repeating them when there are fewer."""
+        index = np.arange(batch) % self._data.rows
+        return self._fit({name: array[index] for name, array in self._data.inputs.items()})
+
+    def _fit(self, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        specs = self._artifact.signature.inputs
+        return {spec.name: spec.fit(rows[spec.name]) for spec in specs}
+
+    def _run(self, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run rows that have been fitted."""
+        assert self._runtime is not None
+        return self._runtime.run(rows)
+
+
+def peak_rss_mb() -> float:
+    """Return this process's peak resident memory in MiB.
+
+    Linux keeps it per program image (VmHWM); `getrusage` would count the memory of the process that forked us.
+    """
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) / 1024
+    except OSError:
+        pass
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 1024
+
+
+def main() -> None:
+    # Frameworks print to standard output; the answers go to a copy of it that they don't know.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    probe: Probe | None = None
+    for line in sys.stdin:
+        command = json.loads(line)
+        name = command.pop("command")
+        try:
+            if name == "open":
+                probe = Probe(Path(command["artifact"]), Path(command["evaluation"]))
+                answer: dict[str, Any] = {"cores": cores()}
+            else:
+                method: Callable[..., dict[str, Any]] = getattr(probe, name)
+                answer = method(**command)
+            message = {"ok": answer}
+        except Exception as error:  # noqa: BLE001 - the main process reports it
+            message = {"error": {"message": one_line(error), "kind": type(error).__name__}}
+        answers.write(json.dumps(message) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Drive a `converters.proof.probe` process: one artifact, loaded and measured apart from everything else."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from hone.errors import PassError
+
+
+class ProbeProcess:
+    """A process for one artifact."""
+
+    def __init__(self, name: str, artifact: Path, evaluation: Path, log: Path) -> None:
+        self._name = name
+        self._log = log
+        with log.open("wb") as stream:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "hone.converters.proof.probe"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stream,
+                text=True,
+            )
+        self._send({"command": "open", "artifact": str(artifact), "evaluation": str(evaluation)})
+
+    def answer(self) -> dict[str, Any]:
+        """Wait for the answer to the last command.
+
+        Raises:
+            PassError: the command failed, or the process died.
+        """
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise PassError(f"its process {self._death()}")
+        message = json.loads(line)
+        if "error" in message:
+            raise PassError(message["error"]["message"])
+        return dict(message["ok"])
+
+    def ask(self, command: str, **arguments: Any) -> dict[str, Any]:
+        self._send({"command": command, **arguments})
+        return self.answer()
+
+    def _send(self, message: dict[str, Any]) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(message) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise PassError(f"its process {self._death()}") from None
+
+    def _death(self) -> str:
+        code = self._process.wait()
+        if code < 0:
+            name = signal.Signals(-code).name
+            return f"was killed by {name}" + (": the host ran out of memory" if name == "SIGKILL" else "")
+        tail = self._log.read_text(errors="replace").strip().splitlines()
+        return f"ended with status {code}: {tail[-1] if tail else 'no message'}"
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()

@@ -1,0 +1,98 @@
+"""Write a run's report: `report.json` for programs, and `report.html`, one self-contained page, for people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hone.artifact import atomic_write
+
+from .records import Report, VariantReport
+
+JSON_NAME, HTML_NAME = "report.json", "report.html"
+
+
+def write_json(report: Report, folder: Path) -> Path:
+    file = folder / JSON_NAME
+    atomic_write(file, report.model_dump_json(indent=2) + "\n")
+    return file
+
+
+def write_html(report: Report, folder: Path) -> Path:
+    """Draw the page from the record alone, so that it can be drawn again from report.json."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    from .plots import pareto_svg, size_svg
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html").render(
+        report=report,
+        winner=report.variant(report.winner) if report.winner else None,
+        baseline=report.baseline,
+        built=sorted((v for v in report.variants if v.status == "built"), key=_order),
+        absent=[variant for variant in report.variants if variant.status != "built"],
+        at=(str(report.budget.at.batch), str(report.budget.at.threads)),
+        budget=_budget(report),
+        metric=_short(report.metric),
+        legend=_legend(report),
+        pareto=pareto_svg(report),
+        sizes=size_svg(report),
+        facts=_facts,
+    )
+    file = folder / HTML_NAME
+    atomic_write(file, page)
+    return file
+
+
+def _order(variant: VariantReport) -> tuple[int, int]:
+    return (1 if variant.baseline else 0, variant.rank if variant.rank is not None else 1_000)
+
+
+def _budget(report: Report) -> list[str]:
+    budget = report.budget
+    drop = budget.quality_drop if isinstance(budget.quality_drop, str) else f"{budget.quality_drop:g}"
+    lines = [f"{_short(report.metric)} drop ≤ {drop}"]
+    for name, value, unit in (
+        ("p95", budget.p95_ms, "ms"),
+        ("peak memory", budget.peak_rss_mb, "MiB"),
+        ("size", budget.size_mb, "MB"),
+    ):
+        if value is not None:
+            lines.append(f"{name} ≤ {value:g} {unit}")
+    return lines
+
+
+def _short(metric: str) -> str:
+    """A user's `module:function` is called by its function."""
+    return metric.rpartition(":")[2]
+
+
+def _legend(report: Report) -> list[str]:
+    """Say what the marks of the picture are; those that it has."""
+    built = [variant for variant in report.variants if variant.status == "built" and not variant.baseline]
+    marks = (
+        ("Star: winner.", report.winner is not None),
+        ("Blue: meets the budget.", any(v.eligible and v.name != report.winner for v in built)),
+        ("Gray: misses it.", any(not v.eligible for v in built)),
+        ("Orange: the source.", True),
+        ("The line is the Pareto front.", sum(v.pareto for v in report.variants) > 1),
+    )
+    return [text for text, there in marks if there]
+
+
+def _facts(details: dict[str, Any]) -> str:
+    """Return what a pass reported, on one line."""
+    parts = []
+    for key, value in details.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{name} {count}" for name, count in value.items())
+        elif isinstance(value, list):
+            value = ", ".join(map(str, value)) or "none"
+        parts.append(f"{key.replace('_', ' ')}: {value}")
+    return "; ".join(parts)

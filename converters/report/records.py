@@ -1,0 +1,156 @@
+"""The report of a run as typed records: what `report.json` holds. Documented in docs/report.md."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hone.artifact import Latency
+from hone.errors import HoneError
+from hone.recipe import Budget
+
+from ..proof.disturbance import HostNoise
+
+SCHEMA_VERSION = 1
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Percentiles(_Record):
+    """Latency of one call in milliseconds, and rows per second."""
+
+    p50: float
+    p50_low: float | None = None
+    p50_high: float | None = None
+    p95: float
+    p99: float
+    mean: float
+    rows_per_s: float
+    calls: int
+
+
+class PassReport(_Record):
+    """One pass of a variant's chain."""
+
+    name: str
+    options: dict[str, Any]
+    seconds: float
+    cached: bool
+    details: dict[str, Any]
+
+
+class VariantReport(_Record):
+    """One variant: measured, skipped on this host, or failed."""
+
+    name: str
+    status: Literal["built", "skipped", "failed"]
+    baseline: bool = False
+    reason: str = Field("", description="Why it won, lost, was skipped or failed; one line.")
+    remedy: str = Field("", description="For a skipped variant: what builds it.")
+    runtime: str = ""
+    precision: str = ""
+    tag: str | None = Field(None, description="Its tag in the model store; null when it was not stored.")
+    digest: str | None = None
+    rank: int | None = None
+    eligible: bool = False
+    pareto: bool = False
+    tied: bool = Field(False, description="The objective can't tell it from the winner.")
+    quality: float | None = None
+    quality_drop: float | None = None
+    max_difference: float | None = None
+    mean_difference: float | None = None
+    rows_per_s_batch1: float | None = Field(None, description="At batch 1 and the budget's thread count.")
+    speedup: float | None = Field(None, description="Rows/s at the budget's conditions over the source's best.")
+    size_mb: float | None = None
+    peak_rss_mb: float | None = None
+    load_ms: float | None = None
+    latency_ms: dict[str, dict[str, Percentiles]] = Field(
+        default_factory=dict, description="By batch size, then thread count; 'all' is every core of the host."
+    )
+    passes: list[PassReport] = Field(default_factory=list)
+
+
+class Report(_Record):
+    """A whole run of `hone optimize`."""
+
+    schema_version: Literal[1] = 1
+    kind: Literal["optimize"] = "optimize"
+    name: str
+    run: str
+    created: str
+    recipe: str
+    recipe_sha256: str
+    source: str
+    metric: str
+    higher_is_better: bool
+    objective: str
+    budget: Budget
+    evaluation_rows: int
+    host: dict[str, Any]
+    tools: dict[str, str]
+    seconds: float
+    winner: str | None
+    source_threads: str = Field("", description="Where the source was fastest: what speed-ups compare with.")
+    noise: HostNoise | None = None
+    checks_skipped: str = Field("", description="Why the recipe leaves the checks of its metric out.")
+    not_stored: str = Field("", description="Why what should have been stored was not.")
+    variants: list[VariantReport]
+
+    def variant(self, name: str) -> VariantReport:
+        return next(variant for variant in self.variants if variant.name == name)
+
+    @property
+    def compared_with(self) -> str:
+        """What the speed-ups compare with, in words."""
+        if not self.source_threads:
+            return f"speed-up against {self.source}"
+        best, at = self.judged(self.baseline, self.source_threads), self.judged(self.baseline)
+        words = f"{self.source_threads} thread{'' if self.source_threads == '1' else 's'}"
+        own = "" if best.p50 == at.p50 else f" ({best.p50:.3f} ms; {self.budget.at.threads}: {at.p50:.3f} ms)"
+        return f"speed-up against {self.source} at its fastest, {words}{own}"
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader should know before trusting the figures, a line each."""
+        lines = [self.noise.warning] if self.noise and self.noise.warning else []
+        if self.checks_skipped:
+            lines.append(f"the recipe skips the checks of its metric: {self.checks_skipped}")
+        return lines
+
+    def judged(self, variant: VariantReport, threads: str = "") -> Percentiles:
+        """Return a variant's latency at the budget's batch size, at its thread count or another."""
+        return variant.latency_ms[str(self.budget.at.batch)][threads or str(self.budget.at.threads)]
+
+    @property
+    def baseline(self) -> VariantReport:
+        return next(variant for variant in self.variants if variant.baseline)
+
+
+def latency_table(latencies: tuple[Latency, ...], threads: dict[str, int]) -> dict[str, dict[str, Percentiles]]:
+    """Return latencies by batch size and thread count.
+
+    Args:
+        latencies: as measured.
+        threads: what the recipe calls each thread count ('1', 'all'), and what it was on this host.
+    """
+    table: dict[str, dict[str, Percentiles]] = {}
+    for latency in latencies:
+        values = Percentiles(**latency.model_dump(exclude={"batch", "threads", "rounds"}))
+        for name, count in threads.items():
+            if count == latency.threads:
+                table.setdefault(str(latency.batch), {})[name] = values
+    return table
+
+
+def read_report(file: Path) -> Report:
+    """Read a `report.json`; raises HoneError when it is none."""
+    try:
+        return Report.model_validate_json(file.read_bytes())
+    except FileNotFoundError:
+        raise HoneError(f"{file}: no such file") from None
+    except (OSError, ValidationError) as error:
+        raise HoneError(f"{file}: not a report of hone optimize, version {SCHEMA_VERSION}: {error}") from None

@@ -1,0 +1,155 @@
+"""Optimize: recipe in; proven variants, a report and stored artifacts out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hone import store
+from hone.artifact import Artifact, check_writable
+from hone.cache import cache_dir
+from hone.data import read_dataset
+from hone.errors import HoneError
+from hone.recipe import LoadedRecipe, VariantSpec, load_recipe
+
+from ..proof.disturbance import HostNoise
+from ..proof.evaluate import Subject, answer, prove
+from ..proof.metrics import Metric, make_metric
+from ..proof.sanity import check_metric
+from ..report.records import Report
+from .conclude import conclude
+from .pipeline import Outcome, Pipeline, Progress, drop_stale
+from .plan import Plan, Variant, check_variants, make_plan
+from .prepare import Prepared, prepare
+from .workers import Failure, Workers, workplace
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for on the command line."""
+
+    recipe: Path
+    only: tuple[str, ...] = ()
+    force: bool = False
+    jobs: int = 1
+    store: bool = True
+
+
+@dataclass
+class Display:
+    """How progress reaches the user."""
+
+    plan: Callable[[Plan], None]
+    passes: Progress
+    proof: Callable[[int, int, str], None]
+    message: Callable[[str], None]
+    note: Callable[[str], None] = field(default=lambda _: None)
+    """A line that stays."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run whose source has been read, and has answered the evaluation rows."""
+
+    loaded: LoadedRecipe
+    prepared: Prepared
+    source: Subject
+    metric: Metric
+    workers: Workers
+    scratch: Path
+
+
+Beside = Callable[[list[Subject], Path], list[Subject]]
+"""Given the source and the variants, and a scratch folder: what else is measured in the same rounds, unranked."""
+Find = Callable[[Run], tuple[VariantSpec, ...]]
+"""Given a run, variants beside the recipe's own."""
+
+
+def optimize(request: Request, display: Display, beside: Beside | None = None, find: Find | None = None) -> Report:
+    """Make, prove and rank the variants of a recipe, and store those that the recipe keeps.
+
+    Args:
+        request: what to do.
+        display: how progress reaches the user.
+        beside: adds artifacts of other tools to the measurement, for comparisons; their measurements are left in the
+            subjects that it returned.
+        find: looks for more variants before the recipe's are made.
+
+    Raises:
+        RecipeError: the recipe, or data or code that it names, is wrong; or its metric can't tell good from broken.
+        HoneError: the source model can't be measured, or what would be written in the end can't be.
+    """
+    started = time.monotonic()
+    loaded = load_recipe(request.recipe)
+    check_variants(loaded, request.only)
+    check_writable(cache_dir(), "the pass cache (HONE_CACHE)")
+    if request.store:
+        check_writable(store.models_dir(), "the model store (BENTOML_HOME)")
+    with workplace(request.jobs, display.passes.on_message, "hone-run-") as (workers, scratch):
+        run = _start(loaded, workers, scratch, display)
+        if find is not None:
+            variants = (*loaded.recipe.variants, *find(run))
+            loaded = loaded.model_copy(update={"recipe": loaded.recipe.model_copy(update={"variants": variants})})
+        plan = make_plan(loaded, run.prepared.framework, request.only)
+        display.plan(plan)
+        pipeline = Pipeline(loaded, run.prepared, workers, force=request.force)
+        outcomes = pipeline.run(plan, display.passes)
+        workers.close()  # their memory is wanted for the proof
+        subjects, noise = _prove(run, plan, outcomes, display, beside)
+    return conclude(loaded, plan, outcomes, subjects, noise, started, keep=request.store)
+
+
+def _start(loaded: LoadedRecipe, workers: Workers, scratch: Path, display: Display) -> Run:
+    """Read the source and the data, and see whether the metric tells the source's answers from wrong ones."""
+    display.message("reading the source model and the data")
+    prepared = prepare_source(loaded, workers, scratch)
+    if prepared.note:
+        display.note(prepared.note)
+    make_plan(loaded, prepared.framework)
+    source = Subject(prepared.framework, Artifact.open(prepared.source))
+    labels = read_dataset(prepared.evaluation).labels
+    metric = make_metric(loaded, source.artifact.signature.output_names, has_labels=labels is not None)
+    display.message("the source model answers the evaluation rows")
+    answer(source, prepared.evaluation, scratch, loaded.recipe.measure)
+    check_metric(metric, source.outputs, labels, skip=bool(loaded.recipe.quality.skip_checks))
+    return Run(loaded, prepared, source, metric, workers, scratch)
+
+
+def prepare_source(loaded: LoadedRecipe, workers: Workers, scratch: Path) -> Prepared:
+    """Read the source model and the data in a worker.
+
+    Raises:
+        HoneError: they can't be read.
+    """
+    folder = cache_dir() / "sources"
+    folder.mkdir(parents=True, exist_ok=True)
+    drop_stale(folder)
+    future = workers.call(prepare, loaded.path, folder, scratch / "evaluation.npz")
+    result = workers.result(future)
+    if isinstance(result, Failure):
+        error = HoneError(result.message if result.expected else f"{loaded.path}: source: {result.message}")
+        error.exit_code = result.exit_code
+        raise error
+    assert isinstance(result, Prepared)
+    return result
+
+
+def _prove(
+    run: Run, plan: Plan, outcomes: dict[int, Outcome], display: Display, beside: Beside | None
+) -> tuple[list[Subject], HostNoise]:
+    subjects = [run.source]
+    for variant in plan.variants:
+        artifact = _artifact_of(plan, outcomes, variant)
+        if artifact:
+            subjects.append(Subject(variant.name, artifact))
+    others = beside(subjects, run.scratch) if beside is not None else []
+    measure, evaluation = run.loaded.recipe.measure, run.prepared.evaluation
+    noise = prove([*subjects, *others], evaluation, run.scratch, measure, run.metric, display.proof)
+    return subjects, noise
+
+
+def _artifact_of(plan: Plan, outcomes: dict[int, Outcome], variant: Variant) -> Artifact | None:
+    leaf = plan.leaves.get(variant.name)
+    return outcomes[id(leaf)].artifact if leaf else None

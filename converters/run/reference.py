@@ -1,0 +1,109 @@
+"""The recipe's reference as Markdown, made from the same definitions that check recipes: `docs/recipe.md`."""
+
+from __future__ import annotations
+
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from hone.recipe import (
+    Budget,
+    Conditions,
+    DataSpec,
+    InputSpec,
+    MeasureSpec,
+    QualitySpec,
+    Recipe,
+    SignatureSpec,
+    SourceSpec,
+    VariantSpec,
+)
+
+from ..passes import all_passes
+from .plan import PRESETS
+
+SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
+    ("The recipe", Recipe),
+    ("source", SourceSpec),
+    ("signature", SignatureSpec),
+    ("signature.inputs.NAME", InputSpec),
+    ("calibration, evaluation", DataSpec),
+    ("quality", QualitySpec),
+    ("budget", Budget),
+    ("budget.at", Conditions),
+    ("variants", VariantSpec),
+    ("measure", MeasureSpec),
+)
+HEAD = """# Recipe reference
+
+Made from the code by `hone schema --markdown`; `hone init MODEL_FILE` writes a recipe to start from, and editors take
+[recipe.schema.json](recipe.schema.json). Files and modules are looked up beside the recipe.
+"""
+
+
+def recipe_reference() -> str:
+    """Return every field of a recipe, every preset, and every pass with its options."""
+    parts = [HEAD]
+    for title, model in SECTIONS:
+        parts.append(f"## {title}\n\n{_summary(model)}\n\n{_table(model)}")
+    parts.append("## Presets\n\n| preset | passes |\n|---|---|\n" + "\n".join(_preset(name) for name in PRESETS))
+    parts.append("## Passes")
+    for name, definition in all_passes().items():
+        text = (definition.options.__doc__ or "").strip()
+        target = "the same" if definition.produces == "=" else definition.produces
+        parts.append(f"### {name}\n\n{text} From {definition.takes} to {target}.\n\n{_table(definition.options)}")
+    return "\n\n".join(part.rstrip() for part in parts) + "\n"
+
+
+def _summary(model: type[BaseModel]) -> str:
+    return " ".join((model.__doc__ or "").split())
+
+
+def _table(model: type[BaseModel]) -> str:
+    if not model.model_fields:
+        return "No options."
+    rows = [_row(field.alias or name, field) for name, field in model.model_fields.items()]
+    return "| field | type | default | meaning |\n|---|---|---|---|\n" + "\n".join(rows)
+
+
+def _row(name: str, field: FieldInfo) -> str:
+    default = "required" if field.is_required() else _value(field.get_default(call_default_factory=True))
+    cells = (f"`{name}`", _type(field.annotation), default, field.description or "")
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, BaseModel):
+        return "see below"
+    if value is None or value in ((), {}, ""):
+        return ""
+    if isinstance(value, tuple):
+        return f"`[{', '.join(map(str, value))}]`"
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def _type(annotation: Any) -> str:
+    """Return a type in words: choices by value, models as mappings."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is None:
+        simple = {str: "text", int: "integer", float: "number", bool: "true or false", type(None): ""}
+        return simple.get(annotation, "mapping")
+    if origin.__name__ == "Literal":
+        return ", ".join(f"`{value}`" for value in arguments)
+    if origin is tuple or origin is list:
+        inner = [argument for argument in arguments if argument is not Ellipsis]
+        return f"list of {' or '.join(dict.fromkeys(_type(argument) for argument in inner))}"
+    if origin is dict:
+        return "mapping"
+    if hasattr(annotation, "__metadata__"):
+        return _type(arguments[0])
+    return " or ".join(filter(None, dict.fromkeys(_type(argument) for argument in arguments)))
+
+
+def _preset(name: str) -> str:
+    steps = []
+    for step, options in PRESETS[name]:
+        text = ", ".join(f"{key}: {str(value).lower()}" for key, value in options.items())
+        steps.append(f"`{step}`" + (f" ({text})" if text else ""))
+    return f"| `{name}` | {', '.join(steps)} |"

@@ -1,0 +1,54 @@
+"""The JSON Schema of recipes, with every pass's options, for editors."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hone.recipe import Recipe
+
+from ..passes import all_passes
+from ..proof.metrics import NAMES
+from .plan import PRESETS
+
+
+def recipe_schema() -> str:
+    """Return the schema as JSON text (JSON Schema draft 2020-12)."""
+    schema: dict[str, Any] = Recipe.model_json_schema(by_alias=True)
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "Hone recipe"
+    definitions = schema["$defs"]
+    options = {name: _options(definition.options.model_json_schema()) for name, definition in all_passes().items()}
+    definitions["PassOptions"] = {"type": "object", "additionalProperties": False, "properties": options}
+    definitions["Pass"] = {
+        "anyOf": [
+            {"enum": sorted(options)},
+            {"$ref": "#/$defs/PassOptions", "minProperties": 1, "maxProperties": 1},
+        ]
+    }
+    variant = definitions["VariantSpec"]["properties"]
+    variant["preset"] = {"enum": sorted(PRESETS), "description": "A ready chain of passes."}
+    variant["passes"] = {"type": "array", "items": {"$ref": "#/$defs/Pass"}, "minItems": 1}
+    variant["options"]["$ref"] = "#/$defs/PassOptions"
+    for key in ("additionalProperties", "type", "title"):
+        variant["options"].pop(key, None)
+    # The short forms that the recipe accepts: a preset's name, and a data set's source as a plain string.
+    schema["properties"]["variants"]["items"] = {"anyOf": [{"enum": sorted(PRESETS)}, {"$ref": "#/$defs/VariantSpec"}]}
+    for field in ("calibration", "evaluation"):
+        description = schema["properties"][field].get("description", "")
+        schema["properties"][field] = {
+            "anyOf": [{"type": "string"}, {"$ref": "#/$defs/DataSpec"}],
+            "description": description or definitions["DataSpec"].get("description", ""),
+        }
+    metric = definitions["QualitySpec"]["properties"]["metric"]
+    definitions["QualitySpec"]["properties"]["metric"] = {
+        "anyOf": [{"enum": list(NAMES)}, {"type": "string", "pattern": ":"}],
+        "default": metric.get("default"),
+        "description": metric.get("description", ""),
+    }
+    return json.dumps(schema, indent=2, sort_keys=True) + "\n"
+
+
+def _options(schema: dict[str, Any]) -> dict[str, Any]:
+    schema.pop("title", None)
+    return {"anyOf": [schema, {"type": "null"}]} if not schema.get("required") else schema

@@ -1,0 +1,163 @@
+"""Training of Keras models for zeros and for int8, with tensorflow-model-optimization.
+
+That package takes Keras 2 models (tf_keras) only.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hone.artifact import Artifact
+from hone.errors import PassError, UnavailableError, one_line
+
+from ...registry import Built, PassContext
+
+if TYPE_CHECKING:
+    from ...passes.compress.sparsify import Options
+
+WHOLE = 2**31
+"""A step that no training reaches."""
+
+
+def toolkit(name: str, model: Artifact) -> Any:
+    """Return tensorflow-model-optimization, for a pass on a Keras 2 model.
+
+    Raises:
+        PassError: the model is of Keras 3.
+        UnavailableError: the package is not installed.
+    """
+    from hone.runtimes.keras import import_tensorflow, written_by
+
+    if not written_by(model.entry).startswith("2."):
+        raise PassError(
+            f"{name}: tensorflow-model-optimization takes Keras 2 models, this one was saved by Keras "
+            f"{written_by(model.entry)}; build it with tf_keras, or use quantize_static"
+        )
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    import_tensorflow()
+    try:
+        import tensorflow_model_optimization as tfmot
+    except ImportError as error:
+        raise UnavailableError(f"{error.name} is not installed", "install the [tensorflow] extra") from None
+    return tfmot
+
+
+def sparsify_keras(model: Artifact, options: Options, out: Path, context: PassContext) -> Built:
+    """Prune by magnitude with a polynomial decay over the whole fine-tuning, then strip the wrappers.
+
+    Without a `train` hook the zeros are written once, by the same rule.
+    """
+    from hone.runtimes.keras import read_model
+
+    from .source import FILE
+
+    tfmot = toolkit("sparsify", model)
+    if options.scope == "global":
+        raise PassError("sparsify: tensorflow-model-optimization ranks weights by layer; set scope: layer")
+    network = read_model(model.entry, model.manifest.runtime_options)
+    train = context.train is not None and options.epochs > 0
+    extra: dict[str, Any] = {"sparsity_m_by_n": (2, 4)} if options.pattern == "2:4" else {}
+    if train and options.pattern == "unstructured":
+        schedule = tfmot.sparsity.keras.PolynomialDecay(0.0, options.sparsity, 0, WHOLE, frequency=1)
+    else:
+        schedule = tfmot.sparsity.keras.ConstantSparsity(options.sparsity, 0, frequency=1)
+    try:
+        wrapped = tfmot.sparsity.keras.prune_low_magnitude(network, pruning_schedule=schedule, **extra)
+    except Exception as error:
+        raise PassError(f"sparsify: {one_line(error)}") from error
+    if train:
+        update = tfmot.sparsity.keras.UpdatePruningStep()
+        context.progress(f"fine-tuning, {options.epochs} epochs")
+        with _with_callbacks(wrapped, [_schedule_end(schedule, options.steps), update]):
+            wrapped = context.fine_tune(wrapped, options.epochs)
+    else:
+        for layer in wrapped.layers:
+            if hasattr(layer, "pruning_obj"):
+                layer.pruning_step.assign(0)
+                layer.pruning_obj.conditional_mask_update()
+                layer.pruning_obj.weight_mask_op()
+    stripped = tfmot.sparsity.keras.strip_pruning(wrapped)
+    shares = _sparsity(stripped)
+    if not any(shares.values()):
+        raise PassError(
+            "sparsify: no weight is zero: there is no layer that can be pruned, or the train hook doesn't call fit()"
+        )
+    stripped.save(out / FILE)
+    details = {
+        "sparsity": round(float(np.mean(list(shares.values()))), 4),
+        "layers": shares,
+        "fine_tuned_epochs": options.epochs if train else 0,
+    }
+    return Built(FILE, signature=model.signature, details=details)
+
+
+def train_quantized(model: Artifact, epochs: int, context: PassContext) -> tuple[Any, int]:
+    """Return a network with fake quantization in it, trained by the recipe's hook, and how many layers have it.
+
+    Raises:
+        PassError: naming the layer that tensorflow-model-optimization can't quantize.
+    """
+    from hone.runtimes.keras import read_model
+
+    tfmot = toolkit("qat", model)
+    network = read_model(model.entry, model.manifest.runtime_options)
+    try:
+        quantized = tfmot.quantization.keras.quantize_model(network)
+    except Exception as error:
+        raise PassError(f"qat: {one_line(error)}; use quantize_static for this model") from error
+    context.progress(f"quantization-aware training, {epochs} epochs")
+    trained = context.fine_tune(quantized, epochs, "qat")
+    wrapped = [layer for layer in trained.layers if type(layer).__name__.startswith("QuantizeWrapper")]
+    if not wrapped:
+        raise PassError("qat: the train hook returned another model than the one it was given")
+    return trained, len(wrapped)
+
+
+@contextmanager
+def _with_callbacks(network: Any, callbacks: list[Any]) -> Iterator[None]:
+    """Add callbacks to every `fit` of a model: the recipe's hook calls it and knows nothing of pruning."""
+    fit: Callable[..., Any] = network.fit
+
+    def fit_with(*arguments: Any, **keywords: Any) -> Any:
+        keywords["callbacks"] = [*(keywords.get("callbacks") or []), *callbacks]
+        return fit(*arguments, **keywords)
+
+    network.fit = fit_with
+    try:
+        yield
+    finally:
+        del network.fit
+
+
+def _schedule_end(schedule: Any, steps: int) -> Any:
+    """Return a callback that lets the decay end after three quarters of the training, as long as that is.
+
+    The schedule is read when the first batch is traced, which is after training began. The last quarter trains with
+    the final zeros.
+    """
+    from tf_keras.callbacks import Callback
+
+    class End(Callback):
+        def on_train_begin(self, logs: Any = None) -> None:
+            if not hasattr(schedule, "end_step"):
+                return
+            batches = (self.params.get("steps") or 1) * (self.params.get("epochs") or 1)
+            schedule.end_step = max(1, batches * 3 // 4)
+            schedule.frequency = max(1, schedule.end_step // steps) if steps > 1 else 1
+
+    return End()
+
+
+def _sparsity(network: Any) -> dict[str, float]:
+    """Return the share of zeros in each layer's kernel."""
+    return {
+        layer.name: round(float((np.asarray(layer.kernel) == 0).mean()), 4)
+        for layer in network.layers
+        if hasattr(layer, "kernel")
+    }

@@ -1,0 +1,165 @@
+"""The commands under `hone bench`: a load test, and the search for a capacity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from hone.benchmarks.load.limits import Baseline
+    from hone.benchmarks.load.target import Access
+
+
+def _service_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say where the service is and how it lets callers in."""
+    for option in (
+        click.option("--ca", type=click.Path(path_type=Path, exists=True), help="Certificates to check its own with."),
+        click.option("--api-key", envvar="HONE_BENCH_KEY", default="", help="Better: $HONE_BENCH_KEY."),
+        click.option("--url", help="A running service. [default: start one and stop it afterwards]"),
+    ):
+        command = option(command)
+    return command
+
+
+def _access(api_key: str, ca: Path | None) -> Access:
+    from hone.benchmarks.load.target import Access
+
+    return Access(api_key, ca)
+
+
+@click.command()
+@click.argument("model")
+@click.option("--p50", help="Limit of the median latency, such as 20ms.")
+@click.option("--p95", help="Limit of the 95th percentile.")
+@click.option("--p99", help="Limit of the 99th percentile. One limit must be given.")
+@click.option("--errors", type=click.FloatRange(0, 0.5), default=0.001, show_default=True, help="Share that may fail.")
+@_service_options
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Of the service that is started.")
+@click.option("--rows", type=click.IntRange(1), default=1, show_default=True, help="Rows in each request.")
+@click.option("--duration", type=click.FloatRange(min=2), default=10.0, show_default=True, help="Seconds of a trial.")
+@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Trials at the capacity.")
+@click.option("--out", type=click.Path(path_type=Path), help="[default: out/NAME/capacity.json]")
+def capacity(
+    model: str,
+    p50: str | None,
+    p95: str | None,
+    p99: str | None,
+    errors: float,
+    url: str | None,
+    api_key: str,
+    ca: Path | None,
+    workers: int,
+    rows: int,
+    duration: float,
+    repeats: int,
+    out: Path | None,
+) -> None:
+    """Find the highest rate at which MODEL meets a latency limit, and write capacity.json.
+
+    Open loop: each rate is tried with Poisson arrivals; the rate found is tried again --repeats times.
+    """
+    from hone.benchmarks.capacity.search import find_capacity, write_capacity
+    from hone.benchmarks.load.limits import parse_ms
+    from hone.benchmarks.load.run import find_target
+    from hone.capacity import Slo
+    from hone.services.launch import served
+
+    limits: list[tuple[Any, str]] = [(k, v) for k, v in (("p50_ms", p50), ("p95_ms", p95), ("p99_ms", p99)) if v]
+    if len(limits) != 1:
+        raise click.UsageError("give one of --p50, --p95 and --p99")
+    name, text = limits[0]
+    slo = Slo(percentile=name, limit_ms=parse_ms(text), errors=errors)
+    with served(url, model, workers) as (base, ready_s):
+        target = find_target(base, model, _access(api_key, ca))
+        found = find_capacity(
+            target,
+            slo=slo,
+            rows=rows,
+            duration_s=duration,
+            repeats=repeats,
+            workers=workers,
+            ready_s=ready_s,
+            command=f"hone bench capacity {model} --{name.removesuffix('_ms')} {text} --rows {rows}",
+            progress=lambda line: click.echo(line, err=True),
+        )
+    file = out or Path("out") / target.name / "capacity.json"
+    write_capacity(found, file)
+    click.echo(found.summary())
+    click.echo(f"capacity: {file}")
+
+
+@click.command()
+@click.argument("model")
+@_service_options
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of load.json. [default: out/NAME]")
+@click.option(
+    "--rate", type=click.FloatRange(min=0, min_open=True), help="Requests per second. [default: half the capacity]"
+)
+@click.option("--users", type=click.IntRange(1), help="Closed loop instead, with this many callers.")
+@click.option("--rows", type=click.IntRange(1), help="Rows in each request. [default: 1]")
+@click.option("--duration", type=click.FloatRange(min=1), help="Seconds. [default: 20]")
+@click.option("--seed", type=int, help="Of the arrival times. [default: 0]")
+@click.option("--p50", help="Limit of the median latency, such as 20ms.")
+@click.option("--p95", help="Limit of the 95th percentile.")
+@click.option("--p99", help="Limit of the 99th percentile.")
+@click.option("--max-errors", default="1%", show_default=True, help="Share of requests that may fail.")
+@click.option("--baseline", type=click.Path(path_type=Path), help="A load.json: repeat its load and compare with it.")
+@click.option("--tolerance", default="10%", show_default=True, help="How much worse than the baseline is allowed.")
+def load(
+    model: str,
+    url: str | None,
+    api_key: str,
+    ca: Path | None,
+    out: Path | None,
+    rate: float | None,
+    users: int | None,
+    rows: int | None,
+    duration: float | None,
+    seed: int | None,
+    max_errors: str,
+    baseline: Path | None,
+    tolerance: str,
+    **percentiles: str | None,
+) -> None:
+    """Load-test a MODEL with Locust: open loop, Poisson arrivals.
+
+    Writes load.json, load.html and a plot. Exits with status 3 when a limit is missed, or a figure is worse than the
+    baseline's by more than the tolerance.
+    """
+    from hone.benchmarks.load.limits import Limits, parse_ms, parse_share, require_met
+    from hone.benchmarks.load.run import bench as run_bench
+    from hone.benchmarks.load.run import find_target
+    from hone.benchmarks.scenarios import Scenario
+    from hone.services.launch import served
+
+    limits = Limits({f"{k}_ms": parse_ms(v) for k, v in percentiles.items() if v}, parse_share(max_errors))
+    before = _baseline(baseline, tolerance)
+    scenario = Scenario.from_options(
+        rate=rate, users=users, rows=rows, duration_s=duration, seed=seed,
+        like=before.report.scenario if before else None,
+    )  # fmt: skip
+    with served(url, model) as (base, _):
+        target = find_target(base, model, _access(api_key, ca))
+        report = run_bench(
+            target,
+            out=out or Path("out") / target.name,
+            scenario=scenario,
+            progress=lambda text: click.echo(text, err=True),
+            limits=limits,
+            baseline=before,
+        )
+    click.echo(report.summary())
+    require_met(report)
+
+
+def _baseline(file: Path | None, tolerance: str) -> Baseline | None:
+    from hone.benchmarks.load.limits import Baseline, parse_share
+    from hone.benchmarks.records import read_load_report
+
+    return Baseline(read_load_report(file), parse_share(tolerance, most=100)) if file else None
+
+
+BENCH_COMMANDS = (capacity, load)

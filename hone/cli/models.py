@@ -1,0 +1,221 @@
+"""`hone models`: list, show, remove and compare stored artifacts; what travels is in `hone.cli.archives`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from hone.cli import archives as cli_archives
+from hone.cli.archives import policy_of
+from hone.cli.auditing import audited
+from hone.errors import StoreError, did_you_mean
+
+if TYPE_CHECKING:
+    from hone.artifact import Manifest
+    from hone.store import Entry
+    from hone.store.signing import Keys
+
+
+@click.command("list")
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def list_command(name: str | None, as_json: bool) -> None:
+    """List stored artifacts, newest run first, best first within a run."""
+    from hone import store
+
+    found = store.entries(name)
+    if as_json:
+        for entry in found:
+            click.echo(json.dumps(_summary(entry)))
+        return
+    if not found:
+        click.echo(f"no models in {store.models_dir()}; hone optimize puts them there")
+        return
+    header = ("TAG", "RANK", "RUNTIME", "PRECISION", "SIZE", "QUALITY", "P50 ms", "BUDGET", "SIGNATURE")
+    keys = policy_of().keys
+    rows: list[tuple[str, ...]] = [header, *(_row(entry, keys) for entry in found)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+
+
+@click.command("show")
+@click.argument("model")
+@click.option("--json", "as_json", is_flag=True, help="The whole artifact.json.")
+def show_command(model: str, as_json: bool) -> None:
+    """Show one artifact: signature, lineage, measurements, files."""
+    entry, manifest = _manifest(model)
+    if as_json:
+        click.echo(manifest.model_dump_json(indent=2))
+        return
+    click.echo(f"{entry.tag}\n  path      {entry.path}\n  digest    {manifest.digest}")
+    _show_trust(entry)
+    click.echo(f"  runtime   {manifest.runtime}, {manifest.precision}, entry {manifest.entry}")
+    for kind, specs in (("input", manifest.signature.inputs), ("output", manifest.signature.outputs)):
+        for spec in specs:
+            click.echo(f"  {kind:<9} {spec.name}: {spec.describe()}")
+    for record in manifest.lineage:
+        options = ", ".join(f"{key}={value}" for key, value in record.options.items())
+        click.echo(f"  pass      {record.name}({options}), {record.seconds:.2f} s")
+    if manifest.selection:
+        verdict = "meets the budget" if manifest.selection.eligible else "misses the budget"
+        click.echo(f"  run       {manifest.selection.run}, rank {manifest.selection.rank + 1}, {verdict}")
+        click.echo(f"  reason    {manifest.selection.reason}")
+    if manifest.measurements:
+        quality = manifest.measurements.quality
+        click.echo(f"  quality   {quality.metric} {quality.value:.4f}, source {quality.source:.4f}")
+        for latency in manifest.measurements.latency:
+            click.echo(
+                f"  latency   batch {latency.batch}, threads {latency.threads}: p50 {latency.p50:.3f} ms, "
+                f"p99 {latency.p99:.3f} ms, {latency.rows_per_s:,.0f} rows/s"
+            )
+        click.echo(
+            f"  memory    {manifest.measurements.peak_rss_mb:.0f} MiB peak; load {manifest.measurements.load_ms:.0f} ms"
+        )
+    for name, file in manifest.files.items():
+        click.echo(f"  file      {name}, {file.size:,} bytes, sha256 {file.sha256[:16]}")
+
+
+def _show_trust(entry: Entry) -> None:
+    from hone import runtimes, store
+    from hone.store.origins import read_origin
+    from hone.store.signing import standing
+
+    worth = standing(entry.path, entry.name, entry.version, policy_of().keys)
+    origin = read_origin(store.models_dir(), entry.name, entry.version, entry.path)
+    by = f"{origin.by}{f', signed by {origin.signer}' if origin.signer else ''}" if origin else "unknown"
+    click.echo(f"  signature {worth.describe()}\n  origin    {by}")
+    code = runtimes.code_in(entry.opened(verify=False))
+    if code:
+        trusted = "trusted" if origin and origin.trusted else "not trusted"
+        click.echo(f"  code      it {code}; {trusted} on this host")
+
+
+def _of_run(name: str, run: str) -> list[Entry]:
+    """Return what a run stored under a name; a run is the date, time and mark at the end of its tags."""
+    from hone import store
+
+    stored = store.entries(name) or [store.resolve(name)]
+    found = [entry for entry in stored if entry.run == run]
+    if not found:
+        raise StoreError(f"no run '{run}' of '{name}'{did_you_mean(run, {entry.run for entry in stored if entry.run})}")
+    return found
+
+
+@click.command("rm")
+@click.argument("references", nargs=-1, required=True, metavar="MODEL...")
+@click.option("--all-versions", is_flag=True, help="MODEL is a bare name: remove every version of it.")
+@click.option("--run", metavar="RUN", help="MODEL is a bare name: remove what this run of hone optimize stored.")
+@click.option("-y", "--yes", is_flag=True, help="Don't ask.")
+@audited("models rm", "references")
+def rm_command(references: tuple[str, ...], all_versions: bool, run: str | None, yes: bool) -> None:
+    """Remove stored artifacts."""
+    from hone import store
+
+    found: dict[str, Entry] = {}
+    for reference in references:
+        if run is not None:
+            matches = _of_run(reference, run)
+        elif all_versions:
+            matches = store.entries(reference) or [store.resolve(reference)]
+        elif ":" in reference:
+            matches = [store.resolve(reference)]
+        else:
+            raise StoreError(f"'{reference}' names no version; give NAME:VERSION, --run RUN or --all-versions")
+        found.update({entry.tag: entry for entry in matches})
+    if not yes:
+        click.confirm(f"remove {', '.join(found)}?", abort=True)
+    for tag, entry in found.items():
+        store.remove(entry)
+        click.echo(f"removed {tag}")
+
+
+@click.command("diff")
+@click.argument("first")
+@click.argument("second")
+@click.option("--layers", is_flag=True, help="Compare the weights, too: cosine, bits and sparsity of each layer.")
+def diff_command(first: str, second: str, layers: bool) -> None:
+    """Compare two artifacts: signature, passes, files, measurements, and with --layers their weights."""
+    from hone.inspect.diff import differences
+
+    (one, left), (two, right) = _manifest(first), _manifest(second)
+    lines = differences(left, right)
+    click.echo(f"--- {one.tag}\n+++ {two.tag}")
+    click.echo("\n".join(lines) if lines else "no differences but their tags")
+    if layers:
+        click.echo("\n" + _layer_table(one, two))
+
+
+def _layer_table(one: Entry, two: Entry) -> str:
+    """Return a line for each layer, the most changed first."""
+    from hone.inspect.layers import compare_layers
+
+    found = compare_layers(one.opened(), two.opened())
+    found.sort(key=lambda layer: (layer.cosine is not None, layer.cosine))
+    rows = [("layer", "cosine", "bits", "zeros")]
+    for layer in found:
+        sides = (layer.first, layer.second)
+        bits = " -> ".join(str(side.bits) if side else "none" for side in sides)
+        zeros = " -> ".join(f"{side.sparsity:.1%}" if side else "none" for side in sides)
+        rows.append((layer.name, f"{layer.cosine:.6f}" if layer.cosine is not None else "-", bits, zeros))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def _manifest(model: str) -> tuple[Entry, Manifest]:
+    from hone import store
+
+    entry = store.resolve(model)
+    return entry, entry.opened(verify=False).manifest
+
+
+def _row(entry: Entry, keys: Keys) -> tuple[str, ...]:
+    from hone.store.signing import standing
+
+    if entry.artifact is None:
+        return (entry.tag, "-", "-", "-", "-", "-", "-", "-", f"unreadable: {entry.error}")
+    manifest = entry.artifact.manifest
+    measured = manifest.measurements
+    p50 = _judged_p50(manifest)
+    return (
+        entry.tag,
+        str(entry.rank + 1) if manifest.selection else "-",
+        manifest.runtime,
+        manifest.precision,
+        f"{manifest.size_bytes / 1e6:.2f} MB",
+        f"{measured.quality.value:.4f}" if measured else "-",
+        f"{p50:.3f}" if p50 is not None else "-",
+        ("met" if entry.eligible else "missed") if manifest.selection else "-",
+        standing(entry.path, entry.name, entry.version, keys).describe(),
+    )
+
+
+def _judged_p50(manifest: Manifest) -> float | None:
+    """Return the latency that the run ranked it by; for one stored without its conditions, the least of one row."""
+    measured, selection = manifest.measurements, manifest.selection
+    if measured is None:
+        return None
+    if selection and selection.batch and selection.threads:
+        latency = measured.at(selection.batch, selection.threads)
+        return latency.p50 if latency else None
+    return min((latency.p50 for latency in measured.latency if latency.batch == 1), default=None)
+
+
+def _summary(entry: Entry) -> dict[str, object]:
+    summary: dict[str, object] = {"tag": entry.tag, "path": str(entry.path), "error": entry.error or None}
+    if entry.artifact:
+        summary["manifest"] = entry.artifact.manifest.model_dump(mode="json")
+    return summary
+
+
+COMMANDS = (
+    list_command,
+    show_command,
+    *cli_archives.COMMANDS,
+    rm_command,
+    diff_command,
+)

@@ -1,0 +1,209 @@
+"""What `hone optimize` shows on the terminal: the plan, progress, and the table of results."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.tree import Tree
+
+from hone.artifact import atomic_write, check_writable
+from hone.converters.report.page import write_html, write_json
+from hone.converters.report.records import Percentiles, Report, VariantReport
+from hone.converters.run.optimize import Display, Request, optimize
+from hone.converters.run.pipeline import Progress as PassProgress
+from hone.converters.run.plan import Node, Plan, make_plan
+from hone.converters.sources import for_recipe
+from hone.errors import HoneError, one_line
+from hone.recipe import load_recipe
+
+console = Console(stderr=True)
+TABLE_WIDTH = 124  # columns the table needs; a narrower terminal wraps lines rather than lose figures
+
+
+def print_plan(recipe: Path, only: tuple[str, ...]) -> None:
+    """Print the tree of passes without running any."""
+    loaded = load_recipe(recipe)
+    plan = make_plan(loaded, for_recipe(loaded).name, only)
+    tree = Tree(f"[bold]{loaded.recipe.name}[/] ({plan.source})")
+    branches = {id(None): tree}
+    for node in plan.nodes:
+        parent = branches[id(node.parent)] if node.parent else tree
+        ends = [name for name, leaf in plan.leaves.items() if leaf is node]
+        branches[id(node)] = parent.add(f"{node.step.name}{_changed_options(node)}  [green]{'  '.join(ends)}[/]")
+    Console().print(tree)
+    for variant in plan.variants:
+        if variant.unavailable:
+            reason = escape(str(variant.unavailable))
+            Console().print(f"skipped [yellow]{variant.name}[/]: {reason}", highlight=False, soft_wrap=True)
+
+
+def _changed_options(node: Node) -> str:
+    """Show the options that differ from the pass's defaults."""
+    defaults = node.step.definition.options().model_dump(mode="json")
+    changed = [f"{key}={value}" for key, value in node.step.options.items() if defaults.get(key) != value]
+    return f"[dim]({escape(', '.join(changed))})[/]" if changed else ""
+
+
+def run_optimize(request: Request, out: Path | None, make: Callable[[Request, Display], Report] = optimize) -> Report:
+    """Run with progress bars, write the reports and print the table."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    folder = report_folder(request, out)
+    check_writable(folder, "the report (--out)")
+    with Progress(*columns, console=console, transient=True) as bars:
+        report = make(request, _display(bars))
+    print_table(report)  # first: a full disk must not take the result along
+    problems = [report.not_stored] if report.not_stored else []
+    try:
+        write_json(report, folder)
+        html = write_html(report, folder)
+        Console().print(f"report: {html}", highlight=False, soft_wrap=True)
+    except OSError as error:
+        problems.append(f"the report can't be written to {folder}: {error.strerror or one_line(error)}")
+    if problems:
+        raise HoneError("; ".join(problems))
+    return report
+
+
+def report_folder(request: Request, out: Path | None) -> Path:
+    """Return where the report goes: `out`, or out/NAME; a run of some variants doesn't replace the report of all."""
+    if out is not None:
+        return out
+    folder = Path("out") / load_recipe(request.recipe).recipe.name
+    return folder / "only" if request.only else folder
+
+
+def run_search(request: Request, out: Path | None, minutes: float) -> Report:
+    """Search with progress bars; then as `run_optimize`, with the trials in a file beside the report."""
+    from hone.converters.run.search import Trial, search
+
+    trials: list[Trial] = []
+
+    def make(request: Request, display: Display) -> Report:
+        report, found = search(request, minutes, display)
+        trials.extend(found)
+        return report
+
+    report = run_optimize(request, out, make)
+    folder = report_folder(request, out)
+    content = [dataclasses.asdict(trial) for trial in trials]
+    atomic_write(folder / "search.json", json.dumps({"schema_version": 1, "trials": content}, indent=2) + "\n")
+    problems = sum(bool(trial.problem) for trial in trials)
+    note = f"search: {len(trials)} chains tried{f', {problems} could not be built' if problems else ''}"
+    Console().print(f"{note}; all of them: {folder / 'search.json'}", highlight=False, soft_wrap=True)
+    return report
+
+
+def _display(bars: Progress) -> Display:
+    passes = bars.add_task("starting", total=None)
+    proof = bars.add_task("proof", total=None, visible=False)
+    counts = {"cached": 0, "run": 0}
+
+    def on_plan(plan: Plan) -> None:
+        bars.update(passes, total=len(plan.nodes), completed=0, description="passes")
+
+    def on_done(title: str, cached: bool) -> None:
+        counts["cached" if cached else "run"] += 1
+        bars.advance(passes)
+
+    def on_proof(done: int, total: int, what: str) -> None:
+        if done == 0:
+            console.print(f"passes: {counts['run']} run, {counts['cached']} from the cache", highlight=False)
+        bars.update(proof, completed=done, total=total, description=what, visible=True)
+
+    return Display(
+        plan=on_plan,
+        passes=PassProgress(
+            on_start=lambda title: bars.update(passes, description=title),
+            on_message=lambda text: bars.update(passes, description=text),
+            on_done=on_done,
+        ),
+        proof=on_proof,
+        message=lambda text: bars.update(passes, description=text),
+        note=lambda text: console.print(f"note: {text}", highlight=False, soft_wrap=True, markup=False),
+    )
+
+
+def print_table(report: Report) -> None:
+    """Print one row a variant, the winner marked, and why each loser lost."""
+    out = Console()
+    if out.width < TABLE_WIDTH:
+        out = Console(width=TABLE_WIDTH)
+    threads = report.budget.at.threads
+    table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
+    table.add_column("variant", no_wrap=True)
+    for column in (
+        report.metric.rpartition(":")[2],
+        "drop",
+        "p50 ms",
+        "p99 ms",
+        "rows/s",
+        "speed-up",
+        "MB",
+        "MiB peak",
+    ):
+        table.add_column(column, justify="right", no_wrap=True)
+    for variant in sorted(report.variants, key=_order):
+        if variant.status == "built":
+            table.add_row(*_cells(variant, report))
+    out.print(table)
+    at = f"batch {report.budget.at.batch}, {threads} thread{'' if threads == 1 else 's'}"
+    note = f"median latency at {at}; {report.evaluation_rows} evaluation rows; {report.compared_with}"
+    out.print(f"[dim]{escape(note)}[/]", soft_wrap=True, highlight=False)
+    for warning in report.warnings:
+        out.print(f"[yellow]{escape(warning)}[/]", soft_wrap=True, highlight=False)
+    out.print()
+    for variant in sorted(report.variants, key=_order):
+        _print_reason(out, variant, report)
+
+
+def _order(variant: VariantReport) -> tuple[int, int]:
+    return (0 if variant.baseline else 1, variant.rank if variant.rank is not None else 1_000)
+
+
+def _cells(variant: VariantReport, report: Report) -> list[str]:
+    latency = report.judged(variant)
+    style = "bold green" if variant.name == report.winner else "dim" if not variant.eligible else "default"
+    name = f"{'★ ' if variant.name == report.winner else '  '}{variant.name}"
+    texts = [
+        name,
+        f"{variant.quality:.4f}",
+        f"{variant.quality_drop:+.4f}",
+        f"{latency.p50:.3f}",
+        _interval(latency),
+        f"{latency.p99:.3f}",
+        f"{latency.rows_per_s:,.0f}",
+        f"{variant.speedup:.2f}x" if variant.speedup else "-",
+        f"{variant.size_mb:.2f}",
+        f"{variant.peak_rss_mb:.0f}",
+    ]
+    return [f"[{style}]{escape(text)}[/]" for text in texts]
+
+
+def _interval(latency: Percentiles) -> str:
+    """The bounds of the median at 95 % confidence."""
+    if latency.p50_low is None or latency.p50_high is None:
+        return "-"
+    return f"{latency.p50_low:.3f}–{latency.p50_high:.3f}"
+
+
+def _print_reason(out: Console, variant: VariantReport, report: Report) -> None:
+    if variant.baseline:
+        return
+    met = "[green]tie[/]    " if variant.tied else "[green]met[/]    "
+    mark = {"built": met if variant.eligible else "[red]missed[/] ", "skipped": "[yellow]skipped[/]"}
+    label = "[green]winner[/] " if variant.name == report.winner else mark.get(variant.status, "[red]failed[/] ")
+    reason = escape(f"{variant.reason}; {variant.remedy}" if variant.remedy else variant.reason)
+    out.print(f"{label} {variant.name}: {reason}", highlight=False, soft_wrap=True)

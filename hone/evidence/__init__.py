@@ -1,0 +1,1 @@
+"""The statistics that verdicts use: pure functions, no files and no models."""

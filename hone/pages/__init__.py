@@ -1,0 +1,1 @@
+"""What HTML pages of several rooms share: figures, the page's head."""

@@ -1,0 +1,1 @@
+"""Who may do what, how often: keys, tokens, scopes, rates, and which addresses need them."""

@@ -1,0 +1,97 @@
+"""Callers, their scopes, and the refusals they can get.
+
+A scope is `predict`, `admin` or `read`, or `predict:NAME` or `admin:NAME` for one model. What each lets a caller do:
+
+    predict   infer, and read what is told of a model
+    admin     load and unload, read what is told of a model, list what is stored
+    read      read what is told of a model, list what is stored
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from ..http.failures import RequestError
+
+Action = Literal["predict", "admin", "read", "list"]
+"""What a request wants: to infer, to change what is loaded, to read about a model, to list what is stored."""
+
+SCOPE = re.compile(r"read|(?:predict|admin)(?::[A-Za-z0-9][A-Za-z0-9._-]*)?")
+IMPLIED: dict[str, tuple[str, ...]] = {
+    "predict": ("predict",),
+    "admin": ("admin",),
+    "read": ("read", "predict", "admin"),
+    "list": ("read", "admin"),
+}
+
+
+def is_scope(text: str) -> bool:
+    """Return whether this is a scope that a key or token can have."""
+    return SCOPE.fullmatch(text) is not None
+
+
+def check_scope(scope: str) -> None:
+    """Raise ValueError unless this is a scope."""
+    if not is_scope(scope):
+        raise ValueError(f"'{scope}' is no scope; there is predict, admin, read, predict:NAME and admin:NAME")
+
+
+def allows(scopes: frozenset[str], action: Action, model: str | None = "") -> bool:
+    """Return whether scopes let a caller do something.
+
+    Args:
+        scopes: of the caller.
+        action: what they want.
+        model: that it concerns; "": none in particular; None: one that isn't known yet, for which a scope for any will
+            do.
+    """
+    for scope in IMPLIED[action]:
+        if scope in scopes:
+            return True
+        if model is None and any(held.startswith(f"{scope}:") for held in scopes):
+            return True
+        if model and f"{scope}:{model}" in scopes:
+            return True
+    return False
+
+
+class UnauthorizedError(RequestError):
+    status = 401
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, (("www-authenticate", "Bearer"),))
+
+
+class ForbiddenError(RequestError):
+    status = 403
+
+
+class RateLimitedError(RequestError):
+    status = 429
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message, (("retry-after", str(max(1, math.ceil(retry_after_s)))),))
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Somebody who showed a key or a token.
+
+    Attributes:
+        id: of the key, or the token's subject; for the audit log and the rate limit, never for other logs.
+        scopes: what they may do.
+        rate_per_s: requests a second; None: no limit.
+    """
+
+    id: str
+    scopes: frozenset[str]
+    rate_per_s: float | None = None
+
+
+def key_hash(key: bytes) -> str:
+    """Return what is kept of a key."""
+    return hashlib.sha256(key).hexdigest()

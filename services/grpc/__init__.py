@@ -1,0 +1,1 @@
+"""The V2 protocol over gRPC; its messages mean the tensors that HTTP means."""

@@ -1,0 +1,148 @@
+"""From a stored model to a runtime that is checked, warm and timed."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from hone import store
+from hone.artifact import EXAMPLE, Artifact
+from hone.errors import ArtifactError, HoneError, StoreError
+from hone.runtimes.base import Runtime
+from hone.store.trust import Policy, open_to_run
+
+from ..protocols.json_tensors import parse_inputs
+from ..settings import Settings
+from .calibration import Plan, calibrate
+
+logger = logging.getLogger("hone.serving")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in memory, ready to answer.
+
+    Attributes:
+        entry: where it came from.
+        artifact: verified.
+        runtime: loaded and warm.
+        plan: how it is run, as measured.
+    """
+
+    entry: store.Entry
+    artifact: Artifact
+    runtime: Runtime
+    plan: Plan
+
+
+def candidates(reference: str, module_file: str = "") -> list[store.Entry]:
+    """Return the entries a service may serve, best first.
+
+    Args:
+        reference: NAME, NAME:VARIANT or a full tag; in a bento also nothing, which stands for all that is packed.
+        module_file: the file of the service's module, from which the bento that holds it is found.
+
+    Raises:
+        StoreError: nothing in the store answers to the reference; in a bento, nothing that is packed.
+    """
+    there = packed(module_file)
+    if reference:
+        return store.serving_set(reference, there)
+    if not there:
+        raise StoreError("which model? Set HONE_MODEL to NAME, NAME:VARIANT or a full tag")
+    order = packed_tags(module_file) or []
+    return sorted(there, key=lambda entry: order.index(entry.tag))
+
+
+def packed(module_file: str) -> list[store.Entry] | None:
+    """Return the entries that the surrounding bento was built with, in the order of `store.entries`.
+
+    What was tested is what is served: within a bento nothing else is there, whatever the store of the host holds.
+    None when the code runs from a checkout.
+
+    Raises:
+        StoreError: one of them is in the store no more.
+    """
+    tags = packed_tags(module_file)
+    if tags is None:
+        return None
+    found = [entry for name in dict.fromkeys(_name(tag) for tag in tags) for entry in store.entries(name)]
+    missing = set(tags) - {entry.tag for entry in found}
+    if missing:
+        raise StoreError(f"{', '.join(sorted(missing))}: of this bento, but not in {store.models_dir()}")
+    return [entry for entry in found if entry.tag in tags]
+
+
+def packed_tags(module_file: str) -> list[str] | None:
+    """Return the tags that the surrounding bento records, in its order; None when the code runs from a checkout."""
+    for folder in Path(module_file).resolve().parents if module_file else ():
+        record = folder.parent / "bento.yaml"
+        if folder.name == "src" and record.is_file():
+            content = yaml.safe_load(record.read_text()) or {}
+            models = [
+                *content.get("models", []),
+                *(m for s in content.get("services", []) for m in s.get("models", [])),
+            ]
+            return list(dict.fromkeys(str(model["tag"]) for model in models))
+    return None
+
+
+def _name(tag: str) -> str:
+    return tag.partition(":")[0]
+
+
+def load(entries: list[store.Entry], settings: Settings) -> LoadedModel:
+    """Load the best entry that this host can run, and say in the log which one and why.
+
+    One that is corrupt, or may not run here, is passed over, loudly, when there is another; when it is the last one,
+    its error is raised.
+
+    Raises:
+        ArtifactError: the only artifact is corrupt, or may not run here.
+        StoreError: none can run on this host.
+    """
+    remaining = list(entries)
+    while True:
+        choice = store.choose(remaining)
+        for reason in choice.passed_over:
+            logger.warning("passed over %s", reason)
+        try:
+            model = _load_entry(choice.entry, settings)
+        except ArtifactError as error:
+            remaining.remove(choice.entry)
+            if not remaining:
+                raise
+            logger.error("passed over %s: %s", choice.entry.tag, error)
+            continue
+        logger.info(
+            "serving %s: %s; %s, %s", choice.entry.tag, choice.reason, model.runtime.describe(), model.plan.describe()
+        )
+        return model
+
+
+def _load_entry(entry: store.Entry, settings: Settings) -> LoadedModel:
+    artifact = open_to_run(entry, Policy.of(code=settings.trust_code, keys=settings.trusted_keys))
+    runtime, plan = calibrate(artifact, example_inputs(artifact), settings)
+    return LoadedModel(entry, artifact, runtime, plan)
+
+
+def example_inputs(artifact: Artifact) -> dict[str, np.ndarray]:
+    """Return real rows where the artifact keeps some (`example.json`), else zeros of the signature."""
+    import orjson
+
+    file = artifact.path / EXAMPLE
+    if file.is_file() and EXAMPLE in artifact.manifest.files:
+        try:
+            return parse_inputs(orjson.loads(file.read_bytes())["inputs"], artifact.signature)
+        except (HoneError, ValueError, KeyError) as error:
+            logger.warning("%s: not usable as an example: %s", file, error)
+    return zero_inputs(artifact)
+
+
+def zero_inputs(artifact: Artifact) -> dict[str, np.ndarray]:
+    """Return a row of zeros for each input, which tells nothing but its shape."""
+    return {spec.name: spec.example() for spec in artifact.signature.inputs}

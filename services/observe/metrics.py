@@ -1,0 +1,296 @@
+"""The service's Prometheus metrics, on BentoML's `/metrics` and right with several workers.
+
+Requests add to plain Python numbers; four times a second, and before `/metrics` is read in this worker, the sums go to
+the client library. Its multi-process values are writes to a mapped file behind a lock: ten of those a request would
+cost more than a small model's inference.
+
+The objects are made when a worker starts, not at import: the client library fixes where it keeps its values when it is
+imported, and BentoML prepares that place first.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hone.signature import Tensors
+
+from ..batching.lane import BatchTimes
+from ..protocols.tensors import row_count
+
+if TYPE_CHECKING:
+    from .shadow import Comparison
+
+SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+MAX_CLASSES = 100
+MIN_DRIFT_ROWS = 100
+"""So many rows are in what the drift feed shows, at least."""
+
+MOST_SOLO = 4096
+"""So many requests that ran alone are kept before they are counted without a flush."""
+
+
+class Tally:
+    """A histogram's counts since the last flush."""
+
+    __slots__ = ("_bounds", "_counts", "_sum")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, value: float) -> None:
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def observe_many(self, values: np.ndarray) -> None:
+        """Count values [n] at once."""
+        places = np.searchsorted(self._bounds, values, "left")
+        found = np.bincount(places, minlength=len(self._counts)).tolist()
+        self._counts = [old + new for old, new in zip(self._counts, found, strict=True)]
+        self._sum += float(values.sum())
+
+    def flush(self, histogram: Any) -> None:
+        """Add the counts to a client library's histogram of the same bounds, and start anew.
+
+        The library adds one observation at a time only; its buckets are counters, so many are added at once there
+        (a test compares the exposition with observations made one by one).
+        """
+        if not any(self._counts):
+            return
+        for bucket, count in zip(histogram._buckets, self._counts, strict=True):
+            if count:
+                bucket.inc(count)
+        histogram._sum.inc(self._sum)
+        self._counts = [0] * len(self._counts)
+        self._sum = 0.0
+
+
+class DriftSample:
+    """What is summed up of sampled requests: mean and spread of each input, counts of the classes predicted.
+
+    Attributes:
+        rows: in it. `/metrics` is open, and of a few rows a mean would tell what somebody's row held.
+    """
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._inputs: dict[str, tuple[int, float, float]] = {}
+        self._classes: dict[tuple[str, int], int] = {}
+
+    def add(self, inputs: Tensors, outputs: Tensors) -> None:
+        """Add a request."""
+        self.rows += row_count(inputs)
+        for name, array in inputs.items():
+            if array.dtype.kind not in "biuf":
+                continue
+            values = array[np.isfinite(array)].astype(np.float64) if array.dtype.kind == "f" else array.astype(float)
+            if values.size:
+                self._inputs[name] = _joined(
+                    self._inputs.get(name, (0, 0.0, 0.0)),
+                    (values.size, float(values.mean()), float(np.square(values - values.mean()).sum())),
+                )
+        for name, array in outputs.items():
+            if array.ndim == 2 and 1 < array.shape[1] <= MAX_CLASSES and array.dtype.kind == "f":
+                for chosen, count in zip(*np.unique(array.argmax(axis=1), return_counts=True), strict=True):
+                    key = (name, int(chosen))
+                    self._classes[key] = self._classes.get(key, 0) + int(count)
+
+    def show(self, families: dict[str, Any], labels: dict[str, str]) -> None:
+        """Set the gauges and add to the counters."""
+        for name, (count, mean, squares) in self._inputs.items():
+            families["mean"].labels(**labels, input=name).set(mean)
+            families["deviation"].labels(**labels, input=name).set((squares / count) ** 0.5)
+        for (name, chosen), count in self._classes.items():
+            families["classes"].labels(**labels, output=name, choice=str(chosen)).inc(count)
+
+
+def _joined(first: tuple[int, float, float], second: tuple[int, float, float]) -> tuple[int, float, float]:
+    """Return (count, mean, sum of squared deviations) of two samples together (Chan, Golub and LeVeque, 1979)."""
+    (n, mean, squares), (m, other_mean, other_squares) = first, second
+    gap, total = other_mean - mean, n + m
+    return total, mean + gap * m / total, squares + other_squares + gap * gap * n * m / total
+
+
+class Metrics:
+    """Metrics of one served model.
+
+    Attributes:
+        in_flight: requests being answered now.
+        wants_sample: True when the next answered request should be given to `sample`, for the drift feed.
+    """
+
+    def __init__(self, model: str, version: str) -> None:
+        self._labels = {"model": model, "version": version}
+        self._requests: dict[tuple[str, int], int] = {}
+        self._shed: dict[str, int] = {}
+        self._cache: dict[str, int] = {}
+        self._row_seconds = 0.0
+        self._latency, self._queue, self._inference = Tally(SECONDS), Tally(SECONDS), Tally(SECONDS)
+        self._rows = Tally(ROWS)
+        self._solo: list[tuple[float, int]] = []
+        self.in_flight = 0
+        self.waiting_rows = 0
+        self.wants_sample = True
+        self._sampled: tuple[Tensors, Tensors] | None = None
+        self._drift = DriftSample()
+        self._families = _families()
+
+    def request(self, protocol: str, status: int, seconds: float, rows: int = 0) -> None:
+        """Count a finished request.
+
+        Args:
+            protocol, status: as the counter's labels have them.
+            seconds: from its head to its answer.
+            rows: that it brought; their time adds up, so that its rate is the mean number of rows in flight (Little's
+                law), which a gauge read now and then would miss.
+        """
+        self._row_seconds += rows * seconds
+        key = (protocol, status)
+        self._requests[key] = self._requests.get(key, 0) + 1
+        self._latency.observe(seconds)
+
+    def shed(self, reason: str) -> None:
+        """Count a request that was refused unread or uncomputed: queue_full, deadline or stopping."""
+        self._shed[reason] = self._shed.get(reason, 0) + 1
+
+    def cache(self, result: str) -> None:
+        """Count a look into the prediction cache: memory_hit, remote_hit, miss or joined."""
+        self._cache[result] = self._cache.get(result, 0) + 1
+
+    def shadow(self, comparison: Comparison) -> None:
+        """Count a comparison with the shadow."""
+        agreeing = self._families["shadow"].labels(**self._labels, agrees="yes")
+        agreeing.inc(comparison.agreeing)
+        self._families["shadow"].labels(**self._labels, agrees="no").inc(comparison.rows - comparison.agreeing)
+        self._families["shadow_gap"].labels(**self._labels).set(comparison.max_abs_difference)
+
+    def batch(self, times: BatchTimes) -> None:
+        """Record a batch."""
+        for seconds in times.queued:
+            self._queue.observe(seconds)
+        self._inference.observe(times.inference)
+        self._rows.observe(times.rows)
+
+    def solo(self, seconds: float, rows: int) -> None:
+        """Record a batch of one request that did not wait; the histograms get it at the next flush."""
+        self._solo.append((seconds, rows))
+        if len(self._solo) >= MOST_SOLO:
+            self._count_solo()
+
+    def _count_solo(self) -> None:
+        self._queue.observe_many(np.zeros(len(self._solo)))
+        self._inference.observe_many(np.array([seconds for seconds, _ in self._solo]))
+        self._rows.observe_many(np.array([rows for _, rows in self._solo]))
+        self._solo.clear()
+
+    def sample(self, inputs: Tensors, outputs: Tensors) -> None:
+        """Keep a request for the drift feed until the next flush; copies, so that no batch is kept alive."""
+        self.wants_sample = False
+        self._sampled = (
+            {name: array.copy() for name, array in inputs.items()},
+            {name: array.copy() for name, array in outputs.items()},
+        )
+
+    def flush(self) -> None:
+        """Hand everything counted since the last time to the client library."""
+        families, labels = self._families, self._labels
+        if self._solo:
+            self._count_solo()
+        for (protocol, status), count in self._requests.items():
+            families["requests"].labels(**labels, protocol=protocol, status=str(status)).inc(count)
+        for reason, count in self._shed.items():
+            families["shed"].labels(**labels, reason=reason).inc(count)
+        for result, count in self._cache.items():
+            families["cache"].labels(**labels, result=result).inc(count)
+        for counts in (self._requests, self._shed, self._cache):
+            counts.clear()
+        families["row_seconds"].labels(**labels).inc(self._row_seconds)
+        self._row_seconds = 0.0
+        for name, tally in (
+            ("latency", self._latency),
+            ("queue", self._queue),
+            ("inference", self._inference),
+            ("rows", self._rows),
+        ):
+            tally.flush(families[name].labels(**labels))
+        families["in_flight"].labels(**labels).set(self.in_flight)
+        families["waiting"].labels(**labels).set(self.waiting_rows)
+        if self._sampled is not None:
+            self._drift.add(*self._sampled)
+            self._sampled = None
+            if self._drift.rows >= MIN_DRIFT_ROWS:
+                self._drift.show(families, labels)
+                self._drift = DriftSample()
+        self.wants_sample = True
+
+    def forget(self) -> None:
+        """Show nothing in flight any more, when the model is unloaded; what was counted stays."""
+        self.in_flight = self.waiting_rows = 0
+        self.flush()
+
+
+@cache
+def key_file_stale() -> Any:
+    """Return the gauge that tells an operator to look at the key file."""
+    from prometheus_client import Gauge
+
+    return Gauge(
+        "hone_key_file_stale",
+        "1 while the keys in use are not those of the key file, because it is broken or gone.",
+        multiprocess_mode="livemax",
+    )
+
+
+@cache
+def recorder_counters() -> dict[str, Any]:
+    """Return the counters of recorded traffic, by the fields of `Recorded`."""
+    from prometheus_client import Counter
+
+    return {
+        "rows": Counter("hone_recorded_rows", "Rows of requests in files of recorded traffic."),
+        "dropped": Counter("hone_record_dropped_rows", "Rows that should have been recorded and were not."),
+        "failed_writes": Counter("hone_record_failed_writes", "Files of recorded traffic that could not be written."),
+    }
+
+
+@cache
+def _families() -> dict[str, Any]:
+    """Create every metric once a process; a second creation of one name is an error."""
+    from prometheus_client import Counter, Gauge, Histogram
+
+    labels = ("model", "version")
+    return {
+        "requests": Counter("hone_requests", "Requests answered, by status.", (*labels, "protocol", "status")),
+        "latency": Histogram("hone_request_seconds", "From the request's head to its answer.", labels, buckets=SECONDS),
+        "queue": Histogram("hone_queue_seconds", "Waiting for a batch.", labels, buckets=SECONDS),
+        "inference": Histogram("hone_inference_seconds", "One batch in the runtime.", labels, buckets=SECONDS),
+        "rows": Histogram("hone_batch_rows", "Rows of one batch.", labels, buckets=ROWS),
+        "in_flight": Gauge("hone_in_flight_requests", "Requests being answered.", labels, multiprocess_mode="livesum"),
+        "waiting": Gauge("hone_waiting_rows", "Rows that wait for a batch.", labels, multiprocess_mode="livesum"),
+        "row_seconds": Counter("hone_row_seconds", "Seconds that rows spent here; its rate is rows in flight.", labels),
+        "shed": Counter("hone_shed", "Requests refused to protect the others.", (*labels, "reason")),
+        "cache": Counter("hone_cache", "Looks into the prediction cache, by result.", (*labels, "result")),
+        "mean": Gauge(
+            "hone_input_mean",
+            "Mean of sampled values, of 100 rows or more.",
+            (*labels, "input"),
+            multiprocess_mode="livemostrecent",
+        ),
+        "deviation": Gauge(
+            "hone_input_deviation",
+            "Standard deviation of the same values.",
+            (*labels, "input"),
+            multiprocess_mode="livemostrecent",
+        ),
+        "classes": Counter("hone_predicted_class", "Sampled predictions, by class.", (*labels, "output", "choice")),
+        "shadow": Counter("hone_shadow_rows", "Rows compared with the shadow, by agreement.", (*labels, "agrees")),
+        "shadow_gap": Gauge(
+            "hone_shadow_gap", "Largest difference in the last comparison.", labels, multiprocess_mode="livemostrecent"
+        ),
+    }

@@ -1,0 +1,1 @@
+"""What each path answers: predictions, management, pages, and the hub that knows the models behind them."""

@@ -1,0 +1,149 @@
+"""What stands around every endpoint of a worker: who may call, what is logged, traced, cached and recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import secrets
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ..http.bodies import Bodies
+from ..http.budget import Budget
+from ..http.responses import Head
+from ..settings import Settings
+
+if TYPE_CHECKING:
+    from ..access.callers import Action, Caller
+    from ..access.control import Gate, OpenGate
+    from ..cache.predictions import PredictionCache
+    from ..observe.audit import Audit
+    from ..observe.recording import Recorded, Recorder
+    from ..observe.tracing import Tracer
+
+logger = logging.getLogger("hone.access")
+
+REQUEST_ID = b"x-request-id"
+MAX_REQUEST_ID = 128
+
+
+@dataclass
+class Edge:
+    """Shared by all endpoints; a part that is off is None and costs one comparison.
+
+    Attributes:
+        settings: of the worker.
+        gate: None lets everybody call, as often as they like.
+        cache: of predictions.
+        recorder: of sampled traffic.
+        tracer: of sampled requests.
+        audit: of admin actions.
+        bodies: the larger ones that are held at once.
+        answers: a budget of as many bytes for larger answers. Who waits for it holds a body, never the other way round.
+    """
+
+    settings: Settings
+    gate: Gate | OpenGate | None = None
+    cache: PredictionCache | None = None
+    recorder: Recorder | None = None
+    tracer: Tracer | None = None
+    audit: Audit | None = None
+    bodies: Bodies = field(init=False)
+    answers: Budget = field(init=False)
+    _recorded: Recorded | None = None
+    _prefix: str = field(default_factory=lambda: secrets.token_hex(4))
+    _numbers: itertools.count[int] = field(default_factory=itertools.count)
+
+    def __post_init__(self) -> None:
+        self.bodies = Bodies(self.settings.bodies_bytes)
+        self.answers = Budget(self.settings.bodies_bytes, what="large answers")
+
+    def request_id(self, head: Head) -> bytes:
+        """Return the caller's request id when it is a plain one, else a new one."""
+        given = head.get(REQUEST_ID)
+        if given and len(given) <= MAX_REQUEST_ID and given.isascii() and given.decode().isprintable():
+            return given
+        return b"%s-%x" % (self._prefix.encode(), next(self._numbers))
+
+    async def admit(self, head: Head, action: Action, model: str | None = "") -> Caller | None:
+        """Return who calls, None where everybody may.
+
+        Args:
+            action: what they want.
+            model: that it concerns, if one; None where that isn't known yet: `permit` decides then.
+
+        Raises:
+            UnauthorizedError, ForbiddenError, RateLimitedError: they may not.
+        """
+        if self.gate is None:
+            return None
+        authorization, key = head.get(b"authorization", b""), head.get(b"x-api-key", b"")
+        caller = self.gate.admit_now(authorization, key, action, model)
+        return caller if caller is not None else await self.gate.admit(authorization, key, action, model)
+
+    def permit(self, head: Head, action: Action, model: str) -> None:
+        """Check that a caller who was admitted before the model was known may do it to this model.
+
+        Raises:
+            UnauthorizedError, ForbiddenError: they may not.
+        """
+        if self.gate is not None:
+            self.gate.permit(head.get(b"authorization", b""), head.get(b"x-api-key", b""), action, model)
+
+    def log(
+        self, request_id: str, model: str, protocol: str, status: int, seconds: float, rows: int, problem: str
+    ) -> None:
+        """Write the access log's line: no address, no caller, no inputs, and only what went wrong by default."""
+        wanted = self.settings.access_log
+        if wanted == "off" or (wanted == "errors" and status < 500 and status not in (401, 403, 429)):
+            return
+        logger.info(
+            "%s %s %d %.1f ms",
+            model,
+            protocol,
+            status,
+            seconds * 1e3,
+            extra={
+                "fields": {
+                    "request_id": request_id,
+                    "model": model,
+                    "protocol": protocol,
+                    "status": status,
+                    "ms": round(seconds * 1e3, 3),
+                    "rows": rows,
+                    **({"problem": problem} if problem else {}),
+                }
+            },
+        )
+
+    def flush(self) -> None:
+        """Bring the metrics up to date."""
+        if self.gate is not None:
+            from ..observe.metrics import key_file_stale
+
+            key_file_stale().set(self.gate.stale)
+        if self.recorder is not None:
+            from ..observe.metrics import recorder_counters
+
+            before, now = self._recorded, self.recorder.stats
+            for name, counter in recorder_counters().items():
+                counter.inc(getattr(now, name) - getattr(before, name, 0))
+            self._recorded = now
+
+    async def close(self, timeout_s: float) -> None:
+        """Write out what is buffered; a disk, a collector or a cache that doesn't answer is given up in time."""
+        self.bodies.close()
+        closing: list[Awaitable[None]] = []
+        if self.recorder is not None:
+            closing.append(asyncio.to_thread(self.recorder.close, timeout_s))
+        if self.cache is not None:
+            closing.append(asyncio.wait_for(self.cache.close(), timeout_s))
+        if self.gate is not None:
+            closing.append(asyncio.wait_for(self.gate.close(), timeout_s))
+        if self.tracer is not None:
+            closing.append(asyncio.to_thread(self.tracer.close, timeout_s))
+        for problem in await asyncio.gather(*closing, return_exceptions=True):
+            if isinstance(problem, Exception):
+                logging.getLogger("hone.serving").warning("not closed in order: %r", problem)

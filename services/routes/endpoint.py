@@ -1,0 +1,192 @@
+"""Inference over HTTP: read, admit, decode, compute, encode, answer, count. The same for every protocol and model."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from functools import partial
+
+from hone.signature import Tensors
+
+from ..batching.queue import Trail
+from ..http.answers import LargeAnswer
+from ..http.bodies import LargeBody
+from ..http.failures import DeadlineError, InferenceError, MediaTypeError, OverloadedError, StoppingError, status_of
+from ..http.responses import (
+    ABORT,
+    JSON,
+    NO_STORE,
+    Body,
+    ClientGoneError,
+    Fields,
+    Head,
+    Receive,
+    Scope,
+    Send,
+    error_body,
+    media_type,
+    read_body,
+    require_method,
+    respond,
+)
+from ..protocols.base import Protocol, Request
+from ..protocols.tensors import row_count
+from .edge import REQUEST_ID, Edge
+from .served import ServedModel
+
+logger = logging.getLogger("hone.serving")
+
+CLIENT_GONE = 499
+SMALL_DIGITS = 5
+"""A body whose length has so few digits is under 100 kB: it is read and decoded without further ado."""
+
+
+class InferEndpoint:
+    """One model in one protocol, or in several told apart by the content type.
+
+    Args:
+        label: of the protocol, in metrics and logs.
+        served: the model.
+        protocols: by content type; the one under b"" takes requests that name none.
+        edge: what stands around it.
+        any_media: the protocol under b"" takes every content type.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        served: ServedModel,
+        protocols: Mapping[bytes, Protocol],
+        edge: Edge,
+        *,
+        any_media: bool = False,
+    ) -> None:
+        self._label = label
+        self._served = served
+        self._protocols = protocols
+        self._default = protocols[b""]
+        self._edge = edge
+        self._any_media = any_media
+        self._limit = edge.settings.max_body_bytes
+        self._bodies = edge.bodies
+        self._sizes = served.answer_sizes
+        self._answers = edge.answers
+        self._small_rows = served.answer_sizes.small_rows
+        self._guarded = edge.gate is not None
+        self._accounted = edge.recorder is not None and edge.recorder.complete
+        self._traced = edge.tracer is not None
+        self._noted = self._traced or edge.settings.access_log != "off"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
+        rows = 0
+        served = self._served
+        metrics = served.metrics
+        metrics.in_flight += 1
+        head = dict(scope["headers"])
+        request: Request | None = None
+        status, problem = 200, ""
+        trail: Trail | None = [] if self._traced else None
+        large: LargeBody | None = None
+        room: LargeAnswer | None = None
+        try:
+            if self._guarded:
+                await self._edge.admit(head, "predict", served.entry.name)
+            if scope["method"] != "POST":
+                require_method(scope, "POST")
+            protocol = self._default if self._any_media else self._protocol(head)
+            length = head.get(b"content-length")
+            if length is not None and len(length) <= SMALL_DIGITS and b"content-encoding" not in head:
+                request = protocol.decode(head, await read_body(head, receive, self._limit))
+            else:
+                large = LargeBody(head, receive, self._limit, self._bodies)
+                request = await large.decode(partial(protocol.decode, head), protocol.quick_bytes)
+            rows = row_count(request.inputs)
+            if rows > self._small_rows:
+                # Before anything is computed: its size shows in the inputs.
+                room = await self._sizes.room(request.inputs, protocol.in_text(request), self._answers)
+            outputs = await served.infer(request.inputs, request.timeout_s, trail)
+            if room is None and self._sizes.known:
+                fields, answer = protocol.encode(request, outputs)
+            else:
+                room, (fields, answer) = await self._encode(protocol, request, outputs, room)
+            if self._accounted:
+                head[REQUEST_ID] = request_id = self._edge.request_id(head)
+                served.account(request.inputs, outputs, request_id, time.perf_counter() - started)
+        except ClientGoneError:
+            status = CLIENT_GONE
+            return
+        except asyncio.CancelledError:
+            status = CLIENT_GONE
+            raise
+        except Exception as error:  # noqa: BLE001 - every error becomes an answer
+            status, problem, fields, answer = self._failure(error, head)
+        finally:
+            seconds = time.perf_counter() - started
+            metrics.in_flight -= 1
+            if large is not None:
+                large.release()
+            if room is not None and status != 200:
+                room.release()
+                room = None
+            metrics.request(self._label, status, seconds, rows)
+        if REQUEST_ID in head:
+            fields = [*fields, (REQUEST_ID, self._edge.request_id(head))]
+        if room is None:
+            await respond(send, status, answer, fields)
+        else:
+            await room.write(send, status, answer, fields, scope.get(ABORT))
+        if status == 200 and (served.followed or metrics.wants_sample):
+            served.after(request.inputs, outputs, self._edge.request_id(head), seconds)  # type: ignore[union-attr]
+        if self._noted:
+            self._note(head, request, status, problem, seconds, trail)
+
+    async def _encode(
+        self, protocol: Protocol, request: Request, outputs: Tensors, room: LargeAnswer | None
+    ) -> tuple[LargeAnswer | None, tuple[Fields, Body]]:
+        """Return the room that an answer takes, and the answer."""
+        if room is None:
+            room = await self._sizes.room_for(outputs, protocol.in_text(request), self._answers)
+        if room is None:
+            return None, protocol.encode(request, outputs)
+        try:
+            fields, answer = await room.encode(partial(protocol.encode, request, outputs), self._bodies)
+            room.keep(len(answer) + sum(array.nbytes for array in outputs.values()))
+            return room, (fields, answer)
+        except BaseException:
+            room.release()
+            raise
+
+    def _note(
+        self, head: Head, request: Request | None, status: int, problem: str, seconds: float, trail: Trail | None
+    ) -> None:
+        """Write the trace and the access log's line."""
+        edge, tag = self._edge, self._served.tag
+        rows = 0 if request is None else row_count(request.inputs)
+        if edge.tracer is not None:
+            edge.tracer.record(head, self._label, tag, status, seconds, rows, trail)
+        edge.log(edge.request_id(head).decode(), tag, self._label, status, seconds, rows, problem)
+
+    def _protocol(self, head: Head) -> Protocol:
+        protocol = self._protocols.get(head.get(b"content-type", b""))
+        if protocol is None:
+            media = media_type(head)
+            protocol = self._protocols.get(media)
+            if protocol is None:
+                known = ", ".join(name.decode() for name in self._protocols if name)
+                raise MediaTypeError(f"content type '{media.decode('latin-1')}' is not supported; send one of: {known}")
+        return protocol
+
+    def _failure(self, error: Exception, head: Head) -> tuple[int, str, Fields, Body]:
+        status, message, headers = status_of(error)
+        if isinstance(error, OverloadedError):
+            self._served.metrics.shed(
+                "deadline" if isinstance(error, DeadlineError) else "stopping" if isinstance(error, StoppingError)
+                else "queue_full"
+            )  # fmt: skip
+        if status == 500 and not isinstance(error, InferenceError):
+            logger.error("request %s failed", self._edge.request_id(head).decode(), exc_info=error)
+        fields = [(b"content-type", JSON), NO_STORE, *((name.encode(), value.encode()) for name, value in headers)]
+        return status, message, fields, error_body(message)

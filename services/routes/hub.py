@@ -1,0 +1,250 @@
+"""The models of a worker: which are in memory, under which paths they answer, and how one takes another's place.
+
+A model is loaded beside the one that serves, warm and measured, before its paths are switched to it; the old version
+answers what it has accepted, and only then is its memory given back. So no request fails for a swap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from time import monotonic
+
+from hone import store
+from hone.errors import HoneError
+from hone.signature import Signature
+
+from ..batching.scheduler import Scheduler
+from ..http.failures import NotFoundError
+from ..http.limits import Limits
+from ..http.paths import MODEL_PREDICT, PREDICT, V1_PREDICT, V2_INFER, V2_VERSION_INFER, VERSION_PREDICT
+from ..http.responses import BINARY, JSON, Receive, Scope, Send
+from ..models.loading import LoadedModel, candidates, load, packed
+from ..protocols.arrow import ARROW, Arrow
+from ..protocols.predict import PredictJson
+from ..protocols.raw import NPY, Npy, RawBytes
+from ..protocols.v1 import V1
+from ..protocols.v2 import HEADER_LENGTH, V2
+from .edge import Edge
+from .endpoint import InferEndpoint
+from .served import ServedModel
+
+logger = logging.getLogger("hone.serving")
+
+Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+SICK_AFTER = 3
+"""Batches that failed in a row, alone too, until a runtime is looked at."""
+
+HEAL_S = 10.0
+"""At least so long between two looks: rows that break a model must not keep it loading."""
+
+
+class Hub:
+    """Models in memory by name and version.
+
+    Args:
+        edge: what stands around every endpoint.
+        scheduler: of the worker.
+        module_file: of the service's module, from which a bento finds the models it was built with.
+
+    Attributes:
+        routes: path -> handler of everything that infers.
+        default: the name that `/predict` answers for.
+    """
+
+    def __init__(self, edge: Edge, scheduler: Scheduler, module_file: str = "") -> None:
+        self.routes: dict[str, Handler] = {}
+        self.default = ""
+        self._edge = edge
+        self._scheduler = scheduler
+        self._module_file = module_file
+        self._models: dict[str, dict[str, ServedModel]] = {}
+        self._newest: dict[str, ServedModel] = {}
+        self._aside: list[ServedModel] = []
+        self._healed: dict[str, float] = {}
+        self._lock = asyncio.Lock()
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def models(self) -> list[ServedModel]:
+        """Return every model in memory."""
+        return [served for versions in self._models.values() for served in versions.values()]
+
+    def candidates(self, reference: str) -> list[store.Entry]:
+        """Return what a reference may stand for, best first; raises StoreError when there is nothing."""
+        return candidates(reference, self._module_file)
+
+    def loadable(self) -> list[store.Entry]:
+        """Return what can be loaded: what the bento holds, or from a checkout what the store does."""
+        there = packed(self._module_file)
+        return store.entries() if there is None else there
+
+    def names(self) -> list[str]:
+        return list(self._models)
+
+    def versions(self, name: str) -> list[str]:
+        return list(self._models.get(name, {}))
+
+    def get(self, name: str, version: str = "") -> ServedModel:
+        """Return a model; without a version the one loaded last.
+
+        Raises:
+            NotFoundError: it isn't loaded.
+        """
+        versions = self._models.get(name)
+        if not versions:
+            raise NotFoundError(f"no model '{name}' is loaded; there is {', '.join(self._models) or 'none'}")
+        if not version:
+            return self._newest[name]
+        if version not in versions:
+            raise NotFoundError(f"no version '{version}' of '{name}' is loaded; there is {', '.join(versions)}")
+        return versions[version]
+
+    async def load(
+        self, reference: str, *, keep: bool = False, entries: list[store.Entry] | None = None
+    ) -> ServedModel:
+        """Load a stored model, or load it again, and switch its paths to it.
+
+        Args:
+            reference: NAME, NAME:VARIANT or a full tag.
+            keep: other versions of the same name stay loaded beside it.
+            entries: what `reference` stands for, when that is known already.
+
+        Raises:
+            HoneError: it isn't stored, is corrupt or can't run here; what served before still does.
+        """
+        async with self._lock:
+            loaded = await asyncio.to_thread(self._read, reference, entries)
+            return self._switch(loaded, keep)
+
+    def _read(self, reference: str, entries: list[store.Entry] | None) -> LoadedModel:
+        loaded = load(entries or self.candidates(reference), self._edge.settings)
+        loaded.runtime.leave_thread()
+        return loaded
+
+    def _switch(self, loaded: LoadedModel, keep: bool) -> ServedModel:
+        served = ServedModel(loaded, self._scheduler, self._edge)
+        name = served.entry.name
+        versions = self._models.setdefault(name, {})
+        gone = [old for version, old in versions.items() if not keep or version == served.entry.version]
+        for old in gone:
+            del versions[old.entry.version]
+            if old.shadow is not None:
+                served.shadow, old.shadow = old.shadow, None
+        versions[served.entry.version] = served
+        self._newest[name] = served
+        self.default = self.default or name
+        self._route()
+        for old in gone:
+            self._retire(old)
+        return served
+
+    async def load_aside(self, reference: str) -> ServedModel:
+        """Load a stored model that answers under no path, such as a shadow.
+
+        Raises:
+            HoneError: it isn't stored, is corrupt or can't run here.
+        """
+        async with self._lock:
+            served = ServedModel(await asyncio.to_thread(self._read, reference, None), self._scheduler, self._edge)
+        self._aside.append(served)
+        return served
+
+    async def unload(self, name: str, version: str = "") -> None:
+        """Stop serving a model, or one version of it; what it has accepted is still answered.
+
+        Raises:
+            NotFoundError: it isn't loaded.
+        """
+        async with self._lock:
+            self.get(name, version)
+            versions = self._models[name]
+            gone = [versions.pop(version)] if version else [versions.pop(key) for key in list(versions)]
+            if versions:
+                self._newest[name] = list(versions.values())[-1]
+            else:
+                del self._models[name], self._newest[name]
+            self._route()
+            await asyncio.gather(*(self._retire(old) for old in gone))
+
+    def _retire(self, served: ServedModel) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(served.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+        return task
+
+    def _route(self) -> None:
+        """Point every path at its model, all at once: a request sees the paths before or after, never between."""
+        routes: dict[str, Handler] = {}
+        for name, versions in self._models.items():
+            for version, served in [*versions.items(), ("", self._newest[name])]:
+                predict = self._predict(served)
+                infer, rows = (V2_VERSION_INFER, VERSION_PREDICT) if version else (V2_INFER, MODEL_PREDICT)
+                routes[infer.of(name, version)] = self._v2(served)
+                routes[rows.of(name, version)] = predict
+                if not version:
+                    routes[V1_PREDICT.of(name)] = self._v1(served)
+                    if name == self.default:
+                        routes[PREDICT.of(name)] = predict
+        self.routes = routes
+
+    def _arguments(self, served: ServedModel) -> tuple[Signature, str, str, Limits]:
+        limits = Limits.of(self._edge.settings)
+        return served.loaded.artifact.signature, served.entry.name, served.entry.version, limits
+
+    def _predict(self, served: ServedModel) -> Handler:
+        arguments = self._arguments(served)
+        plain = PredictJson(*arguments)
+        protocols = {
+            b"": plain,
+            JSON: plain,
+            BINARY: RawBytes(*arguments),
+            NPY: Npy(*arguments),
+            ARROW: Arrow(*arguments),
+        }
+        return InferEndpoint("predict", served, protocols, self._edge)
+
+    def _v1(self, served: ServedModel) -> Handler:
+        return InferEndpoint("v1", served, {b"": V1(*self._arguments(served))}, self._edge, any_media=True)
+
+    def _v2(self, served: ServedModel) -> Handler:
+        """V2, and Triton's raw binary request: a header length of 0 says that the body is the one input's bytes."""
+        structured = InferEndpoint("v2", served, {b"": V2(*self._arguments(served))}, self._edge, any_media=True)
+        raw = InferEndpoint("v2", served, {b"": RawBytes(*self._arguments(served))}, self._edge, any_media=True)
+
+        async def route(scope: Scope, receive: Receive, send: Send) -> None:
+            bare = any(key == HEADER_LENGTH and value == b"0" for key, value in scope["headers"])
+            await (raw if bare else structured)(scope, receive, send)
+
+        return route
+
+    async def heal(self) -> None:
+        """Make the runtimes anew that fail on everything, such as one whose GPU context is lost."""
+        for served in self.models():
+            if served.failures_in_a_row < SICK_AFTER or monotonic() - self._healed.get(served.tag, -HEAL_S) < HEAL_S:
+                continue
+            self._healed[served.tag] = monotonic()
+            if await served.works():
+                continue  # it was the callers' rows
+            logger.error("%s fails on everything; loading it again", served.tag)
+            try:
+                await self.load(served.tag, keep=True)
+            except HoneError as error:
+                logger.error("%s can't be loaded again: %s", served.tag, error)
+
+    def flush(self) -> None:
+        """Bring every model's metrics up to date."""
+        self._edge.flush()
+        for served in [*self.models(), *self._aside]:
+            served.flush()
+
+    async def close(self) -> None:
+        """Answer what was accepted and unload everything."""
+        models = [*self.models(), *self._aside]
+        self._models, self._newest = {}, {}
+        self.routes = {}
+        for served in models:
+            self._retire(served)
+        while self._closing:
+            await asyncio.gather(*self._closing, return_exceptions=True)

@@ -1,0 +1,188 @@
+"""A model in service: its runtime, its lane, and what happens around an inference."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import Executor, ThreadPoolExecutor
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from hone.signature import Tensors
+
+from ..batching.lane import Lane, LaneOptions
+from ..batching.padding import Joiner
+from ..batching.queue import Trail
+from ..batching.scheduler import Scheduler
+from ..http.answers import AnswerSizes
+from ..http.limits import Limits
+from ..http.memory import release_memory
+from ..models.loading import LoadedModel
+from ..observe.metrics import Metrics
+from .edge import Edge
+
+if TYPE_CHECKING:
+    from ..cache.predictions import PredictionCache
+    from ..observe.shadow import Shadow
+
+logger = logging.getLogger("hone.serving")
+
+CLOSE_TIMEOUT_S = 30.0
+
+
+class ServedModel:
+    """One version of a model, ready to answer.
+
+    Args:
+        loaded: verified, warm and calibrated.
+        scheduler: of the worker.
+        edge: of the worker.
+    """
+
+    def __init__(self, loaded: LoadedModel, scheduler: Scheduler, edge: Edge) -> None:
+        self.loaded = loaded
+        self.entry = loaded.entry
+        self.tag = loaded.entry.tag
+        self.metrics = Metrics(loaded.entry.name, loaded.entry.version)
+        self._shadow: Shadow | None = None
+        self.followed = edge.recorder is not None
+        self._edge = edge
+        self._cache = edge.cache
+        self._digest = loaded.artifact.manifest.digest if edge.cache is not None else ""
+        plan = loaded.plan
+        self._executor: Executor | None = None
+        if not plan.inline:
+            self._executor = ThreadPoolExecutor(plan.in_flight, thread_name_prefix="inference")
+        signature = loaded.artifact.signature
+        self.answer_sizes = AnswerSizes(signature, Limits.of(edge.settings))
+        default = edge.settings.default_timeout_ms
+        self._default_timeout_s = default / 1e3 if default else None
+        self._lane = Lane(
+            scheduler,
+            loaded.runtime.run,
+            Joiner(signature, pad=plan.pad) if signature.batchable else None,
+            LaneOptions(
+                max_batch_rows=plan.max_batch_rows,
+                max_queue_rows=max(edge.settings.queue_rows, plan.max_batch_rows),
+                max_batch_cells=plan.max_batch_cells,
+                in_flight=plan.in_flight,
+                threads=plan.threads,
+                executor=self._executor,
+            ),
+            observe=self.metrics.batch,
+            observe_solo=self.metrics.solo,
+            latency=plan.latency,
+        )
+
+    @property
+    def shadow(self) -> Shadow | None:
+        """What gets a copy of the requests."""
+        return self._shadow
+
+    @shadow.setter
+    def shadow(self, shadow: Shadow | None) -> None:
+        self._shadow = shadow
+        self.followed = shadow is not None or self._edge.recorder is not None
+
+    @property
+    def failures_in_a_row(self) -> int:
+        return self._lane.failures_in_a_row
+
+    async def works(self) -> bool:
+        """Return whether the runtime answers the artifact's example rows; forgets the failures when it does."""
+        from ..models.loading import example_inputs
+
+        try:
+            await self._lane.submit(example_inputs(self.loaded.artifact))
+        except Exception:  # noqa: BLE001 - whatever it is, it doesn't work
+            return False
+        return True
+
+    async def infer(self, inputs: Tensors, timeout_s: float | None = None, trail: Trail | None = None) -> Tensors:
+        """Return the outputs of checked inputs, from the cache where it holds them.
+
+        Args:
+            inputs: in signature order.
+            timeout_s: how long the caller waits.
+            trail: gets (seconds in the queue, seconds in the runtime, rows of the batch) of each part.
+
+        Raises:
+            OverloadedError, DeadlineError, StoppingError: refused; InferenceError: the runtime failed.
+        """
+        if timeout_s is None:
+            timeout_s = self._default_timeout_s
+        deadline = None if timeout_s is None else monotonic() + timeout_s
+        if self._cache is None:
+            return await self._lane.submit(inputs, deadline, trail)
+        return await self._cached(self._cache, inputs, deadline, trail)
+
+    async def _cached(
+        self,
+        cache: PredictionCache,
+        inputs: Tensors,
+        deadline: float | None,
+        trail: Trail | None,
+    ) -> Tensors:
+        from ..cache.predictions import request_key
+
+        key = request_key(self._digest, inputs)
+        known = cache.peek(key)
+        if known is not None:
+            self.metrics.cache("memory_hit")
+            return known
+        if deadline is not None:
+            # A request in a hurry computes by itself: joined with another it would inherit that one's deadline.
+            self.metrics.cache("miss")
+            outputs = await self._lane.submit(inputs, deadline, trail)
+            cache.remember(key, outputs)
+            return outputs
+        return await cache.get_or_compute(key, lambda: self._lane.submit(inputs, None, trail), self.metrics.cache)
+
+    def account(self, inputs: Tensors, outputs: Tensors, request_id: bytes, seconds: float) -> None:
+        """Record a request before it is answered, where every answer must be recorded.
+
+        Raises:
+            OverloadedError: it can't be, so it must not be answered.
+        """
+        if self._edge.recorder is not None and self._edge.recorder.complete:
+            entry = self.entry
+            self._edge.recorder.require(entry.name, entry.version, request_id.decode(), inputs, outputs, seconds)
+
+    # `followed` says whether `after` has more to do than an occasional sample.
+    def after(self, inputs: Tensors, outputs: Tensors, request_id: bytes, seconds: float) -> None:
+        """Feed drift, recorder and shadow with an answered request; never waits and never fails."""
+        if self.metrics.wants_sample:
+            self.metrics.sample(inputs, outputs)
+        if self._edge.recorder is not None and not self._edge.recorder.complete:
+            self._edge.recorder.offer(
+                self.entry.name, self.entry.version, request_id.decode(), inputs, outputs, seconds
+            )
+        if self.shadow is not None:
+            self.shadow.mirror(inputs, outputs)
+
+    def flush(self) -> None:
+        """Bring the metrics up to date."""
+        self.metrics.waiting_rows = self._lane.queue.rows
+        self.metrics.flush()
+
+    async def close(self) -> None:
+        """Answer what was accepted, then give the model's memory back to the system."""
+        if self.shadow is not None:
+            await self.shadow.close()
+        # Requests that were routed here before the routes changed may still be reading their bodies.
+        patience = monotonic() + CLOSE_TIMEOUT_S
+        while self.metrics.in_flight and monotonic() < patience:
+            await asyncio.sleep(0.01)
+        try:
+            await self._lane.close(CLOSE_TIMEOUT_S)
+        except TimeoutError:
+            logger.error("%s: a batch did not end in %g s; it is left behind", self.tag, CLOSE_TIMEOUT_S)
+            return
+        if self._executor is not None:
+            for _ in range(self.loaded.plan.in_flight):
+                self._executor.submit(self.loaded.runtime.leave_thread)
+            self._executor.shutdown(wait=False)
+        self.metrics.forget()
+        self.loaded.runtime.close()
+        del self.loaded, self._lane
+        release_memory()

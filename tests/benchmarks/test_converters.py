@@ -1,0 +1,114 @@
+"""The converters' benchmark: what it says of a report, and other tools beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hone.benchmarks.converters.__main__ import (
+    EXAMPLES,
+    PEERS,
+    ROOT,
+    draw,
+    macs_per_row,
+    shares,
+    summarize,
+    to_markdown,
+)
+from hone.converters.report.records import Percentiles, Report, VariantReport
+from hone.recipe import Budget, Conditions
+from tests.passes import Bench, cosine, perceptron, perceptron_rows, perceptron_signature
+
+
+def variant(name: str, rate: float, *, baseline: bool = False, drop: float = 0.0, size: float = 1.0) -> VariantReport:
+    def table(value: float) -> dict[str, Percentiles]:
+        return {
+            threads: Percentiles(p50=1, p95=1, p99=1, mean=1, rows_per_s=value * factor, calls=10)
+            for threads, factor in (("1", 1.0), ("all", 2.0))
+        }
+
+    return VariantReport(
+        name=name, status="built", baseline=baseline, eligible=True, quality=0.8 - drop, quality_drop=drop,
+        rows_per_s_batch1=rate, speedup=None if baseline else rate / 100, size_mb=size,
+        latency_ms={"1": table(rate), "8": table(rate * 4)},
+    )  # fmt: skip
+
+
+def report() -> Report:
+    return Report(
+        name="small", run="r", created="c", recipe="r.yaml", recipe_sha256="0", source="torch", metric="cosine",
+        higher_is_better=True, objective="latency", budget=Budget(at=Conditions(batch=1, threads=1)),
+        evaluation_rows=8, host={}, tools={}, seconds=12.5, winner="onnx-int8",
+        variants=[
+            variant("torch", 100, baseline=True, size=4.0),
+            variant("onnx-fp32", 200, size=4.0),
+            variant("onnx-int8", 500, drop=0.004),
+            VariantReport(name="tensorrt-fp16", status="skipped", reason="no NVIDIA GPU"),
+        ],
+    )  # fmt: skip
+
+
+def test_entry_holds_the_chosen_variant_and_its_ratios(tmp_path: Path) -> None:
+    entry = summarize("small", report(), 30)
+    assert entry["chosen"]["variant"] == "onnx-int8"
+    assert entry["chosen"]["speedup_vs_source"] == 5.0
+    assert entry["chosen"]["quality_loss_pct"] == pytest.approx(0.5)
+    assert entry["chosen"]["size_ratio"] == 0.25
+    assert entry["chosen"]["speedup_vs_torch"] == {"1": 5.0, "8": 5.0}
+    assert entry["chosen"]["speedup_vs_onnx_fp32"] == {"1": 2.5, "8": 2.5}
+    assert entry["chosen"]["cosine_mean"] == pytest.approx(0.796)
+    assert [item["variant"] for item in entry["variants"]] == ["onnx-fp32", "onnx-int8", "tensorrt-fp16"]
+    entry["peers"] = [{"name": "other", "error": "it broke"}]
+    entry["mmacs_per_row"] = 2.0
+    shares(entry, {"float32": 10.0, "int8": 40.0})
+    whole = {"machine": "m", "cpu_features": [], "peak_gops": {"int8": 40.0}, "models": [entry], "not_run": []}
+    text = to_markdown(whole)
+    assert "| onnx-int8 (chosen) | 5.00x | 0.50 % | 0.25 | 1: 1,000, 8: 4,000 | 40% of int8 |" in text
+    assert "no NVIDIA GPU" in text and "it broke" in text
+    draw(whole, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 1000
+
+
+# Olive is installed into an environment of its own first.
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if "olive" in name else name for name in sorted(PEERS)]
+)
+def test_other_tools_quantize_the_same_graph(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, name: str
+) -> None:
+    bench = Bench(tmp_path, perceptron_signature(), perceptron_rows())
+    source = bench.artifact(perceptron())
+    import onnx
+    import onnxruntime as ort
+
+    root = tmp_path_factory.getbasetemp() / "peers"
+    assert PEERS[name](source.entry, tmp_path / "peer.onnx", bench.rows, root) > 3
+    kinds = {node.op_type for node in onnx.load(tmp_path / "peer.onnx").graph.node}
+    assert kinds & {"MatMulInteger", "DequantizeLinear"}
+    (answer,) = ort.InferenceSession(str(tmp_path / "peer.onnx")).run(None, bench.rows)
+    assert cosine(np.asarray(answer), bench.outputs(source)["y"]) > 0.99
+
+
+def test_work_of_a_row_is_counted_from_shapes(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, perceptron_signature(), perceptron_rows())
+    assert macs_per_row(bench.artifact(perceptron()), bench.recipe) == 32 * 64 + 64 * 64 + 64 * 8
+
+
+def test_a_graph_without_products_has_no_work_to_count(tmp_path: Path) -> None:
+    from onnx import TensorProto, helper
+
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 32]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", values[:1], values[1:])
+    bench = Bench(tmp_path, perceptron_signature(), perceptron_rows())
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    assert macs_per_row(bench.artifact(model), bench.recipe) == 0
+
+
+def test_every_example_has_its_recipe() -> None:
+    for example in EXAMPLES:
+        assert (ROOT / example.recipe).is_file()
+        assert set(example.peers) <= set(PEERS)
+    recipes = {path.relative_to(ROOT).as_posix() for path in (ROOT / "examples").glob("*/*.yaml")}
+    assert recipes == {example.recipe for example in EXAMPLES}

@@ -1,0 +1,254 @@
+"""`locust -f benchmarks/locustfile.py` and `hone bench --url`, as people call them, against real services."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from hone.services.launch import free_port
+from tests.servers import HONE, ROOT, Server, put, self_signed, server
+
+LOCUST = [sys.executable, "-m", "locust", "-f", "benchmarks/locustfile.py"]
+QUICK = ["--headless", "-r", "100", "-t", "2s", "--only-summary"]
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Two models, no keys."""
+    home = tmp_path_factory.mktemp("plain")
+    put(home, home / "one", "dense", "onnx-fp32-1")
+    put(home, home / "two", "reverse", "onnx-fp32-1", seed=1)
+    command = [HONE, "serve", "dense", "--and", "reverse", "--port", "{port}"]
+    with server(command, home, PYTHONPATH=str(ROOT)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, Path]]:
+    """A service with TLS and a key: its address, the key, the certificate."""
+    home = tmp_path_factory.mktemp("guarded")
+    put(home, home / "one", "dense", "onnx-fp32-1")
+    certificate, secret = self_signed(home)
+    made = subprocess.run(
+        [HONE, "keys", "new", "ci", "--file", str(home / "keys.yaml")], check=True, capture_output=True, text=True
+    )
+    key = made.stdout.strip()
+    command = [HONE, "serve", "dense", "--port", "{port}", "--api-keys", str(home / "keys.yaml"),
+               "--ssl-certfile", str(certificate), "--ssl-keyfile", str(secret)]  # fmt: skip
+    with server(command, home, scheme="https", PYTHONPATH=str(ROOT)) as running:
+        yield f"https://localhost:{running.port}", key, certificate
+
+
+def call(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    variables.pop("HONE_LOAD", None)
+    return subprocess.run(
+        list(arguments), cwd=folder, env=variables, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def locust(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return call(*LOCUST, *arguments, folder=ROOT, **environment)
+
+
+def address(service: Server) -> str:
+    return f"http://127.0.0.1:{service.port}"
+
+
+def totals(prefix: Path) -> dict[str, tuple[int, int]]:
+    """Return requests and failures by path of a run with --csv."""
+    with Path(f"{prefix}_stats.csv").open() as stream:
+        return {row["Name"]: (int(row["Request Count"]), int(row["Failure Count"])) for row in csv.DictReader(stream)}
+
+
+def test_plain_command_loads_what_the_service_serves(service: Server, tmp_path: Path) -> None:
+    done = locust("--host", address(service), *QUICK, "-u", "3", "--csv", str(tmp_path / "run"),
+                  "--html", str(tmp_path / "run.html"), "--max-errors", "0")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert '{"JsonUser": 3}' in done.stderr
+    requests, failures = totals(tmp_path / "run")["/models/dense/predict"]
+    assert requests > 20
+    assert failures == 0
+    assert "/models/dense/predict" in (tmp_path / "run.html").read_text()
+
+
+def test_every_protocol_is_answered(service: Server, tmp_path: Path) -> None:
+    users = ["JsonUser", "RowsUser", "V2JsonUser", "V2BinaryUser", "ArrowUser"]
+    done = locust("--host", address(service), *QUICK, "-u", "5", "--model", "reverse:onnx-fp32", "--rows", "3",
+                  "--csv", str(tmp_path / "run"), *users)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"{{{', '.join(f'{json.dumps(name)}: 1' for name in sorted(users))}}}" in done.stderr
+    found = totals(tmp_path / "run")
+    prefix = "/models/reverse/versions/onnx-fp32-1"
+    assert set(found) == {f"{prefix}/predict", f"/v2{prefix}/infer", "Aggregated"}
+    assert all(requests > 5 and not failures for requests, failures in found.values())
+
+
+def test_load_is_spread_over_processes(service: Server, tmp_path: Path) -> None:
+    done = locust("--host", address(service), "--headless", "-r", "100", "-t", "5s", "--only-summary", "-u", "4",
+                  "--processes", "2", "--protocol", "rows", "--csv", str(tmp_path / "run"))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    requests, failures = totals(tmp_path / "run")["/models/dense/predict"]
+    assert requests > 5
+    assert failures == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "line"),
+    [
+        (["--p99", "1s"], 0, ""),
+        (["--p99", "0.0001ms", "-u", "20"], 1, "the limit is 0.0001 ms"),
+        (["--data", "{bad}", "--max-errors", "0.9"], 0, ""),
+        (["--data", "{bad}", "--max-errors", "0.01"], 1, "of the requests failed, the limit is 1.00%"),
+        (["--model", "nope"], 1, "serves no model 'nope'; valid: dense, reverse"),
+        (["--model", "dense:nope"], 1, "was asked for dense:nope, which it doesn't serve; there is dense:onnx-fp32-1"),
+        (["--host", "http://127.0.0.1:9"], 1, "http://127.0.0.1:9: no service answers"),
+        (["--p99", "soon"], 2, "argument --p99: 'soon' is no duration; write 50ms or 0.2s"),
+    ],
+)
+def test_exit_status_says_whether_limits_held(
+    service: Server, tmp_path: Path, arguments: list[str], status: int, line: str
+) -> None:
+    rows = np.ones((8, 4), np.float32)
+    rows[::4] = np.nan  # the model takes no missing values
+    np.savez(tmp_path / "bad.npz", features=rows)
+    given = [argument.format(bad=tmp_path / "bad.npz") for argument in arguments]
+    done = locust("--host", address(service), *QUICK, *given)
+    assert done.returncode == status, done.stderr
+    assert line in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_options_are_listed() -> None:
+    done = call(sys.executable, "-m", "hone.benchmarks.locustfile", "--help", folder=ROOT)
+    assert done.returncode == 0
+    for option in ("--protocol", "--model", "--rows", "--data", "--api-key", "--ca", "--p99", "--max-errors"):
+        assert option in done.stdout
+
+
+def swarm(page: httpx.Client, host: str, **fields: str) -> dict[str, object]:
+    """Start a run from the page, let it run, stop it; return its figures while it ran."""
+    answer = page.post("/swarm", data={"user_count": "3", "spawn_rate": "10", "host": host, **fields})
+    assert answer.json()["success"], answer.text
+    deadline = time.monotonic() + 30
+    figures: dict[str, object] = {}
+    while time.monotonic() < deadline:
+        figures = page.get("/stats/requests").json()
+        exceptions = page.get("/exceptions").json()["exceptions"]
+        if exceptions or (figures["user_count"] == 3 and figures["stats"][-1]["num_requests"] > 5):  # type: ignore[index]
+            break
+        time.sleep(0.2)
+    assert page.post("/stop").json()["success"]
+    while page.get("/stats/requests").json()["state"] != "stopped" and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return figures
+
+
+def names(figures: dict[str, object]) -> set[str]:
+    return {entry["name"] for entry in figures["stats"]} - {"Aggregated"}  # type: ignore[attr-defined,index]
+
+
+def test_web_page_runs_again_with_other_options(service: Server, tmp_path: Path) -> None:
+    port = free_port()
+    with (tmp_path / "locust.log").open("w") as log:
+        process = subprocess.Popen(
+            [*LOCUST, "--web-host", "127.0.0.1", "--web-port", str(port)],
+            cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), "HONE_BENCH_KEY": "not-for-the-page"},
+            stdout=log, stderr=log,
+        )  # fmt: skip
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as page:
+            start = wait_for(page)
+            for option in ("protocol", "model", "rows", "data", "api_key", "ca", "p99", "max_errors"):
+                assert f'"{option}": {{' in start
+            assert "not-for-the-page" not in start
+            first = swarm(page, address(service), protocol="json", p99="0.0001ms")
+            assert first["user_count"] == 3
+            assert names(first) == {"/models/dense/predict"}
+            (problem,) = page.get("/exceptions").json()["exceptions"]
+            assert "the limit is 0.0001 ms" in problem["msg"]
+            second = swarm(page, address(service), protocol="v2-binary", model="reverse", p99="")
+            assert second["user_count"] == 3
+            assert names(second) == {"/v2/models/reverse/infer"}
+            assert page.get("/exceptions").json()["exceptions"] == []
+            swarm(page, "http://127.0.0.1:9")
+            (problem,) = page.get("/exceptions").json()["exceptions"]
+            assert "no service answers" in problem["msg"]
+            assert names(swarm(page, address(service), model="dense")) == {"/v2/models/dense/infer"}
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def wait_for(page: httpx.Client) -> str:
+    for _ in range(300):
+        try:
+            return page.get("/").text
+        except httpx.TransportError:
+            time.sleep(0.1)
+    raise AssertionError("Locust's page didn't come up")
+
+
+def bench(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return call(HONE, "bench", *arguments, "--duration", "2", folder=folder, **environment)
+
+
+def test_bench_loads_and_reports_the_model_that_is_named(service: Server, tmp_path: Path) -> None:
+    """The host's own store is empty: everything is asked of the service."""
+    before = service.client.get("/metrics").text
+    done = bench("reverse", "--url", address(service), "--users", "2", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "out" / "reverse" / "load.json").read_text())
+    said = service.client.get("/v2/models/reverse").json()["parameters"]
+    assert (report["model"], report["digest"]) == ("reverse:onnx-fp32-1", said["digest"])
+    assert len(report["digest"]) == 64
+    assert report["errors"] == 0
+    assert answered(service.client.get("/metrics").text, "dense") == answered(before, "dense")
+    again = bench("reverse", "--url", address(service), "--baseline", "out/reverse/load.json", "--tolerance", "10000%",
+                  "--out", "again", "--p99", "0.0001ms", folder=tmp_path)  # fmt: skip
+    assert again.returncode == 3, again.stderr
+    assert "error: missed: p99_ms" in again.stderr
+    assert json.loads((tmp_path / "again" / "load.json").read_text())["scenario"]["users"] == 2
+
+
+def answered(metrics: str, model: str) -> float:
+    lines = [line for line in metrics.splitlines() if line.startswith(f'hone_requests_total{{model="{model}"')]
+    return sum(float(line.split()[-1]) for line in lines)
+
+
+@pytest.mark.parametrize("command", [["nope"], ["reverse:nope"], ["capacity", "reverse:nope", "--p99", "50ms"]])
+def test_report_of_another_artifact_than_the_one_named_is_refused(
+    service: Server, tmp_path: Path, command: list[str]
+) -> None:
+    done = bench(*command, "--url", address(service), folder=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {address(service)} ")
+    assert "nope" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_keys_and_certificates_are_sent_and_checked(guarded: tuple[str, str, Path], tmp_path: Path) -> None:
+    url, key, certificate = guarded
+    wanted = ["dense", "--url", url, "--users", "2", "--out", "out"]
+    assert "give its authority's file: --ca" in bench(*wanted, folder=tmp_path).stderr
+    trusting = [*wanted, "--ca", str(certificate)]
+    assert "it wants a key; give one: HONE_BENCH_KEY, or --api-key" in bench(*trusting, folder=tmp_path).stderr
+    assert "the key is refused" in bench(*trusting, "--api-key", "hone_wrong", folder=tmp_path).stderr
+    assert not (tmp_path / "out").exists()
+    done = bench(*trusting, folder=tmp_path, HONE_BENCH_KEY=key)
+    assert done.returncode == 0, done.stderr
+    assert key not in (tmp_path / "out" / "load.json").read_text()
+    done = locust("--host", url, *QUICK, "--ca", str(certificate), "--max-errors", "0", HONE_BENCH_KEY=key)
+    assert done.returncode == 0, done.stderr
+    assert locust("--host", url, *QUICK, "--ca", str(certificate)).returncode == 1

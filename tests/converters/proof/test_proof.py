@@ -1,0 +1,196 @@
+"""What `hone optimize` promises about a run: your code is called once, figures agree, and results aren't lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hone import store
+from hone.converters.proof.disturbance import HostNoise, HostWatch
+from hone.converters.report.records import Report, read_report
+from tests.projects import MODEL, write_project
+
+COUNTING = (
+    MODEL.replace("def load():", "def load():\n    note('load')\n    np.ones(60_000_000)  # 458 MiB, as training takes")
+    .replace("def calibration():", "def calibration():\n    note('calibration')")
+    .replace("def evaluation():", "def evaluation():\n    note('evaluation')")
+    .replace("> 0).astype(np.int64)}", "> 0)}")  # labels of bool
+    .replace('rows["label"])', 'rows["label"].astype(int))')
+    + """
+
+def note(what):
+    import pathlib
+    with (pathlib.Path(__file__).parent / "calls").open("a") as file:
+        file.write(what + " ")
+
+
+def fails(outputs, labels):
+    return outputs["score"]
+"""
+)
+
+
+def hone(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from hone.cli.main import main; main()", *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=400, check=False, env={**os.environ, **environment}
+    )
+
+
+def error_of(done: subprocess.CompletedProcess[str]) -> str:
+    """Return the one line of an error."""
+    assert "Traceback" not in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    return line
+
+
+@dataclass(frozen=True)
+class Runs:
+    """A whole run and, after it, one of a single variant."""
+
+    folder: Path
+    first: subprocess.CompletedProcess[str]
+    calls: list[str]
+    report: Report
+    listed: str
+    again: subprocess.CompletedProcess[str]
+    calls_again: list[str]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    folder = tmp_path_factory.mktemp("runs")
+    own = {"HONE_CACHE": str(folder / "cache"), "BENTOML_HOME": str(folder / "bentoml")}
+    measure = {"batches": [1, 8], "threads": [1, "all"], "rounds": 8, "round_ms": 3}
+    file = write_project(folder / "project", code=COUNTING, measure=measure)
+    calls = folder / "project" / "calls"
+    first = hone("optimize", file, cwd=folder, **own)
+    assert first.returncode == 0, first.stdout + first.stderr
+    called = calls.read_text().split()
+    listed = hone("models", "list", cwd=folder, **own).stdout
+    report = read_report(folder / "out" / "sums" / "report.json")
+    calls.unlink()
+    again = hone("optimize", file, "--only", "onnx-fp32", "--no-store", cwd=folder, **own)
+    yield Runs(folder, first, called, report, listed, again, calls.read_text().split())
+
+
+def test_loader_and_data_functions_run_once_a_run(runs: Runs) -> None:
+    assert sorted(runs.calls) == ["calibration", "evaluation", "load"]
+    assert "passes: 0 run, 2 from the cache" in runs.again.stderr
+    assert sorted(runs.calls_again) == ["calibration", "evaluation", "load"]
+
+
+def test_a_run_of_one_variant_leaves_the_report_of_all(runs: Runs) -> None:
+    out = runs.folder / "out" / "sums"
+    assert read_report(out / "report.json") == runs.report
+    assert [variant.name for variant in read_report(out / "only" / "report.json").variants] == ["torch", "onnx-fp32"]
+
+
+def test_figures_agree(runs: Runs) -> None:
+    """Table, headline and list show the statistic that variants are ranked by."""
+    report = runs.report
+    best = report.judged(report.baseline, report.source_threads)
+    assert best.p50 == min(one.p50 for one in report.baseline.latency_ms["1"].values())
+    for variant in report.variants[1:]:
+        judged = report.judged(variant)
+        assert judged.p50_low is not None and judged.p50_high is not None
+        assert judged.p50_low <= judged.p50 <= judged.p50_high and judged.p50 <= judged.p95 <= judged.p99
+        assert judged.rows_per_s == pytest.approx(1e3 / judged.p50, rel=1e-3)
+        assert variant.speedup == pytest.approx(best.p50 / judged.p50, rel=1e-2)
+        (row,) = [
+            line for line in runs.first.stdout.splitlines() if f" {variant.name} " in line and "x" in line.split()[-3]
+        ]
+        assert f"{judged.p50:.3f}" in row and f"{variant.speedup:.2f}x" in row
+        (line,) = [line for line in runs.listed.splitlines() if line.startswith(f"sums:{variant.name}-")]
+        assert f"{judged.p50:.3f}" in line.split()
+    assert "speed-up against torch at its fastest" in runs.first.stdout
+
+
+def test_the_source_is_measured_without_its_training(runs: Runs) -> None:
+    peak = runs.report.baseline.peak_rss_mb
+    assert peak is not None and peak < 458
+
+
+def test_labels_of_bool_are_judged_as_numbers(runs: Runs) -> None:
+    assert all(variant.quality is not None and variant.quality > 0.9 for variant in runs.report.variants)
+
+
+def test_a_metric_that_fails_is_found_before_any_pass(tmp_path: Path) -> None:
+    file = write_project(tmp_path / "project", code=COUNTING, quality={"metric": "network:fails"})
+    done = hone("optimize", file, cwd=tmp_path)
+    assert done.returncode == 2 and "network:fails failed (network.py:" in error_of(done)
+    assert not list((tmp_path / "home" / "cache" / "passes").glob("*"))
+
+
+def test_what_cannot_be_written_is_said_before_the_work(tmp_path: Path) -> None:
+    file = write_project(tmp_path / "project", code=COUNTING)
+    (tmp_path / "file").write_text("")
+    for arguments, environment, words in (
+        (("--out", tmp_path / "file" / "out"), {}, "the report (--out) can't be written to"),
+        ((), {"BENTOML_HOME": str(tmp_path / "file")}, "the model store (BENTOML_HOME) can't be written to"),
+        ((), {"HONE_CACHE": str(tmp_path / "file")}, "the pass cache (HONE_CACHE) can't be written to"),
+    ):
+        done = hone("optimize", file, *arguments, cwd=tmp_path, **environment)
+        assert done.returncode == 1 and words in error_of(done)
+    assert not (file.parent / "calls").exists()
+
+
+def test_results_are_shown_when_neither_report_nor_store_can_be_written_any_more(tmp_path: Path) -> None:
+    """Both places turn into files while the run goes on."""
+    spoil = f"""
+    import pathlib, shutil
+    for place in ({str(tmp_path / "out" / "sums")!r}, {str(tmp_path / "home" / "bentoml" / "models")!r}):
+        shutil.rmtree(place)
+        pathlib.Path(place).write_text("")
+"""
+    code = MODEL.replace("def load():", "def load():" + spoil)
+    file = write_project(tmp_path / "project", code=code, variants=["onnx-fp32"])
+    done = hone("optimize", file, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "★ onnx-fp32" in done.stdout and "winner  onnx-fp32" in done.stdout
+    line = error_of(done)
+    assert "onnx-fp32 could not be stored" in line and "the report can't be written to" in line and len(line) < 500
+
+
+def test_full_store_is_one_line(tmp_path: Path, runs: Runs) -> None:
+    """BentoML reports a full disk as a list of all files that it couldn't copy."""
+    script = (
+        "import resource, signal; from pathlib import Path\n"
+        "from hone import store; from hone.artifact import Artifact\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        f"artifact = Artifact.open(next(p for p in Path({str(runs.folder / 'cache' / 'passes')!r}).iterdir()))\n"
+        "try: store.put(artifact, 'sums', 'v1')\n"
+        "except Exception as error: print(type(error).__name__, error)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=False)
+    assert done.stdout.startswith("StoreError") and "File too large" in done.stdout, done.stdout + done.stderr
+    assert len(done.stdout) < 300 and "[(" not in done.stdout
+    assert store.entries() == []
+
+
+def test_a_disturbed_host_is_said_and_a_steady_one_is_not() -> None:
+    assert HostNoise(spread=1.05, stolen=0.0, ticks=40).warning == ""
+    assert HostNoise(spread=9.0, stolen=0.0, ticks=3).warning == ""  # too few to say
+    assert "2.5 times its median" in HostNoise(spread=2.5, stolen=0.0, ticks=40).warning
+    assert "7% of the processors' time was stolen" in HostNoise(spread=1.0, stolen=0.07, ticks=40).warning
+    watch = HostWatch()
+    for _ in range(10):
+        watch.tick()
+    noise = watch.noise()
+    assert noise.ticks == 10 and noise.spread >= 1 and 0 <= noise.stolen <= 1 and np.isfinite(noise.spread)
+
+
+def test_report_is_read_without_what_was_added_later(runs: Runs) -> None:
+    content = json.loads((runs.folder / "out" / "sums" / "report.json").read_text())
+    for field in ("source_threads", "noise", "checks_skipped", "not_stored"):
+        content.pop(field)
+    old = Report.model_validate(content)
+    assert old.warnings == [] and old.compared_with == "speed-up against torch"

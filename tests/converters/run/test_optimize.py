@@ -1,0 +1,265 @@
+"""`hone optimize` on a real torch model, in real worker and probe processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hone import store
+from hone.converters.passes import PassContext
+from hone.converters.run.prepare import prepare
+from hone.converters.sources.torch.source import save_program
+from hone.errors import PassError, RecipeError
+from hone.recipe import load_recipe
+from hone.userload import load_function
+from tests.projects import MODEL, write_project
+
+
+def hone(*arguments: str | Path, cwd: Path, expect: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a user does."""
+    command = [sys.executable, "-c", "from hone.cli.main import main; main()", *map(str, arguments)]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == expect, f"status {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def one_error(done: subprocess.CompletedProcess[str]) -> str:
+    """Return the one line of an error; there must be no traceback."""
+    assert "Traceback" not in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    return line
+
+
+def test_optimize_proves_ranks_and_stores(tmp_path: Path) -> None:
+    variants = [
+        "onnx-fp32",
+        "onnx-fp16",
+        "onnx-int8-dynamic",
+        "onnx-int8-static",
+        "mlx-fp32",
+        "mlx-q8",
+        "tensorrt-fp16",
+    ]
+    pruned = {"preset": "pruned50-onnx-int8", "options": {"prune": {"epochs": 20}}}
+    file = write_project(tmp_path / "project", train="network:train", variants=[*variants, pruned])
+    done = hone("optimize", file, cwd=tmp_path)
+    report = json.loads((tmp_path / "out" / "sums" / "report.json").read_text())
+    by_name = {variant["name"]: variant for variant in report["variants"]}
+    assert by_name["torch"]["baseline"]
+    assert by_name["tensorrt-fp16"]["status"] == "skipped"
+    assert "no NVIDIA GPU" in by_name["tensorrt-fp16"]["reason"]
+    assert "[torch,tensorrt]" in by_name["tensorrt-fp16"]["remedy"]
+    assert "[torch,tensorrt]" in done.stdout
+    for name in [*variants[:-1], "pruned50-onnx-int8"]:
+        variant = by_name[name]
+        assert variant["status"] == "built", variant
+        assert variant["quality"] > 0.9
+        assert set(variant["latency_ms"]) == {"1", "8"}
+        assert set(variant["latency_ms"]["1"]) == {"1", "all"}
+        assert variant["peak_rss_mb"] > 10
+        assert variant["size_mb"] > 0
+    assert by_name["onnx-fp32"]["max_difference"] < 1e-4
+    channels = by_name["pruned50-onnx-int8"]["passes"][0]["details"]["channels"]
+    assert channels["hidden"] == "32 -> 16"
+    winner = store.resolve("sums").opened()
+    assert winner.manifest.variant == report["winner"]
+    assert winner.manifest.selection is not None
+    assert winner.manifest.selection.rank == 0
+    assert [record.name for record in winner.manifest.lineage] == [
+        p["name"] for p in by_name[report["winner"]]["passes"]
+    ]
+    page = (tmp_path / "out" / "sums" / "report.html").read_text()
+    assert page.count("<svg") == 2
+    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    )
+    second = hone("optimize", file, cwd=tmp_path)
+    assert "passes: 0 run" in second.stderr
+    hone("report", tmp_path / "out" / "sums" / "report.json", cwd=tmp_path)
+
+
+@pytest.mark.slow
+def test_changed_option_redoes_only_its_branch(tmp_path: Path) -> None:
+    file = write_project(tmp_path / "project")
+    assert "passes: 3 run, 0 from the cache" in hone("optimize", file, cwd=tmp_path).stderr
+    entropy = {"preset": "onnx-int8-static", "options": {"quantize_static": {"method": "entropy"}}}
+    write_project(tmp_path / "project", variants=["onnx-fp32", entropy])
+    assert "passes: 1 run, 2 from the cache" in hone("optimize", file, "--no-store", cwd=tmp_path).stderr
+    for artifact in (tmp_path / "home" / "cache" / "passes").iterdir():
+        model = artifact / "model.onnx"
+        model.write_bytes(model.read_bytes()[:-1] + b"\0")
+    assert "passes: 3 run, 0 from the cache" in hone("optimize", file, "--no-store", cwd=tmp_path).stderr
+    assert "passes: 3 run" in hone("optimize", file, "--no-store", "--force", cwd=tmp_path).stderr
+    only = hone("optimize", file, "--no-store", "--only", "onnx-fp32", cwd=tmp_path)
+    assert "passes: 0 run, 2 from the cache" in only.stderr
+    assert store.resolve("sums").run in {entry.run for entry in store.entries("sums")}
+
+
+def test_impossible_budget_exits_with_3_and_stores_nothing(tmp_path: Path) -> None:
+    budget = {"quality_drop": 0.05, "size_mb": 0.000001}
+    file = write_project(tmp_path / "project", budget=budget, variants=["onnx-fp32"])
+    done = hone("optimize", file, cwd=tmp_path, expect=3)
+    assert "no variant meets the budget" in one_error(done)
+    assert "is over 1e-06 MB" in done.stdout
+    assert store.entries() == []
+    assert json.loads((tmp_path / "out" / "sums" / "report.json").read_text())["winner"] is None
+
+
+def test_failing_pass_fails_its_variants_only(tmp_path: Path) -> None:
+    code = MODEL.replace("self.scores = nn.Linear(32, 2)", "self.scores = nn.Linear(32, 2, bias=False)").replace(
+        "    return train(Network(), 30)",
+        "    model = train(Network(), 30)\n    model.scores.weight.data *= 1e6\n    return model",
+    )
+    file = write_project(tmp_path / "project", code=code, variants=["onnx-fp32", "onnx-fp16"])
+    done = hone("optimize", file, cwd=tmp_path)
+    assert "float16 ends at 65504" in done.stdout
+    report = json.loads((tmp_path / "out" / "sums" / "report.json").read_text())
+    assert {variant["name"]: variant["status"] for variant in report["variants"]}["onnx-fp16"] == "failed"
+    assert report["winner"] == "onnx-fp32"
+
+
+PLAIN = MODEL.replace("return train(Network(), 30)", "return Network().eval()")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("nn.Linear(4, 32)", "nn.Linear(5, 32)", "signature: the model fails on features float32"),
+        ("return Network().eval()", "return 3", "returned builtins.int"),
+        ("return Network().eval()", "raise RuntimeError('no weights')", "network:load failed (network.py:"),
+        ('return {"features": features,', 'return {"feature": features,', "did you mean 'feature'"),
+    ],
+)
+def test_wrong_model_or_data_names_the_field(tmp_path: Path, old: str, new: str, words: str) -> None:
+    assert old in PLAIN
+    file = write_project(tmp_path / "project", code=PLAIN.replace(old, new))
+    with pytest.raises(RecipeError) as error:
+        prepare(file, tmp_path / "sources", tmp_path / "evaluation.npz")
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "sources").exists() or not list((tmp_path / "sources").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("forward", "words"),
+    [
+        ("scores if features.sum() > 0 else features[:, :2]", "torch can't trace Network"),
+        ("scores.reshape(4, 2)[:features.shape[0]]", "batch"),
+    ],
+)
+def test_untraceable_module_names_the_remedy(tmp_path: Path, forward: str, words: str) -> None:
+    code = PLAIN.replace(
+        "return self.scores(torch.relu(self.hidden(features)))",
+        f"scores = self.scores(torch.relu(self.hidden(features)))\n        return {forward}",
+    )
+    file = write_project(tmp_path / "project", code=code)
+    loaded = load_recipe(file)
+    module = load_function("network:load", loaded.root, "source.loader")()
+    assert loaded.recipe.signature is not None
+    signature = loaded.recipe.signature.to_signature()
+    with pytest.raises(PassError, match=words) as error:
+        save_program(module, signature, PassContext(loaded, signature, lambda _: None), tmp_path / "model.pt2")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"variants": ["onnx-fp23"]}, "did you mean 'onnx-fp32'"),
+        ({"quality": {"metric": "acuracy"}}, "unknown metric 'acuracy'; did you mean 'accuracy'"),
+        ({"quality": {"metric": "accuracy", "output": "score"}}, "no output 'score'; did you mean 'scores'"),
+    ],
+)
+def test_mistake_is_found_before_any_pass_runs(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    done = hone("optimize", write_project(tmp_path / "project", code=PLAIN, **changes), cwd=tmp_path, expect=2)
+    assert words in one_error(done)
+    passes = tmp_path / "home" / "cache" / "passes"
+    assert not passes.exists() or not list(passes.iterdir())
+
+
+def test_debug_shows_the_traceback_of_a_worker(tmp_path: Path) -> None:
+    code = PLAIN.replace("return Network().eval()", "raise RuntimeError('no weights')")
+    file = write_project(tmp_path / "project", code=code)
+    command = [sys.executable, "-c", "from hone.cli.main import main; main()", "--debug", "optimize", str(file)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode != 0
+    assert "raise RuntimeError('no weights')" in done.stderr
+
+
+@pytest.mark.slow
+def test_interrupted_run_keeps_finished_passes(tmp_path: Path) -> None:
+    slow = MODEL.replace(
+        "def train(model, epochs):", "def train(model, epochs):\n    import time; time.sleep(epochs > 100 and 60)"
+    )
+    variants = ["onnx-fp32", {"preset": "pruned50-onnx-fp32", "options": {"prune": {"epochs": 101}}}]
+    file = write_project(tmp_path / "project", code=slow, train="network:train", variants=variants)
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from hone.cli.main import main; main()", "optimize", str(file)],
+        cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        # A test run in the background of a shell ignores Ctrl-C, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    passes = tmp_path / "home" / "cache" / "passes"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        finished = [path for path in passes.glob("*") if not path.name.startswith(".")] if passes.exists() else []
+        if len(finished) >= 2 and list(passes.glob(".*.partial")):
+            break
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "interrupted" in errors
+    assert "Traceback" not in errors
+    assert not list(passes.glob(".*.partial"))
+    done = hone("optimize", file, "--only", "onnx-fp32", cwd=tmp_path)
+    assert "passes: 0 run, 2 from the cache" in done.stderr
+
+
+def test_killed_worker_fails_its_pass_and_says_so(tmp_path: Path) -> None:
+    head = "def train(model, epochs):"
+    kill = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    code = MODEL.replace(head, f"{head}\n    if epochs == 99:\n        {kill}")
+    variants = [{"preset": "pruned50-onnx-fp32", "options": {"prune": {"epochs": 99}}}, "onnx-fp32"]
+    file = write_project(tmp_path / "project", code=code, train="network:train", variants=variants)
+    done = hone("optimize", file, "--jobs", "2", cwd=tmp_path)
+    assert "the worker process was killed" in done.stdout
+    report = json.loads((tmp_path / "out" / "sums" / "report.json").read_text())
+    assert report["winner"] == "onnx-fp32"
+
+
+def test_dry_run_prints_the_tree_and_runs_nothing(tmp_path: Path) -> None:
+    file = write_project(tmp_path / "project", variants=["onnx-fp32", "onnx-int8-static"])
+    done = hone("optimize", file, "--dry-run", cwd=tmp_path)
+    assert done.stdout.count("export") == 1
+    assert "quantize_static" in done.stdout
+    assert not (tmp_path / "home" / "cache" / "passes").exists()
+
+
+def test_full_disk_names_the_folder_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass that can't write fails alone, and its half-written folder is gone."""
+    file = write_project(tmp_path / "project", code=PLAIN)
+    prepared = prepare(file, tmp_path / "sources", tmp_path / "evaluation.npz")
+    limit = 2_000  # bytes a file may have in this process: the kernel's own refusal
+    target = tmp_path / "passes" / "key"
+    script = (
+        "import resource, signal; from pathlib import Path\n"
+        "from hone.converters.run.workers import PassTask, guarded, run_pass\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
+        f"task = PassTask('export', {{}}, Path({str(prepared.source)!r}), Path({str(target)!r}), Path({str(file)!r}))\n"
+        "print(guarded(run_pass, task))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    assert "expected=True" in done.stdout
+    assert "export:" in done.stdout
+    assert not list((tmp_path / "passes").glob("*"))
+    assert not list((tmp_path / "passes").glob(".*"))

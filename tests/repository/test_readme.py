@@ -1,0 +1,218 @@
+"""What the documents show is run as it stands there; what isn't, is listed here with the reason."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import click
+import pytest
+
+from hone.cli.main import cli
+from tests.documents import PAGES, Project, blocks, commands, table_rows
+from tests.servers import ROOT, self_signed
+
+ELSEWHERE = {
+    "make demo": ("takes minutes", "tests/e2e/test_demo.py", '"optimize"'),
+    "make test": ("is what runs this", "Makefile", '$(BIN)/pytest -m "not slow"'),
+    "bentoml build": ("needs the repository", "tests/services/test_bento.py", '"bentoml", "build"'),
+    "bentoml serve digits:latest": ("needs that bento", "tests/services/test_bento.py", '"bentoml", "serve", bento'),
+    "bentoml serve wine-shop:latest": (
+        "serves on",
+        "tests/k8s/test_new_service.py",
+        '"bentoml", "serve", bento',
+    ),
+    "hone containerize": ("needs an engine", "tests/e2e/test_deployment.py", '["containerize", "digits"'),
+    "hone bench capacity": ("takes minutes", "tests/e2e/test_deployment.py", '["bench", "capacity", "digits", "--p99"'),
+    "hone k8s render": ("needs an image", "tests/k8s/test_readme.py", '"hone k8s render"'),
+    "hone deploy preflight": ("needs a cluster", "tests/k8s/test_readme.py", '"hone deploy preflight"'),
+    "hone audit verify traffic": (
+        "needs recorded traffic",
+        "tests/services/observe/test_recording.py",
+        '["audit", "verify"',
+    ),
+    "hone models import": (
+        "needs another host",
+        "tests/hone/store/test_signing.py",
+        'hone("models", "import", good, "--key"',
+    ),
+}
+"""Commands that aren't run here: why, and the file with what runs them instead."""
+
+ROWS = {
+    "`hone optimize RECIPE`": [
+        "hone optimize recipe.yaml --dry-run",
+        "hone optimize recipe.yaml --only onnx-fp32 --force --jobs 2 --no-store --out elsewhere",
+        "sed 's/p95_ms: 5/p95_ms: 0.000001/' recipe.yaml > strict.yaml",
+        "hone optimize strict.yaml --only onnx-fp32 --no-store --out strict || test $? = 3",
+    ],
+    "`hone serve MODEL`": [],  # served while all of these run
+    "`hone new service NAME MODEL…`": [
+        "hone new service shop wine --out services/shop",
+        "test -f services/shop/service.py",
+    ],
+    "`hone keys …`, `hone audit verify PATH`": [
+        "hone keys new a --file some.yaml",
+        "hone keys list --file some.yaml | grep -w predict",
+        "hone keys rm a --file some.yaml",
+    ],
+    "`hone bench MODEL`": [
+        "hone bench wine --url http://localhost:3000 --rate 20 --duration 2",
+        "hone bench wine --url http://localhost:3000 --users 2 --duration 2 --p99 30s --max-errors 1% --out closed",
+        "hone bench wine --url http://localhost:3000 --baseline closed/load.json --tolerance 5000% --duration 2",
+    ],
+    "`hone bench capacity MODEL --p99 50ms`": [],
+    "`locust -f benchmarks/locustfile.py --host URL`": [
+        "locust -f benchmarks/locustfile.py --host http://localhost:3000 --headless -u 2 -r 2 -t 2s "
+        "--protocol v2-binary --max-errors 0",
+    ],
+    "`hone containerize MODEL`": ["hone containerize wine --context context", "test -f context/Containerfile"],
+    "`hone k8s render`, `dashboard`, `rules`, `wheels`": [
+        "hone k8s dashboard --out dashboard.json",
+        "hone k8s rules --out rules.yaml",
+    ],
+    "`hone backup FILE\\|DIR`, `hone backup verify FILE`, `hone restore FILE`": [
+        "hone backup store.tar.gz",
+        "hone backup verify store.tar.gz",
+    ],
+    "`hone deploy preflight OVERLAY`": [],
+    "`hone models …`": [
+        "hone models list | grep wine:",
+        "hone models show wine",
+        "hone models export wine:onnx-fp32 fp32.tar.gz",
+        "hone models rm wine:onnx-fp32 --yes",
+        "hone models import fp32.tar.gz",
+        "hone models verify",
+        "hone models diff wine:onnx-fp32 wine:onnx-fp32 --layers",
+    ],
+    "`hone init`, `hone doctor`, `hone schema`, `hone report`": [
+        "mkdir new && cp $(find home -name '*.onnx' | head -1) new/model.onnx",
+        "hone init new/model.onnx",
+        "hone doctor",
+        "hone schema --out schema.json",
+        "hone report out/wine/report.json",
+    ],
+}
+"""Each row of the README's table of commands, and how it is run."""
+
+
+def elsewhere(command: str) -> bool:
+    return any(command == shown or command.startswith(f"{shown} ") for shown in ELSEWHERE)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project, dict[str, str]]]:
+    """The README's own example: written, optimized and served as it says; with what each command printed."""
+    folder = tmp_path_factory.mktemp("wine")
+    (code,), (recipe,) = blocks("README.md", "python"), blocks("README.md", "yaml")
+    (folder / "wine.py").write_text(code)
+    (folder / "recipe.yaml").write_text(recipe)
+    (folder / "benchmarks").symlink_to(ROOT / "benchmarks")
+    made, printed = Project(folder, names={"digits": "wine", "onnx-int8-static": "onnx-fp32", "…": "*"}), {}
+    *first, last = commands_of_the_example()
+    for command in first:
+        printed[command] = made.run(command)
+    assert last == "hone serve wine"
+    with made.serving(last):
+        yield made, printed
+
+
+def commands_of_the_example() -> list[str]:
+    shown = commands("README.md")
+    start = shown.index("hone optimize recipe.yaml")
+    return shown[start : shown.index("hone serve wine") + 1]
+
+
+def test_readme_example_is_optimized_listed_and_served(project: tuple[Project, dict[str, str]]) -> None:
+    made, printed = project
+    assert (made.folder / "out" / "wine" / "report.html").exists()
+    assert "wine:onnx-" in printed["hone models list"]
+
+
+def test_request_of_the_readme_gets_the_answer_that_it_shows(project: tuple[Project, dict[str, str]]) -> None:
+    made, _ = project
+    (block,) = [block for block in blocks("README.md", "bash") if block.startswith("curl")]
+    (shown,) = re.findall(r"^# (\{.*\})$", block, re.MULTILINE)
+    answer = made.run(block)
+    assert re.fullmatch(re.escape(shown).replace("…", ".+"), answer.strip()), answer
+    assert answer.count(",") == 3  # three scores and the model
+
+
+def test_what_is_not_run_here_is_shown_and_run_elsewhere() -> None:
+    shown = [command for page in PAGES for command in commands(page)]
+    for prefix, (_, file, words) in ELSEWHERE.items():
+        assert any(command.startswith(prefix) for command in shown), f"no page shows '{prefix}' any more"
+        assert words in (ROOT / file).read_text(), f"{file} doesn't run '{prefix}'"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_every_other_command_of_the_documents_runs(project: tuple[Project, dict[str, str]]) -> None:
+    made, _ = project
+    done = {*commands_of_the_example(), *(command for command in commands("README.md") if "curl" in command)}
+    self_signed(made.folder)
+    for page in PAGES:
+        run_page(made, [command for command in commands(page) if command not in done and not elsewhere(command)])
+
+
+def run_page(made: Project, shown: list[str]) -> None:
+    """Run a page's commands in turn; one that serves goes on to the end of the page, on a port of its own."""
+    for place, command in enumerate(shown):
+        if command.startswith("hone serve"):
+            other = Project(made.folder, names=made.names)
+            with other.serving(command, "https" if "--ssl-certfile" in command else "http"):
+                run_page(other, shown[place + 1 :])
+            return
+        printed = made.run(command)
+        assert '{"error"' not in printed, f"{command}\n{printed}"  # curl ends well whatever the answer is
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("row", sorted(ROWS))
+def test_every_row_of_the_table_of_commands_runs(project: tuple[Project, dict[str, str]], row: str) -> None:
+    made, _ = project
+    for command in ROWS[row]:
+        made.run(command)
+
+
+def test_table_of_commands_has_no_row_that_is_not_run() -> None:
+    rows = table_rows("README.md", "Commands")
+    assert set(rows) == set(ROWS)
+    for row, runs in ROWS.items():
+        if not runs and row != "`hone serve MODEL`":
+            assert elsewhere(row.strip("`")), row
+
+
+@pytest.mark.parametrize("row", sorted(table_rows("README.md", "Commands")))
+def test_options_and_commands_in_the_table_exist(row: str) -> None:
+    """A row names a command, then options or commands under it."""
+    rest = table_rows("README.md", "Commands")[row]
+    options = re.findall(r"--[a-z0-9][a-z0-9-]*", row + rest)
+    words = [re.findall(r"[a-z0-9]+", name) for name in re.findall(r"`(?:hone )?([a-z0-9 ]+)", row)]
+    if "locust" in row:
+        return  # its options: tests/benchmarks/test_locustfile.py
+    known: set[str] = set()
+    for path in words:
+        command, rest_of_path = find(path if len(words) == 1 or path[0] in cli.commands else [words[0][0], *path])
+        assert rest_of_path == [], f"{row}: no command {' '.join(path)}"
+        below = [*command.commands.values(), command] if isinstance(command, click.Group) else [command]
+        known |= {option for each in below for parameter in each.params for option in parameter.opts}
+    assert [option for option in options if option not in known] == []
+    names = re.findall(r"`([a-z ]+)`", rest) if row == "`hone models …`" else []
+    assert [name for name in " ".join(names).split() if name not in cli.commands["models"].commands] == []  # type: ignore[attr-defined]
+
+
+def find(path: list[str]) -> tuple[click.Command, list[str]]:
+    """Return the command that words name, and the words that are left."""
+    command: click.Command = cli
+    while path and isinstance(command, click.Group) and path[0] in command.commands:
+        command, path = command.commands[path[0]], path[1:]
+    return command, path
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_a_page_links_to_exist(page: str) -> None:
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", (ROOT / page).read_text()):
+        path = target.partition("#")[0]
+        assert not path or ((ROOT / page).parent / path).exists(), f"{page}: {target}"
