@@ -2,8 +2,8 @@
 
 Each trial is an open loop with Poisson arrivals (`benchmarks.load.run.run_load`), so a rate that the service can't keep
 up with shows as latency, not as a slower generator. The search doubles until a rate fails, then halves the gap; the
-rate that it ends with is tried again and again, and lowered until most of those trials pass. What the repeats differ by is
-part of the result.
+rate that it ends with is tried again and again, and lowered until most of those trials pass. What the repeats differ by
+is part of the result.
 """
 
 from __future__ import annotations
