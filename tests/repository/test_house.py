@@ -1,0 +1,161 @@
+"""Imports go down, never up or sideways; docs/architecture.md draws the same floors."""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from graphlib import CycleError, TopologicalSorter
+from pathlib import PurePosixPath
+
+import pytest
+
+from tests.house import ELSEWHERE, ROOT, Import, files, imports, target
+
+FLOORS = (
+    ("hone/errors.py", "hone/cgroups.py"),
+    ("hone/names.py", "hone/processes.py"),
+    ("hone",),
+    ("hone/evidence", "hone/formats", "hone/pages"),
+    ("hone/runtimes",),
+    ("hone/store",),
+    ("hone/inspect",),
+    ("services/settings.py",),
+    ("services/http",),
+    ("services/batching", "services/cache", "services/protocols"),
+    ("services/access", "services/observe"),
+    ("services/models",),
+    ("services/routes",),
+    ("services/grpc",),
+    ("services",),
+    ("converters/registry.py",),
+    ("converters/graph", "converters/proof"),
+    ("converters/sources",),
+    ("converters/passes",),
+    ("converters/report",),
+    ("converters/run",),
+    ("converters",),
+    ("k8s",),
+    ("benchmarks/scenarios.py",),
+    ("benchmarks/records.py",),
+    ("benchmarks/reports", "benchmarks/peers"),
+    ("benchmarks/load",),
+    ("benchmarks/capacity", "benchmarks/serving", "benchmarks/converters"),
+    ("benchmarks",),
+    ("lifecycle",),
+    ("hone/cli",),
+)
+"""The ground first. A file belongs to the longest place that its path begins with."""
+
+APART = ({"services", "converters", "k8s"},)
+"""Rooms beside each other: what two of them need lies in `hone`."""
+
+
+def place_of(file: str) -> str:
+    def holds(place: str) -> bool:
+        return file == place or file.startswith(f"{place}/")
+
+    return max((place for floor in FLOORS for place in floor if holds(place)), key=len)
+
+
+FLOOR_OF = {place: number for number, floor in enumerate(FLOORS) for place in floor}
+OURS = [(found, str(target(found))) for found in imports() if target(found) and not found.file.startswith(ELSEWHERE)]
+
+
+def test_no_import_goes_up_or_sideways() -> None:
+    wrong = []
+    for found, other in OURS:
+        mine, theirs = place_of(found.file), place_of(other)
+        if mine != theirs and FLOOR_OF[theirs] >= FLOOR_OF[mine]:
+            wrong.append(str(found))
+    assert wrong == []
+
+
+def test_rooms_beside_each_other_import_nothing_of_one_another() -> None:
+    rooms = [(found, found.file.split("/")[0], other.split("/")[0]) for found, other in OURS]
+    assert [
+        str(found) for found, mine, theirs in rooms if mine != theirs and any({mine, theirs} <= s for s in APART)
+    ] == []
+
+
+def test_no_circles() -> None:
+    """Not in functions and not for types only, either: whoever reads one file has to read the other."""
+    graph: dict[str, set[str]] = {file: set() for file in files()}
+    for found, other in OURS:
+        if other != found.file and not other.endswith("__init__.py") and not found.file.endswith("__init__.py"):
+            graph[found.file].add(other)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def test_folders_hold_about_a_dozen_files() -> None:
+    sizes = Counter(str(PurePosixPath(file).parent) for file in files() if not file.endswith("__init__.py"))
+    assert {folder: size for folder, size in sizes.items() if size > 13} == {}
+
+
+def test_files_are_about_three_hundred_lines_and_functions_about_forty() -> None:
+    long = {file: lines for file in files() if (lines := len((ROOT / file).read_text().splitlines())) > 310}
+    assert long == {}
+    functions = {
+        f"{file}:{node.name}": length
+        for file, tree in files().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (length := (node.end_lineno or 0) - node.lineno + 1) > 50
+    }
+    assert functions == {}
+
+
+def test_no_file_is_a_drawer() -> None:
+    words = {"utils", "util", "common", "helpers", "helper", "misc", "manager", "handler", "handlers", "lib"}
+    assert [file for file in files() if words & set(PurePosixPath(file).with_suffix("").parts)] == []
+
+
+FRAMEWORKS = {
+    # What models come from, are made with and run on.
+    "cuda": ("hone/runtimes/tensorrt",),
+    "keras": ("hone/runtimes/keras.py",),
+    "lightgbm": ("hone/runtimes/lightgbm.py", "converters/sources/trees"),
+    "mlx": ("hone/runtimes/mlx", "converters/passes/export/mlx.py"),
+    "onnx": ("hone/inspect/layers.py", "converters/graph", "converters/passes", "converters/sources"),
+    "onnxscript": ("converters/graph/packed_attention.py", "converters/passes/export/fuse.py"),
+    "openvino": ("hone/runtimes/openvino.py", "converters/passes/export/openvino.py"),
+    "optuna": ("converters/run/search.py", "converters/run/search_space.py"),
+    "skl2onnx": ("converters/sources/sklearn",),
+    "sklearn": ("hone/runtimes/sklearn.py", "converters/sources/sklearn"),
+    "tensorflow": ("hone/runtimes/keras.py",),
+    "tensorflow_model_optimization": ("converters/sources/keras",),
+    "tensorrt": ("hone/runtimes/tensorrt",),
+    "tf2onnx": ("converters/sources/keras",),
+    "tf_keras": ("hone/runtimes/keras.py", "converters/sources/keras"),
+    "torch": ("hone/formats/pt2.py", "hone/runtimes/torch", "converters/sources/torch", "converters/passes/compress"),
+    "torch_pruning": ("converters/passes/compress/prune.py",),
+    "torchao": ("converters/passes/compress/qat.py",),
+    "xgboost": ("hone/runtimes/xgboost.py", "converters/sources/trees"),
+    # What servers, load and pages are made with.
+    "_bentoml_sdk": ("services/routes/server.py",),
+    "bentoml": ("hone/store", "services"),
+    "grpc": ("services/grpc",),
+    "jwt": ("services/access/tokens.py",),
+    "locust": ("benchmarks/load", "benchmarks/locustfile.py"),
+    "matplotlib": ("hone/pages/figures.py", "converters/report/plots.py", "benchmarks/converters"),
+    "opentelemetry": ("services/observe/tracing.py",),
+    "prometheus_client": ("services/observe/metrics.py",),
+    "redis": ("services/cache/redis_cache.py",),
+    "rich": ("hone/cli", "hone/inspect/doctor.py"),
+    "uvicorn": ("services/http/connections.py",),
+    "zstandard": ("services/http/responses.py",),
+}
+"""Packages that are heavy, optional or reached through a private seam, and the only places that know them."""
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_framework_is_known_to_its_own_files_only(framework: str) -> None:
+    uses = [found for found in imports() if package(found) == framework and not found.file.startswith(ELSEWHERE)]
+    assert uses, "nothing imports it: leave it out here"
+    assert [str(found) for found in uses if not found.file.startswith(FRAMEWORKS[framework])] == []
+
+
+def package(found: Import) -> str:
+    return found.name.split(".")[0]
