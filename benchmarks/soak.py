@@ -20,9 +20,10 @@ import numpy as np
 import orjson
 import psutil
 
-from hone.artifact import atomic_write
 from hone.errors import HoneError
+from hone.files import atomic_write
 from hone.hardware import cores, cpu_name
+from hone.processes import why_failed
 
 from .peers.payloads import call
 from .serving import wrk
@@ -113,7 +114,7 @@ def steady(url: str, rate: float, minutes: float) -> dict[str, Any]:
         with Hiccups() as hiccups:
             done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode or not log.exists():
-            raise HoneError(f"h2load failed: {(done.stderr or done.stdout).strip().splitlines()[-1:]}")
+            raise HoneError(f"h2load failed: {why_failed(done.stderr or done.stdout)}")
         records = np.loadtxt(log, dtype=np.int64, ndmin=2)
     if not len(records):
         raise HoneError("h2load sent nothing")

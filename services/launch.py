@@ -19,6 +19,7 @@ from typing import Any
 import hone
 from hone import store
 from hone.errors import HoneError
+from hone.processes import why_failed
 from hone.store.trust import Policy, TrustError, refusal
 
 from .http.ports import require_free_port
@@ -89,7 +90,7 @@ def _workers(workers: str, tag: str) -> int:
     code = f"from hone.services.models.calibration import recommend_workers; print(recommend_workers({tag!r}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=_code_root())
     if done.returncode:
-        raise HoneError(f"{tag} can't be measured: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
+        raise HoneError(f"{tag} can't be measured: {why_failed(done.stderr)}")
     count = int(done.stdout.split()[-1])
     sys.stderr.write(f"workers: {count}, as measured\n")
     return count
@@ -260,5 +261,4 @@ def _wait_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
         except (urllib.error.URLError, OSError):
             pass
         time.sleep(0.1)
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    raise HoneError(f"the service did not become ready: {lines[-1] if lines else 'it printed nothing'}")
+    raise HoneError(f"the service did not become ready: {why_failed(log.read_text(errors='replace'))}")

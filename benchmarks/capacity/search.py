@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from hone.artifact import atomic_write
 from hone.capacity import Capacity, Slo, Trial
 from hone.errors import HoneError
+from hone.files import atomic_write
 from hone.hardware import host
 
 from ..load.run import calls_for, run_load

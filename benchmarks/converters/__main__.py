@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,13 +19,15 @@ import click
 import numpy as np
 import orjson
 
-from hone.artifact import Artifact, Manifest, Measurements, atomic_write, seal
+from hone.artifact import Artifact, Manifest, Measurements, seal
 from hone.converters.proof.evaluate import Subject, resolve_threads
 from hone.converters.report.records import Report, VariantReport
 from hone.converters.run.optimize import Display, Request, optimize
 from hone.converters.run.pipeline import Progress
 from hone.errors import HoneError, one_line
+from hone.files import atomic_write
 from hone.hardware import cores, cpu_features, cpu_name
+from hone.processes import output_of
 
 from ..peers import HERE, OLIVE, environment
 
@@ -115,14 +116,11 @@ def olive(mode: str, graph: Path, file: Path, calibration: Rows, root: Path) -> 
     rows = file.with_suffix(".npz")
     np.savez(rows, allow_pickle=False, **calibration)
     python = environment(OLIVE, root)
-    command = [python, HERE / OLIVE.script, mode, graph, rows, file]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=file.parent)
+    command: list[str | Path] = [python, HERE / OLIVE.script, mode, graph, rows, file]
+    printed = output_of(command, "Olive", folder=file.parent)
     rows.unlink()
-    if done.returncode:
-        lines = (done.stderr or done.stdout).strip().splitlines()
-        raise HoneError(f"Olive failed: {lines[-1] if lines else done.returncode}")
     shutil.rmtree(file.parent / ".olive-cache", ignore_errors=True)
-    return int(orjson.loads(done.stdout.strip().splitlines()[-1])["lines"])
+    return int(orjson.loads(printed.strip().splitlines()[-1])["lines"])
 
 
 PEERS: dict[str, Callable[[Path, Path, Rows, Path], int]] = {

@@ -16,6 +16,7 @@ from hone import store
 from hone.artifact import Artifact
 from hone.errors import HoneError, StoreError, UnavailableError
 from hone.hardware import host
+from hone.processes import why_failed
 
 from ..records import LoadReport, measure
 from ..reports.load import write_load_report
@@ -152,6 +153,5 @@ def run_load(target: Target, scenario: Scenario, calls: list[Call]) -> list[Reco
             check=False,
         )
         if not output.exists():
-            lines = answer.stderr.strip().splitlines()
-            raise HoneError(f"Locust ended with status {answer.returncode}: {lines[-1] if lines else 'no message'}")
+            raise HoneError(f"Locust ended with status {answer.returncode}: {why_failed(answer.stderr)}")
         return [tuple(json.loads(line)) for line in output.read_text().splitlines()]

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hone.errors import HoneError
+from hone.processes import why_failed
 
 HERE = Path(__file__).parent
 RUNTIME = ("onnxruntime==1.31.1", "numpy")
@@ -125,7 +126,7 @@ def environment(peer: Peer, root: Path) -> Path:
     ):
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
-            raise HoneError(f"{peer.name} can't be installed: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
+            raise HoneError(f"{peer.name} can't be installed: {why_failed(done.stderr)}")
     stamp.write_text(wanted)
     return python
 

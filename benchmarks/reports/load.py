@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hone.artifact import atomic_write
+from hone.files import atomic_write
 from hone.pages.figures import BLUE, ORANGE, RED, log_axis, new_figure, to_svg
 
 from ..records import LATE_MS, LATE_SHARE, LoadReport, read_load_report

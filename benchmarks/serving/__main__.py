@@ -29,8 +29,8 @@ import orjson
 import psutil
 
 from hone import store
-from hone.artifact import atomic_write
 from hone.errors import HoneError
+from hone.files import atomic_write
 from hone.hardware import cores
 
 from ..load.wire import Call

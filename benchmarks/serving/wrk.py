@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hone.errors import HoneError
+from hone.processes import why_failed
 
 from ..load.wire import Call
 
@@ -63,7 +64,7 @@ def load(url: str, calls: Sequence[Call], connections: int, seconds: float) -> M
         done = subprocess.run([*command, "-s", str(script), url], capture_output=True, text=True)
     lines = [line for line in done.stderr.splitlines() if line.startswith("{")]
     if done.returncode or not lines:
-        raise HoneError(f"wrk failed on {url}: {(done.stderr or done.stdout).strip().splitlines()[-1:]}")
+        raise HoneError(f"wrk failed on {url}: {why_failed(done.stderr or done.stdout)}")
     found = json.loads(lines[-1])
     return Measured(
         rps=found["requests"] / found["us"] * 1e6,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hone.artifact import atomic_write
+from hone.files import atomic_write
 
 from .records import Report, VariantReport
 

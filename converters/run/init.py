@@ -11,8 +11,8 @@ from pathlib import Path
 
 import yaml
 
-from hone.artifact import atomic_write
 from hone.errors import RecipeError, UnavailableError
+from hone.files import atomic_write
 from hone.names import is_name
 from hone.recipe import PICKLE_SUFFIXES
 from hone.signature import BATCH, Signature, TensorSpec

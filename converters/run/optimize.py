@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hone import store
-from hone.artifact import Artifact, check_writable
+from hone.artifact import Artifact
 from hone.cache import cache_dir
 from hone.data import read_dataset
 from hone.errors import HoneError
+from hone.files import check_writable
 from hone.recipe import LoadedRecipe, VariantSpec, load_recipe
 
 from ..proof.disturbance import HostNoise

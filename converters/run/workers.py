@@ -25,9 +25,10 @@ from typing import Any
 import numpy as np
 
 from hone import __version__, runtimes
-from hone.artifact import EXAMPLE, Artifact, PassRecord, atomic_directory, seal
+from hone.artifact import EXAMPLE, Artifact, PassRecord, seal
 from hone.cache import run_in
 from hone.errors import HoneError, PassError, one_line
+from hone.files import atomic_directory
 from hone.hardware import tool_versions
 from hone.recipe import load_recipe
 from hone.runtimes.base import Runtime

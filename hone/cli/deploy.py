@@ -50,7 +50,7 @@ def containerize(
 
     --and packs more: another model is served beside the first, another version of the same lies ready to be loaded.
     """
-    from hone.artifact import atomic_write
+    from hone.files import atomic_write
     from hone.k8s.tools.containerize import containerize as build
     from hone.k8s.tools.packing import Request
 
@@ -108,7 +108,7 @@ def render(
 @click.option("--out", type=click.Path(path_type=Path), help="Write to a file instead of standard output.")
 def dashboard(out: Path | None) -> None:
     """Print the Grafana dashboard of the service's metrics."""
-    from hone.artifact import atomic_write
+    from hone.files import atomic_write
     from hone.k8s.tools.dashboard import to_json
 
     if out:
@@ -142,7 +142,7 @@ def preflight(overlay: Path, cluster: str | None, server: str | None) -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Write to a file instead of standard output.")
 def rules(out: Path | None) -> None:
     """Print the alerting rules as an object of the Prometheus operator."""
-    from hone.artifact import atomic_write
+    from hone.files import atomic_write
     from hone.k8s.tools.dashboard import prometheus_rule
 
     if out:

@@ -231,9 +231,9 @@ def doctor() -> None:
 @click.option("--markdown", is_flag=True, help="The reference for people instead.")
 def schema(out: Path | None, markdown: bool) -> None:
     """Print the JSON Schema of recipes, for editors."""
-    from hone.artifact import atomic_write
     from hone.converters.run.reference import recipe_reference
     from hone.converters.run.schema import recipe_schema
+    from hone.files import atomic_write
 
     text = recipe_reference() if markdown else recipe_schema()
     if out:

@@ -13,7 +13,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.tree import Tree
 
-from hone.artifact import atomic_write, check_writable
 from hone.converters.report.page import write_html, write_json
 from hone.converters.report.records import Percentiles, Report, VariantReport
 from hone.converters.run.optimize import Display, Request, optimize
@@ -21,6 +20,7 @@ from hone.converters.run.pipeline import Progress as PassProgress
 from hone.converters.run.plan import Node, Plan, make_plan
 from hone.converters.sources import for_recipe
 from hone.errors import HoneError, one_line
+from hone.files import atomic_write, check_writable
 from hone.recipe import load_recipe
 
 console = Console(stderr=True)

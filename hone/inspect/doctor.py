@@ -11,6 +11,7 @@ from importlib.util import find_spec
 
 from hone.errors import one_line
 from hone.hardware import cores, host
+from hone.processes import why_failed
 from hone.runtimes import all_runtimes
 from hone.runtimes.base import Availability
 
@@ -76,8 +77,8 @@ def _ask(name: str) -> Availability:
             [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True, env=environment
         )
     except subprocess.CalledProcessError as error:
-        last = error.stderr.strip().splitlines()[-1:] or [f"status {error.returncode}"]
-        return Availability(False, reason=f"its check crashed: {last[0]}", remedy="reinstall it")
+        last = why_failed(error.stderr)
+        return Availability(False, reason=f"its check crashed: {last}", remedy="reinstall it")
     except subprocess.TimeoutExpired as error:
         return Availability(False, reason=one_line(error), remedy="reinstall it")
     return Availability(**json.loads(answer.stdout.strip().splitlines()[-1]))

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING
 import yaml
 
 from hone import runtimes
-from hone.artifact import MANIFEST, STORE_RECORD, Artifact, Manifest, atomic_write, write_manifest
+from hone.artifact import MANIFEST, STORE_RECORD, Artifact, Manifest, write_manifest
 from hone.errors import ArtifactError, HoneError, StoreError, UnavailableError, did_you_mean, one_line, shown_as
+from hone.files import atomic_write
 from hone.names import check_tag, is_tag_part, shown
 from hone.store.origins import Origin, forget_origin, read_origin, record_origin
 

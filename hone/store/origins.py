@@ -9,7 +9,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from hone.artifact import MANIFEST, atomic_write, hash_file
+from hone.artifact import MANIFEST
+from hone.files import atomic_write, hash_file
 
 FOLDER = "hone-origins"
 

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from hone.artifact import MANIFEST, SIGNATURE, atomic_write, hash_file
+from hone.artifact import MANIFEST, SIGNATURE
 from hone.errors import HoneError, UnavailableError, one_line
+from hone.files import atomic_write, hash_file
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

@@ -21,8 +21,8 @@ from packaging.utils import canonicalize_name
 
 from hone import __version__
 from hone.errors import HoneError
+from hone.processes import output_of, why_failed
 
-from .engines import run
 from .packing import Packing, Request
 from .sbom import Package, bill_of_materials, read_lock
 from .serving_code import CODE_ROOT, serving_code
@@ -118,7 +118,7 @@ def fetch_wheels(kind: str, target: Path) -> int:
         file = Path(scratch) / "requirements.txt"
         file.write_text("\n".join(lines) + "\n")
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
-        run([*command, "--only-binary=:all:", "--dest", str(target), "-r", str(file)], "pip")
+        output_of([*command, "--only-binary=:all:", "--dest", str(target), "-r", str(file)], "pip")
     return len(list(target.glob("*.whl")))
 
 
@@ -154,8 +154,7 @@ def _pack_bento(target: Path, packing: Packing, epoch: int) -> None:
                    "--output", "tag", str(code)]  # fmt: skip
         done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=code)
         if done.returncode:
-            lines = (done.stderr or done.stdout).strip().splitlines()
-            raise HoneError(f"bentoml build failed: {lines[-1] if lines else done.returncode}")
+            raise HoneError(f"bentoml build failed: {why_failed(done.stderr or done.stdout)}")
         bento = home / "bentos" / first.name / "image"
         shutil.copytree(bento / "src", target / "src", ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
         record = yaml.safe_load((bento / "bento.yaml").read_text())

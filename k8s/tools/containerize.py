@@ -10,9 +10,10 @@ from pathlib import Path
 
 from hone import __version__
 from hone.errors import HoneError
+from hone.processes import output_of
 
 from .build_context import write_context
-from .engines import build_command, find_engine, image_facts, push, run
+from .engines import build_command, find_engine, image_facts, push
 from .image_record import ImageRecord, LeftOut, PackedModel
 from .packing import KINDS, Packing, Request, pack
 
@@ -50,7 +51,7 @@ def containerize(request: Request, progress: Callable[[str], None], context: Pat
             progress(f"wrote {context}; build it with: {shlex.join(command)}")
             return record
         progress(f"building {tag} with {engine}")
-        run([*build_command(engine, tag, request, facts, folder)], engine)
+        output_of([*build_command(engine, tag, request, facts, folder)], engine)
     identity, size, above = image_facts(engine, tag, record.base)
     record = record.model_copy(update={"id": identity, "size_mb": size, "above_base_mb": above})
     if request.push:

@@ -11,7 +11,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from hone.errors import HoneError, UnavailableError, one_line
+from hone.errors import HoneError, UnavailableError
+from hone.processes import output_of
 
 from .packing import KINDS, Request
 
@@ -68,26 +69,16 @@ def build_command(engine: str, tag: str, request: Request, facts: dict[str, Any]
     return [*command, "--tag", tag, "--file", str(folder / "Containerfile"), str(folder)]
 
 
-def run(command: list[str], engine: str) -> str:
-    """Return what a command prints; raises HoneError with the line that tells why it failed."""
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-        telling = [line for line in lines if re.search(r"error|denied|no such|not found|failed", line, re.IGNORECASE)]
-        raise HoneError(f"{engine} failed: {one_line(Exception((telling or lines or ['no message'])[-1]))}")
-    return done.stdout
-
-
 def image_facts(engine: str, tag: str, base: str) -> tuple[str, float, float]:
     """Return an image's id, its size and what it adds to its base, MB."""
     sizes, identity = [], ""
     for name in (tag, base):
         if engine == "buildah":
-            listed = json.loads(run(["buildah", "images", "--json", name], engine))[0]
+            listed = json.loads(output_of(["buildah", "images", "--json", name], engine))[0]
             sizes.append(_bytes(str(listed["size"])))
             identity = identity or f"sha256:{listed['id']}"
         else:
-            listed = json.loads(run([engine, "image", "inspect", name], engine))[0]
+            listed = json.loads(output_of([engine, "image", "inspect", name], engine))[0]
             sizes.append(float(listed["Size"]))
             identity = identity or str(listed["Id"])
     return identity, round(sizes[0] / 1e6, 1), round((sizes[0] - sizes[1]) / 1e6, 1)
@@ -104,9 +95,9 @@ def push(engine: str, tag: str) -> str:
     with tempfile.TemporaryDirectory(prefix="hone-push-") as folder:
         file = Path(folder) / "digest"
         if engine == "docker":
-            said = run(["docker", "push", tag], engine)
+            said = output_of(["docker", "push", tag], engine)
         else:
-            run([engine, "push", "--digestfile", str(file), tag], engine)
+            output_of([engine, "push", "--digestfile", str(file), tag], engine)
             said = file.read_text()
     found = re.search(r"sha256:[0-9a-f]{64}", said)
     if found is None:

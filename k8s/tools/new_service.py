@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hone import __version__, store
-from hone.artifact import Artifact, atomic_directory
+from hone.artifact import Artifact
 from hone.errors import HoneError, one_line
+from hone.files import atomic_directory
 from hone.names import is_name, shown
 from hone.runtimes import runtime_class
 

@@ -13,9 +13,9 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from hone.artifact import atomic_directory
 from hone.capacity import Capacity, read_capacity
 from hone.errors import HoneError
+from hone.files import atomic_directory
 
 K8S = Path(__file__).parent.parent
 HEADROOM = 0.7

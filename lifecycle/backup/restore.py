@@ -18,8 +18,9 @@ from typing import IO
 from pydantic import ValidationError
 
 from hone import store
-from hone.artifact import FileRecord, atomic_stream, atomic_write
+from hone.artifact import FileRecord
 from hone.errors import HoneError, StoreError, first_problem, one_line, shown_as
+from hone.files import atomic_stream, atomic_write
 from hone.store import archive
 from hone.store.trust import Admission, Policy
 

@@ -15,8 +15,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from hone.artifact import atomic_write
 from hone.errors import HoneError, one_line
+from hone.files import atomic_write
 
 from .callers import Caller, check_scope, key_hash
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import orjson
 import psutil
 
-from hone.artifact import atomic_write
+from hone.files import atomic_write
 
 POLL_S = 0.25
 

@@ -20,8 +20,8 @@ from typing import Any
 
 import orjson
 
-from hone.artifact import atomic_write
 from hone.errors import HoneError, one_line
+from hone.files import atomic_write
 
 START = "0" * 64
 HEAD = "chain.json"

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from hone.artifact import atomic_write
 from hone.errors import HoneError
+from hone.files import atomic_write
 from hone.signature import Tensors
 
 from .record_chain import locked

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from hone.artifact import Artifact, atomic_directory, atomic_write
+from hone.artifact import Artifact
 from hone.errors import ArtifactError
+from hone.files import atomic_directory, atomic_write
 from tests.models import dense_artifact
 
 

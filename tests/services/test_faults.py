@@ -18,8 +18,8 @@ import pytest
 from click.testing import CliRunner
 
 from hone import store
-from hone.artifact import atomic_write
 from hone.cli.main import cli
+from hone.files import atomic_write
 from hone.services.observe.audit import verify
 from hone.services.observe.record_chain import verify as verify_traffic
 from hone.services.observe.recording import read

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hone.artifact import Artifact, hash_file
+from hone.artifact import Artifact
 from hone.errors import ArtifactError, RecipeError, one_line
+from hone.files import hash_file
 from hone.recipe import LoadedRecipe
 from hone.signature import BATCH, Signature, TensorSpec
 from hone.userload import code_digest

@@ -14,9 +14,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from hone.artifact import Artifact, atomic_write
+from hone.artifact import Artifact
 from hone.cache import cache_dir, check_own
 from hone.errors import PassError
+from hone.files import atomic_write
 from hone.hardware import gpu_architecture
 from hone.signature import BATCH, Signature
 

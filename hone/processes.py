@@ -1,0 +1,37 @@
+"""Other programs that Hone runs, and what they say when they fail."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from hone.errors import HoneError, shorten
+
+TELLING = re.compile(r"error|exception|denied|no such|not found|failed", re.IGNORECASE)
+
+
+def output_of(command: Sequence[str | Path], name: str, *, folder: Path | None = None) -> str:
+    """Run a program to its end; return what it prints.
+
+    Args:
+        command: the program and its arguments, without a shell.
+        name: of the program, in messages.
+        folder: to run it in.
+
+    Raises:
+        HoneError: it ended with another status than 0; the message is the line of its output that tells why.
+        OSError: it can't be started.
+    """
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, cwd=folder)
+    if done.returncode:
+        raise HoneError(f"{name} failed: {why_failed(done.stderr + done.stdout)}")
+    return done.stdout
+
+
+def why_failed(output: str) -> str:
+    """Return the line that tells why a program failed: the last that names an error, else its last."""
+    lines = [line for line in output.splitlines() if line.strip()]
+    telling = [line for line in lines if TELLING.search(line)]
+    return shorten((telling or lines or ["it printed nothing"])[-1].strip(), 400)
