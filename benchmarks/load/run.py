@@ -12,6 +12,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
+import hone
 from hone import store
 from hone.artifact import Artifact
 from hone.errors import HoneError, StoreError, UnavailableError
@@ -143,7 +144,9 @@ def run_load(target: Target, scenario: Scenario, calls: list[Call]) -> list[Reco
         command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--host", target.url]
         command += ["--users", str(1 if scenario.kind == "open" else scenario.users), "--spawn-rate", "1000"]
         command += ["--only-summary", "--loglevel", "WARNING"]
-        search_path = os.pathsep.join([str(LOCUSTFILE.parent.parent), os.environ.get("PYTHONPATH", "")])
+        search_path = os.pathsep.join(
+            [str(Path(hone.__file__).resolve().parent.parent), os.environ.get("PYTHONPATH", "")]
+        )
         answer = subprocess.run(
             command,
             env={**os.environ, "HONE_LOAD": str(load), "PYTHONPATH": search_path},

@@ -43,7 +43,7 @@ def test_context_holds_code_model_lock_and_bill(tmp_path: Path, entry: store.Ent
     facts = context(tmp_path / "context", entry)
     build = tmp_path / "context" / "build"
     assert (build / "bento" / "models" / "digits" / "onnx-fp32-1" / "model.onnx").is_file()
-    assert (build / "bento" / "src" / "services" / "model.py").is_file()
+    assert (build / "bento" / "src" / "hone" / "services" / "model.py").is_file()
     assert not list((build / "bento" / "src").rglob("converters"))
     assert not list(build.rglob("__pycache__"))
     record = yaml.safe_load((build / "bento" / "bento.yaml").read_text())

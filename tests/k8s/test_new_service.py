@@ -16,8 +16,8 @@ import yaml
 
 from hone import store
 from hone.errors import HoneError
-from hone.k8s.tools.build_context import CODE_ROOT
 from hone.k8s.tools.new_service import FILES, packages, write_service
+from hone.k8s.tools.serving_code import CODE_ROOT, serving_code
 from hone.k8s.tools.wheel import write_wheel
 from tests.models import dense_answer
 from tests.servers import HONE, put, server, use_store
@@ -68,7 +68,7 @@ def test_folder_is_tested_built_and_served_anywhere(home: Path, tmp_path: Path, 
     empty.mkdir()
     run(home, tmp_path, sys.executable, "-m", "uv", "pip", "install", "--offline", "--no-deps", "--no-config",
         "--python", sys.executable, "--target", str(code), str(wheel))  # fmt: skip
-    where = "import hone, services; print(hone.__file__, services.__file__)"
+    where = "import hone, hone.services; print(hone.__file__, hone.services.__file__)"
     assert run(home, empty, sys.executable, "-c", where, PYTHONPATH=str(code)).count(str(code)) == 2
     command = [sys.executable, "-m", "bentoml", "serve", bento, "--port", "{port}"]
     try:
@@ -156,9 +156,8 @@ def test_wheel_holds_the_code_of_an_image_and_is_the_same_every_time(tmp_path: P
     run(tmp_path, tmp_path, sys.executable, "-m", "uv", "pip", "install", "--offline", "--no-deps", "--no-config",
         "--python", sys.executable, "--target", str(tmp_path / "code"), str(first))  # fmt: skip
     installed = {path.relative_to(tmp_path / "code") for path in (tmp_path / "code").rglob("*.py")}
-    assert installed == {
-        path.relative_to(CODE_ROOT) for room in ("hone", "services") for path in (CODE_ROOT / room).rglob("*.py")
-    }
+    assert installed == {Path(place) for place in serving_code()}
+    assert (tmp_path / "code" / "hone" / "services" / "model.py").is_file()
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def test_bento_keeps_the_order_of_what_was_packed(tmp_path: Path) -> None:
     record = containerize(request, lambda _: None, tmp_path / "context")
     bento = tmp_path / "context" / "build" / "bento"
     use_store(bento)
-    found = candidates("", str(bento / "src" / "services" / "model.py"))
+    found = candidates("", str(bento / "src" / "hone" / "services" / "model.py"))
     assert [entry.tag for entry in found] == [model.tag for model in record.models]
     assert found[0].tag == "wine:onnx-int8-1"
 

@@ -166,7 +166,7 @@ def test_built_bento_serves_its_own_model_from_an_empty_folder(shop: Path, tmp_p
         assert "serving digits:onnx-fp32-1" in log.read_text()
     sources = home / "bentos" / tag.replace(":", "/") / "src"
     assert not list(sources.rglob("converters"))
-    assert (sources / "hone" / "runtimes" / "onnx.py").exists()
+    assert (sources / "hone" / "runtimes" / "onnx" / "runtime.py").exists()
 
 
 def test_hone_serve_runs_anywhere_with_several_workers_and_drains(shop: Path, tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def test_the_largest_binary_body_passes() -> None:
 MEMORY = """
 import orjson, resource, sys, time
 from pathlib import Path
-from tests.unit.test_limits import *
+from tests.services.http.test_limits import *
 texts = {"one long": ["a" * 2_000_000] + [""] * 500, "numbers and one": [1.5] * 500 + ["a" * 2_000_000]}
 body = orjson.dumps({"inputs": {"x": [texts[sys.argv[1]]]}})
 Path("/proc/self/clear_refs").write_text("5")

@@ -130,7 +130,7 @@ def test_batch_is_the_smallest_near_the_peak_unless_more_is_free() -> None:
 def test_generated_grpc_messages_belong_to_their_source() -> None:
     code = (
         "import pathlib, subprocess, sys, tempfile\n"
-        "folder = pathlib.Path('services/protocols')\n"
+        "folder = pathlib.Path('services/grpc')\n"
         "with tempfile.TemporaryDirectory() as out:\n"
         "    command = [sys.executable, '-m', 'grpc_tools.protoc', '-I', str(folder), '--python_out', out]\n"
         "    subprocess.run([*command, str(folder / 'v2.proto')], check=True)\n"
