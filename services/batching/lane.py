@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
-from concurrent.futures import Executor
-from dataclasses import dataclass
 from time import monotonic
 
 import numpy as np
@@ -16,56 +13,17 @@ from hone.signature import Tensors
 
 from ..http.failures import DeadlineError, InferenceError, StoppingError
 from .latency import LatencyModel
+from .options import LaneOptions
 from .padding import FIXED, Joiner
 from .queue import BatchQueue, Trail, Work
+from .running import BatchTimes, Outcome, Runner, failed, settle
 from .scheduler import Scheduler
-
-logger = logging.getLogger("hone.batching")
-
-Outcome = Tensors | Exception
 
 SOLO_LEARNS = 7
 """Of requests that run alone one in eight teaches the latency model."""
 
 SINGLE_BATCHES = 32
 """So many batches of one request each, one after the other, say that callers come one at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class BatchTimes:
-    """What one batch took, for the metrics.
-
-    Attributes:
-        queued: seconds in the queue, one a work.
-        inference: seconds in the runtime.
-        rows: joined.
-    """
-
-    queued: list[float]
-    inference: float
-    rows: int
-
-
-@dataclass(frozen=True)
-class LaneOptions:
-    """How a model is run.
-
-    Attributes:
-        max_batch_rows: of one call of the runtime; a larger request is split.
-        max_queue_rows: that may wait.
-        max_batch_cells: rows times the size of a row, for rows of several lengths; 0: no limit.
-        in_flight: batches that run side by side; more than 1 only where the runtime is concurrent.
-        threads: cores that one batch keeps busy.
-        executor: where the runtime is called; None calls it on the event loop, which is cheaper than a thread for
-            models that answer in less time than a thread switch is worth.
-    """
-
-    max_batch_rows: int = 64
-    max_queue_rows: int = 4096
-    max_batch_cells: int = 0
-    in_flight: int = 1
-    threads: int = 1
-    executor: Executor | None = None
 
 
 class Lane:
@@ -98,6 +56,7 @@ class Lane:
         self.failures_in_a_row = 0
         self._scheduler = scheduler
         self._run = run
+        self._call = Runner(run, joiner).call
         self._joiner = joiner
         self._first = joiner.first if joiner is not None else ""
         self._most_rows = self.options.max_batch_rows
@@ -121,10 +80,6 @@ class Lane:
         self._idle = asyncio.Event()
         self._idle.set()
         scheduler.add(self)
-
-    @property
-    def threads(self) -> int:
-        return self.options.threads
 
     @property
     def ready(self) -> bool:
@@ -196,11 +151,10 @@ class Lane:
             raise  # the caller's mistake: nothing is wrong with the runtime, and nothing to log
         except Exception as error:
             self.failures_in_a_row += 1
-            logger.exception("inference failed on %d row(s)", rows)
-            raise InferenceError(str(error)) from error
+            raise failed(error, rows) from error
         seconds = monotonic() - started
         self.failures_in_a_row = 0
-        self.virtual_time += seconds * self.threads
+        self.virtual_time += seconds * self.options.threads
         if trail is not None:
             trail.append((0.0, seconds, rows))
         self._observe_solo(seconds, rows)
@@ -251,7 +205,7 @@ class Lane:
         started = monotonic()
         batch = self.queue.take(started)
         for work in batch.expired:
-            _settle(work, DeadlineError("the deadline passed while the request waited"))
+            settle(work, DeadlineError("the deadline passed while the request waited"))
         if not batch.works:
             self._rest()
             return False
@@ -281,23 +235,6 @@ class Lane:
         self._finish(works, rows, started, outcomes)
         self._scheduler.landed(self)
 
-    def _call(self, works: list[Work]) -> list[Outcome]:
-        """Run a batch. When it fails and holds several callers' rows, each runs alone: one caller's poison must not
-        fail the others."""
-        try:
-            if self._joiner is None:
-                return [self._run(works[0].inputs)]
-            return [*self._joiner.split(self._run(self._joiner.join(works)), works)]
-        except Exception as error:
-            if len(works) == 1 and isinstance(error, InputError):
-                return [error]
-            if len(works) == 1:
-                logger.exception("inference failed on %d row(s)", works[0].rows)
-                failure = InferenceError(str(error))
-                failure.__cause__ = error
-                return [failure]
-            return [self._call([work])[0] for work in works]
-
     def _finish(self, works: list[Work], rows: int, started: float, outcomes: list[Outcome]) -> None:
         ended = monotonic()
         seconds = ended - started
@@ -306,14 +243,14 @@ class Lane:
         for work, outcome in zip(works, outcomes, strict=True):
             if work.trail is not None:
                 work.trail.append((started - work.arrived, seconds, rows))
-            _settle(work, outcome)
+            settle(work, outcome)
             failed = failed or isinstance(outcome, Exception)
         if not failed:
             self._latency.observe(works[0].bucket.row_size, rows, seconds)
             self.failures_in_a_row = 0
         elif all(isinstance(outcome, Exception) and not isinstance(outcome, InputError) for outcome in outcomes):
             self.failures_in_a_row += 1
-        self.virtual_time += seconds * self.threads
+        self.virtual_time += seconds * self.options.threads
         self._observe(BatchTimes([started - work.arrived for work in works], seconds, rows))
         self._rest()
 
@@ -332,13 +269,3 @@ class Lane:
             await asyncio.wait_for(self._idle.wait(), timeout_s)
         finally:
             self._scheduler.remove(self)
-
-
-def _settle(work: Work, outcome: Outcome) -> None:
-    future = work.future
-    if future is None or future.done():
-        return
-    if isinstance(outcome, Exception):
-        future.set_exception(outcome)
-    else:
-        future.set_result(outcome)

@@ -12,14 +12,36 @@ is no timer in it: a turn that brings nothing costs some microseconds and ends t
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from .lane import Lane
-
+from .options import LaneOptions
+from .queue import BatchQueue
 
 MOST_TURNS = 8
 """So many turns of the event loop may bring rows before a batch starts that isn't full."""
+
+
+class Scheduled(Protocol):
+    """A model whose batches are started here: a lane.
+
+    Attributes:
+        options: what a batch of it takes.
+        queue: what waits.
+        virtual_time: the core-seconds that it has used, on the clock of all.
+    """
+
+    options: LaneOptions
+    queue: BatchQueue
+    virtual_time: float
+
+    @property
+    def ready(self) -> bool:
+        """True when a batch waits and may start."""
+        ...
+
+    def launch(self) -> bool:
+        """Start the next batch; return False when nothing that waited could still be in time."""
+        ...
 
 
 class Scheduler:
@@ -31,7 +53,7 @@ class Scheduler:
 
     def __init__(self, cores: int = 1) -> None:
         self._cores = max(1, cores)
-        self._lanes: list[Lane] = []
+        self._lanes: list[Scheduled] = []
         self._used = 0
         self._clock = 0.0
         self._scheduled = False
@@ -39,15 +61,15 @@ class Scheduler:
         self._turns = 0
         self._loop = asyncio.get_running_loop()
 
-    def add(self, lane: Lane) -> None:
+    def add(self, lane: Scheduled) -> None:
         lane.virtual_time = self._clock
         self._lanes.append(lane)
 
-    def remove(self, lane: Lane) -> None:
+    def remove(self, lane: Scheduled) -> None:
         if lane in self._lanes:
             self._lanes.remove(lane)
 
-    def activate(self, lane: Lane) -> None:
+    def activate(self, lane: Scheduled) -> None:
         """Note that an idle lane gets work: its clock starts at the others'."""
         if lane.virtual_time < self._clock:
             lane.virtual_time = self._clock
@@ -58,9 +80,9 @@ class Scheduler:
             self._scheduled = True
             self._loop.call_soon(self._pass)
 
-    def landed(self, lane: Lane) -> None:
+    def landed(self, lane: Scheduled) -> None:
         """Note that a batch that ran in a thread has ended."""
-        self._used -= lane.threads
+        self._used -= lane.options.threads
         self.wake()
 
     def _pass(self) -> None:
@@ -73,7 +95,7 @@ class Scheduler:
             if lane is None:
                 return
             inline = lane.options.executor is None
-            if not inline and self._used and self._used + lane.threads > self._cores:
+            if not inline and self._used and self._used + lane.options.threads > self._cores:
                 return  # its turn has come; letting others pass would starve a model that needs many cores
             self._clock = max(self._clock, lane.virtual_time)
             if not lane.launch():
@@ -83,7 +105,7 @@ class Scheduler:
                 if self._next() is not None:
                     self.wake()
                 return
-            self._used += lane.threads
+            self._used += lane.options.threads
 
     def _gathering(self) -> bool:
         """Return whether to let the event loop read more requests before the next batch starts."""
@@ -97,7 +119,7 @@ class Scheduler:
         self._gathered = self._turns = 0
         return False
 
-    def _next(self) -> Lane | None:
+    def _next(self) -> Scheduled | None:
         lanes = self._lanes
         if len(lanes) == 1:
             return lanes[0] if lanes[0].ready else None

@@ -18,7 +18,7 @@ import numpy as np
 
 from hone.signature import Tensors
 
-from ..batching.lane import BatchTimes
+from ..batching.running import BatchTimes
 from ..protocols.tensors import row_count
 
 if TYPE_CHECKING:

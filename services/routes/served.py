@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from hone.signature import Tensors
 
-from ..batching.lane import Lane, LaneOptions
+from ..batching.lane import Lane
+from ..batching.options import LaneOptions
 from ..batching.padding import Joiner
 from ..batching.queue import Trail
 from ..batching.scheduler import Scheduler

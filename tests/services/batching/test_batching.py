@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hone.services.batching.lane import SINGLE_BATCHES, BatchTimes, Lane, LaneOptions
+from hone.services.batching.lane import SINGLE_BATCHES, Lane
 from hone.services.batching.latency import LatencyModel
+from hone.services.batching.options import LaneOptions
 from hone.services.batching.padding import FIXED, Joiner
 from hone.services.batching.queue import BatchQueue, Bucket, Work
+from hone.services.batching.running import BatchTimes
 from hone.services.batching.scheduler import Scheduler
 from hone.services.http.failures import DeadlineError, InferenceError, OverloadedError
 from hone.signature import Signature, Tensors, TensorSpec

@@ -15,7 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 from hone.artifact import Artifact, Manifest, Selection, seal
 from hone.errors import InputError
 from hone.runtimes.onnx.runtime import OnnxRuntime
-from hone.services.batching.lane import SINGLE_BATCHES, Lane, LaneOptions
+from hone.services.batching.lane import SINGLE_BATCHES, Lane
+from hone.services.batching.options import LaneOptions
 from hone.services.batching.padding import Joiner
 from hone.services.batching.scheduler import Scheduler
 from hone.services.http.failures import status_of

@@ -1,0 +1,82 @@
+"""A batch in the runtime: each caller gets its own rows, or its own failure."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hone.errors import InputError
+from hone.signature import Tensors
+
+from ..http.failures import InferenceError
+from .padding import Joiner
+from .queue import Work
+
+logger = logging.getLogger("hone.batching")
+
+Outcome = Tensors | Exception
+
+
+@dataclass(frozen=True, slots=True)
+class BatchTimes:
+    """What one batch took, for the metrics.
+
+    Attributes:
+        queued: seconds in the queue, one a work.
+        inference: seconds in the runtime.
+        rows: joined.
+    """
+
+    queued: list[float]
+    inference: float
+    rows: int
+
+
+class Runner:
+    """Runs batches of one model.
+
+    Args:
+        run: the runtime: tensors in, tensors out.
+        joiner: None runs each work alone.
+    """
+
+    def __init__(self, run: Callable[[Tensors], Tensors], joiner: Joiner | None) -> None:
+        self._run = run
+        self._joiner = joiner
+
+    def call(self, works: list[Work]) -> list[Outcome]:
+        """Return what became of each work.
+
+        When a batch fails that holds several callers' rows, each runs alone: one caller's poison must not fail the
+        others. The log gets every failure but those that are a caller's own mistake.
+        """
+        try:
+            if self._joiner is None:
+                return [self._run(works[0].inputs)]
+            return [*self._joiner.split(self._run(self._joiner.join(works)), works)]
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is what its callers get
+            if len(works) > 1:
+                return [self.call([work])[0] for work in works]
+            if isinstance(error, InputError):
+                return [error]
+            return [failed(error, works[0].rows)]
+
+
+def failed(error: Exception, rows: int) -> InferenceError:
+    """Log that the runtime failed on some rows; return the error that their caller gets."""
+    logger.exception("inference failed on %d row(s)", rows)
+    failure = InferenceError(str(error))
+    failure.__cause__ = error
+    return failure
+
+
+def settle(work: Work, outcome: Outcome) -> None:
+    """Hand a caller its outcome, unless it has gone."""
+    future = work.future
+    if future is None or future.done():
+        return
+    if isinstance(outcome, Exception):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
