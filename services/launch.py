@@ -87,7 +87,7 @@ def _workers(workers: str, tag: str) -> int:
         if not workers.isdigit() or not int(workers):
             raise HoneError(f"--workers {workers}: give a number from 1 up, or auto")
         return int(workers)
-    code = f"from hone.services.models.calibration import recommend_workers; print(recommend_workers({tag!r}))"
+    code = f"from hone.services.models.workers import recommend_workers; print(recommend_workers({tag!r}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=_code_root())
     if done.returncode:
         raise HoneError(f"{tag} can't be measured: {why_failed(done.stderr)}")

@@ -6,18 +6,17 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import yaml
 
 from hone import store
-from hone.artifact import EXAMPLE, Artifact
-from hone.errors import ArtifactError, HoneError, StoreError
+from hone.artifact import Artifact
+from hone.errors import ArtifactError, StoreError
 from hone.runtimes.base import Runtime
 from hone.store.trust import Policy, open_to_run
 
-from ..protocols.json_tensors import parse_inputs
 from ..settings import Settings
 from .calibration import Plan, calibrate
+from .examples import example_inputs
 
 logger = logging.getLogger("hone.serving")
 
@@ -128,21 +127,3 @@ def _load_entry(entry: store.Entry, settings: Settings) -> LoadedModel:
     artifact = open_to_run(entry, Policy.of(code=settings.trust_code, keys=settings.trusted_keys))
     runtime, plan = calibrate(artifact, example_inputs(artifact), settings)
     return LoadedModel(entry, artifact, runtime, plan)
-
-
-def example_inputs(artifact: Artifact) -> dict[str, np.ndarray]:
-    """Return real rows where the artifact keeps some (`example.json`), else zeros of the signature."""
-    import orjson
-
-    file = artifact.path / EXAMPLE
-    if file.is_file() and EXAMPLE in artifact.manifest.files:
-        try:
-            return parse_inputs(orjson.loads(file.read_bytes())["inputs"], artifact.signature)
-        except (HoneError, ValueError, KeyError) as error:
-            logger.warning("%s: not usable as an example: %s", file, error)
-    return zero_inputs(artifact)
-
-
-def zero_inputs(artifact: Artifact) -> dict[str, np.ndarray]:
-    """Return a row of zeros for each input, which tells nothing but its shape."""
-    return {spec.name: spec.example() for spec in artifact.signature.inputs}

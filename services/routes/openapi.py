@@ -11,7 +11,7 @@ from hone.artifact import Artifact
 from hone.signature import Signature, TensorSpec
 
 from ..http.responses import BINARY
-from ..models.loading import example_inputs, zero_inputs
+from ..models.examples import example_inputs, zero_inputs
 from ..protocols.arrow import ARROW
 from ..protocols.raw import NPY
 from ..protocols.v2 import DATATYPES

@@ -18,7 +18,8 @@ from hone.signature import TensorSpec
 
 from ..http.paths import EXPLORER
 from ..http.responses import NO_STORE, Fields
-from ..models.loading import LoadedModel, example_inputs, zero_inputs
+from ..models.examples import example_inputs, zero_inputs
+from ..models.loading import LoadedModel
 from ..settings import Settings
 
 POLICY = (

@@ -18,6 +18,7 @@ from ..batching.scheduler import Scheduler
 from ..http.answers import AnswerSizes
 from ..http.limits import Limits
 from ..http.memory import release_memory
+from ..models.examples import example_inputs
 from ..models.loading import LoadedModel
 from ..observe.metrics import Metrics
 from .edge import Edge
@@ -91,8 +92,6 @@ class ServedModel:
 
     async def works(self) -> bool:
         """Return whether the runtime answers the artifact's example rows; forgets the failures when it does."""
-        from ..models.loading import example_inputs
-
         try:
             await self._lane.submit(example_inputs(self.loaded.artifact))
         except Exception:  # noqa: BLE001 - whatever it is, it doesn't work

@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 import logging
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import numpy as np
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
 from hone.services.http.failures import MAX_MESSAGE, RequestError, status_of
-from hone.services.models.calibration import Measured, _best_rows
 from hone.services.observe.logs import JsonFormatter, QuietStreamHandler, _Redacting, redact
 from hone.services.observe.metrics import SECONDS, DriftSample, Tally
 
@@ -118,22 +116,3 @@ def test_log_that_cant_be_written_hurts_nobody() -> None:
         handler.handle(logging.LogRecord("hone", logging.INFO, "f", 1, "x" * 100, (), None))
     with contextlib.suppress(OSError):
         full.close()
-
-
-def test_batch_is_the_smallest_near_the_peak_unless_more_is_free() -> None:
-    slow = [Measured(1, 1, rows, 0.01 * max(rows, 4) / 4) for rows in (1, 2, 4, 8, 16)]
-    assert _best_rows(slow).rows == 4
-    quick = [Measured(1, 1, rows, 0.0001 * rows) for rows in (1, 2, 4, 8, 16, 32)]
-    assert _best_rows(quick).rows == 16  # 32 would hold the event loop for too long
-
-
-def test_generated_grpc_messages_belong_to_their_source() -> None:
-    code = (
-        "import pathlib, subprocess, sys, tempfile\n"
-        "folder = pathlib.Path('services/grpc')\n"
-        "with tempfile.TemporaryDirectory() as out:\n"
-        "    command = [sys.executable, '-m', 'grpc_tools.protoc', '-I', str(folder), '--python_out', out]\n"
-        "    subprocess.run([*command, str(folder / 'v2.proto')], check=True)\n"
-        "    assert (pathlib.Path(out) / 'v2_pb2.py').read_text() == (folder / 'v2_pb2.py').read_text()\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,31 @@
+"""Rows that a model can be tried with."""
+
+from __future__ import annotations
+
+import logging
+
+import orjson
+
+from hone.artifact import EXAMPLE, Artifact
+from hone.errors import HoneError
+from hone.signature import Tensors
+
+from ..protocols.json_tensors import parse_inputs
+
+logger = logging.getLogger("hone.serving")
+
+
+def example_inputs(artifact: Artifact) -> Tensors:
+    """Return real rows where the artifact keeps some (`example.json`), else zeros of the signature."""
+    file = artifact.path / EXAMPLE
+    if file.is_file() and EXAMPLE in artifact.manifest.files:
+        try:
+            return parse_inputs(orjson.loads(file.read_bytes())["inputs"], artifact.signature)
+        except (HoneError, ValueError, KeyError) as error:
+            logger.warning("%s: not usable as an example: %s", file, error)
+    return zero_inputs(artifact)
+
+
+def zero_inputs(artifact: Artifact) -> Tensors:
+    """Return a row of zeros for each input, which tells nothing but its shape."""
+    return {spec.name: spec.example() for spec in artifact.signature.inputs}

@@ -1,0 +1,137 @@
+"""What batches of a model take on this host: rows/s by the rows of a batch, the threads, and the batches side by side.
+
+A neighbor on the machine only ever slows a batch down, so of several timings the shortest counts.
+"""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from hone.runtimes.base import Runtime
+from hone.signature import Tensors
+
+INLINE_S = 0.003
+"""A full batch faster than this runs on the event loop: handing it to a thread and back costs more than the pause."""
+
+NEAR_PEAK = 0.97
+INLINE_PEAK = 0.85
+"""So much of the peak is worth more on the event loop than all of it in a thread."""
+
+LONGEST_BATCH_S = 0.2
+"""A larger batch than one of so many seconds isn't looked at: those who wait for it would notice."""
+
+STEP_BUDGET_S = 0.1
+"""For the timings of one size of batch."""
+
+SWEEP_PASSES = 3
+LONGEST_SWEEP_S = 2.0
+"""A sweep goes no further than the first batch that takes so long."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Rows/s of one way of running.
+
+    Attributes:
+        threads: of one inference.
+        in_flight: batches side by side.
+        rows: of a batch.
+        seconds: of a batch.
+        rows_per_s: of all together.
+    """
+
+    threads: int
+    in_flight: int
+    rows: int
+    seconds: float
+
+    @property
+    def rows_per_s(self) -> float:
+        return self.in_flight * self.rows / self.seconds
+
+    def describe(self) -> str:
+        side = f", {self.in_flight} side by side" if self.in_flight > 1 else ""
+        return f"{self.rows_per_s:,.0f} rows/s ({self.rows} rows, threads {self.threads}{side})"
+
+
+def sweep(runtime: Runtime, example: Tensors, most: int, threads: int) -> list[Measured]:
+    """Time batches of 1, 2, 4 ... rows up to `most`; stop early where a batch takes very long.
+
+    Passes over all sizes, and the best of each: a neighbor that slows the machine for a tenth of a second would
+    otherwise fall on one size and make another look better.
+    """
+    sizes = _doubled(1, most)
+    shortest: dict[int, float] = {}
+    for _ in range(SWEEP_PASSES):
+        for rows in sizes:
+            seconds = seconds_of(runtime, example, rows, STEP_BUDGET_S / SWEEP_PASSES)
+            shortest[rows] = min(seconds, shortest.get(rows, seconds))
+            if seconds > LONGEST_SWEEP_S:
+                sizes = [size for size in sizes if size <= rows]
+                break
+    return [Measured(threads, 1, rows, shortest[rows]) for rows in sizes]
+
+
+def best_rows(found: list[Measured]) -> Measured:
+    """Return the largest batch that may run on the event loop at nearly the peak, else the smallest near the peak."""
+    peak = max(m.rows_per_s for m in found)
+    inline = [m for m in found if m.seconds < INLINE_S and m.rows_per_s >= INLINE_PEAK * peak]
+    return inline[-1] if inline else next(m for m in found if m.rows_per_s >= NEAR_PEAK * peak)
+
+
+def best_wide(wide: Runtime, example: Tensors, least: int, most: int, threads: int) -> Measured:
+    """Return the smallest batch near the peak of several threads: they need more rows each than one thread alone."""
+    found: list[Measured] = []
+    for rows in _doubled(least, most):
+        found.append(Measured(threads, 1, rows, seconds_of(wide, example, rows)))
+        if found[-1].seconds > LONGEST_BATCH_S:
+            break
+    peak = max(m.rows_per_s for m in found)
+    return next(m for m in found if m.rows_per_s >= NEAR_PEAK * peak)
+
+
+def _doubled(least: int, most: int) -> list[int]:
+    """Return sizes of batches, each twice the one before, the last one `most`."""
+    sizes = [least]
+    while sizes[-1] < most:
+        sizes.append(min(sizes[-1] * 2, most))
+    return sizes
+
+
+def seconds_of(runtime: Runtime, example: Tensors, rows: int, budget_s: float = STEP_BUDGET_S) -> float:
+    """Return the seconds of a batch, warm: the shortest of 2 to 20, as many as `budget_s` allows."""
+    batch = repeated(example, rows)
+    runtime.run(batch)
+    timings: list[float] = []
+    started = time.perf_counter()
+    while len(timings) < 2 or (len(timings) < 20 and time.perf_counter() - started < budget_s):
+        before = time.perf_counter()
+        runtime.run(batch)
+        timings.append(time.perf_counter() - before)
+        if timings[-1] > 1.0:
+            break
+    return min(timings)
+
+
+def seconds_side_by_side(runtime: Runtime, example: Tensors, rows: int, many: int) -> float:
+    """Return the seconds of a batch while `many` run at a time: the best of three rounds."""
+    batch = repeated(example, rows)
+    calls = 4 * many
+    rounds: list[float] = []
+    with ThreadPoolExecutor(many) as pool:
+        list(pool.map(runtime.run, [batch] * many))
+        for _ in range(3):
+            started = time.perf_counter()
+            list(pool.map(runtime.run, [batch] * calls))
+            rounds.append((time.perf_counter() - started) * many / calls)
+    return min(rounds)
+
+
+def repeated(example: Tensors, rows: int) -> Tensors:
+    """Return a batch of so many rows, made of the example's over and over."""
+    index = np.arange(rows) % len(next(iter(example.values())))
+    return {name: np.ascontiguousarray(array[index]) for name, array in example.items()}
