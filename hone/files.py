@@ -1,7 +1,11 @@
-"""Files and folders that are whole or not there: written beside their place, then renamed."""
+"""Files and folders that are whole or not there: written beside their place, then renamed.
+
+Where several processes change one, a lock lets one at a time do it.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -78,6 +82,25 @@ def atomic_directory(target: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+@contextmanager
+def locked(path: Path, flags: int = 0) -> Iterator[int]:
+    """Hold the lock of a file, or of a folder, and yield its descriptor; the kernel frees a killed process's lock.
+
+    Args:
+        path: a folder, or a file that is made when it is missing, readable by its owner only.
+        flags: to open the file with, beside those to read and write it.
+
+    Raises:
+        OSError: it can't be opened.
+    """
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT | flags, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def hash_file(path: Path) -> str:

@@ -238,7 +238,7 @@ def build_edge(settings: Settings, folder: Path) -> Edge:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     edge = Edge(settings)
     if settings.secured or settings.rate_per_s:
-        from .access.control import make_gate
+        from .access.gate import make_gate
 
         edge.gate = make_gate(settings, folder)
     if settings.audit_log:

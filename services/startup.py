@@ -50,7 +50,7 @@ def check_start(settings: Settings, arguments: Sequence[str]) -> None:
 
         open_log(settings.audit_log)
     if settings.redis_url:
-        from .cache.redis_cache import connect
+        from .cache.redis_client import connect
 
         connect(settings.redis_url, 1.0)
     if settings.record_dir:

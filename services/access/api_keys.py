@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 import secrets
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from hone.errors import HoneError, one_line
-from hone.files import atomic_write
+from hone.files import atomic_write, locked
 
 from .callers import Caller, check_scope, key_hash
 
@@ -172,7 +170,7 @@ def add_key(path: Path, identity: str, scopes: tuple[str, ...], rate_per_s: floa
     Raises:
         HoneError: the file is broken, or the identity has a key already.
     """
-    with _locked(path):
+    with _turn(path):
         entries = [] if not path.exists() else _entries(path)
         if any(entry["id"] == identity for entry in entries):
             raise HoneError(f"{path}: '{identity}' has a key; remove it first: hone keys rm {identity} --file {path}")
@@ -187,7 +185,7 @@ def remove_key(path: Path, identity: str) -> None:
     Raises:
         HoneError: the file is broken, or nobody of this name has a key.
     """
-    with _locked(path):
+    with _turn(path):
         entries = _entries(path)
         left = [entry for entry in entries if entry["id"] != identity]
         if len(left) == len(entries):
@@ -196,16 +194,10 @@ def remove_key(path: Path, identity: str) -> None:
         _write(path, left)
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _turn(path: Path) -> AbstractContextManager[int]:
     """Let one process at a time read and write a key file: its folder is locked, because the file is replaced."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+    return locked(path.parent)
 
 
 def _entries(path: Path) -> list[dict[str, Any]]:

@@ -17,14 +17,11 @@ import time
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hone.errors import HoneError
 
 from .callers import Caller, RateLimitedError
-
-if TYPE_CHECKING:
-    from .redis_rates import SharedRates
+from .redis_rates import SharedRates
 
 SLOTS = 8
 BUCKETS = 1024

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..cache.redis_cache import PREFIX, Breaker, connect, error_name
+from ..cache.redis_client import PREFIX, Breaker, connect, error_name
 
 LEASE_S = 0.05
 """A worker takes what so many seconds bring, at least one request."""

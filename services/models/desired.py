@@ -8,19 +8,16 @@ when all have. A worker that crashed and came back reads the list when it starts
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
 import psutil
 
-from hone.files import atomic_write
+from hone.files import atomic_write, locked
 
 POLL_S = 0.25
 
@@ -68,12 +65,6 @@ class DesiredState:
         changed, self._seen = stamp != self._seen, stamp
         return changed
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        with (self._folder / "lock").open("w") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
-            yield
-
     def write(self, present: list[str], loaded: str = "") -> Desired:
         """Write what this worker holds as what all should hold.
 
@@ -81,7 +72,7 @@ class DesiredState:
             present: full tags in order of loading.
             loaded: the tag of them that was just loaded, which the others load too, even if they hold it.
         """
-        with self._locked():
+        with locked(self._folder / "lock"):
             old = self.read()
             generation = old.generation + 1
             known = dict(old.loads)

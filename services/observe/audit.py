@@ -6,7 +6,6 @@ An action is recorded before it is done ("requested"), and again with its outcom
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import stat
@@ -19,6 +18,7 @@ from typing import Any, Protocol
 import orjson
 
 from hone.errors import HoneError, one_line
+from hone.files import locked
 
 START = "0" * 64
 """What stands for the record before the first."""
@@ -80,12 +80,7 @@ class AuditLog:
         Raises:
             HoneError: it could not be written, for example because the disk is full.
         """
-        try:
-            handle = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
-        except OSError as error:
-            raise HoneError(f"{self._path}: {error.strerror}") from None
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with _turn(self._path, f"{self._path}: the audit record was not written", os.O_APPEND) as handle:
             size = os.fstat(handle).st_size
             last, torn = _last_record(handle)
             extra = {"torn": True} if torn else {}
@@ -98,10 +93,6 @@ class AuditLog:
                 with contextlib.suppress(OSError):  # what went wrong first is what people must know
                     os.ftruncate(handle, size)  # half a record helps nobody
                 raise
-        except OSError as error:
-            raise HoneError(f"{self._path}: the audit record was not written: {error.strerror}") from None
-        finally:
-            os.close(handle)
 
 
 class AuditStream:
@@ -122,12 +113,7 @@ class AuditStream:
         Raises:
             HoneError: it could not be written.
         """
-        try:
-            head = os.open(self._head, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise HoneError(f"{self._head}: {error.strerror}") from None
-        try:
-            fcntl.flock(head, fcntl.LOCK_EX)
+        with _turn(self._head, "the audit record was not written to standard output") as head:
             last = _parse(os.pread(head, BLOCK, 0))
             chain = last["chain"] if last else os.urandom(8).hex()
             line = _line(last, actor, action, subject, outcome, details, {"chain": chain})
@@ -135,10 +121,6 @@ class AuditStream:
             state = {key: orjson.loads(line)[key] for key in ("seq", "hash", "chain")}
             os.pwrite(head, orjson.dumps(state), 0)
             os.ftruncate(head, len(orjson.dumps(state)))
-        except OSError as error:
-            raise HoneError(f"the audit record was not written to standard output: {error.strerror}") from None
-        finally:
-            os.close(head)
 
 
 def open_log(place: str, folder: Path | None = None) -> Audit | None:
@@ -154,6 +136,24 @@ def open_log(place: str, folder: Path | None = None) -> Audit | None:
     if place != STANDARD_OUTPUT:
         return AuditLog(Path(place))
     return None if folder is None else AuditStream(1, folder)
+
+
+@contextlib.contextmanager
+def _turn(file: Path, failed: str, flags: int = 0) -> Iterator[int]:
+    """Let one process at a time write a record; yield the descriptor of the file that tells which was the last.
+
+    Args:
+        failed: what to say when the block ends with an OSError.
+        flags: to open the file with.
+
+    Raises:
+        HoneError: the file can't be opened, or the record could not be written.
+    """
+    try:
+        with locked(file, flags) as handle:
+            yield handle
+    except OSError as error:
+        raise HoneError(f"{error.filename or failed}: {error.strerror}") from None
 
 
 def _line(

@@ -7,12 +7,9 @@ the end of it: kept elsewhere, its hash shows when files are cut off the end.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +18,7 @@ from typing import Any
 import orjson
 
 from hone.errors import HoneError, one_line
-from hone.files import atomic_write
+from hone.files import atomic_write, hash_file, locked
 
 START = "0" * 64
 HEAD = "chain.json"
@@ -75,7 +72,7 @@ def append(folder: Path, place: Path, table: Any) -> Path:
     import pyarrow.parquet as pq
 
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with locked(folder):
+    with turn(folder):
         head = _finished(folder)
         link = orjson.dumps({"seq": head.seq + 1, "previous": head.sha256, "previous_file": head.file})
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
@@ -87,7 +84,7 @@ def append(folder: Path, place: Path, table: Any) -> Path:
                 pq.write_table(table.replace_schema_metadata({METADATA: link}), stream, compression="zstd")
                 stream.flush()
                 os.fsync(stream.fileno())
-            new = Link(head.seq + 1, _hash(partial), str(target.relative_to(folder)))
+            new = Link(head.seq + 1, hash_file(partial), str(target.relative_to(folder)))
             atomic_write(folder / HEAD, orjson.dumps(vars(new)), mode=0o600)
         except BaseException as error:
             partial.unlink(missing_ok=True)
@@ -98,15 +95,9 @@ def append(folder: Path, place: Path, table: Any) -> Path:
     return target
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def turn(folder: Path) -> AbstractContextManager[int]:
     """Let one worker at a time write to a folder of recorded traffic."""
-    handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+    return locked(folder / LOCK)
 
 
 def _finished(folder: Path) -> Link:
@@ -133,11 +124,6 @@ def _head(folder: Path) -> Link:
         raise HoneError(f"{folder / HEAD}: not the end of a chain of recorded files") from None
 
 
-def _hash(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def verify(folder: Path) -> Verification:
     """Check every file of a folder, first to last.
 
@@ -146,7 +132,7 @@ def verify(folder: Path) -> Verification:
     """
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # on a read-only copy nobody writes meanwhile
-            stack.enter_context(locked(folder))
+            stack.enter_context(turn(folder))
             _finished(folder)
         head, found = _head(folder), _links(folder)
     if not found:
@@ -158,7 +144,7 @@ def verify(folder: Path) -> Verification:
             raise HoneError(f"{file}: the chain breaks: file {last + 1} before it is missing")
         if rows and previous != sha256:
             raise HoneError(f"{file}: the chain breaks: file {last} before it was changed")
-        last, rows, sha256 = seq, rows + count, _hash(file)
+        last, rows, sha256 = seq, rows + count, hash_file(file)
     if last != head.seq:
         raise HoneError(f"{folder}: the last file is {last}, but {head.seq} were written")
     if sha256 != head.sha256:

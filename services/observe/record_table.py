@@ -15,7 +15,7 @@ from hone.errors import HoneError
 from hone.files import atomic_write
 from hone.signature import Tensors
 
-from .record_chain import locked
+from .record_chain import turn
 
 HASH = "hash"
 DROP = "drop"
@@ -71,7 +71,7 @@ def make_hidden(columns: Mapping[str, str], folder: Path) -> Hidden | None:
         return Hidden(columns) if columns else None
     file = folder / KEY_FILE
     try:
-        with locked(folder):
+        with turn(folder):
             if not file.exists():
                 atomic_write(file, os.urandom(32), mode=0o600)
             return Hidden(columns, file.read_bytes())

@@ -17,7 +17,7 @@ from ..settings import Settings
 
 if TYPE_CHECKING:
     from ..access.callers import Action, Caller
-    from ..access.control import Gate, OpenGate
+    from ..access.gate import Gate, OpenGate
     from ..cache.predictions import PredictionCache
     from ..observe.audit import Audit
     from ..observe.recording import Recorded, Recorder

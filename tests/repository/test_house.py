@@ -142,7 +142,7 @@ FRAMEWORKS = {
     "matplotlib": ("hone/pages/figures.py", "converters/report/plots.py", "benchmarks/converters"),
     "opentelemetry": ("services/observe/tracing.py",),
     "prometheus_client": ("services/observe/metrics.py",),
-    "redis": ("services/cache/redis_cache.py",),
+    "redis": ("services/cache/redis_client.py",),
     "rich": ("hone/cli", "hone/inspect/doctor.py"),
     "uvicorn": ("services/http/connections.py",),
     "zstandard": ("services/http/responses.py",),

@@ -75,7 +75,7 @@ def test_serving_needs_nothing_that_is_only_used_when_configured(tmp_path: Path)
         "import pathlib, sys\n"
         "for name in ('grpc', 'google.protobuf', 'jwt', 'redis', 'pyarrow', 'zstandard', 'opentelemetry.exporter'):\n"
         "    sys.modules[name] = None\n"
-        "import hone.services.base, hone.services.launch, hone.services.access.control\n"
+        "import hone.services.base, hone.services.launch, hone.services.access.gate\n"
         "import hone.services.cache.predictions, hone.services.observe.recording, hone.services.observe.shadow\n"
         "import hone.services.observe.tracing, hone.services.protocols.arrow, hone.services.grpc.server\n"
         "from hone.errors import HoneError\n"

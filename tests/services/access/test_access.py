@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from hone.errors import HoneError
 from hone.services.access.api_keys import KeyFile, add_key, read_keys, remove_key
 from hone.services.access.callers import ForbiddenError, RateLimitedError, UnauthorizedError
-from hone.services.access.control import Gate
+from hone.services.access.gate import Gate
 from hone.services.access.rates import RateLimiter, RateTable
 from hone.services.access.tokens import JwtVerifier, check_jwks
 

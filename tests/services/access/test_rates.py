@@ -14,7 +14,7 @@ import pytest
 
 from hone.errors import HoneError
 from hone.services.access.callers import Caller, RateLimitedError
-from hone.services.access.control import ANYBODY, OpenGate
+from hone.services.access.gate import ANYBODY, OpenGate
 from hone.services.access.rates import BUCKETS, SLOTS, RateLimiter, RateTable, allowance, caller_key
 
 SPAWN = multiprocessing.get_context("spawn")

@@ -11,6 +11,7 @@ from ..settings import Settings
 from .api_keys import KeyFile
 from .callers import Action, Caller, ForbiddenError, UnauthorizedError, allows
 from .rates import RateLimiter, RateTable
+from .redis_rates import SharedRates
 from .tokens import JwtVerifier, check_jwks
 
 logger = logging.getLogger("hone.serving")
@@ -143,11 +144,7 @@ def make_gate(settings: Settings, folder: Path) -> Gate | OpenGate | None:
     """
     if not settings.secured and not settings.rate_per_s:
         return None
-    shared = None
-    if settings.redis_url:
-        from .redis_rates import SharedRates
-
-        shared = SharedRates(settings.redis_url)
+    shared = SharedRates(settings.redis_url) if settings.redis_url else None
     try:
         table = RateTable(folder / "rates")
     except HoneError as error:
