@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from hone.errors import HoneError
+from hone.records import Record, read_record
 
 from .scenarios import Scenario
 
@@ -19,11 +20,10 @@ LATE_SHARE = 0.05
 """Above it, the generator's own load is part of the latencies: they say little about the service."""
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+RateSource = Literal["given", "half of the probed capacity", "closed loop"]
 
 
-class Second(_Record):
+class Second(Record):
     """One second of the measurement."""
 
     second: int
@@ -33,7 +33,7 @@ class Second(_Record):
     p99_ms: float | None
 
 
-class Check(_Record):
+class Check(Record):
     """One thing that the run was judged by."""
 
     name: str = Field(description="The field that was judged, or `error_share`.")
@@ -48,7 +48,7 @@ class Check(_Record):
         return f"{self.name} {self.measured:g}, at {side} {self.limit:g} allowed{source}"
 
 
-class LoadReport(_Record):
+class LoadReport(Record):
     """A whole load test."""
 
     schema_version: Literal[1] = 1
@@ -58,7 +58,7 @@ class LoadReport(_Record):
     url: str
     created: str
     scenario: Scenario
-    rate_source: Literal["given", "half of the probed capacity", "closed loop"]
+    rate_source: RateSource
     probed_capacity: float | None = Field(None, description="Requests per second that the probe reached.")
     host: dict[str, Any]
     duration_s: float
@@ -77,7 +77,7 @@ class LoadReport(_Record):
     late_share: float = Field(description="Share of requests that the generator itself started over 1 ms late.")
     histogram: list[tuple[float, int]] = Field(description="(upper bound in ms, requests), bounds 10 % apart.")
     timeline: list[Second]
-    checks: list[Check] = []
+    checks: list[Check] = Field(default_factory=list)
 
     @property
     def late(self) -> bool:
@@ -176,10 +176,9 @@ def _timeline(moments: np.ndarray, latencies: np.ndarray, failed: np.ndarray) ->
 
 
 def read_load_report(file: Path) -> LoadReport:
-    """Read a `load.json`; raises HoneError when it is none."""
-    try:
-        return LoadReport.model_validate_json(file.read_bytes())
-    except FileNotFoundError:
-        raise HoneError(f"{file}: no such file") from None
-    except (OSError, ValidationError) as error:
-        raise HoneError(f"{file}: not a load report, version {SCHEMA_VERSION}: {error}") from None
+    """Read a `load.json`.
+
+    Raises:
+        HoneError: it is missing, or not one.
+    """
+    return read_record(file, LoadReport, f"a load report, version {SCHEMA_VERSION}", "hone bench MODEL")

@@ -7,11 +7,8 @@ The rate is a share of what wrk reached in the same run.
 from __future__ import annotations
 
 import shutil
-import subprocess
 import tempfile
-import threading
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,70 +20,39 @@ import psutil
 from hone.errors import HoneError
 from hone.files import atomic_write
 from hone.hardware import cores, cpu_name
-from hone.processes import why_failed
+from hone.processes import output_of
+from hone.services.launch import running
 
+from .load.wire import Call
 from .peers.payloads import call
+from .sampling import sampled
 from .serving import wrk
-from .serving.__main__ import digits_rows
+from .serving.workloads import digits_rows
 
 CONNECTIONS = 32
 STEADY_CLIENTS = 8
 
 
-@dataclass
-class Memory:
-    """Watches the resident memory of a server's workers, MiB, a sample a second."""
-
-    pids: list[int]
-    samples: list[float] = field(default_factory=list)
-    _stop: threading.Event = field(default_factory=threading.Event)
-
-    def __enter__(self) -> Memory:
-        threading.Thread(target=self._watch, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-
-    def _watch(self) -> None:
-        processes = [psutil.Process(pid) for pid in self.pids]
-        while not self._stop.wait(1.0):
-            self.samples.append(sum(process.memory_info().rss for process in processes) / 2**20)
-
-
-@dataclass
-class Hiccups:
-    """Watches how late this machine wakes a thread that only sleeps, ms: what no server on it could avoid."""
-
-    late_ms: list[float] = field(default_factory=list)
-    _stop: threading.Event = field(default_factory=threading.Event)
-
-    def __enter__(self) -> Hiccups:
-        threading.Thread(target=self._watch, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-
-    def _watch(self) -> None:
-        while not self._stop.is_set():
-            before = time.perf_counter()
-            time.sleep(0.002)
-            self.late_ms.append((time.perf_counter() - before - 0.002) * 1e3)
-
-
 def million(url: str, requests: int, pids: list[int]) -> tuple[dict[str, Any], float]:
-    """Send so many requests in ten parts; return the report and the rate that was reached."""
+    """Send so many requests in ten parts; return the report, and the requests a second that were reached.
+
+    Args:
+        pids: of the server's workers, whose resident memory is watched, MiB.
+
+    Raises:
+        HoneError: wrk is missing or fails.
+    """
     made = _request()
     wrk.load(url, [made], CONNECTIONS, 5)
     rate = wrk.load(url, [made], CONNECTIONS, 5).rps
     sent, errors, marks = 0, 0, []
-    with Memory(pids) as memory:
+    workers = [psutil.Process(pid) for pid in pids]
+    with sampled(lambda: sum(worker.memory_info().rss for worker in workers) / 2**20, 1.0) as memory:
         while sent < requests:
             part = wrk.load(url, [made], CONNECTIONS, max(2.0, requests / 10 / rate))
             sent, errors = sent + part.requests, errors + part.errors
-            time.sleep(1.1)
-            marks.append({"requests": sent, "mib": round(memory.samples[-1], 1)})
+            time.sleep(1.1)  # a sample later
+            marks.append({"requests": sent, "mib": round(memory[-1], 1)})
             click.echo(f"{sent:>10,} requests, {marks[-1]['mib']:.1f} MiB", err=True)
     growth = marks[-1]["mib"] - marks[0]["mib"]
     report = {"requests": sent, "errors": errors, "marks": marks, "growth_mib": round(growth, 2), "rps": round(rate, 1)}
@@ -95,6 +61,9 @@ def million(url: str, requests: int, pids: list[int]) -> tuple[dict[str, Any], f
 
 def steady(url: str, rate: float, minutes: float) -> dict[str, Any]:
     """Send at a fixed rate; return percentiles of every request's time.
+
+    Args:
+        rate: requests a second.
 
     Raises:
         HoneError: h2load is missing or fails.
@@ -111,11 +80,9 @@ def steady(url: str, rate: float, minutes: float) -> dict[str, Any]:
             "h2load", "--h1", "-t1", f"-c{STEADY_CLIENTS}", f"--rps={each}", f"-D{round(minutes * 60)}",
             "-d", str(body), *headers, f"--log-file={log}", url + made.path,
         ]  # fmt: skip
-        with Hiccups() as hiccups:
-            done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode or not log.exists():
-            raise HoneError(f"h2load failed: {why_failed(done.stderr or done.stdout)}")
-        records = np.loadtxt(log, dtype=np.int64, ndmin=2)
+        with sampled(_lateness) as late_ms:
+            output_of(command, "h2load")
+        records = np.loadtxt(log, dtype=np.int64, ndmin=2) if log.exists() else np.empty((0, 3), np.int64)
     if not len(records):
         raise HoneError("h2load sent nothing")
     milliseconds = records[:, 2] / 1e3
@@ -130,12 +97,19 @@ def steady(url: str, rate: float, minutes: float) -> dict[str, Any]:
         "p999_ms": round(p999, 3),
         "max_ms": round(float(milliseconds.max()), 3),
         "p999_over_p50": round(p999 / p50, 2),
-        "host_hiccup_p999_ms": round(float(np.percentile(hiccups.late_ms, 99.9)), 3),
-        "host_hiccup_max_ms": round(max(hiccups.late_ms), 3),
+        "host_hiccup_p999_ms": round(float(np.percentile(late_ms, 99.9)), 3),
+        "host_hiccup_max_ms": round(max(late_ms), 3),
     }
 
 
-def _request() -> Any:
+def _lateness() -> float:
+    """Return how late this machine wakes a thread that only sleeps, ms: what no server on it could avoid."""
+    before = time.perf_counter()
+    time.sleep(0.002)
+    return (time.perf_counter() - before - 0.002) * 1e3
+
+
+def _request() -> Call:
     made = call("hone", "digits", digits_rows(1), "binary-1")
     assert made is not None
     return made[0]
@@ -156,8 +130,6 @@ def _workers() -> list[int]:
 )
 def main(out: Path, requests: int, minutes: float, share: float) -> None:
     """Soak the digits service; write soak.json."""
-    from hone.services.launch import running
-
     try:
         with running("digits:onnx-int8-static") as url:
             volume, rate = million(url, requests, _workers())

@@ -5,16 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from hone.errors import HoneError, first_problem
-
-
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from hone.records import Record, read_record
 
 
-class Slo(_Record):
+class Slo(Record):
     """What a service promises."""
 
     percentile: Literal["p50_ms", "p95_ms", "p99_ms", "p999_ms"] = "p99_ms"
@@ -22,7 +18,7 @@ class Slo(_Record):
     errors: float = Field(0.001, ge=0, lt=1, description="Largest share of requests that may fail.")
 
 
-class Trial(_Record):
+class Trial(Record):
     """One load at one rate."""
 
     rate: float = Field(description="Requests meant to arrive per second.")
@@ -39,7 +35,7 @@ class Trial(_Record):
     passed: bool
 
 
-class Capacity(_Record):
+class Capacity(Record):
     """`capacity.json`: what a service was measured to hold. Written by `hone bench capacity`."""
 
     schema_version: Literal[1] = 1
@@ -91,9 +87,4 @@ def read_capacity(file: Path) -> Capacity:
     Raises:
         HoneError: it is missing, or not one; a load report has no capacity in it.
     """
-    try:
-        return Capacity.model_validate_json(file.read_bytes())
-    except FileNotFoundError:
-        raise HoneError(f"{file}: no such file; 'hone bench capacity MODEL --p99 50ms' writes one") from None
-    except ValidationError as error:
-        raise HoneError(f"{file}: not a measured capacity: {first_problem(error)}") from None
+    return read_record(file, Capacity, "a measured capacity", "hone bench capacity MODEL --p99 50ms")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hone.errors import HoneError, shorten
@@ -12,19 +12,22 @@ from hone.errors import HoneError, shorten
 TELLING = re.compile(r"error|exception|denied|no such|not found|failed", re.IGNORECASE)
 
 
-def output_of(command: Sequence[str | Path], name: str, *, folder: Path | None = None) -> str:
+def output_of(
+    command: Sequence[str | Path], name: str, *, folder: Path | None = None, variables: Mapping[str, str] | None = None
+) -> str:
     """Run a program to its end; return what it prints.
 
     Args:
         command: the program and its arguments, without a shell.
         name: of the program, in messages.
         folder: to run it in.
+        variables: all of its environment; None: this process's.
 
     Raises:
         HoneError: it ended with another status than 0; the message is the line of its output that tells why.
         OSError: it can't be started.
     """
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, cwd=folder)
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, cwd=folder, env=variables)
     if done.returncode:
         raise HoneError(f"{name} failed: {why_failed(done.stderr + done.stdout)}")
     return done.stdout

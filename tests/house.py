@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("services", "converters", "benchmarks", "k8s", "lifecycle")
 """Folders at the top that are installed inside `hone`."""
 
-ELSEWHERE = "benchmarks/peers/"
+ELSEWHERE = "benchmarks/peers/scripts/"
 """Scripts that run in environments of their own, and import nothing of Hone."""
 
 

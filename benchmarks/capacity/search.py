@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import datetime
 import statistics
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 import psutil
@@ -26,8 +26,8 @@ from hone.hardware import host
 
 from ..load.run import calls_for, run_load
 from ..load.target import Target
-from ..load.wire import Call
 from ..records import LATE_SHARE, measure
+from ..sampling import sampled
 from ..scenarios import Scenario
 
 Sample = tuple[float, float]
@@ -71,21 +71,7 @@ def find_capacity(
     Raises:
         HoneError: the service misses the limits at any load.
     """
-    calls = calls_for(target, rows)
-    processes = _listeners(target.url)
-    seed = 0
-
-    def trial(rate: float) -> Trial:
-        nonlocal seed
-        seed += 1
-        scenario = Scenario(rate=rate, rows=rows, duration_s=duration_s, warm_up_s=1.0, seed=seed)
-        found = _trial(target, scenario, calls, slo, processes)
-        words = "met" if found.passed else "missed"
-        progress(
-            f"{rate:,.1f}/s: {slo.percentile.removesuffix('_ms')} {getattr(found, slo.percentile):.1f} ms, {words}"
-        )
-        return found
-
+    trial = Trials(target, slo, rows, duration_s, progress)
     search = list(_search(trial, ENOUGH / duration_s))
     best = max((found.rate for found in search if found.passed), default=None)
     if best is None:
@@ -95,10 +81,6 @@ def find_capacity(
             f"requests/s ({getattr(worst, slo.percentile):.1f} ms, {worst.error_share:.1%} errors); raise the limit"
         )
     rate, again = _confirm(trial, best, repeats)
-    values = [getattr(found, slo.percentile) for found in again]
-    failed_above = [found for found in search if not found.passed and found.rate > rate]
-    generator = bool(failed_above) and all(found.late_share > LATE_SHARE for found in failed_above)
-    middle = statistics.median(found.mean_ms for found in again)
     return Capacity(
         model=target.tag,
         digest=target.digest,
@@ -110,13 +92,63 @@ def find_capacity(
         workers=workers,
         rate=round(rate, 1),
         rows_per_s=round(rate * rows, 1),
-        spread=round((max(values) - min(values)) / statistics.median(values), 4),
-        in_flight_rows=round(rate * rows * middle / 1e3, 3),
+        spread=_spread([getattr(found, slo.percentile) for found in again]),
+        in_flight_rows=round(rate * rows * statistics.median(found.mean_ms for found in again) / 1e3, 3),
         ready_s=None if ready_s is None else round(ready_s, 2),
-        limited_by="generator" if generator else "service",
+        limited_by=_limited_by(rate, search),
         repeats=again,
         search=search,
     )
+
+
+def _spread(values: list[float]) -> float:
+    return round((max(values) - min(values)) / statistics.median(values), 4)
+
+
+def _limited_by(rate: float, search: list[Trial]) -> Literal["service", "generator"]:
+    """Return what gave out above a rate: the generator, when it was late in every trial that failed there."""
+    failed = [found for found in search if not found.passed and found.rate > rate]
+    return "generator" if failed and all(found.late_share > LATE_SHARE for found in failed) else "service"
+
+
+class Trials:
+    """Loads one service at one rate after another; each trial has arrivals of its own.
+
+    Args:
+        target: the model; the service's processes are watched when they run on this host.
+        slo: the limits.
+        rows: in each request.
+        duration_s: of each trial, after a second of warm-up.
+        progress: told of each trial, in words.
+    """
+
+    def __init__(self, target: Target, slo: Slo, rows: int, duration_s: float, progress: Callable[[str], None]) -> None:
+        self._target = target
+        self._slo = slo
+        self._scenario = Scenario(rows=rows, duration_s=duration_s, warm_up_s=1.0)
+        self._progress = progress
+        self._calls = calls_for(target, rows)
+        self._processes = _listeners(target.url)
+
+    def __call__(self, rate: float) -> Trial:
+        """Return what a trial at so many requests per second found."""
+        self._scenario = self._scenario.model_copy(update={"rate": rate, "seed": self._scenario.seed + 1})
+        with _watched(self._processes) as usage:
+            found = measure(run_load(self._target, self._scenario, self._calls), self._scenario)
+        errors, value = found["errors"] / found["requests"], found[self._slo.percentile]
+        passed = value <= self._slo.limit_ms and errors <= self._slo.errors
+        self._progress(
+            f"{rate:,.1f}/s: {self._slo.percentile.removesuffix('_ms')} {value:.1f} ms, {'met' if passed else 'missed'}"
+        )
+        return Trial(
+            rate=rate,
+            answered=found["rate"],
+            **{name: found[name] for name in ("p50_ms", "p95_ms", "p99_ms", "p999_ms", "mean_ms", "late_share")},
+            error_share=round(errors, 5),
+            cpu_cores=usage.get("cpu_cores"),
+            rss_mb=usage.get("rss_mb"),
+            passed=passed,
+        )
 
 
 def write_capacity(capacity: Capacity, file: Path) -> None:
@@ -159,23 +191,6 @@ def _confirm(trial: Callable[[float], Trial], rate: float, repeats: int) -> tupl
     raise HoneError("the service passes at no rate twice; the host is too noisy to measure on")
 
 
-def _trial(target: Target, scenario: Scenario, calls: list[Call], slo: Slo, processes: list[psutil.Process]) -> Trial:
-    with _watched(processes) as usage:
-        found = measure(run_load(target, scenario, calls), scenario)
-    errors = found["errors"] / found["requests"]
-    value = found[slo.percentile]
-    assert scenario.rate is not None
-    return Trial(
-        rate=scenario.rate,
-        answered=found["rate"],
-        **{name: found[name] for name in ("p50_ms", "p95_ms", "p99_ms", "p999_ms", "mean_ms", "late_share")},
-        error_share=round(errors, 5),
-        cpu_cores=usage.get("cpu_cores"),
-        rss_mb=usage.get("rss_mb"),
-        passed=value <= slo.limit_ms and errors <= slo.errors,
-    )
-
-
 def _listeners(url: str) -> list[psutil.Process]:
     """Return the process that listens on a local URL's port with its whole family, or nothing."""
     address = urlsplit(url)
@@ -198,23 +213,12 @@ def _watched(processes: list[psutil.Process]) -> Iterator[dict[str, float]]:
     if not processes:
         yield result
         return
-    done, peak = threading.Event(), [0.0]
-
-    def look() -> None:
-        while not done.wait(0.5):
-            peak[0] = max(peak[0], _usage(processes)[1])
-
-    watcher = threading.Thread(target=look, daemon=True)
     started, before = time.monotonic(), _usage(processes)
-    watcher.start()
-    try:
+    with sampled(lambda: _usage(processes)[1], 0.5) as memory:
         yield result
-    finally:
-        done.set()
-        watcher.join()
-        after = _usage(processes)
-        result["cpu_cores"] = round((after[0] - before[0]) / (time.monotonic() - started), 3)
-        result["rss_mb"] = round(max(peak[0], after[1]), 1)
+    after = _usage(processes)
+    result["cpu_cores"] = round((after[0] - before[0]) / (time.monotonic() - started), 3)
+    result["rss_mb"] = round(max([*memory, after[1]]), 1)
 
 
 def _usage(processes: list[psutil.Process]) -> Sample:

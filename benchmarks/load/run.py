@@ -19,7 +19,7 @@ from hone.errors import HoneError, StoreError, UnavailableError
 from hone.hardware import host
 from hone.processes import why_failed
 
-from ..records import LoadReport, measure
+from ..records import LoadReport, RateSource, measure
 from ..reports.load import write_load_report
 from ..scenarios import Scenario
 from .limits import Baseline, Limits, compare, judge
@@ -87,15 +87,11 @@ def bench(
     if baseline is not None:
         baseline.require_same(target, scenario)
     calls = calls_for(target, scenario.rows, scenario.seed)
-    source, capacity = ("closed loop" if scenario.kind == "closed" else "given"), None
+    source: RateSource = "closed loop" if scenario.kind == "closed" else "given"
+    capacity = None
     if scenario.kind == "open" and scenario.rate is None:
         progress(f"probing the capacity of {target.url} with {PROBE.users} callers")
-        probe = PROBE.model_copy(update={"rows": scenario.rows})
-        found = measure(run_load(target, probe, calls), probe)
-        capacity = found["rate"]
-        if not capacity:
-            reasons = ", ".join(found["errors_by_kind"])
-            raise HoneError(f"{target.url}: the probe got no good answer: {reasons}; the service's log may say why")
+        capacity = _probed(target, scenario.rows, calls)
         scenario = scenario.model_copy(update={"rate": round(capacity / 2, 1)})
         source = "half of the probed capacity"
     progress(f"{scenario.duration_s:g} s of {_words(scenario)}")
@@ -114,6 +110,20 @@ def bench(
     )
     write_load_report(report, out)
     return report
+
+
+def _probed(target: Target, rows: int, calls: list[Call]) -> float:
+    """Return the requests per second that a short closed loop reaches.
+
+    Raises:
+        HoneError: no request was answered.
+    """
+    probe = PROBE.model_copy(update={"rows": rows})
+    found = measure(run_load(target, probe, calls), probe)
+    if not found["rate"]:
+        reasons = ", ".join(found["errors_by_kind"])
+        raise HoneError(f"{target.url}: the probe got no good answer: {reasons}; the service's log may say why")
+    return float(found["rate"])
 
 
 def _words(scenario: Scenario) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hone.errors import HoneError
-from hone.processes import why_failed
+from hone.processes import output_of
 
 from ..load.wire import Call
 
@@ -38,7 +37,7 @@ class Measured:
 DONE = """
 done = function(summary, latency, requests)
   local e = summary.errors
-  io.stderr:write(string.format('{"requests":%d,"us":%d,"p50":%d,"p99":%d,"p999":%d,"errors":%d}\\n', summary.requests,
+  io.write(string.format('{"requests":%d,"us":%d,"p50":%d,"p99":%d,"p999":%d,"errors":%d}\\n', summary.requests,
     summary.duration, latency:percentile(50), latency:percentile(99), latency:percentile(99.9),
     e.connect + e.read + e.write + e.status + e.timeout))
 end
@@ -46,6 +45,7 @@ end
 
 
 def available() -> bool:
+    """Return whether wrk is installed."""
     return shutil.which("wrk") is not None
 
 
@@ -61,11 +61,8 @@ def load(url: str, calls: Sequence[Call], connections: int, seconds: float) -> M
         script = Path(folder) / "requests.lua"
         script.write_text(_script(calls))
         command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "30s"]
-        done = subprocess.run([*command, "-s", str(script), url], capture_output=True, text=True)
-    lines = [line for line in done.stderr.splitlines() if line.startswith("{")]
-    if done.returncode or not lines:
-        raise HoneError(f"wrk failed on {url}: {why_failed(done.stderr or done.stdout)}")
-    found = json.loads(lines[-1])
+        printed = output_of([*command, "-s", str(script), url], f"wrk on {url}")
+    found = json.loads(next(line for line in reversed(printed.splitlines()) if line.startswith("{")))
     return Measured(
         rps=found["requests"] / found["us"] * 1e6,
         p50_ms=found["p50"] / 1e3,

@@ -123,7 +123,7 @@ def dashboard(out: Path | None) -> None:
 @click.option("--server", help="Address of the API server, for one without a kubectl configuration.")
 def preflight(overlay: Path, cluster: str | None, server: str | None) -> None:
     """List what a cluster lacks for the manifests of OVERLAY; exits with status 1 when something is missing."""
-    from hone.k8s.tools.preflight import Cluster
+    from hone.k8s.tools.cluster import Cluster
     from hone.k8s.tools.preflight import preflight as check
 
     arguments = (*(("--context", cluster) if cluster else ()), *(("--server", server) if server else ()))

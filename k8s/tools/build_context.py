@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from packaging.utils import canonicalize_name
 
 from hone import __version__
 from hone.errors import HoneError
-from hone.processes import output_of, why_failed
+from hone.processes import output_of
 
 from .packing import Packing, Request
 from .sbom import Package, bill_of_materials, read_lock
@@ -152,9 +151,7 @@ def _pack_bento(target: Path, packing: Packing, epoch: int) -> None:
         }
         command = [sys.executable, "-m", "bentoml", "build", "-f", str(bentofile), "--version", "image",
                    "--output", "tag", str(code)]  # fmt: skip
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=code)
-        if done.returncode:
-            raise HoneError(f"bentoml build failed: {why_failed(done.stderr or done.stdout)}")
+        output_of(command, "bentoml build", folder=code, variables=environment)
         bento = home / "bentos" / first.name / "image"
         shutil.copytree(bento / "src", target / "src", ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
         record = yaml.safe_load((bento / "bento.yaml").read_text())
@@ -165,13 +162,10 @@ def _pack_bento(target: Path, packing: Packing, epoch: int) -> None:
 
 def _git_revision() -> str:
     """Return the commit of the code, with `-dirty` when it was changed since; empty outside a checkout."""
-    answers = []
-    for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain", "--", "hone", "services", "k8s"]):
-        try:
-            done = subprocess.run(["git", "-C", str(CODE_ROOT), *arguments], capture_output=True, text=True)
-        except OSError:
-            return ""
-        if done.returncode:
-            return ""
-        answers.append(done.stdout.strip())
-    return answers[0] + ("-dirty" if answers[1] else "")
+    git = ["git", "-C", str(CODE_ROOT)]
+    try:
+        commit = output_of([*git, "rev-parse", "HEAD"], "git").strip()
+        changes = output_of([*git, "status", "--porcelain", "--", "hone", "services", "k8s"], "git").strip()
+    except (HoneError, OSError):
+        return ""
+    return commit + ("-dirty" if changes else "")

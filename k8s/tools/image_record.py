@@ -5,30 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from hone.errors import HoneError, first_problem
-
-
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from hone.errors import HoneError
+from hone.records import Record, read_record
 
 
-class PackedModel(_Record):
+class PackedModel(Record):
     """A stored artifact in an image."""
 
     tag: str
     digest: str = Field(description="sha256 of what it computes, as in the service's metadata of the model.")
 
 
-class LeftOut(_Record):
+class LeftOut(Record):
     """A stored artifact that a service would choose from, but such an image can't run."""
 
     tag: str
     needs: str
 
 
-class ImageRecord(_Record):
+class ImageRecord(Record):
     """`image.json`."""
 
     schema_version: Literal[1] = 1
@@ -43,7 +40,7 @@ class ImageRecord(_Record):
     above_base_mb: float = 0.0
     serves: str = Field(description="The tag that answers /predict on a host that can run it.")
     models: list[PackedModel]
-    left_out: list[LeftOut] = []
+    left_out: list[LeftOut] = Field(default_factory=list)
 
     @property
     def reference(self) -> str:
@@ -62,12 +59,7 @@ def read_image_record(file: Path) -> ImageRecord:
     Raises:
         HoneError: it is missing, or not one.
     """
-    try:
-        return ImageRecord.model_validate_json(file.read_bytes())
-    except FileNotFoundError:
-        raise HoneError(f"{file}: no such file; 'hone containerize MODEL' writes one") from None
-    except ValidationError as error:
-        raise HoneError(f"{file}: no record of an image: {first_problem(error)}") from None
+    return read_record(file, ImageRecord, "a record of an image", "hone containerize MODEL")
 
 
 def image_to_deploy(

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
-import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from hone.errors import HoneError
 
-from hone.errors import HoneError, UnavailableError
+from .cluster import Cluster, manifests
 
 OLDEST, NEWEST = (1, 32), (1, 37)
 """Versions of Kubernetes that the manifests are checked against."""
@@ -42,51 +39,6 @@ class Finding:
     state: str
     detail: str
     remedy: str = ""
-
-
-class Cluster:
-    """Reads a cluster through kubectl."""
-
-    def __init__(self, arguments: tuple[str, ...] = ()) -> None:
-        _require_kubectl()
-        self._command = ["kubectl", *arguments, "--request-timeout=10s"]
-
-    def get(self, path: str) -> dict[str, Any]:
-        """Return an API object.
-
-        Raises:
-            LookupError: it isn't there.
-            PermissionError: this user may not see it.
-            HoneError: the cluster doesn't answer.
-        """
-        done = subprocess.run([*self._command, "get", "--raw", path], capture_output=True, text=True)
-        if done.returncode == 0:
-            return dict(json.loads(done.stdout))
-        text = " ".join(done.stderr.split())
-        if "NotFound" in text or "not found" in text or "could not find" in text:
-            raise LookupError(path)
-        if "Forbidden" in text or "forbidden" in text:
-            raise PermissionError(path)
-        raise HoneError(f"the cluster doesn't answer: {text[:200]}")
-
-
-def _require_kubectl() -> None:
-    if shutil.which("kubectl") is None:
-        raise UnavailableError("kubectl is not installed", "kubernetes.io/docs/tasks/tools")
-
-
-def manifests(overlay: Path) -> list[dict[str, Any]]:
-    """Return the objects that a kustomize folder renders to.
-
-    Raises:
-        HoneError: it doesn't render.
-        UnavailableError: kubectl is not installed.
-    """
-    _require_kubectl()
-    done = subprocess.run(["kubectl", "kustomize", str(overlay)], capture_output=True, text=True)
-    if done.returncode:
-        raise HoneError(f"{overlay}: doesn't render: {' '.join(done.stderr.split())[:300]}")
-    return [item for item in yaml.safe_load_all(done.stdout) if item]
 
 
 def preflight(overlay: Path, cluster: Cluster) -> list[Finding]:

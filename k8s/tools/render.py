@@ -30,6 +30,8 @@ MEMORY_ROOM = 1.35
 RUN_MIB = 64
 """The service's tmpfs, which counts as its memory."""
 
+FEWEST_PODS = 2
+
 IMAGE = re.compile(
     r"^(?P<name>[a-z0-9.-]+(:\d+)?(/[a-z0-9._-]+)*)(?P<tag>:[A-Za-z0-9._-]+)?(?P<digest>@sha256:[0-9a-f]{64})?$"
 )
@@ -46,7 +48,17 @@ class Number:
 
 @dataclass(frozen=True)
 class Numbers:
-    """What `render` puts into the manifests."""
+    """What `render` puts into the manifests.
+
+    Attributes:
+        cpu: whole cores of a pod.
+        memory_mib: of a pod.
+        cpu_target: percent of its cores at which another pod is wanted.
+        in_flight: rows in flight of a pod at which another one is wanted.
+        startup_failures: probes, two seconds apart, that a pod may miss while it starts.
+        minimum, maximum: pods.
+        sources: where each is from, in words.
+    """
 
     cpu: int
     memory_mib: int
@@ -84,14 +96,7 @@ def render(
     Raises:
         HoneError: the capacity is of another model or lacks a measurement, or an argument is wrong.
     """
-    match = IMAGE.match(image)
-    if match is None or not (match["tag"] or match["digest"]):
-        raise HoneError(f"--image: '{image}' names no version; write registry/name:tag or registry/name@sha256:…")
-    if match["tag"] == ":latest" and not match["digest"]:
-        raise HoneError(
-            f"--image: '{image}' moves: pods that start at other times would run other images; give a tag that is "
-            "never moved, or registry/name@sha256:… (hone containerize --push prints it)"
-        )
+    match = _parsed(image)
     known = sorted(path.name for path in (K8S / "components").iterdir() if path.is_dir())
     for name in components:
         if name not in known:
@@ -113,11 +118,24 @@ def render(
     return numbers
 
 
+def _parsed(image: str) -> re.Match[str]:
+    """Return the parts of an image's name; raise HoneError unless it names one version."""
+    match = IMAGE.match(image)
+    if match is None or not (match["tag"] or match["digest"]):
+        raise HoneError(f"--image: '{image}' names no version; write registry/name:tag or registry/name@sha256:…")
+    if match["tag"] == ":latest" and not match["digest"]:
+        raise HoneError(
+            f"--image: '{image}' moves: pods that start at other times would run other images; give a tag that is "
+            "never moved, or registry/name@sha256:… (hone containerize --push prints it)"
+        )
+    return match
+
+
 def numbers_of(capacity: Capacity, tag: str, file: Path, peak: float | None = None) -> Numbers:
     """Return the numbers that a capacity gives.
 
     Raises:
-        HoneError: it was measured for another artifact, or lacks what is needed.
+        HoneError: it was measured for another artifact, or lacks what is needed; or the peak is no rate.
     """
     if capacity.model != tag:
         raise HoneError(
@@ -129,42 +147,34 @@ def numbers_of(capacity: Capacity, tag: str, file: Path, peak: float | None = No
             f"{file}: processor, memory and start were not measured, because the service ran elsewhere; "
             "run hone bench capacity without --url on such a host as the pods will get"
         )
-    if peak is not None and peak <= 0:
-        raise HoneError("--peak: give the requests per second that are expected at most")
-    per_pod = HEADROOM * capacity.rate
     cpu = max(1, math.ceil(trial.cpu_cores))
     memory = _round_up(trial.rss_mb * MEMORY_ROOM + RUN_MIB, 64)
-    share = HEADROOM * trial.cpu_cores / cpu
-    target = max(10, min(90, round(100 * share)))
+    target = max(10, min(90, round(100 * HEADROOM * trial.cpu_cores / cpu)))
     in_flight = max(0.1, round(HEADROOM * capacity.in_flight_rows, 2))
     startup = max(15, math.ceil(3 * capacity.ready_s / 2))
-    minimum = 2
-    maximum = 10 if peak is None else max(minimum + 1, math.ceil(peak / per_pod) + 1)
+    maximum, most = _most_pods(capacity, peak)
     at = f"at the measured {capacity.rate:g} requests/s"
     bound = "" if capacity.limited_by == "service" else " (the generator's limit: the service may hold more)"
-    peak_origin = (
-        "the base's; not measured, give --peak"
-        if peak is None
-        else f"{peak:g} requests/s expected / ({HEADROOM:g} x {capacity.rate:g} a pod) + 1 for a pod that is lost"
+    sources = (
+        Number("cpu", str(cpu), f"{trial.cpu_cores:g} cores busy {at}, in whole cores{bound}"),
+        Number("memory", f"{memory}Mi", f"{trial.rss_mb:g} MiB {at} x {MEMORY_ROOM:g} + {RUN_MIB} MiB of tmpfs"),
+        Number("cpu utilization target", f"{target} %", f"{HEADROOM:g} x {trial.cpu_cores:g} of {cpu} cores"),
+        Number("rows in flight target", f"{in_flight:g}", f"{HEADROOM:g} x {capacity.in_flight_rows:g} {at}"),
+        Number("startup probe", f"{startup} x 2 s", f"3 x {capacity.ready_s:g} s from start to ready"),
+        Number("minReplicas", str(FEWEST_PODS), "one may be lost while the other serves"),
+        Number("maxReplicas", str(maximum), most),
     )
-    return Numbers(
-        cpu,
-        memory,
-        target,
-        in_flight,
-        startup,
-        minimum,
-        maximum,
-        (
-            Number("cpu", str(cpu), f"{trial.cpu_cores:g} cores busy {at}, in whole cores{bound}"),
-            Number("memory", f"{memory}Mi", f"{trial.rss_mb:g} MiB {at} x {MEMORY_ROOM:g} + {RUN_MIB} MiB of tmpfs"),
-            Number("cpu utilization target", f"{target} %", f"{HEADROOM:g} x {trial.cpu_cores:g} of {cpu} cores"),
-            Number("rows in flight target", f"{in_flight:g}", f"{HEADROOM:g} x {capacity.in_flight_rows:g} {at}"),
-            Number("startup probe", f"{startup} x 2 s", f"3 x {capacity.ready_s:g} s from start to ready"),
-            Number("minReplicas", str(minimum), "one may be lost while the other serves"),
-            Number("maxReplicas", str(maximum), peak_origin),
-        ),
-    )
+    return Numbers(cpu, memory, target, in_flight, startup, FEWEST_PODS, maximum, sources)
+
+
+def _most_pods(capacity: Capacity, peak: float | None) -> tuple[int, str]:
+    """Return maxReplicas for the requests per second that are expected at most, and where it is from."""
+    if peak is None:
+        return 10, "the base's; not measured, give --peak"
+    if peak <= 0:
+        raise HoneError("--peak: give the requests per second that are expected at most")
+    pods = max(FEWEST_PODS + 1, math.ceil(peak / (HEADROOM * capacity.rate)) + 1)
+    return pods, f"{peak:g} requests/s expected / ({HEADROOM:g} x {capacity.rate:g} a pod) + 1 for a pod that is lost"
 
 
 def _round_up(value: float, step: int) -> int:

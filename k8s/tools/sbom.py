@@ -7,13 +7,18 @@ import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
 
 from hone import __version__
 from hone.errors import HoneError, UnavailableError
 from hone.store import Entry
+
+if TYPE_CHECKING:
+    from cyclonedx.model.component import Component
 
 PYTHONS = ("3.11.2", "3.11.14", "3.12.12")
 """What images are built on: Debian's, and the newest."""
@@ -79,50 +84,60 @@ def bill_of_materials(
 ) -> str:
     """Return a CycloneDX 1.6 document; the same for the same contents.
 
+    Args:
+        labels: of the image; they name it.
+        packages: that it installs.
+        entries: models that it holds.
+        epoch: its time, seconds since 1970.
+
     Raises:
         UnavailableError: cyclonedx-python-lib is not installed.
     """
-    try:
-        from cyclonedx.model import HashAlgorithm, HashType, Property
-        from cyclonedx.model.bom import Bom
-        from cyclonedx.model.component import Component, ComponentType
-        from cyclonedx.output.json import JsonV1Dot6
-        from packageurl import PackageURL
-    except ImportError as error:
-        raise UnavailableError(f"{error.name} is not installed", "install the [deploy] extra") from None
-    title = labels["org.opencontainers.image.title"]
-    root = Component(
-        name=title, version=labels["org.opencontainers.image.version"], type=ComponentType.CONTAINER, bom_ref="image"
-    )
-    parts = [
-        Component(
-            name=package.name,
-            version=package.version,
-            type=ComponentType.LIBRARY,
-            bom_ref=f"{package.name}=={package.version}",
-            purl=PackageURL("pypi", name=package.name, version=package.version),
-            # One hash for each file that the index has; the one that was installed is among them.
-            hashes=[HashType(alg=HashAlgorithm.SHA_256, content=content) for content in package.hashes],
-        )
-        for package in packages
-    ]
-    parts.append(Component(name="hone", version=__version__, type=ComponentType.APPLICATION, bom_ref="hone"))
-    for entry in entries:
-        artifact = entry.opened(verify=False)
-        manifest = artifact.manifest
-        facts = {"runtime": manifest.runtime, "precision": manifest.precision, "variant": manifest.variant}
-        parts.append(
-            Component(
-                name=entry.name,
-                version=entry.version,
-                type=ComponentType.MACHINE_LEARNING_MODEL,
-                bom_ref=entry.tag,
-                hashes=[HashType(alg=HashAlgorithm.SHA_256, content=artifact.digest)],
-                properties=[Property(name=f"hone:{name}", value=value) for name, value in facts.items()],
-            )
-        )
+    if find_spec("cyclonedx") is None:
+        raise UnavailableError("cyclonedx-python-lib is not installed", "install the [deploy] extra")
+    from cyclonedx.model.bom import Bom
+    from cyclonedx.model.component import Component, ComponentType
+    from cyclonedx.output.json import JsonV1Dot6
+
+    title, version = labels["org.opencontainers.image.title"], labels["org.opencontainers.image.version"]
+    root = Component(name=title, version=version, type=ComponentType.CONTAINER, bom_ref="image")
+    code = Component(name="hone", version=__version__, type=ComponentType.APPLICATION, bom_ref="hone")
+    parts = [*map(_library, packages), code, *map(_model, entries)]
     bom = Bom(components=parts, serial_number=uuid.uuid5(uuid.NAMESPACE_URL, repr(sorted(labels.items()))))
     bom.metadata.component = root
     bom.metadata.timestamp = datetime.datetime.fromtimestamp(epoch, datetime.UTC)
     bom.register_dependency(root, parts)
     return str(JsonV1Dot6(bom).output_as_string(indent=2)) + "\n"
+
+
+def _library(package: Package) -> Component:
+    from cyclonedx.model import HashAlgorithm, HashType
+    from cyclonedx.model.component import Component, ComponentType
+    from packageurl import PackageURL
+
+    return Component(
+        name=package.name,
+        version=package.version,
+        type=ComponentType.LIBRARY,
+        bom_ref=f"{package.name}=={package.version}",
+        purl=PackageURL("pypi", name=package.name, version=package.version),
+        # One hash for each file that the index has; the one that was installed is among them.
+        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=content) for content in package.hashes],
+    )
+
+
+def _model(entry: Entry) -> Component:
+    from cyclonedx.model import HashAlgorithm, HashType, Property
+    from cyclonedx.model.component import Component, ComponentType
+
+    artifact = entry.opened(verify=False)
+    manifest = artifact.manifest
+    facts = {"runtime": manifest.runtime, "precision": manifest.precision, "variant": manifest.variant}
+    return Component(
+        name=entry.name,
+        version=entry.version,
+        type=ComponentType.MACHINE_LEARNING_MODEL,
+        bom_ref=entry.tag,
+        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=artifact.digest)],
+        properties=[Property(name=f"hone:{name}", value=value) for name, value in facts.items()],
+    )

@@ -7,16 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hone.benchmarks.converters.__main__ import (
-    EXAMPLES,
-    PEERS,
-    ROOT,
-    draw,
-    macs_per_row,
-    shares,
-    summarize,
-    to_markdown,
-)
+from hone.benchmarks.converters.__main__ import EXAMPLES, ROOT
+from hone.benchmarks.converters.arithmetic import macs_per_row, note_shares, peak
+from hone.benchmarks.converters.entries import summarize
+from hone.benchmarks.converters.report import draw, to_markdown
+from hone.benchmarks.converters.tools import Tool, quantized, tools
 from hone.converters.report.records import Percentiles, Report, VariantReport
 from hone.recipe import Budget, Conditions
 from tests.passes import Bench, cosine, perceptron, perceptron_rows, perceptron_signature
@@ -62,7 +57,7 @@ def test_entry_holds_the_chosen_variant_and_its_ratios(tmp_path: Path) -> None:
     assert [item["variant"] for item in entry["variants"]] == ["onnx-fp32", "onnx-int8", "tensorrt-fp16"]
     entry["peers"] = [{"name": "other", "error": "it broke"}]
     entry["mmacs_per_row"] = 2.0
-    shares(entry, {"float32": 10.0, "int8": 40.0})
+    note_shares(entry, {"float32": 10.0, "int8": 40.0})
     whole = {"machine": "m", "cpu_features": [], "peak_gops": {"int8": 40.0}, "models": [entry], "not_run": []}
     text = to_markdown(whole)
     assert "| onnx-int8 (chosen) | 5.00x | 0.50 % | 0.25 | 1: 1,000, 8: 4,000 | 40% of int8 |" in text
@@ -71,9 +66,12 @@ def test_entry_holds_the_chosen_variant_and_its_ratios(tmp_path: Path) -> None:
     assert (tmp_path / "plot.png").stat().st_size > 1000
 
 
+TOOLS = [tool.name for tool in tools(Path())]
+
+
 # Olive is installed into an environment of its own first.
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if "olive" in name else name for name in sorted(PEERS)]
+    "name", [pytest.param(name, marks=pytest.mark.slow) if "olive" in name else name for name in TOOLS]
 )
 def test_other_tools_quantize_the_same_graph(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, name: str
@@ -83,12 +81,31 @@ def test_other_tools_quantize_the_same_graph(
     import onnx
     import onnxruntime as ort
 
-    root = tmp_path_factory.getbasetemp() / "peers"
-    assert PEERS[name](source.entry, tmp_path / "peer.onnx", bench.rows, root) > 3
+    (tool,) = [tool for tool in tools(tmp_path_factory.getbasetemp() / "peers") if tool.name == name]
+    tool.prepare()
+    assert tool.quantize(source.entry, tmp_path / "peer.onnx", bench.rows) > 3
     kinds = {node.op_type for node in onnx.load(tmp_path / "peer.onnx").graph.node}
     assert kinds & {"MatMulInteger", "DequantizeLinear"}
     (answer,) = ort.InferenceSession(str(tmp_path / "peer.onnx")).run(None, bench.rows)
     assert cosine(np.asarray(answer), bench.outputs(source)["y"]) > 0.99
+
+
+def test_a_tool_that_fails_or_can_not_be_installed_is_a_result(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, perceptron_signature(), perceptron_rows())
+    plain = bench.artifact(perceptron())
+
+    def fails(*_: object) -> int:
+        raise ValueError("no such operator\nand more")
+
+    broken = Tool("broken", "dynamic", lambda: None, fails)
+    assert quantized(broken, plain, bench.recipe, tmp_path) == (None, {"error": "no such operator"})
+    missing = Tool("missing", "dynamic", fails, lambda *_: 1)
+    assert quantized(missing, plain, bench.recipe, tmp_path) == (None, {"error": "no such operator"})
+
+
+def test_peak_is_measured_for_both_kinds_of_arithmetic() -> None:
+    found = peak(64)
+    assert found.keys() == {"float32", "int8"} and min(found.values()) > 0
 
 
 def test_work_of_a_row_is_counted_from_shapes(tmp_path: Path) -> None:
@@ -109,6 +126,6 @@ def test_a_graph_without_products_has_no_work_to_count(tmp_path: Path) -> None:
 def test_every_example_has_its_recipe() -> None:
     for example in EXAMPLES:
         assert (ROOT / example.recipe).is_file()
-        assert set(example.peers) <= set(PEERS)
+        assert set(example.modes) <= {tool.mode for tool in tools(Path())}
     recipes = {path.relative_to(ROOT).as_posix() for path in (ROOT / "examples").glob("*/*.yaml")}
     assert recipes == {example.recipe for example in EXAMPLES}

@@ -1,22 +1,25 @@
-"""The registry of other servers, and the requests and answers in each one's own format."""
+"""Other servers and converters: what they say of themselves, their environments, requests and answers."""
 
 from __future__ import annotations
 
 import ast
+import dataclasses
 import signal
 import sys
+import tomllib
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import orjson
 import pytest
 
-from hone.benchmarks import peers
-from hone.benchmarks.peers import PEERS, Peer, environment, start
-from hone.benchmarks.peers.payloads import Inputs, call
+from hone.benchmarks.peers.description import SCRIPTS, Payload, Peer, Server, converters, read, servers
+from hone.benchmarks.peers.environment import environment, start
+from hone.benchmarks.peers.payloads import FORMATS, Inputs, call
 from hone.errors import HoneError
 
-NAMES = ["bentoml", "fastapi", "litserve", "mlserver", "rayserve", "pytriton", "bare-asgi"]
+NAMES = ["bare-asgi", "bentoml", "fastapi", "litserve", "mlserver", "pytriton", "rayserve"]
 RAW = [("fastapi", "/binary"), ("rayserve", "/"), ("bare-asgi", "/")]
 PROBE = """
 import json, os, sys
@@ -47,51 +50,104 @@ def answered(server: str, kind: str, body: bytes, headers: dict[str, str] | None
     return found[1](body, headers or {})
 
 
-def probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, requirements: tuple[str, ...] = ()) -> Peer:
+DESCRIBED = """# /// script
+# dependencies = ["probe==1.0"]
+#
+# [tool.hone.server]
+# ready_path = "/ready"
+# settings = "none; example.com"
+# payloads.json = {format = "tensors-json", path = "/json"}
+# ///
+
+import a_package_that_is_only_there
+"""
+
+
+def described(tmp_path: Path, text: str = DESCRIBED) -> Peer[Server]:
+    script = tmp_path / "my_probe_peer.py"
+    script.write_text(text)
+    return read(script)
+
+
+def probe(tmp_path: Path, requirements: tuple[str, ...] = ()) -> Peer[Server]:
     """Return a peer whose script prints what it was started with."""
-    monkeypatch.setattr(peers, "HERE", tmp_path)
-    (tmp_path / "probe.py").write_text(PROBE)
-    return Peer("probe", requirements, "probe.py", "/", "none")
+    peer = described(tmp_path, DESCRIBED.partition("import")[0] + PROBE)
+    return dataclasses.replace(peer, name="probe", requirements=requirements)
 
 
-class TestRegistry:
-    def test_names_scripts_and_exact_versions(self) -> None:
-        assert [peer.name for peer in PEERS] == NAMES
-        for peer in PEERS:
-            assert (peers.HERE / peer.script).is_file()
-            assert peer.ready_path.startswith("/") and peer.settings and "\n" not in peer.settings
-            assert all(requirement.count("==") == 1 for requirement in peer.requirements)
+class TestDescription:
+    def test_is_read_from_a_script_that_can_not_run_here(self, tmp_path: Path) -> None:
+        peer = described(tmp_path)
+        assert (peer.name, peer.requirements) == ("my-probe", ("probe==1.0",))
+        assert peer.about == Server(
+            settings="none; example.com",
+            ready_path="/ready",
+            payloads={"json": Payload(format="tensors-json", path="/json")},
+        )
 
-    def test_scripts_import_nothing_of_hone(self) -> None:
-        for script in {peer.script for peer in PEERS} | {"common.py"}:
-            tree = ast.parse((peers.HERE / script).read_text())
-            imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-            imported |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-            assert not {name.split(".")[0] for name in imported} & {"hone", "services", "converters", "benchmarks"}
+    @pytest.mark.parametrize(
+        ("change", "problem"),
+        [
+            (("ready_path", "redy_path"), "tool.hone.server.redy_path: unknown field; did you mean 'ready_path'?"),
+            (('# ready_path = "/ready"\n', ""), "tool.hone.server.ready_path: Field required"),
+            (("tensors-json", "yaml"), "tool.hone.server.payloads.json.format: Input should be 'bytes', "),
+            (("payloads.json", "payloads.text"), "tool.hone.server.payloads.text.[key]: Input should be 'json' or "),
+            (("hone.server", "hone.sever"), "one of the tables tool.hone.server, tool.hone.converter"),
+            (('["probe==1.0"]', '"probe"'), "needs dependencies, a list of packages with their versions"),
+            (('["probe==1.0"]', "["), "its description is not TOML: "),
+            (("# /// script", "#"), "needs one description, '# /// script' to '# ///'; it has 0"),
+        ],
+    )
+    def test_what_is_wrong_with_it_is_one_line(self, tmp_path: Path, change: tuple[str, str], problem: str) -> None:
+        with pytest.raises(HoneError) as caught:
+            described(tmp_path, DESCRIBED.replace(*change))
+        assert str(caught.value).startswith(f"{tmp_path / 'my_probe_peer.py'}: ") and problem in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+class TestScripts:
+    def test_each_is_a_server_or_a_converter_with_exact_versions(self) -> None:
+        assert [peer.name for peer in servers()] == NAMES
+        assert [peer.name for peer in converters()] == ["olive"]
+        for peer in (*servers(), *converters()):
+            assert all(entry.count("==") == 1 for entry in peer.requirements if entry != "numpy")
+
+    def test_all_run_the_onnx_runtime_that_hone_serves_with(self) -> None:
+        pins = {pin for peer in (*servers(), *converters()) for pin in peer.requirements if "onnxruntime" in pin}
+        project = tomllib.loads((SCRIPTS.resolve().parents[2] / "pyproject.toml").read_text())["project"]
+        assert pins == {pin for pin in project["dependencies"] if pin.startswith("onnxruntime")}
+
+    def test_every_format_has_its_writer_and_reader(self) -> None:
+        assert set(get_args(Payload.model_fields["format"].annotation)) == FORMATS.keys()
+
+    @pytest.mark.parametrize("script", sorted(SCRIPTS.glob("*.py")), ids=lambda path: path.stem)
+    def test_imports_nothing_of_hone(self, script: Path) -> None:
+        tree = ast.parse(script.read_text())
+        imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+        imported |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        assert imported
+        assert not {name.split(".")[0] for name in imported} & {"hone", "services", "converters", "benchmarks"}
 
 
 class TestEnvironment:
     def test_failed_install_is_one_line_and_leaves_no_stamp(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(peers, "RUNTIME", ())
         monkeypatch.setenv("UV_OFFLINE", "1")
-        peer = probe(tmp_path, monkeypatch, (f"{tmp_path / 'missing-1.0-py3-none-any.whl'}",))
+        peer = probe(tmp_path, (f"{tmp_path / 'missing-1.0-py3-none-any.whl'}",))
         with pytest.raises(HoneError, match="probe can't be installed: ") as caught:
             environment(peer, tmp_path / "envs")
         assert "\n" not in str(caught.value)
         assert not (tmp_path / "envs" / "probe" / "requirements.stamp").exists()
 
     def test_made_again_only_when_requirements_change(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(peers, "RUNTIME", (str(wheel(tmp_path, "first")),))
         monkeypatch.setenv("UV_OFFLINE", "1")
-        peer = probe(tmp_path, monkeypatch)
+        peer = probe(tmp_path, (str(wheel(tmp_path, "first")),))
         python = environment(peer, tmp_path / "envs")
         mark = python.parent / "mark"
         mark.touch()
         assert environment(peer, tmp_path / "envs") == python and mark.exists()
-        monkeypatch.setattr(peers, "RUNTIME", (str(wheel(tmp_path, "second")),))
-        environment(peer, tmp_path / "envs")
+        environment(probe(tmp_path, (str(wheel(tmp_path, "second")),)), tmp_path / "envs")
         assert not mark.exists()
 
 
@@ -109,21 +165,22 @@ def wheel(folder: Path, name: str) -> Path:
     return path
 
 
-def test_started_in_its_own_group_with_the_contract_and_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    process = start(probe(tmp_path, monkeypatch), Path(sys.executable), tmp_path / "model.onnx", 4321, 3, tmp_path)
+def test_started_in_its_own_group_with_the_contract_and_a_log(tmp_path: Path) -> None:
+    process = start(probe(tmp_path), Path(sys.executable), tmp_path / "model.onnx", 4321, 3, tmp_path)
     assert process.wait(60) == 0
     log = (tmp_path / "probe.log").read_text()
     variables, own_group = log.splitlines()[0].rsplit(" ", 1)
     found = orjson.loads(variables)
-    assert (found["PEER_MODEL"], found["PEER_PORT"], found["PEER_THREADS"]) == (
-        str(tmp_path / "model.onnx"), "4321", "3",
-    )  # fmt: skip
+    assert found == {
+        "PEER_MODEL": str(tmp_path / "model.onnx"), "PEER_PORT": "4321", "PEER_THREADS": "3",
+        "PEER_FOLDER": str(tmp_path),
+    }  # fmt: skip
     assert own_group == "True" and "to the error stream" in log
 
 
-def test_started_peer_ends_on_sigterm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    peer = probe(tmp_path, monkeypatch)
-    (tmp_path / "probe.py").write_text("import signal\nsignal.pause()\n")
+def test_started_peer_ends_on_sigterm(tmp_path: Path) -> None:
+    peer = probe(tmp_path)
+    peer.script.write_text("import signal\nsignal.pause()\n")
     process = start(peer, Path(sys.executable), tmp_path / "model.onnx", 4321, 1, tmp_path)
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == -signal.SIGTERM

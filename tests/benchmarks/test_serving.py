@@ -4,33 +4,32 @@ from __future__ import annotations
 
 import shutil
 import socketserver
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from hone.benchmarks.load.wire import Call
-from hone.benchmarks.peers import PEERS
+from hone.benchmarks.peers.description import Peer, Server, servers
 from hone.benchmarks.peers.payloads import call
 from hone.benchmarks.serving import wrk
-from hone.benchmarks.serving.__main__ import (
-    WORKLOADS,
-    _reason,
-    calls_of,
-    digits_rows,
-    median_runs,
-    mixed_texts,
-    text_rows,
-)
+from hone.benchmarks.serving.__main__ import compare
+from hone.benchmarks.serving.measure import median_runs
 from hone.benchmarks.serving.report import to_markdown
+from hone.benchmarks.serving.servers import peer_server
+from hone.benchmarks.serving.workloads import WORKLOADS, calls_of, digits_rows, mixed_texts, text_rows
+from hone.errors import HoneError
 from hone.services.protocols.raw import RawBytes
 from hone.services.protocols.v2 import V2
 from tests.models import dense_signature
 
-SERVERS = ["hone", *(peer.name for peer in PEERS)]
+OFFER = {"format": "tensors-json", "path": "/json"}
+SERVERS = ["hone", *(peer.name for peer in servers())]
 
 
 @pytest.mark.parametrize("server", SERVERS)
@@ -65,11 +64,32 @@ def test_texts_are_of_several_lengths_and_always_the_same() -> None:
     assert calls_of("bentoml", WORKLOADS["minilm"], "mixed-1") == []
 
 
-def test_reason_is_the_last_error_that_a_log_names() -> None:
-    log = 'started\nfailed: "Traceback:\\n  x\\nAttributeError: no such thing\\n"\nAt:\n;\n'
-    assert _reason(log) == "AttributeError: no such thing"
-    assert _reason("one\ntwo\n\n") == "two"
-    assert _reason("") == "it printed nothing"
+QUOTED = r"""print('failed: "Traceback:\\n  x\\nAttributeError: no such thing\\n"')"""
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        (QUOTED, "AttributeError: no such thing"),
+        ("print('one')\nprint('two\\n')", "two"),
+        ("", "it printed nothing"),
+    ],
+    ids=["quoted", "plain", "silent"],
+)
+def test_a_peer_that_ends_says_why_in_its_log(tmp_path: Path, script: str, reason: str) -> None:
+    (tmp_path / "ends_peer.py").write_text(script)
+    about = Server.model_validate({"settings": "none", "ready_path": "/", "payloads": {"json": OFFER}})
+    peer = Peer("ends", tmp_path / "ends_peer.py", (), about)
+    with (
+        pytest.raises(HoneError, match=f"^{reason}$"),
+        peer_server(peer, Path(sys.executable), tmp_path / "model.onnx", 1, tmp_path),
+    ):
+        pass
+
+
+def test_an_unknown_server_is_named_before_anything_is_measured(tmp_path: Path) -> None:
+    with pytest.raises(HoneError, match="--server: no 'litserv'; did you mean 'litserve'"):
+        compare([], {"litserv"}, 1, 1.0, tmp_path)
 
 
 class Echo(BaseHTTPRequestHandler):

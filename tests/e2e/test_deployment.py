@@ -241,7 +241,8 @@ def check_arrow(url: str, key: str, images: np.ndarray) -> None:
 def check_manifests(tmp_path: Path, image: str) -> None:
     import kubernetes_validate
 
-    from hone.k8s.tools.preflight import NEWEST, OLDEST, manifests
+    from hone.k8s.tools.cluster import manifests
+    from hone.k8s.tools.preflight import NEWEST, OLDEST
 
     capacity = json.loads((tmp_path / "capacity.json").read_text())
     assert capacity["rate"] > 20

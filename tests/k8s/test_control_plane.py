@@ -12,7 +12,8 @@ import jsonschema
 import pytest
 
 from hone.errors import HoneError
-from hone.k8s.tools.preflight import Cluster, manifests, preflight
+from hone.k8s.tools.cluster import Cluster, manifests
+from hone.k8s.tools.preflight import preflight
 from tests.cluster import ControlPlane, Nodes, definitions, for_server
 
 K8S = Path(__file__).parents[2] / "k8s"

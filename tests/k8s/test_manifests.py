@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from hone.errors import HoneError
-from hone.k8s.tools.preflight import NEWEST, OLDEST, manifests
+from hone.k8s.tools.cluster import manifests
+from hone.k8s.tools.preflight import NEWEST, OLDEST
 from hone.services.settings import Settings
 
 K8S = Path(__file__).parents[2] / "k8s"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hone.k8s.tools.preflight import manifests
+from hone.k8s.tools.cluster import manifests
 from hone.services.http.paths import PATHS
 
 K8S = Path(__file__).parents[2] / "k8s"

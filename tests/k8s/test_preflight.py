@@ -16,7 +16,8 @@ from click.testing import CliRunner
 
 from hone.cli.main import cli
 from hone.errors import HoneError
-from hone.k8s.tools.preflight import Cluster, Finding, preflight, quantity
+from hone.k8s.tools.cluster import Cluster
+from hone.k8s.tools.preflight import Finding, preflight, quantity
 
 K8S = Path(__file__).parents[2] / "k8s"
 FORBIDDEN = object()

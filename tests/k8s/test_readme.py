@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from hone import store
 from hone.cli.main import cli
-from hone.k8s.tools.preflight import manifests
+from hone.k8s.tools.cluster import manifests
 from tests.capacities import capacity
 from tests.cluster import ControlPlane, Nodes, for_server
 from tests.models import dense_artifact

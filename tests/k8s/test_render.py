@@ -13,7 +13,7 @@ from hone.benchmarks.load.limits import parse_ms
 from hone.capacity import Capacity, read_capacity
 from hone.cli.main import cli
 from hone.errors import HoneError
-from hone.k8s.tools.preflight import manifests
+from hone.k8s.tools.cluster import manifests
 from hone.k8s.tools.render import numbers_of, render
 from tests.capacities import capacity, trial
 from tests.models import dense_artifact

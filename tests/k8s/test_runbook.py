@@ -166,7 +166,7 @@ def test_page_names_commands_and_settings_that_exist() -> None:
 
 @pytest.mark.slow
 def test_kubectl_lines_work_on_a_real_api_server(control_plane: ControlPlane, tmp_path: Path) -> None:
-    from hone.k8s.tools.preflight import manifests
+    from hone.k8s.tools.cluster import manifests
 
     namespace = "runbook"
     objects = for_server(manifests(K8S / "overlays" / "cpu"), namespace)

@@ -1,3 +1,13 @@
+# /// script
+# dependencies = ["ray[serve]==2.60.0", "onnxruntime==1.31.1", "numpy"]
+#
+# [tool.hone.server]
+# ready_path = "/"
+# settings = "one replica, serve.batch of 64 rows within 1 ms, access log off; docs.ray.io, dynamic request batching"
+# payloads.binary = {format = "counted-bytes", path = "/"}
+# pausable = false
+# ///
+
 """Ray Serve with its batching: one replica, max_batch_size 64, a wait of a millisecond, access log off."""
 
 from __future__ import annotations
@@ -9,8 +19,10 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
+os.environ["RAY_DEDUP_LOGS"] = "0"  # read when Ray is imported
+
 import ray
-from common import MAX_BATCH, Model, port
+from onnx_model import MAX_BATCH, Model, port
 from ray import serve
 from starlette.requests import Request
 from starlette.responses import Response

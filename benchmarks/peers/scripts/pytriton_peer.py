@@ -1,3 +1,13 @@
+# /// script
+# dependencies = ["nvidia-pytriton==0.7.0", "onnxruntime==1.31.1", "numpy"]
+#
+# [tool.hone.server]
+# ready_path = "/v2/models/model/ready"
+# settings = "Triton's dynamic batcher, 64 rows within 0.5 ms, V2 binary; triton-inference-server.github.io/pytriton"
+# payloads.json = {format = "v2-json", path = "/v2/models/model/infer"}
+# payloads.binary = {format = "v2-binary", path = "/v2/models/model/infer"}
+# ///
+
 """PyTriton: NVIDIA's Triton server with a Python function behind its dynamic batcher."""
 
 from __future__ import annotations
@@ -8,7 +18,7 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import numpy as np
-from common import MAX_BATCH, Model, port
+from onnx_model import MAX_BATCH, Model, port
 from pytriton.decorators import batch
 from pytriton.model_config import DynamicBatcher, ModelConfig, Tensor
 from pytriton.triton import Triton, TritonConfig

@@ -1,3 +1,13 @@
+# /// script
+# dependencies = ["mlserver==1.7.1", "onnxruntime==1.31.1", "numpy"]
+#
+# [tool.hone.server]
+# ready_path = "/v2/health/ready"
+# settings = "adaptive batching of 64 rows within 1 ms, parallel_workers 0, V2 JSON; docs.seldon.ai/mlserver"
+# payloads.json = {format = "v2-json", path = "/v2/models/model/infer"}
+# payloads.binary = {format = "v2-json", path = "/v2/models/model/infer"}
+# ///
+
 """MLServer with its adaptive batching: max_batch_size 64, max_batch_time a millisecond, inference in the process."""
 
 from __future__ import annotations
@@ -8,10 +18,10 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from common import MAX_BATCH, Model, port
 from mlserver import MLModel, MLServer, ModelSettings, Settings
 from mlserver.codecs import NumpyCodec
 from mlserver.types import InferenceRequest, InferenceResponse
+from onnx_model import MAX_BATCH, Model, port
 
 
 class Onnx(MLModel):

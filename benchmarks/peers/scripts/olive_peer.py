@@ -1,3 +1,17 @@
+# /// script
+# dependencies = [
+#     "olive-ai==0.13.0",
+#     "torch==2.13.0",
+#     "onnxscript==0.7.2",
+#     "requests==2.34.2",
+#     "onnxruntime==1.31.1", "numpy",
+# ]
+#
+# [tool.hone.converter]
+# settings = "peephole and transformer optimization, then per-channel int8; microsoft.github.io/Olive, quantization"
+# modes = ["dynamic", "static"]
+# ///
+
 """Let Olive quantize an ONNX file: `olive_peer.py dynamic|static GRAPH ROWS.npz OUT.onnx`.
 
 The passes and their settings are those of Olive's documentation: peephole and transformer optimization, then dynamic or

@@ -1,3 +1,20 @@
+# /// script
+# dependencies = [
+#     "fastapi==0.165.0",
+#     "uvicorn==0.54.0",
+#     "uvloop==0.23.0",
+#     "httptools==0.9.0",
+#     "orjson==3.13.0",
+#     "onnxruntime==1.31.1", "numpy",
+# ]
+#
+# [tool.hone.server]
+# ready_path = "/ready"
+# settings = "uvicorn with uvloop and httptools, no access log, orjson, heap frozen; no batching of its own"
+# payloads.json = {format = "tensors-json", path = "/json"}
+# payloads.binary = {format = "counted-bytes", path = "/binary"}
+# ///
+
 """FastAPI on uvicorn with uvloop and httptools, ONNX Runtime in the handler: what its documentation recommends for
 small models, plus orjson and a raw binary route."""
 
@@ -12,8 +29,8 @@ sys.path.insert(0, os.path.dirname(__file__))
 import numpy as np
 import orjson
 import uvicorn
-from common import Model, port
 from fastapi import FastAPI, Request, Response
+from onnx_model import Model, port
 
 model = Model()
 app = FastAPI()

@@ -1,3 +1,13 @@
+# /// script
+# dependencies = ["litserve==0.2.19", "uvloop==0.23.0", "httptools==0.9.0", "onnxruntime==1.31.1", "numpy"]
+#
+# [tool.hone.server]
+# ready_path = "/health"
+# settings = "max_batch_size 64, batch_timeout 1 ms, one worker; lightning.ai/docs/litserve, batching. JSON only"
+# payloads.json = {format = "tensors-json", path = "/predict"}
+# payloads.binary = {format = "tensors-json", path = "/predict"}
+# ///
+
 """LitServe with its batching: max_batch_size and a batch_timeout of a millisecond, one worker."""
 
 from __future__ import annotations
@@ -9,7 +19,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import litserve
 import numpy as np
-from common import MAX_BATCH, Model, port
+from onnx_model import MAX_BATCH, Model, port
 
 
 class Api(litserve.LitAPI):

@@ -1,4 +1,7 @@
-"""What the peers' scripts share; it runs in their environments, so it imports nothing of Hone."""
+"""The model that every peer serves, and its port: what PEER_MODEL, PEER_THREADS and PEER_PORT say.
+
+It runs in the peers' environments, so it imports nothing of Hone.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,16 @@ import onnxruntime as ort
 
 TYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
 MAX_BATCH = 64
+"""Rows that a server may join into one batch."""
 
 
 class Model:
-    """The ONNX file of PEER_MODEL with PEER_THREADS threads."""
+    """The ONNX file of PEER_MODEL with PEER_THREADS threads.
+
+    Attributes:
+        inputs: (name, dtype, shape) of each; a text in a shape is an axis that varies.
+        outputs: name of the first one, in a list.
+    """
 
     def __init__(self) -> None:
         options = ort.SessionOptions()
@@ -33,6 +42,7 @@ class Model:
         }
 
     def run(self, tensors: dict[str, np.ndarray]) -> np.ndarray:
+        """Return the first output."""
         return self.session.run(self.outputs, tensors)[0]
 
     def run_many(self, requests: list[dict[str, np.ndarray]]) -> list[np.ndarray]:
@@ -51,4 +61,5 @@ def pad(arrays: list[np.ndarray]) -> np.ndarray:
 
 
 def port() -> int:
+    """Return the port to listen on."""
     return int(os.environ["PEER_PORT"])

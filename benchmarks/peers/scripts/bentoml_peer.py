@@ -1,3 +1,14 @@
+# /// script
+# dependencies = ["bentoml==1.4.39", "uvloop==0.23.0", "httptools==0.9.0", "onnxruntime==1.31.1", "numpy"]
+#
+# [tool.hone.server]
+# ready_path = "/readyz"
+# settings = "batchable method, numpy arrays as JSON, max_batch_size 64; docs.bentoml.com, adaptive batching"
+# payloads.json = {format = "array-json", path = "/predict"}
+# payloads.binary = {format = "array-json", path = "/predict"}
+# pausable = false  # its batcher learns from how long requests took, a stop included
+# ///
+
 """BentoML as its documentation shows it: a batchable method with numpy arrays, JSON, default logging."""
 
 from __future__ import annotations
@@ -7,9 +18,13 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
+# Before the import: a home of its own, beside Hone's.
+os.environ["BENTOML_HOME"] = os.path.join(os.environ["PEER_FOLDER"], "bentoml")
+os.environ["BENTOML_DO_NOT_TRACK"] = "True"
+
 import bentoml
 import numpy as np
-from common import MAX_BATCH, Model
+from onnx_model import MAX_BATCH, Model
 
 
 @bentoml.service(workers=1, traffic={"timeout": 60})
@@ -30,7 +45,7 @@ if __name__ == "__main__":
         "-m",
         "bentoml",
         "serve",
-        "bentoml_plain:Plain",
+        "bentoml_peer:Plain",
         "--host",
         "127.0.0.1",
         "--port",
