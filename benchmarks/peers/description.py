@@ -144,7 +144,8 @@ def _block(script: Path) -> dict[str, Any]:
 
 
 def _problem(error: ValidationError, kind: type[BaseModel]) -> str:
-    first = error.errors()[0]
-    if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
-        return f"{first['loc'][0]}: unknown field{did_you_mean(str(first['loc'][0]), kind.model_fields)}"
-    return first_problem(error)
+    """Return the field and what is wrong with it; a name that isn't known first, for then others may be missing."""
+    unknown = [item["loc"] for item in error.errors() if item["type"] == "extra_forbidden"]
+    if not unknown or len(unknown[0]) > 1:
+        return first_problem(error)
+    return f"{unknown[0][0]}: unknown field{did_you_mean(str(unknown[0][0]), kind.model_fields)}"
