@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import psutil
@@ -73,14 +73,7 @@ def find_capacity(
     """
     trial = Trials(target, slo, rows, duration_s, progress)
     search = list(_search(trial, ENOUGH / duration_s))
-    best = max((found.rate for found in search if found.passed), default=None)
-    if best is None:
-        worst = search[-1]
-        raise HoneError(
-            f"{target.tag} misses {slo.percentile.removesuffix('_ms')} <= {slo.limit_ms:g} ms even at {worst.rate:g} "
-            f"requests/s ({getattr(worst, slo.percentile):.1f} ms, {worst.error_share:.1%} errors); raise the limit"
-        )
-    rate, again = _confirm(trial, best, repeats)
+    rate, again = _confirm(trial, _best(search, target, slo), repeats)
     return Capacity(
         model=target.tag,
         digest=target.digest,
@@ -90,19 +83,39 @@ def find_capacity(
         slo=slo,
         rows=rows,
         workers=workers,
-        rate=round(rate, 1),
-        rows_per_s=round(rate * rows, 1),
-        spread=_spread([getattr(found, slo.percentile) for found in again]),
-        in_flight_rows=round(rate * rows * statistics.median(found.mean_ms for found in again) / 1e3, 3),
         ready_s=None if ready_s is None else round(ready_s, 2),
-        limited_by=_limited_by(rate, search),
-        repeats=again,
         search=search,
+        **_measured(rate, rows, slo, search, again),
     )
 
 
-def _spread(values: list[float]) -> float:
-    return round((max(values) - min(values)) / statistics.median(values), 4)
+def _best(search: list[Trial], target: Target, slo: Slo) -> float:
+    """Return the highest rate that passed.
+
+    Raises:
+        HoneError: none did.
+    """
+    passed = [found.rate for found in search if found.passed]
+    if passed:
+        return max(passed)
+    worst = search[-1]
+    raise HoneError(
+        f"{target.tag} misses {slo.percentile.removesuffix('_ms')} <= {slo.limit_ms:g} ms even at {worst.rate:g} "
+        f"requests/s ({getattr(worst, slo.percentile):.1f} ms, {worst.error_share:.1%} errors); raise the limit"
+    )
+
+
+def _measured(rate: float, rows: int, slo: Slo, search: list[Trial], again: list[Trial]) -> dict[str, Any]:
+    """Return the measured fields of a capacity: a rate, and what its repeats and the search tell of it."""
+    values = [getattr(found, slo.percentile) for found in again]
+    return {
+        "rate": round(rate, 1),
+        "rows_per_s": round(rate * rows, 1),
+        "spread": round((max(values) - min(values)) / statistics.median(values), 4),
+        "in_flight_rows": round(rate * rows * statistics.median(found.mean_ms for found in again) / 1e3, 3),
+        "limited_by": _limited_by(rate, search),
+        "repeats": again,
+    }
 
 
 def _limited_by(rate: float, search: list[Trial]) -> Literal["service", "generator"]:
