@@ -87,13 +87,7 @@ def bench(
     if baseline is not None:
         baseline.require_same(target, scenario)
     calls = calls_for(target, scenario.rows, scenario.seed)
-    source: RateSource = "closed loop" if scenario.kind == "closed" else "given"
-    capacity = None
-    if scenario.kind == "open" and scenario.rate is None:
-        progress(f"probing the capacity of {target.url} with {PROBE.users} callers")
-        capacity = _probed(target, scenario.rows, calls)
-        scenario = scenario.model_copy(update={"rate": round(capacity / 2, 1)})
-        source = "half of the probed capacity"
+    scenario, source, capacity = _with_rate(scenario, target, calls, progress)
     progress(f"{scenario.duration_s:g} s of {_words(scenario)}")
     measured = measure(run_load(target, scenario, calls), scenario)
     report = LoadReport(
@@ -112,18 +106,26 @@ def bench(
     return report
 
 
-def _probed(target: Target, rows: int, calls: list[Call]) -> float:
-    """Return the requests per second that a short closed loop reaches.
+def _with_rate(
+    scenario: Scenario, target: Target, calls: list[Call], progress: Callable[[str], None]
+) -> tuple[Scenario, RateSource, float | None]:
+    """Return a scenario that has its rate, where that is from, and the capacity (requests/s) that a probe found, if any.
 
     Raises:
-        HoneError: no request was answered.
+        HoneError: the probe got no good answer.
     """
-    probe = PROBE.model_copy(update={"rows": rows})
+    if scenario.kind == "closed":
+        return scenario, "closed loop", None
+    if scenario.rate is not None:
+        return scenario, "given", None
+    progress(f"probing the capacity of {target.url} with {PROBE.users} callers")
+    probe = PROBE.model_copy(update={"rows": scenario.rows})
     found = measure(run_load(target, probe, calls), probe)
-    if not found["rate"]:
+    capacity = float(found["rate"])
+    if not capacity:
         reasons = ", ".join(found["errors_by_kind"])
         raise HoneError(f"{target.url}: the probe got no good answer: {reasons}; the service's log may say why")
-    return float(found["rate"])
+    return scenario.model_copy(update={"rate": round(capacity / 2, 1)}), "half of the probed capacity", capacity
 
 
 def _words(scenario: Scenario) -> str:
