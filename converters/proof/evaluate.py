@@ -15,9 +15,11 @@ from hone.errors import HoneError
 from hone.evidence.bounds import median_interval, round_percentiles
 from hone.hardware import cores, host
 from hone.recipe import MeasureSpec
+from hone.signature import Tensors
 
+from .differences import differences
 from .disturbance import HostNoise, HostWatch
-from .metrics import Metric, Outputs, differences
+from .judge import Judge
 from .probe_process import ProbeProcess
 
 EVALUATION_BATCH = 32
@@ -34,12 +36,12 @@ class Subject:
     runtime: str = ""
     _load_ms: float = 0.0
     _peak_rss_mb: float = 0.0
-    _outputs: Outputs = field(default_factory=dict)
+    _outputs: Tensors = field(default_factory=dict)
     _rounds: dict[tuple[int, int], list[list[int]]] = field(default_factory=dict)
     """Latencies in nanoseconds of each round, by (batch, threads)."""
 
     @property
-    def outputs(self) -> Outputs:
+    def outputs(self) -> Tensors:
         """Its answers to the evaluation rows; empty before it was asked."""
         return self._outputs
 
@@ -68,7 +70,7 @@ def prove(
     evaluation: Path,
     scratch: Path,
     measure: MeasureSpec,
-    metric: Metric,
+    judge: Judge,
     progress: Callable[[int, int, str], None],
 ) -> HostNoise:
     """Measure every subject in place; the first is the source model, and a failure of it raises.
@@ -81,7 +83,7 @@ def prove(
         evaluation: what `hone.data.save_dataset` wrote.
         scratch: a folder for outputs and logs.
         measure: batch sizes, thread counts, rounds.
-        metric: scores the outputs.
+        judge: scores the outputs.
         progress: called with (steps done, steps in all, what).
 
     Returns:
@@ -111,7 +113,7 @@ def prove(
     for subject in subjects:
         if not subject.failure:
             with _blame(subject):
-                _conclude(subject, subjects[0], metric, labels)
+                _conclude(subject, subjects[0], judge, labels)
     _raise_for_source(subjects[0])
     return watch.noise()
 
@@ -189,17 +191,17 @@ def _time_one(subject: Subject, probe: ProbeProcess, measure: MeasureSpec, threa
             subject._rounds.setdefault((batch, threads), []).append(answer["latencies_ns"])
 
 
-def _conclude(subject: Subject, source: Subject, metric: Metric, labels: np.ndarray | None) -> None:
-    value = metric.score(subject._outputs, source._outputs, labels)
-    reference = metric.score(source._outputs, source._outputs, labels)
+def _conclude(subject: Subject, source: Subject, judge: Judge, labels: np.ndarray | None) -> None:
+    value = judge.score(subject._outputs, source._outputs, labels)
+    reference = judge.score(source._outputs, source._outputs, labels)
     largest, mean = differences(subject._outputs, source._outputs)
     subject.measurements = Measurements(
         quality=Quality(
-            metric=metric.name,
-            higher_is_better=metric.higher_is_better,
+            metric=judge.name,
+            higher_is_better=judge.higher_is_better,
             value=value,
             source=reference,
-            drop=metric.drop(reference, value),
+            drop=judge.drop(reference, value),
             max_difference=largest,
             mean_difference=mean,
             rows=len(next(iter(source._outputs.values()))),

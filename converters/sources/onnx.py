@@ -28,6 +28,7 @@ OLDEST_OPSET = 13
 class OnnxSource(Source):
     suffixes = (".onnx",)
     tools = ("onnx",)
+    has_attention = True
 
     def owns(self, model: Any) -> bool:
         return isinstance(model, onnx.ModelProto) or (isinstance(model, str | Path) and str(model).endswith(".onnx"))

@@ -113,6 +113,9 @@ class KerasSource(Source):
     def inspect(self, file: Path) -> Signature | None:
         return file_signature(file)
 
+    def recipe_lines(self, file: Path) -> list[tuple[str, str]]:
+        return [("# loader: model:build", "if it has layers of your own: a module that registers them")]
+
 
 def to_onnx(network: Any, signature: Signature, opset: int) -> tuple[Any, int]:
     """Return a Keras model as an ONNX graph with the signature's names, and the operator set it has.

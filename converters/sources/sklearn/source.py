@@ -15,7 +15,7 @@ from hone.signature import BATCH, Signature, TensorSpec
 from hone.userload import code_digest
 
 from ...registry import Built, PassContext
-from ..base import Source, call_loader, register
+from ..base import Source, call_loader, outputs_by_kind, register
 from .columns import column_transformer, model_inputs
 from .functions import function_converters, refuse_functions
 
@@ -28,6 +28,7 @@ FOREIGN = ("xgboost", "lightgbm", "catboost")
 class SklearnSource(Source):
     suffixes = (".skops", ".joblib", ".pkl", ".pickle")
     tools = ("scikit-learn", "skl2onnx", "onnx")
+    multiplies = False
 
     def owns(self, model: Any) -> bool:
         base = sys.modules.get("sklearn.base")
@@ -96,6 +97,14 @@ class SklearnSource(Source):
             return None
         runtime_class("sklearn").require()
         return model_inputs(read_estimator(file, {}))
+
+    def outputs_of(self, file: Path) -> list[str]:
+        from hone.runtimes.sklearn import output_names, read_estimator
+
+        try:
+            return output_names(read_estimator(file, {}))
+        except ImportError:
+            return outputs_by_kind(True)
 
 
 def _is_foreign(model: Any) -> bool:

@@ -8,8 +8,8 @@ from typing import Any
 from hone.recipe import Recipe
 
 from ..passes import all_passes
-from ..proof.metrics import NAMES
-from .plan import PRESETS
+from ..proof.metrics import all_metrics
+from ..run.plan import PRESETS
 
 
 def recipe_schema() -> str:
@@ -42,7 +42,7 @@ def recipe_schema() -> str:
         }
     metric = definitions["QualitySpec"]["properties"]["metric"]
     definitions["QualitySpec"]["properties"]["metric"] = {
-        "anyOf": [{"enum": list(NAMES)}, {"type": "string", "pattern": ":"}],
+        "anyOf": [{"enum": list(all_metrics())}, {"type": "string", "pattern": ":"}],
         "default": metric.get("default"),
         "description": metric.get("description", ""),
     }
