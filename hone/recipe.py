@@ -27,7 +27,7 @@ class _Strict(BaseModel):
 class SourceSpec(_Strict):
     """Where the trained model is: a file, a function that returns it, or both (weights and the class they fit)."""
 
-    framework: Literal["torch", "keras", "sklearn", "xgboost", "lightgbm", "onnx"] | None = Field(
+    framework: str | None = Field(
         None, description="The framework; by default told from the file's ending or the loaded object."
     )
     loader: Reference | None = Field(

@@ -24,6 +24,7 @@ from hone.recipe import (
 from ..passes import all_passes
 from ..proof.metrics import Metric, all_metrics
 from ..run.plan import PRESETS
+from ..sources import all_sources
 
 SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("The recipe", Recipe),
@@ -74,7 +75,7 @@ def _summary(model: type[BaseModel]) -> str:
 def _table(model: type[BaseModel]) -> str:
     if not model.model_fields:
         return "No options."
-    fields = [_field(field.alias or name, field) for name, field in model.model_fields.items()]
+    fields = [_field(model, field.alias or name, field) for name, field in model.model_fields.items()]
     return _rows(("field", "type", "default", "meaning"), fields)
 
 
@@ -85,9 +86,11 @@ def _rows(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "\n".join([head, "|---" * len(columns) + "|", *rest])
 
 
-def _field(name: str, field: FieldInfo) -> tuple[str, ...]:
+def _field(model: type[BaseModel], name: str, field: FieldInfo) -> tuple[str, ...]:
     default = "required" if field.is_required() else _value(field.get_default(call_default_factory=True))
-    return f"`{name}`", _type(field.annotation), default, field.description or ""
+    sources = (model, name) == (SourceSpec, "framework")
+    kind = ", ".join(f"`{source}`" for source in all_sources()) if sources else _type(field.annotation)
+    return f"`{name}`", kind, default, field.description or ""
 
 
 def _value(value: Any) -> str:

@@ -175,6 +175,7 @@ def test_untraceable_module_names_the_remedy(tmp_path: Path, forward: str, words
     [
         ({"variants": ["onnx-fp23"]}, "did you mean 'onnx-fp32'"),
         ({"quality": {"metric": "acuracy"}}, "unknown metric 'acuracy'; did you mean 'accuracy'"),
+        ({"source": {"framework": "pytorch", "file": "model.onnx"}}, "source.framework: unknown framework 'pytorch'"),
         ({"quality": {"metric": "accuracy", "output": "score"}}, "no output 'score'; did you mean 'scores'"),
     ],
 )
