@@ -45,6 +45,12 @@ class Subject:
         """Its answers to the evaluation rows; empty before it was asked."""
         return self._outputs
 
+    @property
+    def measured(self) -> Measurements:
+        """Its measurements, when it has some."""
+        assert self.measurements is not None
+        return self.measurements
+
     def unmeasured(self) -> Subject:
         """Return it with its answers, to be timed again."""
         return replace(self, measurements=None, _rounds={})
@@ -57,9 +63,9 @@ def answer(source: Subject, evaluation: Path, scratch: Path, measure: MeasureSpe
         HoneError: it can't be loaded, or fails.
     """
     with _blame(source):
-        probe = ProbeProcess(source.name, source.artifact.path, evaluation, scratch / f"{source.name}.log")
+        probe = _probe(source, evaluation, scratch)
         try:
-            _evaluate(source, probe, scratch / f"{source.name}.npz", thread_counts(measure)[0])
+            _ask(source, probe, scratch, thread_counts(measure)[0])
         finally:
             probe.close()
     _raise_for_source(source)
@@ -97,12 +103,9 @@ def prove(
         for index, subject in enumerate(subjects):
             progress(index, steps, f"quality of {subject.name}")
             with _blame(subject):
-                probe = ProbeProcess(subject.name, subject.artifact.path, evaluation, scratch / f"{subject.name}.log")
+                probe = _probe(subject, evaluation, scratch)
                 stack.callback(probe.close)
-                if subject.outputs:
-                    probe.answer()
-                else:
-                    _evaluate(subject, probe, scratch / f"{subject.name}.npz", threads[0])
+                _ask(subject, probe, scratch, threads[0])
                 probes[subject.name] = probe
         _raise_for_source(subjects[0])
         watch = HostWatch()
@@ -148,8 +151,16 @@ def _raise_for_source(source: Subject) -> None:
         raise HoneError(f"the source model can't be measured: {source.failure}")
 
 
-def _evaluate(subject: Subject, probe: ProbeProcess, out: Path, threads: int) -> None:
+def _probe(subject: Subject, evaluation: Path, scratch: Path) -> ProbeProcess:
+    return ProbeProcess(subject.name, subject.artifact.path, evaluation, scratch / f"{subject.name}.log")
+
+
+def _ask(subject: Subject, probe: ProbeProcess, scratch: Path, threads: int) -> None:
+    """Wait until the probe is ready; let it answer the evaluation rows, unless the subject has its answers."""
     probe.answer()
+    if subject.outputs:
+        return
+    out = scratch / f"{subject.name}.npz"
     loaded = probe.ask("load", threads=threads)
     result = probe.ask("evaluate", out=str(out), batch=EVALUATION_BATCH)
     subject.runtime = loaded["describe"]

@@ -41,11 +41,11 @@ def for_recipe(loaded: LoadedRecipe) -> Source:
     spec = loaded.recipe.source
     field = f"{loaded.path}: source"
     if spec.framework:
-        known = all_sources()
-        if spec.framework not in known:
-            unknown = f"unknown framework '{spec.framework}'{did_you_mean(spec.framework, known)}"
+        frameworks = all_sources()
+        if spec.framework not in frameworks:
+            unknown = f"unknown framework '{spec.framework}'{did_you_mean(spec.framework, frameworks)}"
             raise RecipeError(f"{field}.framework: {unknown}")
-        return known[spec.framework]
+        return frameworks[spec.framework]
     if spec.file:
         source = for_file(Path(spec.file))
         if source:

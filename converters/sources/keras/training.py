@@ -71,13 +71,12 @@ def train_sparse(
     pruning = toolkit("sparsify", model).sparsity.keras
     network = read_model(model.entry, model.manifest.runtime_options)
     train = context.train is not None and epochs > 0
+    schedule = pruning.ConstantSparsity(sparsity, 0, frequency=1)
     if train and pattern == "unstructured":
         schedule = pruning.PolynomialDecay(0.0, sparsity, 0, WHOLE, frequency=1)
-    else:
-        schedule = pruning.ConstantSparsity(sparsity, 0, frequency=1)
-    extra: dict[str, Any] = {"sparsity_m_by_n": (2, 4)} if pattern == "2:4" else {}
+    groups = {"sparsity_m_by_n": (2, 4)} if pattern == "2:4" else {}
     try:
-        wrapped = pruning.prune_low_magnitude(network, pruning_schedule=schedule, **extra)
+        wrapped = pruning.prune_low_magnitude(network, pruning_schedule=schedule, **groups)
     except Exception as error:
         raise PassError(f"sparsify: {one_line(error)}") from error
     if train:
