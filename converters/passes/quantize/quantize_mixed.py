@@ -12,10 +12,11 @@ from pydantic import Field, ValidationError
 
 from hone.artifact import Artifact
 from hone.data import Dataset
-from hone.errors import PassError, one_line
+from hone.errors import PassError
 from hone.recipe import LoadedRecipe
 from hone.signature import Tensors
 
+from ...graph.execution import run_rows
 from ...graph.onnx_graph import load_graph
 from ...graph.quantized_graph import heavy_nodes
 from ...proof.metrics import stand_in
@@ -23,8 +24,6 @@ from ...proof.metrics.registry import Loss
 from ...registry import Built, PassContext, PassOptions, register, registered
 
 Quantizer = Literal["quantize_dynamic", "quantize_static", "quantize_weights"]
-
-BATCH_ROWS = 16
 
 
 class Options(PassOptions):
@@ -188,14 +187,5 @@ def _error_power(got: Tensors, expected: Tensors) -> float:
 
 def _run(file: Path, data: Dataset) -> Tensors:
     """Return the outputs of all rows."""
-    import onnxruntime as ort
-
-    settings = ort.SessionOptions()
-    settings.log_severity_level = 3
-    try:
-        session = ort.InferenceSession(str(file), settings, providers=["CPUExecutionProvider"])
-        names = [value.name for value in session.get_outputs()]
-        parts = [session.run(names, batch) for batch in data.batches(BATCH_ROWS)]
-    except Exception as error:
-        raise PassError(f"quantize_mixed: {file.name} fails on the calibration rows: {one_line(error)}") from error
-    return {name: np.concatenate([part[index] for part in parts]) for index, name in enumerate(names)}
+    parts = list(run_rows(file, data, "quantize_mixed"))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -46,17 +46,12 @@ def value_metric(
             same = np.broadcast_to(constant(wanted, axis=0), wanted.shape)
             return Constant(function(same, wanted), f"the {constant.__name__} of the labels")
 
-        own = Loss(
-            f"{name} against the float model",
-            lambda got, own: function(got.astype(np.float64), own.astype(np.float64)),
-            lambda own: float(np.abs(own).mean()),
-        )
         register(
             Metric(
                 name,
                 summary_of(function),
                 score,
-                loss or own,
+                loss or _against_the_model(name, function),
                 bounds,
                 higher_is_better,
                 reads="values",
@@ -67,6 +62,14 @@ def value_metric(
         return function
 
     return add
+
+
+def _against_the_model(name: str, function: ValueScore) -> Loss:
+    return Loss(
+        f"{name} against the float model",
+        lambda got, own: function(got.astype(np.float64), own.astype(np.float64)),
+        lambda own: float(np.abs(own).mean()),
+    )
 
 
 def numbers(output: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
