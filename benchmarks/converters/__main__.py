@@ -283,7 +283,7 @@ def _peer(
     name: str, plain: Artifact, recipe: Path, scratch: Path, facts: dict[str, dict[str, Any]], root: Path
 ) -> list[Subject]:
     """Let another tool quantize the fp32 graph; a failure is noted, not raised."""
-    from hone.converters.registry import PassContext
+    from hone.converters.context import PassContext
     from hone.recipe import load_recipe
 
     folder = scratch / f"peer-{name}"

@@ -17,7 +17,7 @@ from hone.recipe import PICKLE_SUFFIXES, LoadedRecipe
 from hone.signature import BATCH, Signature, TensorSpec
 from hone.userload import call, load_function
 
-from ..registry import Built, PassContext
+from ..context import Built, PassContext
 
 _REGISTER: dict[str, type[Source]] = {}
 

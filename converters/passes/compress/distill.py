@@ -15,8 +15,9 @@ from hone.errors import PassError, RecipeError, one_line
 from hone.recipe import DataSpec
 from hone.userload import call, load_function
 
+from ...context import Built, PassContext
 from ...proof.metrics import stand_in
-from ...registry import Built, PassContext, PassOptions, register
+from ...registry import PassOptions, register
 
 if TYPE_CHECKING:
     import torch

@@ -11,7 +11,8 @@ from pydantic import Field
 from hone.artifact import Artifact
 from hone.errors import PassError, one_line
 
-from ...registry import Built, PassContext, PassOptions, register
+from ...context import Built, PassContext
+from ...registry import PassOptions, register
 
 if TYPE_CHECKING:
     import torch

@@ -10,7 +10,8 @@ from pydantic import Field, model_validator
 from hone.artifact import Artifact
 from hone.errors import PassError
 
-from ...registry import Built, PassContext, PassOptions, register
+from ...context import Built, PassContext
+from ...registry import PassOptions, register
 
 if TYPE_CHECKING:
     import torch

@@ -9,9 +9,10 @@ import onnx
 from hone.artifact import Artifact
 from hone.errors import PassError, one_line
 
+from ...context import Built, PassContext
 from ...graph.execution import cpu_session
 from ...graph.onnx_graph import load_graph, save_graph
-from ...registry import Built, PassContext, PassOptions, register
+from ...registry import PassOptions, register
 
 
 class Options(PassOptions):

@@ -16,8 +16,9 @@ from hone.data import Dataset
 from hone.errors import PassError, one_line
 from hone.evidence.bounds import is_faster, ratio_interval
 
+from ...context import Built, PassContext, copy_files
 from ...graph.execution import cpu_session
-from ...registry import Built, PassContext, PassOptions, copy_files, register
+from ...registry import PassOptions, register
 
 SUSPECTS = (
     "SkipLayerNormFusion", "BiasGeluFusion", "GeluFusionL2", "AttentionFusion", "MatMulAddFusion",

@@ -13,9 +13,10 @@ from pydantic import Field
 from hone.artifact import Artifact
 from hone.errors import PassError, UnavailableError
 
+from ...context import Built, PassContext
 from ...graph.onnx_graph import free_name, load_graph, save_graph, value_names
-from ...registry import Built, PassContext, PassOptions, register
-from ..export.providers import PROVIDERS, missing_provider
+from ...graph.providers import PROVIDERS, missing_provider
+from ...registry import PassOptions, register
 
 FLOAT, BFLOAT16 = TensorProto.FLOAT, TensorProto.BFLOAT16
 KEEP_FLOAT = {

@@ -16,12 +16,13 @@ from hone.errors import PassError
 from hone.recipe import LoadedRecipe
 from hone.signature import Tensors
 
+from ...context import Built, PassContext
 from ...graph.execution import run_rows
 from ...graph.onnx_graph import load_graph
 from ...graph.quantized_graph import heavy_nodes
 from ...proof.metrics import stand_in
 from ...proof.metrics.registry import Loss
-from ...registry import Built, PassContext, PassOptions, register, registered
+from ...registry import PassOptions, register, registered
 
 Quantizer = Literal["quantize_dynamic", "quantize_static", "quantize_weights"]
 

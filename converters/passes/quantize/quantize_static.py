@@ -16,11 +16,12 @@ from hone.data import Dataset
 from hone.errors import PassError, one_line
 from hone.signature import Tensors
 
+from ...context import Built, PassContext
 from ...graph.execution import equal_batches
 from ...graph.masks import constants, mask_paths
 from ...graph.onnx_graph import free_name, load_graph, save_graph
 from ...graph.quantized_graph import count_quantized, quiet_quantizer
-from ...registry import Built, PassContext, PassOptions, register
+from ...registry import PassOptions, register
 
 MASKED = 100.0
 """Magnitude from which a constant added before a softmax is a mask: a range with it in would leave scores no room."""

@@ -16,10 +16,11 @@ from hone.artifact import Artifact
 from hone.data import Dataset
 from hone.errors import PassError
 
+from ...context import Built, PassContext
 from ...graph.execution import run_rows
 from ...graph.onnx_graph import drop_unused_weights, free_name, is_large, load_graph, save_graph, value_names
 from ...graph.quantized_graph import quiet_quantizer
-from ...registry import Built, PassContext, PassOptions, register
+from ...registry import PassOptions, register
 
 WEIGHTED = ("MatMul", "Gemm", "Attention")
 """Operators whose second input is a matrix of shape [inputs, outputs]."""

@@ -14,7 +14,7 @@ from hone.recipe import LoadedRecipe
 from hone.signature import BATCH, Signature, TensorSpec
 from hone.userload import code_digest
 
-from ...registry import Built, PassContext
+from ...context import Built, PassContext
 from ..base import Source, call_loader, register
 
 FILE = "model.keras"

@@ -15,7 +15,7 @@ import numpy as np
 from hone.artifact import Artifact
 from hone.errors import PassError, UnavailableError, one_line
 
-from ...registry import PassContext
+from ...context import PassContext
 
 WHOLE = 2**31
 """A step that no training reaches."""

@@ -12,7 +12,7 @@ from hone.recipe import PICKLE_SUFFIXES, LoadedRecipe
 from hone.signature import Signature
 from hone.userload import code_digest
 
-from ...registry import Built, PassContext
+from ...context import Built, PassContext
 from ..base import Source, call_loader, outputs_by_kind, register
 from .columns import model_inputs
 

@@ -22,9 +22,9 @@ from hone.runtimes.base import picked_outputs
 from hone.runtimes.torch.calls import Calling, calling, named_tensors
 from hone.signature import BATCH, Signature
 
+from ...context import PassContext
 from ...graph.batch_axis import free_batch
 from ...graph.onnx_graph import rename_inputs, rename_outputs
-from ...registry import PassContext
 from .untraceable import cause_of, explained
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from hone.recipe import LoadedRecipe
 from hone.signature import BATCH, Signature, TensorSpec
 from hone.userload import code_digest
 
+from ...context import Built, PassContext
 from ...graph.batch_axis import common_rows, with_batch
-from ...registry import Built, PassContext
 from ..base import Source, call_loader, register
 from .export import PROGRAM, export_graph, save_program
 

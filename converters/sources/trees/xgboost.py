@@ -13,7 +13,7 @@ from hone.errors import RecipeError, one_line
 from hone.recipe import LoadedRecipe
 from hone.signature import Signature
 
-from ...registry import Built, PassContext
+from ...context import Built, PassContext
 from ..base import Source, feature_matrix, features_signature, outputs_by_kind, read_model, register
 
 MODEL = "model.ubj"
