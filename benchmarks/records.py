@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from hone.errors import HoneError
+from hone.files import read_record
 
 from .scenarios import Scenario
 
@@ -177,9 +178,4 @@ def _timeline(moments: np.ndarray, latencies: np.ndarray, failed: np.ndarray) ->
 
 def read_load_report(file: Path) -> LoadReport:
     """Read a `load.json`; raises HoneError when it is none."""
-    try:
-        return LoadReport.model_validate_json(file.read_bytes())
-    except FileNotFoundError:
-        raise HoneError(f"{file}: no such file") from None
-    except (OSError, ValidationError) as error:
-        raise HoneError(f"{file}: not a load report, version {SCHEMA_VERSION}: {error}") from None
+    return read_record(file, LoadReport, f"not a load report, version {SCHEMA_VERSION}")

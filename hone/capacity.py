@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from hone.errors import HoneError, first_problem
+from hone.files import read_record
 
 
 class _Record(BaseModel):
@@ -91,9 +91,4 @@ def read_capacity(file: Path) -> Capacity:
     Raises:
         HoneError: it is missing, or not one; a load report has no capacity in it.
     """
-    try:
-        return Capacity.model_validate_json(file.read_bytes())
-    except FileNotFoundError:
-        raise HoneError(f"{file}: no such file; 'hone bench capacity MODEL --p99 50ms' writes one") from None
-    except ValidationError as error:
-        raise HoneError(f"{file}: not a measured capacity: {first_problem(error)}") from None
+    return read_record(file, Capacity, "not a measured capacity", "'hone bench capacity MODEL --p99 50ms' writes one")

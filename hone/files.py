@@ -9,9 +9,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING, TypeVar
 
-from hone.errors import HoneError, one_line
+from hone.errors import HoneError, first_problem, one_line
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+Record = TypeVar("Record", bound="BaseModel")
 
 
 def atomic_write(path: Path, text: str | bytes, mode: int = 0o644) -> None:
@@ -84,3 +89,27 @@ def hash_file(path: Path) -> str:
     """Return the sha256 of a file as hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_record(file: Path, kind: type[Record], otherwise: str, remedy: str = "") -> Record:
+    """Read a JSON file that holds one record.
+
+    Args:
+        file: to read.
+        kind: a pydantic model.
+        otherwise: what the file is when it doesn't fit, such as `not a load report`.
+        remedy: what writes such a file, for the message when there is none.
+
+    Raises:
+        HoneError: it is missing, can't be read, or isn't one; with the first field that is wrong.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return kind.model_validate_json(file.read_bytes())
+    except FileNotFoundError:
+        raise HoneError(f"{file}: no such file{f'; {remedy}' if remedy else ''}") from None
+    except ValidationError as error:
+        raise HoneError(f"{file}: {otherwise}: {first_problem(error)}") from None
+    except OSError as error:
+        raise HoneError(f"{file}: can't be read: {one_line(error)}") from None

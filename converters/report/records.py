@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from hone.artifact import Latency
-from hone.errors import HoneError
+from hone.files import read_record
 from hone.recipe import Budget
 
 from ..proof.disturbance import HostNoise
@@ -148,9 +148,4 @@ def latency_table(latencies: tuple[Latency, ...], threads: dict[str, int]) -> di
 
 def read_report(file: Path) -> Report:
     """Read a `report.json`; raises HoneError when it is none."""
-    try:
-        return Report.model_validate_json(file.read_bytes())
-    except FileNotFoundError:
-        raise HoneError(f"{file}: no such file") from None
-    except (OSError, ValidationError) as error:
-        raise HoneError(f"{file}: not a report of hone optimize, version {SCHEMA_VERSION}: {error}") from None
+    return read_record(file, Report, f"not a report of hone optimize, version {SCHEMA_VERSION}")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from hone.errors import HoneError, first_problem
+from hone.errors import HoneError
+from hone.files import read_record
 
 
 class _Record(BaseModel):
@@ -62,12 +63,7 @@ def read_image_record(file: Path) -> ImageRecord:
     Raises:
         HoneError: it is missing, or not one.
     """
-    try:
-        return ImageRecord.model_validate_json(file.read_bytes())
-    except FileNotFoundError:
-        raise HoneError(f"{file}: no such file; 'hone containerize MODEL' writes one") from None
-    except ValidationError as error:
-        raise HoneError(f"{file}: no record of an image: {first_problem(error)}") from None
+    return read_record(file, ImageRecord, "no record of an image", "'hone containerize MODEL' writes one")
 
 
 def image_to_deploy(
