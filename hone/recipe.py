@@ -125,10 +125,10 @@ class QualitySpec(_Strict):
 
     metric: str = Field(
         "likeness",
-        description="A metric's name, see the list of metrics: some compare with labels, others with the source model's "
-        "outputs. Or `module:function` taking (outputs, labels) and returning one number: outputs is a dict of numpy arrays by "
-        "output name with the answers to all evaluation rows, rows on axis 0; labels is the array that evaluation "
-        "gave, None without one.",
+        description="The name of one of the metrics below: some compare with labels, others with the source model's "
+        "outputs. Or `module:function` taking (outputs, labels) and returning one number: outputs is a dict of numpy "
+        "arrays by output name with the answers to all evaluation rows, rows on axis 0; labels is the array that "
+        "evaluation gave, None without one.",
     )
     output: str | None = Field(None, description="The output that the metric reads; default: the first.")
     k: int = Field(5, gt=0, description="For metrics of the `k` largest classes.")
