@@ -2,7 +2,7 @@
 
 A metric of a family is a few lines in a file of its own (or in the family's):
 
-    @class_metric("accuracy", bounds=(0, 1))
+    @class_metric("accuracy")
     def accuracy(predicted: np.ndarray, wanted: np.ndarray) -> float:
         \"\"\"Share of rows whose class is right.\"\"\"
         return float((predicted == wanted).mean())
