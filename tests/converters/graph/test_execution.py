@@ -23,7 +23,7 @@ def test_every_row_is_answered_in_order(tmp_path: Path) -> None:
 
 def test_graph_that_fails_is_an_error_of_the_step(tmp_path: Path) -> None:
     file = dense_onnx(tmp_path / "dense.onnx")
-    with pytest.raises(PassError, match="^smooth: the graph fails on the calibration rows: .*features"):
+    with pytest.raises(PassError, match=r"^smooth: the graph fails on the calibration rows: .*features"):
         list(run_rows(file, Dataset({"features": np.zeros((2, FEATURES + 1), np.float32)}), "smooth"))
 
 
