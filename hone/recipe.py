@@ -27,7 +27,7 @@ class _Strict(BaseModel):
 class SourceSpec(_Strict):
     """Where the trained model is: a file, a function that returns it, or both (weights and the class they fit)."""
 
-    framework: Literal["torch", "keras", "sklearn", "xgboost", "lightgbm", "onnx"] | None = Field(
+    framework: str | None = Field(
         None, description="The framework; by default told from the file's ending or the loaded object."
     )
     loader: Reference | None = Field(
@@ -125,15 +125,13 @@ class QualitySpec(_Strict):
 
     metric: str = Field(
         "likeness",
-        description="Against labels: accuracy, f1, rmse or mae. Against the source model's outputs: likeness (share of "
-        "their variance over the rows that the variant's explain, R squared; for classes and text the share that is "
-        "equal), cosine (mean over the rows, which need two values or more) or top_k_agreement. Or "
-        "`module:function` taking (outputs, labels) and returning one number: outputs is a dict of numpy arrays by "
-        "output name with the answers to all evaluation rows, rows on axis 0; labels is the array that evaluation "
-        "gave, None without one.",
+        description="The name of one of the metrics below: some compare with labels, others with the source model's "
+        "outputs. Or `module:function` taking (outputs, labels) and returning one number: outputs is a dict of numpy "
+        "arrays by output name with the answers to all evaluation rows, rows on axis 0; labels is the array that "
+        "evaluation gave, None without one.",
     )
     output: str | None = Field(None, description="The output that the metric reads; default: the first.")
-    k: int = Field(5, gt=0, description="For top_k_agreement.")
+    k: int = Field(5, gt=0, description="For metrics of the `k` largest classes.")
     higher_is_better: bool = Field(True, description="For `module:function`: False when the number is an error.")
     skip_checks: str = Field(
         "",

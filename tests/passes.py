@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hone import runtimes
 from hone.artifact import Artifact, Manifest, seal
-from hone.converters.run.workers import PassTask, run_pass
+from hone.converters.run.pass_task import PassTask, run_pass
 from hone.signature import Signature, TensorSpec
 
 FEATURES, CLASSES = 32, 8

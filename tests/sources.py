@@ -12,9 +12,9 @@ import yaml
 from hone import runtimes
 from hone.artifact import Artifact, Manifest, seal
 from hone.converters import sources
-from hone.converters.registry import PassContext
+from hone.converters.context import PassContext
+from hone.converters.run.pass_task import check_runs
 from hone.converters.run.prepare import find_outputs
-from hone.converters.run.workers import check_runs
 from hone.recipe import LoadedRecipe, load_recipe
 
 

@@ -15,6 +15,7 @@ from onnx import numpy_helper
 from hone.runtimes.parts import run_in_parts
 from hone.signature import BATCH, Signature
 
+from .execution import FATAL_ONLY, cpu_session
 from .onnx_graph import set_input_axes
 
 TOLERANCE = 1e-4
@@ -114,12 +115,8 @@ def _close(answer: np.ndarray, wanted: np.ndarray) -> bool:
 
 
 def _runner(model: onnx.ModelProto) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]] | None:
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
     try:
-        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = cpu_session(model, severity=FATAL_ONLY)
     except Exception:  # noqa: BLE001 - see above
         return None
     names = [value.name for value in session.get_outputs()]

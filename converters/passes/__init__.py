@@ -6,7 +6,8 @@ import importlib
 import pkgutil
 from functools import cache
 
-from ..registry import Built, Pass, PassContext, PassOptions, Rows, register, registered
+from ..context import Built, PassContext, Rows
+from ..registry import Pass, PassOptions, register, registered
 
 __all__ = ["Built", "Pass", "PassContext", "PassOptions", "Rows", "all_passes", "register"]
 

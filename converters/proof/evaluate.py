@@ -15,9 +15,11 @@ from hone.errors import HoneError
 from hone.evidence.bounds import median_interval, round_percentiles
 from hone.hardware import cores, host
 from hone.recipe import MeasureSpec
+from hone.signature import Tensors
 
+from .differences import differences
 from .disturbance import HostNoise, HostWatch
-from .metrics import Metric, Outputs, differences
+from .judge import Judge
 from .probe_process import ProbeProcess
 
 EVALUATION_BATCH = 32
@@ -34,14 +36,20 @@ class Subject:
     runtime: str = ""
     _load_ms: float = 0.0
     _peak_rss_mb: float = 0.0
-    _outputs: Outputs = field(default_factory=dict)
+    _outputs: Tensors = field(default_factory=dict)
     _rounds: dict[tuple[int, int], list[list[int]]] = field(default_factory=dict)
     """Latencies in nanoseconds of each round, by (batch, threads)."""
 
     @property
-    def outputs(self) -> Outputs:
+    def outputs(self) -> Tensors:
         """Its answers to the evaluation rows; empty before it was asked."""
         return self._outputs
+
+    @property
+    def measured(self) -> Measurements:
+        """Its measurements, when it has some."""
+        assert self.measurements is not None
+        return self.measurements
 
     def unmeasured(self) -> Subject:
         """Return it with its answers, to be timed again."""
@@ -55,9 +63,9 @@ def answer(source: Subject, evaluation: Path, scratch: Path, measure: MeasureSpe
         HoneError: it can't be loaded, or fails.
     """
     with _blame(source):
-        probe = ProbeProcess(source.name, source.artifact.path, evaluation, scratch / f"{source.name}.log")
+        probe = _probe(source, evaluation, scratch)
         try:
-            _evaluate(source, probe, scratch / f"{source.name}.npz", thread_counts(measure)[0])
+            _ask(source, probe, scratch, thread_counts(measure)[0])
         finally:
             probe.close()
     _raise_for_source(source)
@@ -68,7 +76,7 @@ def prove(
     evaluation: Path,
     scratch: Path,
     measure: MeasureSpec,
-    metric: Metric,
+    judge: Judge,
     progress: Callable[[int, int, str], None],
 ) -> HostNoise:
     """Measure every subject in place; the first is the source model, and a failure of it raises.
@@ -81,7 +89,7 @@ def prove(
         evaluation: what `hone.data.save_dataset` wrote.
         scratch: a folder for outputs and logs.
         measure: batch sizes, thread counts, rounds.
-        metric: scores the outputs.
+        judge: scores the outputs.
         progress: called with (steps done, steps in all, what).
 
     Returns:
@@ -95,12 +103,9 @@ def prove(
         for index, subject in enumerate(subjects):
             progress(index, steps, f"quality of {subject.name}")
             with _blame(subject):
-                probe = ProbeProcess(subject.name, subject.artifact.path, evaluation, scratch / f"{subject.name}.log")
+                probe = _probe(subject, evaluation, scratch)
                 stack.callback(probe.close)
-                if subject.outputs:
-                    probe.answer()
-                else:
-                    _evaluate(subject, probe, scratch / f"{subject.name}.npz", threads[0])
+                _ask(subject, probe, scratch, threads[0])
                 probes[subject.name] = probe
         _raise_for_source(subjects[0])
         watch = HostWatch()
@@ -111,7 +116,7 @@ def prove(
     for subject in subjects:
         if not subject.failure:
             with _blame(subject):
-                _conclude(subject, subjects[0], metric, labels)
+                _conclude(subject, subjects[0], judge, labels)
     _raise_for_source(subjects[0])
     return watch.noise()
 
@@ -146,8 +151,16 @@ def _raise_for_source(source: Subject) -> None:
         raise HoneError(f"the source model can't be measured: {source.failure}")
 
 
-def _evaluate(subject: Subject, probe: ProbeProcess, out: Path, threads: int) -> None:
+def _probe(subject: Subject, evaluation: Path, scratch: Path) -> ProbeProcess:
+    return ProbeProcess(subject.name, subject.artifact.path, evaluation, scratch / f"{subject.name}.log")
+
+
+def _ask(subject: Subject, probe: ProbeProcess, scratch: Path, threads: int) -> None:
+    """Wait until the probe is ready; let it answer the evaluation rows, unless the subject has its answers."""
     probe.answer()
+    if subject.outputs:
+        return
+    out = scratch / f"{subject.name}.npz"
     loaded = probe.ask("load", threads=threads)
     result = probe.ask("evaluate", out=str(out), batch=EVALUATION_BATCH)
     subject.runtime = loaded["describe"]
@@ -189,17 +202,17 @@ def _time_one(subject: Subject, probe: ProbeProcess, measure: MeasureSpec, threa
             subject._rounds.setdefault((batch, threads), []).append(answer["latencies_ns"])
 
 
-def _conclude(subject: Subject, source: Subject, metric: Metric, labels: np.ndarray | None) -> None:
-    value = metric.score(subject._outputs, source._outputs, labels)
-    reference = metric.score(source._outputs, source._outputs, labels)
+def _conclude(subject: Subject, source: Subject, judge: Judge, labels: np.ndarray | None) -> None:
+    value = judge.score(subject._outputs, source._outputs, labels)
+    reference = judge.score(source._outputs, source._outputs, labels)
     largest, mean = differences(subject._outputs, source._outputs)
     subject.measurements = Measurements(
         quality=Quality(
-            metric=metric.name,
-            higher_is_better=metric.higher_is_better,
+            metric=judge.name,
+            higher_is_better=judge.higher_is_better,
             value=value,
             source=reference,
-            drop=metric.drop(reference, value),
+            drop=judge.drop(reference, value),
             max_difference=largest,
             mean_difference=mean,
             rows=len(next(iter(source._outputs.values()))),

@@ -127,7 +127,7 @@ def _check_whole(labels: np.ndarray) -> None:
     if bad.any():
         raise RecipeError(
             f"quality: labels are classes, but {int(bad.sum())} of {labels.size} are no whole numbers, such as "
-            f"{labels[bad].reshape(-1)[0]:g}; clean the data, or use rmse or mae for values"
+            f"{labels[bad].reshape(-1)[0]:g}; clean the data, or use a metric of values (docs/recipe.md has them)"
         )
 
 

@@ -8,17 +8,18 @@ import secrets
 import time
 
 from hone import store
-from hone.artifact import Measurements, Selection
+from hone.artifact import Selection
 from hone.errors import HoneError, one_line
 from hone.hardware import host
-from hone.recipe import LoadedRecipe, Recipe
+from hone.recipe import LoadedRecipe
 
 from ..proof.disturbance import HostNoise
 from ..proof.evaluate import Subject, resolve_threads
 from ..proof.select import Candidate, Verdict, select
-from ..report.records import PassReport, Report, VariantReport, latency_table
+from ..report.records import Report
 from .pipeline import Outcome
-from .plan import Node, Plan, Variant
+from .plan import Plan
+from .variant_reports import fastest, variant_reports
 
 SERVABLE = ("onnx", "tensorrt", "mlx", "openvino")
 
@@ -38,37 +39,11 @@ def conclude(
     now = datetime.datetime.now(datetime.UTC)
     run = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     measured = {subject.name: subject for subject in subjects if subject.measurements}
-    candidates = [
-        Candidate(
-            name,
-            _measured(subject),
-            servable=name != plan.source,
-            steps=len(subject.artifact.manifest.lineage),
-            turned=any(spec.source_axes for spec in subject.artifact.signature.inputs),
-        )
-        for name, subject in measured.items()
-    ]
-    verdicts = select(candidates, recipe)
+    verdicts = select([_candidate(subject, plan) for subject in measured.values()], recipe)
     winner = next((name for name, v in verdicts.items() if v.rank == 0 and v.eligible and name != plan.source), None)
     tags, problem = _store(loaded, measured, verdicts, run) if keep else ({}, "")
-    base = _fastest(subjects[0], recipe)
-    reports = [_baseline_report(subjects[0], verdicts[plan.source], recipe)]
-    by_name = {subject.name: subject for subject in subjects}
-    for variant in plan.variants:
-        report = _variant_report(variant, plan, outcomes, by_name.get(variant.name), recipe, base[1])
-        verdict = verdicts.get(variant.name)
-        if verdict:
-            report = report.model_copy(
-                update={
-                    "rank": verdict.rank,
-                    "eligible": verdict.eligible,
-                    "pareto": verdict.pareto,
-                    "reason": verdict.reason,
-                    "tied": verdict.tied,
-                    "tag": tags.get(variant.name),
-                }
-            )
-        reports.append(report)
+    source = subjects[0].measured
+    threads, base = fastest(source, recipe)
     return Report(
         name=recipe.name,
         run=run,
@@ -77,25 +52,31 @@ def conclude(
         recipe_sha256=hashlib.sha256(loaded.path.read_bytes()).hexdigest(),
         source=plan.source,
         metric=recipe.quality.metric,
-        higher_is_better=_measured(subjects[0]).quality.higher_is_better,
+        higher_is_better=source.quality.higher_is_better,
         objective=recipe.objective,
         budget=recipe.budget,
-        evaluation_rows=_measured(subjects[0]).quality.rows,
+        evaluation_rows=source.quality.rows,
         host=host(),
         tools=_tools(measured),
         seconds=round(time.monotonic() - started, 1),
         winner=winner,
-        source_threads=base[0],
+        source_threads=threads,
         noise=noise,
         checks_skipped=recipe.quality.skip_checks,
         not_stored=problem,
-        variants=reports,
+        variants=variant_reports(plan, recipe, subjects, outcomes, verdicts, tags, base),
     )
 
 
-def _measured(subject: Subject) -> Measurements:
-    assert subject.measurements is not None
-    return subject.measurements
+def _candidate(subject: Subject, plan: Plan) -> Candidate:
+    artifact = subject.artifact
+    return Candidate(
+        subject.name,
+        subject.measured,
+        servable=subject.name != plan.source,
+        steps=len(artifact.manifest.lineage),
+        turned=any(spec.source_axes for spec in artifact.signature.inputs),
+    )
 
 
 def _tools(measured: dict[str, Subject]) -> dict[str, str]:
@@ -140,102 +121,3 @@ def _store(
         except (HoneError, OSError) as error:
             return tags, f"{name} could not be stored: {one_line(error)}"
     return tags, ""
-
-
-def _rows_per_s(measurements: Measurements, threads: int | str) -> float | None:
-    latency = measurements.at(1, resolve_threads(threads))
-    return latency.rows_per_s if latency else None
-
-
-def _fastest(source: Subject, recipe: Recipe) -> tuple[str, float]:
-    """Return the thread count, as the recipe calls it, at which the source is fastest, and its rows/s there.
-
-    Some models are slower on all cores than on one; to compare with that would make every variant look good.
-    """
-    batch = recipe.budget.at.batch
-    rates = {}
-    for threads in recipe.measure.threads:
-        latency = _measured(source).at(batch, resolve_threads(threads))
-        assert latency is not None
-        rates[str(threads)] = latency.rows_per_s
-    return max(rates.items(), key=lambda item: item[1])
-
-
-def _baseline_report(subject: Subject, verdict: Verdict, recipe: Recipe) -> VariantReport:
-    report = VariantReport(
-        name=subject.name, status="built", baseline=True, reason=verdict.reason, pareto=verdict.pareto
-    )
-    measured = _with_measurements(report, subject, recipe, None)
-    return measured.model_copy(update={"eligible": verdict.eligible})
-
-
-def _variant_report(
-    variant: Variant,
-    plan: Plan,
-    outcomes: dict[int, Outcome],
-    subject: Subject | None,
-    recipe: Recipe,
-    base: float | None,
-) -> VariantReport:
-    if variant.unavailable:
-        reason, remedy = variant.unavailable.reason, variant.unavailable.remedy
-        return VariantReport(name=variant.name, status="skipped", reason=reason, remedy=remedy)
-    leaf = plan.leaves[variant.name]
-    outcome = outcomes[id(leaf)]
-    if outcome.failure:
-        return VariantReport(name=variant.name, status="failed", reason=outcome.failure.message)
-    assert subject is not None
-    report = VariantReport(name=variant.name, status="built", passes=_passes(leaf, outcomes))
-    if subject.failure:
-        return report.model_copy(update={"status": "failed", "reason": subject.failure})
-    return _with_measurements(report, subject, recipe, base)
-
-
-def _with_measurements(report: VariantReport, subject: Subject, recipe: Recipe, base: float | None) -> VariantReport:
-    measurements = _measured(subject)
-    manifest = subject.artifact.manifest
-    at = recipe.budget.at
-    latency = measurements.at(at.batch, resolve_threads(at.threads))
-    assert latency is not None
-    return report.model_copy(
-        update={
-            "runtime": subject.runtime,
-            "precision": manifest.precision,
-            "digest": manifest.digest,
-            "quality": measurements.quality.value,
-            "quality_drop": measurements.quality.drop,
-            "max_difference": measurements.quality.max_difference,
-            "mean_difference": measurements.quality.mean_difference,
-            "rows_per_s_batch1": _rows_per_s(measurements, at.threads),
-            "speedup": round(latency.rows_per_s / base, 3) if base else None,
-            "size_mb": measurements.size_mb,
-            "peak_rss_mb": measurements.peak_rss_mb,
-            "load_ms": measurements.load_ms,
-            "latency_ms": latency_table(
-                measurements.latency, {str(item): resolve_threads(item) for item in recipe.measure.threads}
-            ),
-        }
-    )
-
-
-def _passes(leaf: Node, outcomes: dict[int, Outcome]) -> list[PassReport]:
-    chain: list[Node] = []
-    node: Node | None = leaf
-    while node:
-        chain.append(node)
-        node = node.parent
-    reports = []
-    for step in reversed(chain):
-        outcome = outcomes[id(step)]
-        assert outcome.artifact is not None
-        record = outcome.artifact.manifest.lineage[-1]
-        reports.append(
-            PassReport(
-                name=record.name,
-                options=record.options,
-                seconds=record.seconds,
-                cached=outcome.cached,
-                details=record.details,
-            )
-        )
-    return reports

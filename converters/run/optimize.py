@@ -17,7 +17,7 @@ from hone.recipe import LoadedRecipe, VariantSpec, load_recipe
 
 from ..proof.disturbance import HostNoise
 from ..proof.evaluate import Subject, answer, prove
-from ..proof.metrics import Metric, make_metric
+from ..proof.judge import Judge, make_judge
 from ..proof.sanity import check_metric
 from ..report.records import Report
 from .conclude import conclude
@@ -57,7 +57,7 @@ class Run:
     loaded: LoadedRecipe
     prepared: Prepared
     source: Subject
-    metric: Metric
+    judge: Judge
     workers: Workers
     scratch: Path
 
@@ -111,11 +111,11 @@ def _start(loaded: LoadedRecipe, workers: Workers, scratch: Path, display: Displ
     make_plan(loaded, prepared.framework)
     source = Subject(prepared.framework, Artifact.open(prepared.source))
     labels = read_dataset(prepared.evaluation).labels
-    metric = make_metric(loaded, source.artifact.signature.output_names, has_labels=labels is not None)
+    judge = make_judge(loaded, source.artifact.signature.output_names, has_labels=labels is not None)
     display.message("the source model answers the evaluation rows")
     answer(source, prepared.evaluation, scratch, loaded.recipe.measure)
-    check_metric(metric, source.outputs, labels, skip=bool(loaded.recipe.quality.skip_checks))
-    return Run(loaded, prepared, source, metric, workers, scratch)
+    check_metric(judge, source.outputs, labels, skip=bool(loaded.recipe.quality.skip_checks))
+    return Run(loaded, prepared, source, judge, workers, scratch)
 
 
 def prepare_source(loaded: LoadedRecipe, workers: Workers, scratch: Path) -> Prepared:
@@ -147,7 +147,7 @@ def _prove(
             subjects.append(Subject(variant.name, artifact))
     others = beside(subjects, run.scratch) if beside is not None else []
     measure, evaluation = run.loaded.recipe.measure, run.prepared.evaluation
-    noise = prove([*subjects, *others], evaluation, run.scratch, measure, run.metric, display.proof)
+    noise = prove([*subjects, *others], evaluation, run.scratch, measure, run.judge, display.proof)
     return subjects, noise
 
 

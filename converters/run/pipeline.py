@@ -18,9 +18,10 @@ from hone.hardware import tool_versions
 from hone.recipe import LoadedRecipe
 from hone.userload import code_digest
 
+from .pass_task import PassTask, run_pass
 from .plan import Node, Plan
 from .prepare import Prepared
-from .workers import Failure, PassTask, Workers
+from .workers import Failure, Workers
 
 STALE_SECONDS = 24 * 3600
 
@@ -100,7 +101,8 @@ class Pipeline:
             progress.on_done(node.title, True)
             return None
         progress.on_start(node.title)
-        return self._workers.submit(
+        return self._workers.call(
+            run_pass,
             PassTask(
                 node.step.name,
                 node.step.options,
@@ -108,7 +110,7 @@ class Pipeline:
                 target,
                 self._loaded.path,
                 self._prepared.rows,
-            )
+            ),
         )
 
     def _finish(self, node: Node, future: Any) -> Outcome:

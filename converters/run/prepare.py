@@ -20,7 +20,7 @@ from hone.runtimes.base import Runtime
 from hone.signature import BATCH, Signature, TensorSpec
 
 from .. import sources
-from ..registry import Built, PassContext, Rows
+from ..context import Built, PassContext, Rows
 
 
 @dataclass(frozen=True)

@@ -271,7 +271,7 @@ class _Trials:
         measure = MeasureSpec(batches=(at.batch,), threads=(at.threads,), **effort)
         run = self._run
         source, subject = run.source.unmeasured(), Subject("trial", artifact)
-        prove([source, subject], run.prepared.evaluation, run.scratch, measure, run.metric, lambda *_: None)
+        prove([source, subject], run.prepared.evaluation, run.scratch, measure, run.judge, lambda *_: None)
         if subject.failure or subject.measurements is None or source.measurements is None:
             return subject.failure or "not measured"
         self.limit = run.loaded.recipe.budget.allowed_drop(source.measurements.quality.source)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from hone.recipe import Recipe
 
+from .. import sources
+from ..passes import all_passes
+
 if TYPE_CHECKING:
     import optuna
 
 Chain = tuple[dict[str, dict[str, Any]], ...]
 Choices = dict[str, tuple[Any, ...]]
-
-TREES = ("sklearn", "xgboost", "lightgbm")
-"""Sources whose graphs are compared, not multiplied: quantization and fusion have nothing to work on."""
 
 
 @dataclass(frozen=True)
@@ -100,23 +100,24 @@ class Space:
         return (*passes, {precision: options}, *tuned)
 
 
-def for_recipe(recipe: Recipe, source: str) -> Space:
+def for_recipe(recipe: Recipe, framework: str) -> Space:
     """Return the space for a recipe: what its source, its data and this host allow."""
+    source = sources.get(framework)
     precisions = ["float32"]
     graphs = ["simplify"]
     choices: Choices = {}
-    if source not in TREES:
+    if source.multiplies:
         precisions += ["quantize_dynamic", "quantize_weights"]
         if recipe.calibration is not None:
             precisions.append("quantize_static")
         if find_spec("openvino") is not None:
             precisions.append("openvino")
-        if source in ("torch", "onnx"):
+        if source.has_attention:
             graphs.append("fuse")
-        if source == "torch" and recipe.train is not None:
+        if all_passes()["prune"].accepts(framework) and recipe.train is not None:
             choices["prune"] = (0.0, 0.25, 0.5, 0.7)
     choices |= {"graph": tuple(graphs), "precision": tuple(precisions)}
-    if source not in TREES:
+    if source.multiplies:
         choices |= {"bits": (8, 4), "block_size": (32, 64, 128)}
         if recipe.calibration is not None:
             choices |= {

@@ -41,7 +41,11 @@ def for_recipe(loaded: LoadedRecipe) -> Source:
     spec = loaded.recipe.source
     field = f"{loaded.path}: source"
     if spec.framework:
-        return get(spec.framework)
+        frameworks = all_sources()
+        if spec.framework not in frameworks:
+            unknown = f"unknown framework '{spec.framework}'{did_you_mean(spec.framework, frameworks)}"
+            raise RecipeError(f"{field}.framework: {unknown}")
+        return frameworks[spec.framework]
     if spec.file:
         source = for_file(Path(spec.file))
         if source:

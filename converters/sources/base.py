@@ -17,7 +17,7 @@ from hone.recipe import PICKLE_SUFFIXES, LoadedRecipe
 from hone.signature import BATCH, Signature, TensorSpec
 from hone.userload import call, load_function
 
-from ..registry import Built, PassContext
+from ..context import Built, PassContext
 
 _REGISTER: dict[str, type[Source]] = {}
 
@@ -30,6 +30,10 @@ class Source(ABC):
     """File endings that belong to this framework alone."""
     tools: ClassVar[tuple[str, ...]] = ()
     """Packages whose versions decide what an export looks like."""
+    multiplies: ClassVar[bool] = True
+    """False where graphs compare rather than multiply, as trees do: quantization and fusion have nothing to work on."""
+    has_attention: ClassVar[bool] = False
+    """Its exports may hold attention in a form that `fuse` knows."""
 
     @abstractmethod
     def owns(self, model: Any) -> bool:
@@ -66,6 +70,14 @@ class Source(ABC):
     @abstractmethod
     def inspect(self, file: Path) -> Signature | None:
         """Return the signature that a model file itself holds, or None when its format holds none (for `hone init`)."""
+
+    def outputs_of(self, file: Path) -> list[str]:
+        """Return the names of a model file's outputs where `inspect` finds none, or a guess."""
+        return ["scores"]
+
+    def recipe_lines(self, file: Path) -> list[tuple[str, str]]:
+        """Return what a first recipe's `source` needs beside `file`: (text, comment) of each line."""
+        return []
 
 
 _kept: dict[tuple[Path, str], Any] = {}
@@ -139,6 +151,11 @@ def read_model(
 def feature_matrix(features: int) -> Signature:
     """Return the inputs of a model of so many numeric features: one matrix."""
     return Signature(inputs=(TensorSpec(name="features", dtype="float32", shape=(BATCH, features)),))
+
+
+def outputs_by_kind(classifies: bool) -> list[str]:
+    """Return what sources of tabular models call their outputs."""
+    return ["label", "probabilities"] if classifies else ["prediction"]
 
 
 def features_signature(loaded: LoadedRecipe, features: int, framework: str) -> Signature:

@@ -15,9 +15,9 @@ from hone.errors import PassError, RecipeError, did_you_mean, one_line
 from hone.recipe import LoadedRecipe
 from hone.signature import Signature
 
+from ..context import Built, PassContext
 from ..graph.batch_axis import common_rows, free_batch, with_batch
 from ..graph.onnx_graph import graph_signature, is_large, load_graph, rename_outputs, save_graph, set_input_axes
-from ..registry import Built, PassContext
 from .base import Source, call_loader, register
 
 FILE = "model.onnx"
@@ -28,6 +28,7 @@ OLDEST_OPSET = 13
 class OnnxSource(Source):
     suffixes = (".onnx",)
     tools = ("onnx",)
+    has_attention = True
 
     def owns(self, model: Any) -> bool:
         return isinstance(model, onnx.ModelProto) or (isinstance(model, str | Path) and str(model).endswith(".onnx"))

@@ -135,7 +135,7 @@ def optimize(
 @click.option("--name", help="The model's name in the store. [default: the file's name]")
 def init(model: Path, out: Path | None, name: str | None) -> None:
     """Write a commented recipe for a MODEL file."""
-    from hone.converters.run.init import write_recipe
+    from hone.converters.recipes.init import write_recipe
 
     written = write_recipe(model, out, name=name)
     data = f"kept {written.data}" if written.kept_data else f"wrote {written.data}"
@@ -231,8 +231,8 @@ def doctor() -> None:
 @click.option("--markdown", is_flag=True, help="The reference for people instead.")
 def schema(out: Path | None, markdown: bool) -> None:
     """Print the JSON Schema of recipes, for editors."""
-    from hone.converters.run.reference import recipe_reference
-    from hone.converters.run.schema import recipe_schema
+    from hone.converters.recipes.reference import recipe_reference
+    from hone.converters.recipes.schema import recipe_schema
     from hone.files import atomic_write
 
     text = recipe_reference() if markdown else recipe_schema()

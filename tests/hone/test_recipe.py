@@ -7,9 +7,9 @@ import jsonschema
 import pytest
 import yaml
 
+from hone.converters.recipes.reference import recipe_reference
+from hone.converters.recipes.schema import recipe_schema
 from hone.converters.run.plan import check_variants, make_plan
-from hone.converters.run.reference import recipe_reference
-from hone.converters.run.schema import recipe_schema
 from hone.errors import RecipeError
 from hone.recipe import load_recipe
 from tests.projects import recipe, write_project

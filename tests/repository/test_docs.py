@@ -64,10 +64,12 @@ def test_readme_counts_the_variants_of_the_demo() -> None:
 
 
 def test_readme_lists_what_there_is() -> None:
-    from hone.converters.registry import registered
+    from hone.converters.passes import all_passes
+    from hone.converters.proof.metrics import all_metrics
     from hone.converters.run.plan import PRESETS
 
     text = README.read_text()
     rows = dict(re.findall(r"^\| \*\*(\w+)\*\* \| (.*) \|$", text, re.MULTILINE))
-    assert set(re.findall(r"`(\w+)`", rows["passes"])) >= set(registered())
+    assert set(re.findall(r"`(\w+)`", rows["passes"])) >= set(all_passes())
+    assert set(re.findall(r"`(\w+)`", rows["metrics"])) == set(all_metrics())
     assert set(re.findall(r"`([\w-]+)`", rows["presets"])) == set(PRESETS)

@@ -27,6 +27,7 @@ FLOORS = (
     ("services/routes",),
     ("services/grpc",),
     ("services",),
+    ("converters/context.py",),
     ("converters/registry.py",),
     ("converters/graph", "converters/proof"),
     ("converters/sources",),

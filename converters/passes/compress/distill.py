@@ -15,7 +15,9 @@ from hone.errors import PassError, RecipeError, one_line
 from hone.recipe import DataSpec
 from hone.userload import call, load_function
 
-from ...registry import Built, PassContext, PassOptions, register
+from ...context import Built, PassContext
+from ...proof.metrics import stand_in
+from ...registry import PassOptions, register
 
 if TYPE_CHECKING:
     import torch
@@ -34,8 +36,8 @@ class Options(PassOptions):
     )
     loss: Literal["auto", "kl", "mse", "cosine"] = Field(
         "auto",
-        description="kl compares softened classes, mse values, cosine directions; auto takes kl for accuracy, f1 and "
-        "top_k_agreement, cosine for cosine, and mse for the rest.",
+        description="kl compares softened classes, mse values, cosine directions; auto takes what fits the recipe's "
+        "metric: kl for metrics of classes, cosine for the cosine, and mse for the rest.",
     )
     temperature: float = Field(2.0, gt=0, description="For kl: higher shows the student more of the small classes.")
     epochs: int = Field(20, ge=1)
@@ -135,8 +137,7 @@ def _loss(options: Options, context: PassContext) -> Callable[[torch.Tensor, tor
 
     kind: str = options.loss
     if kind == "auto":
-        metric = context.loaded.recipe.quality.metric
-        kind = {"accuracy": "kl", "f1": "kl", "top_k_agreement": "kl", "cosine": "cosine"}.get(metric, "mse")
+        kind = stand_in(context.loaded.recipe.quality.metric).teaches
     heat = options.temperature
     if kind == "kl":
         return lambda got, wanted: (

@@ -11,7 +11,8 @@ from pydantic import Field
 from hone.artifact import Artifact
 from hone.errors import PassError, one_line
 
-from ...registry import Built, PassContext, PassOptions, register
+from ...context import Built, PassContext
+from ...registry import PassOptions, register
 
 if TYPE_CHECKING:
     import torch
@@ -58,27 +59,22 @@ def prune(model: Artifact, options: Options, out: Path, context: PassContext) ->
 
     Raises PassError when nothing could be removed or the pruned model no longer runs.
     """
-    import torch
-
-    from hone.runtimes.torch.calls import calling
     from hone.runtimes.torch.runtime import load_trainable
 
     from ...sources.torch.export import PROGRAM, save_program
 
     module = load_trainable(model)
-    tensors = {name: torch.from_numpy(array) for name, array in context.sample.inputs.items()}
-    positional, keywords = calling(module, model.signature.input_names).arguments(tensors)
-    example = keywords or positional
+    example = _example(module, model, context)
     before = _size(module)
     attentions = _attentions(module, options)
     heads_before = sum(getattr(attention, options.heads) for attention in attentions)
     pruner = _pruner(module, example, attentions, options)
-    for step in range(options.steps):
+    for step in range(1, options.steps + 1):
         _step(pruner, module)
         for attention in attentions:
             setattr(attention, options.heads, pruner.num_heads[getattr(attention, options.projections[0])])
         if context.train and options.epochs:
-            context.progress(f"fine-tuning, step {step + 1} of {options.steps}, {options.epochs} epochs")
+            context.progress(f"fine-tuning, step {step} of {options.steps}, {options.epochs} epochs")
             module = context.fine_tune(module, options.epochs)
     after = _size(module)
     if after["parameters"] == before["parameters"]:
@@ -95,6 +91,17 @@ def prune(model: Artifact, options: Options, out: Path, context: PassContext) ->
         left = sum(getattr(attention, options.heads) for attention in attentions)
         details["heads"] = f"{heads_before} -> {left}"
     return Built(PROGRAM, signature=model.signature, runtime_options={}, details=details)
+
+
+def _example(module: torch.nn.Module, model: Artifact, context: PassContext) -> Any:
+    """Return sample rows as the module takes them: tensors by position, or by name."""
+    import torch
+
+    from hone.runtimes.torch.calls import calling
+
+    tensors = {name: torch.from_numpy(array) for name, array in context.sample.inputs.items()}
+    positional, keywords = calling(module, model.signature.input_names).arguments(tensors)
+    return keywords or positional
 
 
 def _attentions(module: torch.nn.Module, options: Options) -> list[torch.nn.Module]:

@@ -11,9 +11,10 @@ from pydantic import Field
 from hone.artifact import Artifact
 from hone.errors import PassError, UnavailableError, one_line
 
+from ...context import Built, PassContext
 from ...graph.onnx_graph import load_graph, save_graph
 from ...graph.quantized_graph import count_quantized, quiet_quantizer, start_ranges_at_zero, store_weights_in_int8
-from ...registry import Built, PassContext, PassOptions, register
+from ...registry import PassOptions, register
 
 if TYPE_CHECKING:
     import torch

@@ -10,7 +10,8 @@ from pydantic import Field, model_validator
 from hone.artifact import Artifact
 from hone.errors import PassError
 
-from ...registry import Built, PassContext, PassOptions, register
+from ...context import Built, PassContext
+from ...registry import PassOptions, register
 
 if TYPE_CHECKING:
     import torch
@@ -71,14 +72,28 @@ def sparsify(model: Artifact, options: Options, out: Path, context: PassContext)
 
     Raises PassError when no layer has weights to zero.
     """
-    if model.runtime == "keras":
-        from ...sources.keras.training import sparsify_keras
-
-        built = sparsify_keras(model, options, out, context)
-    else:
-        built = _sparsify_torch(model, options, out, context)
+    run = _sparsify_keras if model.runtime == "keras" else _sparsify_torch
+    built = run(model, options, out, context)
     built.details["speed_gain"] = SPEED[options.pattern]
     return built
+
+
+def _sparsify_keras(model: Artifact, options: Options, out: Path, context: PassContext) -> Built:
+    from ...sources.keras.source import FILE
+    from ...sources.keras.training import train_sparse
+
+    if options.scope == "global":
+        raise PassError("sparsify: tensorflow-model-optimization ranks weights by layer; set scope: layer")
+    network, shares = train_sparse(
+        model, options.sparsity, options.pattern, steps=options.steps, epochs=options.epochs, context=context
+    )
+    network.save(out / FILE)
+    details = {
+        "sparsity": round(sum(shares.values()) / len(shares), 4),
+        "layers": shares,
+        "fine_tuned_epochs": options.epochs if context.train else 0,
+    }
+    return Built(FILE, signature=model.signature, details=details)
 
 
 def _sparsify_torch(model: Artifact, options: Options, out: Path, context: PassContext) -> Built:

@@ -10,7 +10,8 @@ from pydantic import Field
 from hone.artifact import Artifact
 
 from ... import sources
-from ...registry import Built, PassContext, PassOptions, register
+from ...context import Built, PassContext
+from ...registry import PassOptions, register
 
 
 class Options(PassOptions):

@@ -12,8 +12,9 @@ from pydantic import Field
 from hone.artifact import Artifact
 from hone.errors import PassError, one_line
 
+from ...context import Built, PassContext
 from ...graph.onnx_graph import load_graph, save_graph
-from ...registry import Built, PassContext, PassOptions, register
+from ...registry import PassOptions, register
 
 Fusion = Literal["attention", "layer_norm", "skip_layer_norm", "gelu"]
 

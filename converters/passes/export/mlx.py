@@ -19,8 +19,9 @@ from pydantic import Field
 from hone.artifact import Artifact
 from hone.errors import PassError
 
+from ...context import Built, PassContext
 from ...graph.onnx_graph import load_graph
-from ...registry import Built, PassContext, PassOptions, register
+from ...registry import PassOptions, register
 
 VERSION = 1
 SMALL = 64

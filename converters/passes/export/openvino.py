@@ -12,7 +12,8 @@ from hone.errors import PassError, one_line
 from hone.hardware import cpu_features
 from hone.runtimes.openvino import BFLOAT16_FEATURES
 
-from ...registry import Built, PassContext, PassOptions, register
+from ...context import Built, PassContext
+from ...registry import PassOptions, register
 
 ENTRY = "model.xml"
 

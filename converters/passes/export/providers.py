@@ -9,23 +9,13 @@ from pydantic import Field, field_validator, model_validator
 
 from hone.artifact import Artifact
 from hone.errors import UnavailableError
-from hone.runtimes.onnx.providers import CPU, CUDA, TENSORRT, option_problem
+from hone.runtimes.onnx.providers import option_problem
 
-from ...registry import Built, PassContext, PassOptions, copy_files, register
+from ...context import Built, PassContext, copy_files
+from ...graph.providers import PROVIDERS, missing_provider
+from ...registry import PassOptions, register
 
 Name = Literal["cpu", "cuda", "tensorrt"]
-PROVIDERS: dict[str, str] = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
-
-
-def missing_provider(name: str, reason: str) -> UnavailableError | None:
-    """Return the reason with its remedy when this host can't use a provider, else None."""
-    from hone.runtimes.onnx.runtime import usable_providers
-
-    if PROVIDERS[name] in usable_providers():
-        return None
-    return UnavailableError(
-        reason, "on a host with an NVIDIA GPU run: uv pip install '.[torch,cuda]' && hone optimize RECIPE"
-    )
 
 
 class Options(PassOptions):

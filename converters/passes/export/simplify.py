@@ -9,8 +9,10 @@ import onnx
 from hone.artifact import Artifact
 from hone.errors import PassError, one_line
 
+from ...context import Built, PassContext
+from ...graph.execution import cpu_session
 from ...graph.onnx_graph import load_graph, save_graph
-from ...registry import Built, PassContext, PassOptions, register
+from ...registry import PassOptions, register
 
 
 class Options(PassOptions):
@@ -27,12 +29,11 @@ def simplify(model: Artifact, options: Options, out: Path, context: PassContext)
     import onnxruntime as ort
 
     file = out / "model.onnx"
-    session = ort.SessionOptions()
-    session.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    session.optimized_model_filepath = str(file)
-    session.log_severity_level = 3
+    settings = ort.SessionOptions()
+    settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    settings.optimized_model_filepath = str(file)
     try:
-        ort.InferenceSession(str(model.entry), session, providers=["CPUExecutionProvider"])
+        cpu_session(model.entry, settings)
     except Exception as error:
         raise PassError(f"simplify: ONNX Runtime can't load {model.entry.name}: {one_line(error)}") from error
     before, after = load_graph(model.entry), load_graph(file)

@@ -13,7 +13,8 @@ from hone.hardware import gpu_architecture
 from hone.runtimes.tensorrt.engine import EngineOptions, Range, build, requirements
 from hone.signature import BATCH
 
-from ...registry import Built, PassContext, PassOptions, copy_files, register
+from ...context import Built, PassContext, copy_files
+from ...registry import PassOptions, register
 
 ENGINE = "model.plan"
 

@@ -16,7 +16,9 @@ from hone.data import Dataset
 from hone.errors import PassError, one_line
 from hone.evidence.bounds import is_faster, ratio_interval
 
-from ...registry import Built, PassContext, PassOptions, copy_files, register
+from ...context import Built, PassContext, copy_files
+from ...graph.execution import cpu_session
+from ...registry import PassOptions, register
 
 SUSPECTS = (
     "SkipLayerNormFusion", "BiasGeluFusion", "GeluFusionL2", "AttentionFusion", "MatMulAddFusion",
@@ -82,14 +84,11 @@ def _optimized(model: Artifact, disabled: list[str]) -> str | None:
     import onnxruntime as ort
 
     settings = ort.SessionOptions()
-    settings.log_severity_level = 3
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "optimized.onnx"
         settings.optimized_model_filepath = str(file)
         try:
-            ort.InferenceSession(
-                str(model.entry), settings, providers=["CPUExecutionProvider"], disabled_optimizers=disabled
-            )
+            cpu_session(model.entry, settings, disabled=disabled)
             with file.open("rb") as stream:
                 return hashlib.file_digest(stream, "sha256").hexdigest()
         except Exception:  # noqa: BLE001 - then it is timed

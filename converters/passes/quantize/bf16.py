@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ from pydantic import Field
 from hone.artifact import Artifact
 from hone.errors import PassError, UnavailableError
 
+from ...context import Built, PassContext
 from ...graph.onnx_graph import free_name, load_graph, save_graph, value_names
-from ...registry import Built, PassContext, PassOptions, register
-from ..export.providers import PROVIDERS, missing_provider
+from ...graph.providers import PROVIDERS, missing_provider
+from ...registry import PassOptions, register
 
 FLOAT, BFLOAT16 = TensorProto.FLOAT, TensorProto.BFLOAT16
 KEEP_FLOAT = {
@@ -65,49 +67,91 @@ def to_bfloat16(model: onnx.ModelProto, keep: set[str]) -> int:
     for node in graph.node:
         if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
             raise PassError(f"bf16: node '{node.name}' ({node.op_type}) has a graph inside; use fp16 for this model")
-    floats = _float_values(model)
-    taken = value_names(model)
-    only_kept = _read_only_by(graph, keep)
-    weights = 0
-    for tensor in graph.initializer:
-        if tensor.data_type == FLOAT and tensor.name not in only_kept:
-            tensor.CopyFrom(_as_bfloat16(tensor))
-            weights += 1
-    narrow = {tensor.name for tensor in graph.initializer if tensor.data_type == BFLOAT16}
-    nodes: list[onnx.NodeProto] = []
-    renamed: dict[str, str] = {}
+    floats, taken = _float_values(model), value_names(model)
+    weights = _narrow_weights(graph, keep)
+    rewritten = _Rewritten(floats, taken, {value.name for value in graph.output if value.name in floats})
+    rewritten.narrow.update(tensor.name for tensor in graph.initializer if tensor.data_type == BFLOAT16)
     for value in graph.input:
         if value.name in floats:
-            renamed[value.name] = free_name(f"{value.name}_bfloat16", taken)
-            nodes.append(_cast(value.name, renamed[value.name], BFLOAT16))
-            narrow.add(renamed[value.name])
-    outputs = {value.name for value in graph.output if value.name in floats}
+            rewritten.take_input(value.name)
     for node in graph.node:
-        node.input[:] = [renamed.get(name, name) for name in node.input]
-        for index, name in enumerate(node.output):
-            if name in outputs:
-                renamed[name] = node.output[index] = free_name(f"{name}_bfloat16", taken)
-        results = [name for name in node.output if name in floats or name in renamed.values()]
-        if node.op_type in keep:
-            for index, name in enumerate(node.input):
-                if name in narrow:
-                    node.input[index] = free_name(f"{name}_float", taken)
-                    nodes.append(_cast(name, node.input[index], FLOAT))
-            nodes.append(node)
-            for index, name in enumerate(node.output):
-                if name in results:
-                    node.output[index] = free_name(f"{name}_float", taken)
-                    nodes.append(_cast(node.output[index], name, BFLOAT16))
-        else:
-            _narrow_attributes(node)
-            nodes.append(node)
-        narrow.update(results)
-    nodes += [_cast(renamed[name], name, FLOAT) for name in outputs]
+        rewritten.add(node, keep=node.op_type in keep)
+    rewritten.give_outputs()
     del graph.node[:]
-    graph.node.extend(nodes)
+    graph.node.extend(rewritten.nodes)
     del graph.value_info[:]
     onnx.checker.check_model(model)
     return weights
+
+
+@dataclass
+class _Rewritten:
+    """The nodes of a graph whose float values are bfloat16, with casts at its ends and around what stays in float32.
+
+    Attributes:
+        floats: names of the values that are float32 in the graph as it was.
+        taken: every name in use.
+        outputs: the graph's float outputs, which stay float32.
+        narrow: names of what is bfloat16 so far.
+        renamed: inputs and outputs, which keep their names for what is float32, to the names of their narrow forms.
+        nodes: in order.
+    """
+
+    floats: set[str]
+    taken: set[str]
+    outputs: set[str]
+    narrow: set[str] = field(default_factory=set)
+    renamed: dict[str, str] = field(default_factory=dict)
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+
+    def take_input(self, name: str) -> None:
+        """Cast an input of the graph."""
+        self._rename(name)
+        self.narrow.add(self.renamed[name])
+        self.nodes.append(_cast(name, self.renamed[name], BFLOAT16))
+
+    def add(self, node: onnx.NodeProto, *, keep: bool) -> None:
+        """Add a node of the graph as it was, in bfloat16 or, with casts around it, in float32."""
+        node.input[:] = [self.renamed.get(name, name) for name in node.input]
+        for index, name in enumerate(node.output):
+            if name in self.outputs:
+                node.output[index] = self._rename(name)
+        renamed = set(self.renamed.values())
+        results = {name for name in node.output if name in self.floats or name in renamed}
+        if keep:
+            self._add_float(node, results)
+        else:
+            _narrow_attributes(node)
+            self.nodes.append(node)
+        self.narrow.update(results)
+
+    def _add_float(self, node: onnx.NodeProto, results: set[str]) -> None:
+        for index, name in enumerate(node.input):
+            if name in self.narrow:
+                node.input[index] = free_name(f"{name}_float", self.taken)
+                self.nodes.append(_cast(name, node.input[index], FLOAT))
+        self.nodes.append(node)
+        for index, name in enumerate(node.output):
+            if name in results:
+                node.output[index] = free_name(f"{name}_float", self.taken)
+                self.nodes.append(_cast(node.output[index], name, BFLOAT16))
+
+    def give_outputs(self) -> None:
+        """Cast the graph's outputs back."""
+        self.nodes += [_cast(self.renamed[name], name, FLOAT) for name in self.outputs]
+
+    def _rename(self, name: str) -> str:
+        self.renamed[name] = free_name(f"{name}_bfloat16", self.taken)
+        return self.renamed[name]
+
+
+def _narrow_weights(graph: onnx.GraphProto, keep: set[str]) -> int:
+    """Convert the weights that not only operators of these types read; return how many."""
+    only_kept = _read_only_by(graph, keep)
+    weights = [tensor for tensor in graph.initializer if tensor.data_type == FLOAT and tensor.name not in only_kept]
+    for tensor in weights:
+        tensor.CopyFrom(_as_bfloat16(tensor))
+    return len(weights)
 
 
 def _float_values(model: onnx.ModelProto) -> set[str]:

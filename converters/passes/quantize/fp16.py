@@ -12,9 +12,10 @@ from pydantic import Field
 from hone.artifact import Artifact
 from hone.errors import PassError
 
+from ...context import Built, PassContext
 from ...graph.masks import constants, mask_paths
 from ...graph.onnx_graph import load_graph, save_graph
-from ...registry import Built, PassContext, PassOptions, register
+from ...registry import PassOptions, register
 
 LARGEST = float(np.finfo(np.float16).max)
 

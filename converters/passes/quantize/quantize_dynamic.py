@@ -11,10 +11,11 @@ from pydantic import Field
 from hone.artifact import Artifact
 from hone.errors import PassError, one_line
 
+from ...context import Built, PassContext
 from ...graph.embedding_tables import quantize_tables
 from ...graph.onnx_graph import is_large, load_graph, save_graph
 from ...graph.quantized_graph import count_quantized, quiet_quantizer
-from ...registry import Built, PassContext, PassOptions, register
+from ...registry import PassOptions, register
 
 
 class Options(PassOptions):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,19 +12,19 @@ from pydantic import Field, ValidationError
 
 from hone.artifact import Artifact
 from hone.data import Dataset
-from hone.errors import PassError, one_line
+from hone.errors import PassError
 from hone.recipe import LoadedRecipe
+from hone.signature import Tensors
 
+from ...context import Built, PassContext
+from ...graph.execution import run_rows
 from ...graph.onnx_graph import load_graph
 from ...graph.quantized_graph import heavy_nodes
-from ...proof.labels import class_ids
-from ...proof.metrics import cosine, likeness
-from ...registry import Built, PassContext, PassOptions, register, registered
+from ...proof.metrics import stand_in
+from ...proof.metrics.registry import Loss
+from ...registry import PassOptions, register, registered
 
-Outputs = dict[str, np.ndarray]
 Quantizer = Literal["quantize_dynamic", "quantize_static", "quantize_weights"]
-
-BATCH_ROWS = 16
 
 
 class Options(PassOptions):
@@ -90,7 +90,10 @@ class _Search:
         self._scratch = out / "candidates"
         self._rows = context.calibration.head(options.rows)
         self._expected = _run(model.entry, self._rows)
-        self._distance, self.limit, self._metric = _judge(context.loaded, options, self._expected)
+        quality = context.loaded.recipe.quality
+        self._output = quality.output or next(iter(self._expected))
+        self._loss = stand_in(quality.metric).loss
+        self.limit = _limit(context.loaded, options, self._loss, self._expected[self._output])
         self._last: Built | None = None
 
     def _check_options(self) -> None:
@@ -117,7 +120,7 @@ class _Search:
         return [name for name in heavy_nodes(load_graph(self._model.entry)) if name not in left]
 
     def loss(self, file: Path) -> float:
-        return self._distance(_run(file, self._rows), self._expected)
+        return self._loss.of(_run(file, self._rows)[self._output], self._expected[self._output])
 
     def sensitivities(self, layers: list[str]) -> list[tuple[float, str]]:
         """Return (relative error power, layer) for each layer quantized alone, the worst first."""
@@ -135,7 +138,7 @@ class _Search:
         found = self.loss(self.build(ranked[:high]))
         if found > self.limit:
             raise PassError(
-                f"quantize_mixed: with {most} of {len(ranked)} layers in float the loss ({self._metric}) is still "
+                f"quantize_mixed: with {most} of {len(ranked)} layers in float the loss ({self._loss.words}) is still "
                 f"{found:.4g}, over {self.limit:.4g} (all in int8: {loss:.4g}); raise max_float_share or max_loss, "
                 "smooth first, or use fp16"
             )
@@ -163,36 +166,17 @@ class _Search:
             "kept_in_float": chosen,
             "loss": float(f"{loss:.4g}"),
             "limit": self.limit,
-            "loss_is": self._metric,
+            "loss_is": self._loss.words,
         }
         return Built(best.name, self._last.precision, runtime_options=self._last.runtime_options, details=details)
 
 
-def _judge(
-    loaded: LoadedRecipe, options: Options, expected: Outputs
-) -> tuple[Callable[[Outputs, Outputs], float], float, str]:
-    """Return how a loss is measured, its limit, and what it is in words, after the recipe's metric and budget."""
-    quality, budget = loaded.recipe.quality, loaded.recipe.budget
-    output = quality.output or next(iter(expected))
-    limit = options.max_loss or budget.allowed_drop(1.0)
-    if quality.metric in ("accuracy", "f1", "top_k_agreement"):
-        return (
-            lambda got, wanted: float((class_ids(got[output]) != class_ids(wanted[output])).mean()),
-            limit,
-            "share of rows whose class changes",
-        )
-    if quality.metric in ("rmse", "mae"):
-        mean = np.mean if quality.metric == "mae" else lambda gap: np.sqrt(np.mean(gap**2))
-        return (
-            lambda got, wanted: float(mean(np.abs(got[output].astype(np.float64) - wanted[output]))),
-            options.max_loss or budget.allowed_drop(float(np.abs(expected[output]).mean())),
-            f"{quality.metric} against the float model",
-        )
-    name, against = ("cosine", cosine) if quality.metric == "cosine" else ("likeness", likeness)
-    return lambda got, wanted: 1 - against(got[output], wanted[output]), limit, f"1 - {name} to the float model"
+def _limit(loaded: LoadedRecipe, options: Options, loss: Loss, expected: np.ndarray) -> float:
+    """Return how much may be lost: the option, or the recipe's budget, in the metric's unit."""
+    return options.max_loss or loaded.recipe.budget.allowed_drop(loss.scale(expected))
 
 
-def _error_power(got: Outputs, expected: Outputs) -> float:
+def _error_power(got: Tensors, expected: Tensors) -> float:
     """Return the error's power over the signal's, the mean over float outputs."""
     ratios = []
     for name, wanted in expected.items():
@@ -202,16 +186,7 @@ def _error_power(got: Outputs, expected: Outputs) -> float:
     return float(np.mean(ratios)) if ratios else 0.0
 
 
-def _run(file: Path, data: Dataset) -> Outputs:
+def _run(file: Path, data: Dataset) -> Tensors:
     """Return the outputs of all rows."""
-    import onnxruntime as ort
-
-    settings = ort.SessionOptions()
-    settings.log_severity_level = 3
-    try:
-        session = ort.InferenceSession(str(file), settings, providers=["CPUExecutionProvider"])
-        names = [value.name for value in session.get_outputs()]
-        parts = [session.run(names, batch) for batch in data.batches(BATCH_ROWS)]
-    except Exception as error:
-        raise PassError(f"quantize_mixed: {file.name} fails on the calibration rows: {one_line(error)}") from error
-    return {name: np.concatenate([part[index] for part in parts]) for index, name in enumerate(names)}
+    parts = list(run_rows(file, data, "quantize_mixed"))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

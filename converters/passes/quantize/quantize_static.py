@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -15,13 +14,14 @@ from pydantic import Field
 from hone.artifact import Artifact
 from hone.data import Dataset
 from hone.errors import PassError, one_line
+from hone.signature import Tensors
 
+from ...context import Built, PassContext
+from ...graph.execution import equal_batches
 from ...graph.masks import constants, mask_paths
 from ...graph.onnx_graph import free_name, load_graph, save_graph
 from ...graph.quantized_graph import count_quantized, quiet_quantizer
-from ...registry import Built, PassContext, PassOptions, register
-
-BATCH_ROWS = 16
+from ...registry import PassOptions, register
 
 MASKED = 100.0
 """Magnitude from which a constant added before a softmax is a mask: a range with it in would leave scores no room."""
@@ -66,6 +66,26 @@ def quantize_static(model: Artifact, options: Options, out: Path, context: PassC
 
     Raises PassError when calibration fails or nothing could be quantized.
     """
+    file = out / "model.onnx"
+    data = context.ranges("quantize_static")
+    context.progress(f"calibrating on {data.rows} rows")
+    try:
+        with quiet_quantizer(), TemporaryDirectory(prefix="hone-static-") as scratch:
+            entry, masking = _masking(model.entry, Path(scratch))
+            _quantize(entry, file, data, options, masking)
+    except Exception as error:
+        raise PassError(f"quantize_static: {one_line(error)}") from error
+    counts = count_quantized(load_graph(file))
+    if not counts["quantized"]:
+        raise PassError("quantize_static: no operator of the graph could be quantized; set op_types or use fp16")
+    facts: dict[str, Any] = {"calibration_rows": data.rows, "method": options.method}
+    if masking:
+        facts["masking_left_in_float"] = len(masking)
+    return Built("model.onnx", "int8", details={**counts, **facts})
+
+
+def _quantize(entry: Path, file: Path, data: Dataset, options: Options, masking: list[str]) -> None:
+    """Run ONNX Runtime's tool, in the options' terms."""
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType
     from onnxruntime.quantization import quantize_static as run
 
@@ -75,40 +95,25 @@ def quantize_static(model: Artifact, options: Options, out: Path, context: PassC
         "percentile": CalibrationMethod.Percentile,
     }
     types = {"qint8": QuantType.QInt8, "quint8": QuantType.QUInt8}
-    file = out / "model.onnx"
-    data = context.ranges("quantize_static")
-    context.progress(f"calibrating on {data.rows} rows")
-    try:
-        with quiet_quantizer(), TemporaryDirectory(prefix="hone-static-") as scratch:
-            entry, masking = _masking(model.entry, Path(scratch))
-            run(
-                entry,
-                file,
-                _reader(data),
-                quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=list(options.op_types) or None,
-                nodes_to_exclude=[*options.exclude, *masking],
-                per_channel=options.per_channel,
-                reduce_range=options.reduce_range,
-                activation_type=types[options.activation_type],
-                weight_type=types[options.weight_type],
-                calibrate_method=methods[options.method],
-                extra_options={
-                    "ActivationSymmetric": options.symmetric_activations,
-                    "WeightSymmetric": options.weight_type == "qint8",
-                    "CalibPercentile": options.percentile,
-                    "DefaultTensorType": onnx.TensorProto.FLOAT,
-                },
-            )
-    except Exception as error:
-        raise PassError(f"quantize_static: {one_line(error)}") from error
-    counts = count_quantized(load_graph(file))
-    if not counts["quantized"]:
-        raise PassError("quantize_static: no operator of the graph could be quantized; set op_types or use fp16")
-    facts: dict[str, Any] = {"calibration_rows": context.calibration.rows, "method": options.method}
-    if masking:
-        facts["masking_left_in_float"] = len(masking)
-    return Built("model.onnx", "int8", details={**counts, **facts})
+    run(
+        entry,
+        file,
+        _reader(data),
+        quant_format=QuantFormat.QDQ,
+        op_types_to_quantize=list(options.op_types) or None,
+        nodes_to_exclude=[*options.exclude, *masking],
+        per_channel=options.per_channel,
+        reduce_range=options.reduce_range,
+        activation_type=types[options.activation_type],
+        weight_type=types[options.weight_type],
+        calibrate_method=methods[options.method],
+        extra_options={
+            "ActivationSymmetric": options.symmetric_activations,
+            "WeightSymmetric": options.weight_type == "qint8",
+            "CalibPercentile": options.percentile,
+            "DefaultTensorType": onnx.TensorProto.FLOAT,
+        },
+    )
 
 
 def _masking(file: Path, scratch: Path) -> tuple[Path, list[str]]:
@@ -145,14 +150,11 @@ def _reader(data: Dataset) -> Any:
     """Feed calibration rows in equal batches: the histogram methods can't join batches of different sizes."""
     from onnxruntime.quantization import CalibrationDataReader
 
-    size = min(BATCH_ROWS, data.rows)
-    whole = data.head(data.rows // size * size)
-
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
-            self._batches: Iterator[dict[str, np.ndarray]] = whole.batches(size)
+            self._batches = equal_batches(data)
 
-        def get_next(self) -> dict[str, np.ndarray] | None:
+        def get_next(self) -> Tensors | None:
             return next(self._batches, None)
 
     return Reader()

@@ -13,10 +13,11 @@ from pydantic import Field
 from hone.artifact import Artifact
 from hone.errors import PassError, one_line
 
+from ...context import Built, PassContext
 from ...graph.embedding_tables import quantize_tables
 from ...graph.onnx_graph import drop_unused_weights, free_name, load_graph, save_graph, value_names
 from ...graph.quantized_graph import count_quantized, quiet_quantizer
-from ...registry import Built, PassContext, PassOptions, register
+from ...registry import PassOptions, register
 
 ACCURACY_LEVEL = {"float32": 1, "int8": 4}
 """`accuracy_level` of MatMulNBits (ONNX Runtime's docs/ContribOperators.md): what the products are computed in."""

@@ -14,11 +14,13 @@ from pydantic import Field
 
 from hone.artifact import Artifact
 from hone.data import Dataset
-from hone.errors import PassError, one_line
+from hone.errors import PassError
 
+from ...context import Built, PassContext
+from ...graph.execution import run_rows
 from ...graph.onnx_graph import drop_unused_weights, free_name, is_large, load_graph, save_graph, value_names
 from ...graph.quantized_graph import quiet_quantizer
-from ...registry import Built, PassContext, PassOptions, register
+from ...registry import PassOptions, register
 
 WEIGHTED = ("MatMul", "Gemm", "Attention")
 """Operators whose second input is a matrix of shape [inputs, outputs]."""
@@ -29,7 +31,6 @@ NORMS = {"LayerNormalization": (1, 2), "SkipLayerNormalization": (2, 3)}
 STRENGTHS = (0.5, 0.65, 0.8, 0.9)
 TRIED_ROWS = 64
 LEAST_FACTOR = 1e-4
-BATCH_ROWS = 16
 
 
 class Options(PassOptions):
@@ -66,7 +67,7 @@ def smooth(model: Artifact, options: Options, out: Path, context: PassContext) -
         raise PassError("smooth: the graph has no MatMul, Gemm or Attention with constant weights; leave smooth out")
     data = context.ranges("smooth")
     context.progress(f"observing {len(groups)} activations on {data.rows} rows")
-    ranges = observe(graph, list(groups), data)
+    ranges = _observe(graph, list(groups), data)
     tried: dict[str, float] = {}
     if options.strength == "auto":
         tried = _try_strengths(graph, options, ranges, data.head(TRIED_ROWS), context)
@@ -133,15 +134,7 @@ def _answers(file: Path, data: Dataset) -> list[np.ndarray]:
     Raises:
         PassError: the graph doesn't run.
     """
-    import onnxruntime as ort
-
-    settings = ort.SessionOptions()
-    settings.log_severity_level = 3
-    try:
-        session = ort.InferenceSession(str(file), settings, providers=["CPUExecutionProvider"])
-        found = [array for batch in data.batches(BATCH_ROWS) for array in session.run(None, batch)]
-    except Exception as error:
-        raise PassError(f"smooth: the graph fails on the calibration rows: {one_line(error)}") from error
+    found = [array for outputs in run_rows(file, data, "smooth") for array in outputs.values()]
     return [array.astype(np.float64) for array in found if array.dtype.kind == "f"]
 
 
@@ -163,29 +156,21 @@ def _transposed_input(node: onnx.NodeProto) -> bool:
     return node.op_type == "Gemm" and any(item.name == "transA" and item.i for item in node.attribute)
 
 
-def observe(model: onnx.ModelProto, names: list[str], data: Dataset) -> dict[str, np.ndarray]:
+def _observe(model: onnx.ModelProto, names: list[str], data: Dataset) -> dict[str, np.ndarray]:
     """Return the largest magnitude of each channel (last axis) of values of a graph, over all rows.
 
     Raises:
         PassError: the graph doesn't run.
     """
-    import onnxruntime as ort
-
     watched = onnx.ModelProto()
     watched.CopyFrom(model)
     known = {value.name for value in watched.graph.output}
     watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in known)
-    settings = ort.SessionOptions()
-    settings.log_severity_level = 3
     ranges: dict[str, np.ndarray] = {}
-    try:
-        session = ort.InferenceSession(watched.SerializeToString(), settings, providers=["CPUExecutionProvider"])
-        for batch in data.batches(BATCH_ROWS):
-            for name, values in zip(names, session.run(names, batch), strict=True):
-                largest = np.abs(values.reshape(-1, values.shape[-1])).max(axis=0)
-                ranges[name] = np.maximum(ranges[name], largest) if name in ranges else largest
-    except Exception as error:
-        raise PassError(f"the graph fails on the calibration rows: {one_line(error)}") from error
+    for outputs in run_rows(watched, data, "smooth", names):
+        for name, values in outputs.items():
+            largest = np.abs(values.reshape(-1, values.shape[-1])).max(axis=0)
+            ranges[name] = np.maximum(ranges[name], largest) if name in ranges else largest
     return ranges
 
 
@@ -197,12 +182,7 @@ def _smooth(
     weights = {node.input[1]: numpy_helper.to_array(stored[node.input[1]]) for node in nodes}
     turned = {node.input[1]: _turned(node) for node in nodes}
     rows = [np.abs(matrix).max(axis=1 if not turned[key] else 0) for key, matrix in weights.items()]
-    weight = np.max(rows, axis=0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        factors = activation.astype(np.float64) ** strength / weight.astype(np.float64) ** (1 - strength)
-    # A channel that is always zero, or whose weights are, has no range to share.
-    factors = np.where(np.isfinite(factors) & (activation > 0) & (weight > 0), factors, 1.0)
-    factors = np.maximum(factors, LEAST_FACTOR)
+    factors = _factors(activation, np.max(rows, axis=0), strength)
     taken = value_names(model)
     for node in nodes:
         matrix = weights[node.input[1]]
@@ -222,6 +202,15 @@ def _smooth(
         node.input[0] = smoothed
     model.graph.node.insert(first, multiply)
     return False
+
+
+def _factors(activation: np.ndarray, weight: np.ndarray, strength: float) -> np.ndarray:
+    """Return what each input channel is divided by, from the largest magnitudes of its values and of its weights."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        factors = activation.astype(np.float64) ** strength / weight.astype(np.float64) ** (1 - strength)
+    # A channel that is always zero, or whose weights are, has no range to share.
+    factors = np.where(np.isfinite(factors) & (activation > 0) & (weight > 0), factors, 1.0)
+    return np.maximum(factors, LEAST_FACTOR)
 
 
 def _turned(node: onnx.NodeProto) -> bool:

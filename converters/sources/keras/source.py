@@ -14,7 +14,7 @@ from hone.recipe import LoadedRecipe
 from hone.signature import BATCH, Signature, TensorSpec
 from hone.userload import code_digest
 
-from ...registry import Built, PassContext
+from ...context import Built, PassContext
 from ..base import Source, call_loader, register
 
 FILE = "model.keras"
@@ -112,6 +112,9 @@ class KerasSource(Source):
 
     def inspect(self, file: Path) -> Signature | None:
         return file_signature(file)
+
+    def recipe_lines(self, file: Path) -> list[tuple[str, str]]:
+        return [("# loader: model:build", "if it has layers of your own: a module that registers them")]
 
 
 def to_onnx(network: Any, signature: Signature, opset: int) -> tuple[Any, int]:

@@ -8,18 +8,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from hone.artifact import Artifact
 from hone.errors import PassError, UnavailableError, one_line
 
-from ...registry import Built, PassContext
-
-if TYPE_CHECKING:
-    from ...passes.compress.sparsify import Options
+from ...context import PassContext
 
 WHOLE = 2**31
 """A step that no training reaches."""
@@ -48,53 +44,63 @@ def toolkit(name: str, model: Artifact) -> Any:
     return tfmot
 
 
-def sparsify_keras(model: Artifact, options: Options, out: Path, context: PassContext) -> Built:
+def train_sparse(
+    model: Artifact, sparsity: float, pattern: str, *, steps: int, epochs: int, context: PassContext
+) -> tuple[Any, dict[str, float]]:
     """Prune by magnitude with a polynomial decay over the whole fine-tuning, then strip the wrappers.
 
-    Without a `train` hook the zeros are written once, by the same rule.
+    Without a `train` hook, or epochs, the zeros are written once, by the same rule.
+
+    Args:
+        model: a Keras 2 model.
+        sparsity: share of each layer's weights that become zero.
+        pattern: `unstructured`, or `2:4`.
+        steps: in which the sparsity is reached; 1 takes one at every batch.
+        epochs: of fine-tuning in all.
+        context: holds the hook.
+
+    Returns:
+        The network, and the share of zeros by layer.
+
+    Raises:
+        PassError: tensorflow-model-optimization can't prune the model, or nothing became zero.
+        UnavailableError: it is not installed.
     """
     from hone.runtimes.keras import read_model
 
-    from .source import FILE
-
-    tfmot = toolkit("sparsify", model)
-    if options.scope == "global":
-        raise PassError("sparsify: tensorflow-model-optimization ranks weights by layer; set scope: layer")
+    pruning = toolkit("sparsify", model).sparsity.keras
     network = read_model(model.entry, model.manifest.runtime_options)
-    train = context.train is not None and options.epochs > 0
-    extra: dict[str, Any] = {"sparsity_m_by_n": (2, 4)} if options.pattern == "2:4" else {}
-    if train and options.pattern == "unstructured":
-        schedule = tfmot.sparsity.keras.PolynomialDecay(0.0, options.sparsity, 0, WHOLE, frequency=1)
-    else:
-        schedule = tfmot.sparsity.keras.ConstantSparsity(options.sparsity, 0, frequency=1)
+    train = context.train is not None and epochs > 0
+    schedule = pruning.ConstantSparsity(sparsity, 0, frequency=1)
+    if train and pattern == "unstructured":
+        schedule = pruning.PolynomialDecay(0.0, sparsity, 0, WHOLE, frequency=1)
+    groups = {"sparsity_m_by_n": (2, 4)} if pattern == "2:4" else {}
     try:
-        wrapped = tfmot.sparsity.keras.prune_low_magnitude(network, pruning_schedule=schedule, **extra)
+        wrapped = pruning.prune_low_magnitude(network, pruning_schedule=schedule, **groups)
     except Exception as error:
         raise PassError(f"sparsify: {one_line(error)}") from error
     if train:
-        update = tfmot.sparsity.keras.UpdatePruningStep()
-        context.progress(f"fine-tuning, {options.epochs} epochs")
-        with _with_callbacks(wrapped, [_schedule_end(schedule, options.steps), update]):
-            wrapped = context.fine_tune(wrapped, options.epochs)
+        context.progress(f"fine-tuning, {epochs} epochs")
+        with _with_callbacks(wrapped, [_schedule_end(schedule, steps), pruning.UpdatePruningStep()]):
+            wrapped = context.fine_tune(wrapped, epochs)
     else:
-        for layer in wrapped.layers:
-            if hasattr(layer, "pruning_obj"):
-                layer.pruning_step.assign(0)
-                layer.pruning_obj.conditional_mask_update()
-                layer.pruning_obj.weight_mask_op()
-    stripped = tfmot.sparsity.keras.strip_pruning(wrapped)
+        _write_zeros(wrapped)
+    stripped = pruning.strip_pruning(wrapped)
     shares = _sparsity(stripped)
     if not any(shares.values()):
         raise PassError(
             "sparsify: no weight is zero: there is no layer that can be pruned, or the train hook doesn't call fit()"
         )
-    stripped.save(out / FILE)
-    details = {
-        "sparsity": round(float(np.mean(list(shares.values()))), 4),
-        "layers": shares,
-        "fine_tuned_epochs": options.epochs if train else 0,
-    }
-    return Built(FILE, signature=model.signature, details=details)
+    return stripped, shares
+
+
+def _write_zeros(wrapped: Any) -> None:
+    """Mask the smallest weights of every wrapped layer at once, without training."""
+    for layer in wrapped.layers:
+        if hasattr(layer, "pruning_obj"):
+            layer.pruning_step.assign(0)
+            layer.pruning_obj.conditional_mask_update()
+            layer.pruning_obj.weight_mask_op()
 
 
 def train_quantized(model: Artifact, epochs: int, context: PassContext) -> tuple[Any, int]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import re
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,23 +17,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import onnx
 
-from hone.errors import PassError, one_line
+from hone.errors import PassError
 from hone.runtimes.base import picked_outputs
 from hone.runtimes.torch.calls import Calling, calling, named_tensors
 from hone.signature import BATCH, Signature
-from hone.userload import deepest_line
 
+from ...context import PassContext
 from ...graph.batch_axis import free_batch
 from ...graph.onnx_graph import rename_inputs, rename_outputs
-from ...registry import PassContext
+from .untraceable import cause_of, explained
 
 if TYPE_CHECKING:
     import torch
 
 PROGRAM = "model.pt2"
-
-REMEDY = "write the branch or loop with torch operations (torch.where, torch.cond), or move it out of forward"
-PADDED = "run the recurrent layer on the padded rows, and pick each row's last valid step with torch.gather"
 
 Traced = TypeVar("Traced")
 
@@ -193,11 +189,11 @@ def _with_axes(
             try:
                 return run(_shapes(how, signature, {axis: Dim(axis) for axis in signature.dynamic_axes}))
             except Exception as error:
-                if not signature.dynamic_axes or "Constraints violated" not in str(_cause(error)):
+                if not signature.dynamic_axes or "Constraints violated" not in str(cause_of(error)):
                     raise
                 return run(_shapes(how, signature, dict.fromkeys(signature.dynamic_axes, Dim.DYNAMIC)))
     except Exception as error:
-        raise _explain(error, module, signature, step) from error
+        raise explained(error, module, signature, step) from error
 
 
 def _shapes(how: Calling, signature: Signature, axes: dict[str, Any]) -> Any:
@@ -219,57 +215,6 @@ def _fixed(signature: Signature, rows: int) -> Signature:
         for spec in signature.inputs
     )
     return signature.model_copy(update={"inputs": inputs})
-
-
-def _cause(error: BaseException) -> BaseException:
-    """Return what an exporter's error began with: the exporter wraps it in pages of advice."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
-def _explain(error: Exception, module: torch.nn.Module, signature: Signature, step: str) -> PassError:
-    """Say which layer and line of the user's model stopped the exporter, why, and what usually mends it."""
-    cause = _cause(error)
-    text = str(cause)
-    network = getattr(module, "module", module) if type(module).__name__ == "Flat" else module
-    name = type(network).__name__
-    if "Constraints violated" in text or "specialized" in text or "ConstraintViolation" in text:
-        return PassError(
-            f"{step}: a dynamic axis of {signature.dynamic_axes} is burnt into {name}: "
-            f"{_line_with(text, *signature.dynamic_axes)}; "
-            "use tensor.shape in forward instead of a number, or give the axis a fixed size in the signature"
-        )
-    packed = _holds_packed_sequence(cause)
-    reason = "packed sequences can't be traced" if packed else f"{type(cause).__name__}: {one_line(cause)}"
-    where = f"{_layer(cause, network)}{deepest_line(cause)}"
-    return PassError(f"{step}: torch can't trace {name}{where}: {reason}; {PADDED if packed else REMEDY}")
-
-
-def _holds_packed_sequence(error: BaseException) -> bool:
-    from torch.nn.utils.rnn import PackedSequence
-
-    return any(isinstance(value, PackedSequence) for frame in _frames(error) for value in frame.f_locals.values())
-
-
-def _layer(error: BaseException, network: torch.nn.Module) -> str:
-    """Return ` in layer 'NAME'` of the innermost layer of the model that an error came out of."""
-    names = {id(part): name for name, part in network.named_modules() if name}
-    inside = [names[id(frame.f_locals["self"])] for frame in _frames(error) if id(frame.f_locals.get("self")) in names]
-    return f" in layer '{inside[-1]}'" if inside else ""
-
-
-def _frames(error: BaseException) -> Iterator[Any]:
-    trace = error.__traceback__
-    while trace is not None:
-        yield trace.tb_frame
-        trace = trace.tb_next
-
-
-def _line_with(text: str, *words: str) -> str:
-    lines = [line.strip(" -") for line in text.splitlines() if line.strip()]
-    telling = [line for line in lines[1:] if any(re.search(rf"\b{re.escape(word)}\b", line) for word in words)]
-    return (telling or lines or ["no reason given"])[0][:200]
 
 
 def _check_dynamic_axes(model: onnx.ModelProto, signature: Signature) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import struct
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +14,8 @@ from hone.recipe import LoadedRecipe
 from hone.signature import BATCH, Signature, TensorSpec
 from hone.userload import code_digest
 
+from ...context import Built, PassContext
 from ...graph.batch_axis import common_rows, with_batch
-from ...registry import Built, PassContext
 from ..base import Source, call_loader, register
 from .export import PROGRAM, export_graph, save_program
 
@@ -30,6 +29,7 @@ WEIGHTS = "weights.safetensors"
 class TorchSource(Source):
     suffixes = (".safetensors", ".pt2", ".pt", ".pth")
     tools = ("torch", "onnxscript")
+    has_attention = True
 
     def owns(self, model: Any) -> bool:
         import sys
@@ -90,29 +90,30 @@ class TorchSource(Source):
         except ArtifactError as error:
             raise RecipeError(str(error)) from None
 
+    def recipe_lines(self, file: Path) -> list[tuple[str, str]]:
+        """Weights alone need the class that they fit."""
+        if file.suffix != ".safetensors":
+            return []
+        todo = "TODO: a function in model.py that returns the module they fit"
+        return [(f"# {_describe_weights(file)}", ""), ("loader: model:build", todo)]
 
-def describe_weights(file: Path) -> tuple[int, int]:
-    """Return (tensors, parameters) of a safetensors file, from its header alone.
+
+def _describe_weights(file: Path) -> str:
+    """Describe the tensors of a safetensors file in one line, from its header alone.
 
     Raises:
         RecipeError: the file is not safetensors.
     """
+    from safetensors import SafetensorError, safe_open
+
     try:
-        with file.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(min(length, 100_000_000)))
-        tensors = [entry for name, entry in header.items() if name != "__metadata__"]
-        total = sum(_product(entry["shape"]) for entry in tensors)
-    except (OSError, ValueError, struct.error, AttributeError, KeyError, TypeError):
+        with safe_open(file, "numpy") as weights:
+            shapes = {name: weights.get_slice(name).get_shape() for name in weights.keys()}  # noqa: SIM118 - no mapping
+    except (OSError, SafetensorError):
         raise RecipeError(f"{file}: not a safetensors file") from None
-    return len(tensors), total
-
-
-def _product(shape: list[int]) -> int:
-    total = 1
-    for size in shape:
-        total *= size
-    return total
+    parameters = sum(math.prod(shape) for shape in shapes.values())
+    first = ", ".join(f"{name} {shape}" for name, shape in list(shapes.items())[:2])
+    return f"{len(shapes)} tensors, {parameters:,} parameters: {first}{', …' if len(shapes) > 2 else ''}"
 
 
 def _require_torch() -> None:

@@ -99,31 +99,16 @@ def ensemble_graph(
         signature: the inputs.
         opset: version of the default operator set.
     """
-    base = ensemble.base
     matrix = "all_columns" if ensemble.categorical else "matrix"
     nodes = joined_columns(signature, TensorProto.FLOAT, matrix)
     if ensemble.categorical:
         nodes += _categories_first(ensemble, matrix)
-    nodes.append(
-        helper.make_node(
-            "TreeEnsembleRegressor",
-            ["matrix"],
-            ["margin"],
-            name="trees",
-            domain="ai.onnx.ml",
-            n_targets=len(base),
-            base_values=[float(value) for value in base],
-            aggregate_function="SUM",
-            post_transform="NONE",
-            **_attributes(ensemble),
-        )
-    )
     finish: Callable[[str, int], tuple[list[onnx.NodeProto], list[TensorSpec]]] = (
         _classifier if classifies else _regressor
     )
-    more, outputs = finish(activation, len(base))
+    more, outputs = finish(activation, len(ensemble.base))
     graph = helper.make_graph(
-        [*nodes, *more],
+        [*nodes, _margins(ensemble), *more],
         "trees",
         [value_info(spec) for spec in signature.inputs],
         [value_info(spec) for spec in outputs],
@@ -132,6 +117,22 @@ def ensemble_graph(
         graph,
         opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid("ai.onnx.ml", TREE_OPSET)],
         ir_version=10,
+    )
+
+
+def _margins(ensemble: Ensemble) -> onnx.NodeProto:
+    """Return the node that adds the trees' leaves up: `matrix` to `margin`."""
+    return helper.make_node(
+        "TreeEnsembleRegressor",
+        ["matrix"],
+        ["margin"],
+        name="trees",
+        domain="ai.onnx.ml",
+        n_targets=len(ensemble.base),
+        base_values=[float(value) for value in ensemble.base],
+        aggregate_function="SUM",
+        post_transform="NONE",
+        **_attributes(ensemble),
     )
 
 

@@ -13,8 +13,8 @@ from hone.errors import PassError, RecipeError, one_line
 from hone.recipe import LoadedRecipe
 from hone.signature import Signature
 
-from ...registry import Built, PassContext
-from ..base import Source, feature_matrix, features_signature, read_model, register
+from ...context import Built, PassContext
+from ..base import Source, feature_matrix, features_signature, outputs_by_kind, read_model, register
 from .boosted_trees import Ensemble, checked_set, ensemble_graph
 
 MODEL = "model.txt"
@@ -32,6 +32,7 @@ ACTIVATIONS = {
 class LightgbmSource(Source):
     suffixes = (".txt",)
     tools = ("lightgbm", "onnx")
+    multiplies = False
 
     def owns(self, model: Any) -> bool:
         lightgbm = sys.modules.get("lightgbm")
@@ -77,6 +78,14 @@ class LightgbmSource(Source):
 
         _require()
         return feature_matrix(read_booster(file).num_feature())
+
+    def outputs_of(self, file: Path) -> list[str]:
+        from hone.runtimes.lightgbm import CLASSIFIERS, objective_of, read_booster
+
+        try:
+            return outputs_by_kind(objective_of(read_booster(file)) in CLASSIFIERS)
+        except ImportError:
+            return outputs_by_kind(True)
 
 
 def _ensemble(dumped: dict[str, Any], parameters: list[str]) -> Ensemble:

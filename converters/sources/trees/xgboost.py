@@ -13,8 +13,8 @@ from hone.errors import RecipeError, one_line
 from hone.recipe import LoadedRecipe
 from hone.signature import Signature
 
-from ...registry import Built, PassContext
-from ..base import Source, feature_matrix, features_signature, read_model, register
+from ...context import Built, PassContext
+from ..base import Source, feature_matrix, features_signature, outputs_by_kind, read_model, register
 
 MODEL = "model.ubj"
 
@@ -23,6 +23,7 @@ MODEL = "model.ubj"
 class XgboostSource(Source):
     suffixes = (".ubj", ".json")
     tools = ("xgboost", "xgboost-cpu", "onnx")
+    multiplies = False
 
     def owns(self, model: Any) -> bool:
         xgboost = sys.modules.get("xgboost")
@@ -68,6 +69,14 @@ class XgboostSource(Source):
 
         _require()
         return feature_matrix(read_booster(file).num_features())
+
+    def outputs_of(self, file: Path) -> list[str]:
+        from hone.runtimes.xgboost import BINARY, MULTICLASS, objective_of, read_booster
+
+        try:
+            return outputs_by_kind(objective_of(read_booster(file)) in (BINARY, MULTICLASS, "multi:softmax"))
+        except ImportError:
+            return outputs_by_kind(True)
 
 
 def _require() -> None:

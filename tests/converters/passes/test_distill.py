@@ -7,8 +7,8 @@ import pytest
 
 from hone import runtimes
 from hone.artifact import Artifact
+from hone.converters.run.pass_task import PassTask, run_pass
 from hone.converters.run.prepare import prepare
-from hone.converters.run.workers import PassTask, run_pass
 from hone.errors import HoneError, PassError
 
 pytest.importorskip("torch")

@@ -11,8 +11,8 @@ from onnx import helper, numpy_helper
 from hone import runtimes
 from hone.artifact import Artifact
 from hone.converters.graph.quantized_graph import start_ranges_at_zero, store_weights_in_int8
+from hone.converters.run.pass_task import PassTask, run_pass
 from hone.converters.run.prepare import prepare
-from hone.converters.run.workers import PassTask, run_pass
 from hone.errors import PassError, RecipeError
 from tests.passes import details, operators
 from tests.projects import MODEL, write_project

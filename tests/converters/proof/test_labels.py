@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from hone.converters.proof.labels import class_ids, pairs
-from hone.converters.proof.metrics import accuracy, f1
 from hone.errors import RecipeError
+from tests.converters.proof.scores import score
 
 CLASSES = np.array([0, 1, 2, 1, 0, 2, 2, 1])
 SCORES = np.eye(3, dtype=np.float32)[CLASSES] * 4 - 1
@@ -35,33 +35,33 @@ LOGIT = (BINARY * 6 - 3.0).astype(np.float32)[:, None]
 @pytest.mark.parametrize("output", [SCORES, CLASSES, CLASSES.astype(str), CLASSES.astype(str).astype(object)])
 def test_equal_classes_are_equal_in_every_form(output: np.ndarray, labels: np.ndarray) -> None:
     wrong = np.roll(output, 1, axis=0)
-    assert accuracy(output, labels) == 1.0 == f1(output, labels)
-    assert accuracy(wrong, labels, output) == np.mean(np.roll(CLASSES, 1) == CLASSES)
+    assert score("accuracy", output, labels) == 1.0 == score("f1", output, labels)
+    assert score("accuracy", wrong, labels, output) == np.mean(np.roll(CLASSES, 1) == CLASSES)
 
 
 @pytest.mark.parametrize("cast", [bool, float, str, lambda array: array.astype(bool).astype(str)])
 def test_two_classes_by_one_score(cast: Callable[[np.ndarray], np.ndarray] | type) -> None:
     labels = BINARY.astype(cast) if isinstance(cast, type) else cast(BINARY)
     for output in (LOGIT, LOGIT[:, 0], 1 / (1 + np.exp(-LOGIT)), BINARY, BINARY.astype(bool)):
-        assert accuracy(output, labels) == 1.0
+        assert score("accuracy", output, labels) == 1.0
 
 
 def test_a_variant_is_read_as_the_source_is() -> None:
     """The source's logits are cut at zero; a variant's must not be cut at a half because they happen to be small."""
     labels = np.array([1, 1, 0, 0])
     source, variant = np.array([4.0, 3.0, -4.0, -3.0]), np.array([0.4, 0.3, 0.0, 0.0])
-    assert accuracy(variant, labels, source) == 1.0
+    assert score("accuracy", variant, labels, source) == 1.0
 
 
 def test_segmentation_has_its_classes_on_axis_one_and_tokens_on_the_last() -> None:
     wanted = np.random.default_rng(0).integers(0, 3, (4, 5, 6))
     last = np.eye(3, dtype=np.float32)[wanted]
-    assert accuracy(np.moveaxis(last, -1, 1), wanted) == 1.0
-    assert accuracy(np.moveaxis(last, -1, 1), wanted[:, None]) == 1.0
-    assert accuracy(last, wanted) == 1.0
-    assert accuracy(np.moveaxis(last, -1, 1), np.moveaxis(last, -1, 1)) == 1.0
+    assert score("accuracy", np.moveaxis(last, -1, 1), wanted) == 1.0
+    assert score("accuracy", np.moveaxis(last, -1, 1), wanted[:, None]) == 1.0
+    assert score("accuracy", last, wanted) == 1.0
+    assert score("accuracy", np.moveaxis(last, -1, 1), np.moveaxis(last, -1, 1)) == 1.0
     mask = (wanted > 0).astype(np.float32)
-    assert accuracy(mask[:, None] * 2 - 1, mask.astype(bool)) == 1.0
+    assert score("accuracy", mask[:, None] * 2 - 1, mask.astype(bool)) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_segmentation_has_its_classes_on_axis_one_and_tokens_on_the_last() -> No
 )
 def test_what_cannot_be_matched_is_an_error(output: np.ndarray, labels: np.ndarray, words: str) -> None:
     with pytest.raises(RecipeError, match=words) as error:
-        accuracy(output, labels)
+        score("accuracy", output, labels)
     assert "\n" not in str(error.value)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hone.converters.proof.metrics import Metric, make_metric
+from hone.converters.proof.judge import Judge, make_judge
 from hone.converters.proof.sanity import check_metric
 from hone.errors import RecipeError
 from hone.recipe import load_recipe
@@ -52,10 +52,10 @@ def greedy(outputs, labels):
 """
 
 
-def metric(folder: Path, name: str, *, labels: bool = True, **quality: Any) -> Metric:
+def metric(folder: Path, name: str, *, labels: bool = True, **quality: Any) -> Judge:
     file = write_project(folder, quality={"metric": name, **quality})
     (folder / "own.py").write_text(OWN)
-    return make_metric(load_recipe(file), ["scores"], has_labels=labels)
+    return make_judge(load_recipe(file), ["scores"], has_labels=labels)
 
 
 @pytest.mark.parametrize("name", ["accuracy", "f1", "own:right", "likeness", "cosine", "top_k_agreement"])

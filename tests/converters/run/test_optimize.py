@@ -175,6 +175,7 @@ def test_untraceable_module_names_the_remedy(tmp_path: Path, forward: str, words
     [
         ({"variants": ["onnx-fp23"]}, "did you mean 'onnx-fp32'"),
         ({"quality": {"metric": "acuracy"}}, "unknown metric 'acuracy'; did you mean 'accuracy'"),
+        ({"source": {"framework": "pytorch", "file": "model.onnx"}}, "source.framework: unknown framework 'pytorch'"),
         ({"quality": {"metric": "accuracy", "output": "score"}}, "no output 'score'; did you mean 'scores'"),
     ],
 )
@@ -252,7 +253,8 @@ def test_full_disk_names_the_folder_and_leaves_nothing(tmp_path: Path, monkeypat
     target = tmp_path / "passes" / "key"
     script = (
         "import resource, signal; from pathlib import Path\n"
-        "from hone.converters.run.workers import PassTask, guarded, run_pass\n"
+        "from hone.converters.run.pass_task import PassTask, run_pass\n"
+        "from hone.converters.run.workers import guarded\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
         f"task = PassTask('export', {{}}, Path({str(prepared.source)!r}), Path({str(target)!r}), Path({str(file)!r}))\n"

@@ -16,7 +16,7 @@ import pytest
 from hone import runtimes
 from hone.artifact import Artifact
 from hone.converters import sources
-from hone.converters.run.workers import PassTask, run_pass
+from hone.converters.run.pass_task import PassTask, run_pass
 from hone.errors import ArtifactError, PassError, RecipeError
 from hone.signature import Signature, TensorSpec
 from tests.sources import Work, assert_agree, export, ingest, run, write_recipe

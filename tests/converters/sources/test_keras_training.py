@@ -12,8 +12,8 @@ import yaml
 
 from hone import runtimes
 from hone.artifact import Artifact
+from hone.converters.run.pass_task import PassTask, run_pass
 from hone.converters.run.prepare import prepare
-from hone.converters.run.workers import PassTask, run_pass
 from hone.errors import PassError
 from tests.passes import details
 

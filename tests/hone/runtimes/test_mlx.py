@@ -12,8 +12,8 @@ from onnx import helper, numpy_helper
 
 from hone import runtimes
 from hone.artifact import Artifact, Manifest, seal
+from hone.converters.context import PassContext
 from hone.converters.passes.export.mlx import Options, mlx
-from hone.converters.registry import PassContext
 from hone.errors import PassError
 from hone.signature import Signature, TensorSpec
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
@@ -21,7 +22,9 @@ from hone.recipe import (
 )
 
 from ..passes import all_passes
-from .plan import PRESETS
+from ..proof.metrics import Metric, all_metrics
+from ..run.plan import PRESETS
+from ..sources import all_sources
 
 SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("The recipe", Recipe),
@@ -35,6 +38,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("variants", VariantSpec),
     ("measure", MeasureSpec),
 )
+METRIC_COLUMNS = ("metric", "compares with", "from", "to", "better", "what it is")
 HEAD = """# Recipe reference
 
 Made from the code by `hone schema --markdown`; `hone init MODEL_FILE` writes a recipe to start from, and editors take
@@ -43,17 +47,25 @@ Made from the code by `hone schema --markdown`; `hone init MODEL_FILE` writes a 
 
 
 def recipe_reference() -> str:
-    """Return every field of a recipe, every preset, and every pass with its options."""
+    """Return every field of a recipe, every metric and preset, and every pass with its options."""
     parts = [HEAD]
     for title, model in SECTIONS:
         parts.append(f"## {title}\n\n{_summary(model)}\n\n{_table(model)}")
-    parts.append("## Presets\n\n| preset | passes |\n|---|---|\n" + "\n".join(_preset(name) for name in PRESETS))
+    parts.append("## Metrics\n\n" + _rows(METRIC_COLUMNS, [_metric(metric) for metric in all_metrics().values()]))
+    parts.append("## Presets\n\n" + _rows(("preset", "passes"), [_preset(name) for name in PRESETS]))
     parts.append("## Passes")
     for name, definition in all_passes().items():
         text = (definition.options.__doc__ or "").strip()
         target = "the same" if definition.produces == "=" else definition.produces
         parts.append(f"### {name}\n\n{text} From {definition.takes} to {target}.\n\n{_table(definition.options)}")
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
+
+
+def _metric(metric: Metric) -> tuple[str, ...]:
+    against = "labels" if metric.needs_labels else "the source"
+    low, high = ("" if math.isinf(bound) else f"{bound:g}" for bound in metric.bounds)
+    better = "higher" if metric.higher_is_better else "lower"
+    return f"`{metric.name}`", against, low, high, better, metric.summary
 
 
 def _summary(model: type[BaseModel]) -> str:
@@ -63,14 +75,22 @@ def _summary(model: type[BaseModel]) -> str:
 def _table(model: type[BaseModel]) -> str:
     if not model.model_fields:
         return "No options."
-    rows = [_row(field.alias or name, field) for name, field in model.model_fields.items()]
-    return "| field | type | default | meaning |\n|---|---|---|---|\n" + "\n".join(rows)
+    fields = [_field(model, field.alias or name, field) for name, field in model.model_fields.items()]
+    return _rows(("field", "type", "default", "meaning"), fields)
 
 
-def _row(name: str, field: FieldInfo) -> str:
+def _rows(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """Return a table in Markdown."""
+    lines = [columns, *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    head, *rest = ["| " + " | ".join(cells) + " |" for cells in lines]
+    return "\n".join([head, "|---" * len(columns) + "|", *rest])
+
+
+def _field(model: type[BaseModel], name: str, field: FieldInfo) -> tuple[str, ...]:
     default = "required" if field.is_required() else _value(field.get_default(call_default_factory=True))
-    cells = (f"`{name}`", _type(field.annotation), default, field.description or "")
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    sources = (model, name) == (SourceSpec, "framework")
+    kind = ", ".join(f"`{source}`" for source in all_sources()) if sources else _type(field.annotation)
+    return f"`{name}`", kind, default, field.description or ""
 
 
 def _value(value: Any) -> str:
@@ -101,9 +121,9 @@ def _type(annotation: Any) -> str:
     return " or ".join(filter(None, dict.fromkeys(_type(argument) for argument in arguments)))
 
 
-def _preset(name: str) -> str:
+def _preset(name: str) -> tuple[str, ...]:
     steps = []
     for step, options in PRESETS[name]:
         text = ", ".join(f"{key}: {str(value).lower()}" for key, value in options.items())
         steps.append(f"`{step}`" + (f" ({text})" if text else ""))
-    return f"| `{name}` | {', '.join(steps)} |"
+    return f"`{name}`", ", ".join(steps)

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from hone.cli.main import cli
-from hone.converters.run.init import write_recipe
+from hone.converters.recipes.init import write_recipe
 from hone.converters.run.plan import make_plan
 from hone.converters.sources import for_recipe
 from hone.data import load_dataset

@@ -8,8 +8,9 @@ from typing import Any
 from hone.recipe import Recipe
 
 from ..passes import all_passes
-from ..proof.metrics import NAMES
-from .plan import PRESETS
+from ..proof.metrics import all_metrics
+from ..run.plan import PRESETS
+from ..sources import all_sources
 
 
 def recipe_schema() -> str:
@@ -18,6 +19,26 @@ def recipe_schema() -> str:
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "Hone recipe"
     definitions = schema["$defs"]
+    _add_passes(definitions)
+    # The short forms that the recipe accepts: a preset's name, and a data set's source as a plain string.
+    schema["properties"]["variants"]["items"] = {"anyOf": [{"enum": sorted(PRESETS)}, {"$ref": "#/$defs/VariantSpec"}]}
+    for field in ("calibration", "evaluation"):
+        description = schema["properties"][field].get("description", "")
+        schema["properties"][field] = {
+            "anyOf": [{"type": "string"}, {"$ref": "#/$defs/DataSpec"}],
+            "description": description or definitions["DataSpec"].get("description", ""),
+        }
+    framework = definitions["SourceSpec"]["properties"]["framework"]
+    framework["anyOf"] = [{"enum": list(all_sources())}, {"type": "null"}]
+    metric = definitions["QualitySpec"]["properties"]["metric"]
+    metric["anyOf"] = [{"enum": list(all_metrics())}, {"type": "string", "pattern": ":"}]
+    for key in ("title", "type"):
+        metric.pop(key, None)
+    return json.dumps(schema, indent=2, sort_keys=True) + "\n"
+
+
+def _add_passes(definitions: dict[str, Any]) -> None:
+    """Add every pass with its options, and let variants name them and the presets."""
     options = {name: _options(definition.options.model_json_schema()) for name, definition in all_passes().items()}
     definitions["PassOptions"] = {"type": "object", "additionalProperties": False, "properties": options}
     definitions["Pass"] = {
@@ -32,21 +53,6 @@ def recipe_schema() -> str:
     variant["options"]["$ref"] = "#/$defs/PassOptions"
     for key in ("additionalProperties", "type", "title"):
         variant["options"].pop(key, None)
-    # The short forms that the recipe accepts: a preset's name, and a data set's source as a plain string.
-    schema["properties"]["variants"]["items"] = {"anyOf": [{"enum": sorted(PRESETS)}, {"$ref": "#/$defs/VariantSpec"}]}
-    for field in ("calibration", "evaluation"):
-        description = schema["properties"][field].get("description", "")
-        schema["properties"][field] = {
-            "anyOf": [{"type": "string"}, {"$ref": "#/$defs/DataSpec"}],
-            "description": description or definitions["DataSpec"].get("description", ""),
-        }
-    metric = definitions["QualitySpec"]["properties"]["metric"]
-    definitions["QualitySpec"]["properties"]["metric"] = {
-        "anyOf": [{"enum": list(NAMES)}, {"type": "string", "pattern": ":"}],
-        "default": metric.get("default"),
-        "description": metric.get("description", ""),
-    }
-    return json.dumps(schema, indent=2, sort_keys=True) + "\n"
 
 
 def _options(schema: dict[str, Any]) -> dict[str, Any]:

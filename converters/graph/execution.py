@@ -1,0 +1,65 @@
+"""Running a graph here while it is worked on: on the processor, without warnings, over calibration rows in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from hone.data import Dataset
+from hone.errors import PassError, one_line
+from hone.signature import Tensors
+
+BATCH_ROWS = 16
+"""Calibration rows that run together: enough to fill the cores, few enough for every value of a graph to fit in
+memory."""
+
+ERRORS_ONLY, FATAL_ONLY = 3, 4
+"""ONNX Runtime's log levels."""
+
+
+def cpu_session(
+    graph: Path | onnx.ModelProto, settings: Any = None, *, disabled: Sequence[str] = (), severity: int = ERRORS_ONLY
+) -> Any:
+    """Return an `onnxruntime.InferenceSession` on the processor that logs no warnings.
+
+    Args:
+        graph: a file, with its external data beside it, or a model under 2 GB.
+        settings: `onnxruntime.SessionOptions` with what else should differ from the default.
+        disabled: names of optimizers to leave out.
+        severity: least level that is logged; where a graph may be wrong and that is no error, fatal ones only.
+
+    Raises:
+        Exception: whatever ONNX Runtime raises for a graph that it can't load.
+    """
+    import onnxruntime as ort
+
+    settings = settings or ort.SessionOptions()
+    settings.log_severity_level = severity
+    source = str(graph) if isinstance(graph, Path) else graph.SerializeToString()
+    return ort.InferenceSession(
+        source, settings, providers=["CPUExecutionProvider"], disabled_optimizers=list(disabled) or None
+    )
+
+
+def run_rows(graph: Path | onnx.ModelProto, data: Dataset, step: str, names: Sequence[str] = ()) -> Iterator[Tensors]:
+    """Run a graph on all rows; yield its outputs, or those named, batch after batch.
+
+    Raises:
+        PassError: beginning with `step`: the graph doesn't load, or fails on the rows.
+    """
+    try:
+        session = cpu_session(graph)
+        wanted = list(names) or [value.name for value in session.get_outputs()]
+        for batch in data.batches(BATCH_ROWS):
+            yield dict(zip(wanted, session.run(wanted, batch), strict=True))
+    except Exception as error:
+        raise PassError(f"{step}: the graph fails on the calibration rows: {one_line(error)}") from error
+
+
+def equal_batches(data: Dataset) -> Iterator[Tensors]:
+    """Yield batches of the same number of rows; what is left over at the end is left out."""
+    size = min(BATCH_ROWS, data.rows)
+    return data.head(data.rows // size * size).batches(size)

@@ -1,0 +1,145 @@
+"""What a run's report says of each variant: how it was made, what was measured, and what the selection made of it."""
+
+from __future__ import annotations
+
+from hone.artifact import Measurements
+from hone.recipe import Recipe
+
+from ..proof.evaluate import Subject, resolve_threads
+from ..proof.select import Verdict
+from ..report.records import PassReport, VariantReport, latency_table
+from .pipeline import Outcome
+from .plan import Node, Plan, Variant
+
+
+def variant_reports(
+    plan: Plan,
+    recipe: Recipe,
+    subjects: list[Subject],
+    outcomes: dict[int, Outcome],
+    verdicts: dict[str, Verdict],
+    tags: dict[str, str],
+    base: float,
+) -> list[VariantReport]:
+    """Return a report of the source and of each variant of the plan.
+
+    Args:
+        plan: of the run.
+        recipe: of the run.
+        subjects: what was under proof, the source first.
+        outcomes: of the passes.
+        verdicts: by name, of what was measured.
+        tags: in the store, by name of what was stored.
+        base: the source's rows/s that speed-ups compare with.
+    """
+    by_name = {subject.name: subject for subject in subjects}
+    made = [_variant(variant, plan, outcomes, by_name.get(variant.name), recipe, base) for variant in plan.variants]
+    return [_baseline(subjects[0], verdicts[plan.source], recipe), *(_judged(one, verdicts, tags) for one in made)]
+
+
+def fastest(source: Measurements, recipe: Recipe) -> tuple[str, float]:
+    """Return the thread count, as the recipe calls it, at which the source is fastest, and its rows/s there.
+
+    Some models are slower on all cores than on one; to compare with that would make every variant look good.
+    """
+    batch = recipe.budget.at.batch
+    rates = {}
+    for threads in recipe.measure.threads:
+        latency = source.at(batch, resolve_threads(threads))
+        assert latency is not None
+        rates[str(threads)] = latency.rows_per_s
+    return max(rates.items(), key=lambda item: item[1])
+
+
+def _baseline(subject: Subject, verdict: Verdict, recipe: Recipe) -> VariantReport:
+    report = VariantReport(
+        name=subject.name, status="built", baseline=True, reason=verdict.reason, pareto=verdict.pareto
+    )
+    measured = _with_measurements(report, subject, recipe, None)
+    return measured.model_copy(update={"eligible": verdict.eligible})
+
+
+def _variant(
+    variant: Variant,
+    plan: Plan,
+    outcomes: dict[int, Outcome],
+    subject: Subject | None,
+    recipe: Recipe,
+    base: float | None,
+) -> VariantReport:
+    if variant.unavailable:
+        reason, remedy = variant.unavailable.reason, variant.unavailable.remedy
+        return VariantReport(name=variant.name, status="skipped", reason=reason, remedy=remedy)
+    leaf = plan.leaves[variant.name]
+    outcome = outcomes[id(leaf)]
+    if outcome.failure:
+        return VariantReport(name=variant.name, status="failed", reason=outcome.failure.message)
+    assert subject is not None
+    report = VariantReport(name=variant.name, status="built", passes=_passes(leaf, outcomes))
+    if subject.failure:
+        return report.model_copy(update={"status": "failed", "reason": subject.failure})
+    return _with_measurements(report, subject, recipe, base)
+
+
+def _judged(report: VariantReport, verdicts: dict[str, Verdict], tags: dict[str, str]) -> VariantReport:
+    """Return a variant's report with what the selection said of it, if it came that far, and its tag."""
+    verdict = verdicts.get(report.name)
+    if verdict is None:
+        return report
+    said = {name: getattr(verdict, name) for name in ("rank", "eligible", "pareto", "reason", "tied")}
+    return report.model_copy(update={**said, "tag": tags.get(report.name)})
+
+
+def _with_measurements(report: VariantReport, subject: Subject, recipe: Recipe, base: float | None) -> VariantReport:
+    measurements = subject.measured
+    manifest = subject.artifact.manifest
+    at = recipe.budget.at
+    latency = measurements.at(at.batch, resolve_threads(at.threads))
+    assert latency is not None
+    return report.model_copy(
+        update={
+            "runtime": subject.runtime,
+            "precision": manifest.precision,
+            "digest": manifest.digest,
+            "quality": measurements.quality.value,
+            "quality_drop": measurements.quality.drop,
+            "max_difference": measurements.quality.max_difference,
+            "mean_difference": measurements.quality.mean_difference,
+            "rows_per_s_batch1": _rows_per_s(measurements, at.threads),
+            "speedup": round(latency.rows_per_s / base, 3) if base else None,
+            "size_mb": measurements.size_mb,
+            "peak_rss_mb": measurements.peak_rss_mb,
+            "load_ms": measurements.load_ms,
+            "latency_ms": latency_table(
+                measurements.latency, {str(item): resolve_threads(item) for item in recipe.measure.threads}
+            ),
+        }
+    )
+
+
+def _rows_per_s(measurements: Measurements, threads: int | str) -> float | None:
+    latency = measurements.at(1, resolve_threads(threads))
+    return latency.rows_per_s if latency else None
+
+
+def _passes(leaf: Node, outcomes: dict[int, Outcome]) -> list[PassReport]:
+    chain: list[Node] = []
+    node: Node | None = leaf
+    while node:
+        chain.append(node)
+        node = node.parent
+    reports = []
+    for step in reversed(chain):
+        outcome = outcomes[id(step)]
+        assert outcome.artifact is not None
+        record = outcome.artifact.manifest.lineage[-1]
+        reports.append(
+            PassReport(
+                name=record.name,
+                options=record.options,
+                seconds=record.seconds,
+                cached=outcome.cached,
+                details=record.details,
+            )
+        )
+    return reports
