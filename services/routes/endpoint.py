@@ -13,7 +13,7 @@ from hone.signature import Tensors
 from ..batching.queue import Trail
 from ..http.answers import LargeAnswer
 from ..http.bodies import LargeBody
-from ..http.failures import DeadlineError, InferenceError, MediaTypeError, OverloadedError, StoppingError, status_of
+from ..http.failures import MediaTypeError, OverloadedError, is_unexpected, status_of
 from ..http.responses import (
     ABORT,
     JSON,
@@ -182,11 +182,8 @@ class InferEndpoint:
     def _failure(self, error: Exception, head: Head) -> tuple[int, str, Fields, Body]:
         status, message, headers = status_of(error)
         if isinstance(error, OverloadedError):
-            self._served.metrics.shed(
-                "deadline" if isinstance(error, DeadlineError) else "stopping" if isinstance(error, StoppingError)
-                else "queue_full"
-            )  # fmt: skip
-        if status == 500 and not isinstance(error, InferenceError):
+            self._served.metrics.shed(error.reason)
+        if is_unexpected(error):
             logger.error("request %s failed", self._edge.request_id(head).decode(), exc_info=error)
         fields = [(b"content-type", JSON), NO_STORE, *((name.encode(), value.encode()) for name, value in headers)]
         return status, message, fields, error_body(message)

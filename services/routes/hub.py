@@ -52,11 +52,13 @@ class Hub:
     Attributes:
         routes: path -> handler of everything that infers.
         default: the name that `/predict` answers for.
+        draining: the worker is about to stop, and no more requests should be sent to it.
     """
 
     def __init__(self, edge: Edge, scheduler: Scheduler, module_file: str = "") -> None:
         self.routes: dict[str, Handler] = {}
         self.default = ""
+        self.draining = False
         self._edge = edge
         self._scheduler = scheduler
         self._module_file = module_file
@@ -66,6 +68,15 @@ class Hub:
         self._healed: dict[str, float] = {}
         self._lock = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
+
+    @property
+    def ready(self) -> bool:
+        """True while requests are welcome, and a model is there to answer them."""
+        return not self.draining and bool(self.routes)
+
+    def drain(self) -> None:
+        """Report not ready from now on; requests that come all the same are answered."""
+        self.draining = True
 
     def models(self) -> list[ServedModel]:
         """Return every model in memory."""

@@ -23,7 +23,7 @@ from bentoml._internal.server.http.traffic import TimeoutMiddleware
 from hone.errors import HoneError
 
 from ..http import connections
-from ..http.failures import NotFoundError, OverloadedError, RequestError
+from ..http.failures import NotFoundError, OverloadedError, is_unexpected
 from ..http.paths import PATHS
 from ..http.responses import NO_SNIFF, Receive, Scope, Send, require_method, respond, respond_error, respond_json
 from ..settings import Settings
@@ -153,7 +153,7 @@ class _Application:
             if path not in GUARDED:
                 raise NotFoundError(f"no model answers {path}")
         except Exception as error:
-            if not isinstance(error, RequestError):
+            if is_unexpected(error):
                 logger.error("%s failed", path, exc_info=error)
             await respond_error(send, error)
             return
