@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 
 from hone.signature import Tensors
@@ -45,29 +43,10 @@ SMALL_DIGITS = 5
 """A body whose length has so few digits is under 100 kB: it is read and decoded without further ado."""
 
 
-@dataclass(slots=True)
-class _Exchange:
-    """A request on its way, and what is held for it.
-
-    Attributes:
-        head: of the request.
-        trail: of a traced one.
-        request: once it is understood.
-        rows: of it.
-        large: its body, when it is no small one.
-        room: that its answer takes, when it is no small one.
-    """
-
-    head: Head
-    trail: Trail | None
-    request: Request | None = None
-    rows: int = 0
-    large: LargeBody | None = None
-    room: LargeAnswer | None = None
-
-
 class InferEndpoint:
     """One model at one endpoint.
+
+    Answering is one function, as long as it is: every call more on the way of a small request costs.
 
     Args:
         endpoint: where it answers.
@@ -99,73 +78,65 @@ class InferEndpoint:
         self._noted = self._traced or edge.settings.access_log != "off"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # One function, as long as it is: each call on the way of a small request shows in what a worker can answer.
         started = time.perf_counter()
-        served = self._served
-        metrics = served.metrics
+        served, metrics = self._served, self._served.metrics
         metrics.in_flight += 1
         head = dict(scope["headers"])
-        exchange = _Exchange(head, [] if self._traced else None)
-        status, problem = 200, ""
+        request: Request | None = None
+        large: LargeBody | None = None
+        room: LargeAnswer | None = None
+        status, problem, rows = CLIENT_GONE, "", 0  # as of who leaves early, which cancels this
+        trail: Trail | None = [] if self._traced else None
         try:
-            outputs, (fields, answer) = await self._answer(exchange, scope, receive, started)
+            if self._guarded or scope["method"] != "POST":
+                await self._admit(scope, head)
+            protocol = self._protocols.get(head.get(self._header, b""), self._otherwise) or self._protocol(head)
+            length = head.get(b"content-length")
+            if length is not None and len(length) <= SMALL_DIGITS and b"content-encoding" not in head:
+                request = protocol.decode(head, await read_body(head, receive, self._limit))
+            else:
+                large = LargeBody(head, receive, self._limit, self._bodies)
+                request = await large.decode(partial(protocol.decode, head), protocol.quick_bytes)
+            rows = row_count(request.inputs)
+            if rows > self._small_rows:  # before anything is computed: its size shows in the inputs
+                room = await self._sizes.room(request.inputs, protocol.in_text(request), self._answers)
+            outputs = await served.infer(request.inputs, request.timeout_s, trail)
+            if room is None and self._sizes.known:
+                fields, answer = protocol.encode(request, outputs)
+            else:
+                room, (fields, answer) = await self._encode(protocol, request, outputs, room)
+            if self._accounted:
+                self._account(head, request, outputs, time.perf_counter() - started)
+            status = 200
         except ClientGoneError:
-            status = CLIENT_GONE
             return
-        except asyncio.CancelledError:
-            status = CLIENT_GONE
-            raise
         except Exception as error:  # noqa: BLE001 - every error becomes an answer
             status, problem, fields, answer = self._failure(error, head)
         finally:
             seconds = time.perf_counter() - started
             metrics.in_flight -= 1
-            if exchange.large is not None:
-                exchange.large.release()
-            if exchange.room is not None and status != 200:
-                exchange.room.release()
-                exchange.room = None
-            metrics.request(self._label, status, seconds, exchange.rows)
+            if large is not None or room is not None:
+                room = _release(large, room, status)
+            metrics.request(self._label, status, seconds, rows)
         if REQUEST_ID in head:
             fields = [*fields, (REQUEST_ID, self._edge.request_id(head))]
-        if exchange.room is None:
-            await respond(send, status, answer, fields)
-        else:
-            await exchange.room.write(send, status, answer, fields, scope.get(ABORT))
+        write = respond if room is None else partial(room.write, abort=scope.get(ABORT))
+        await write(send, status, answer, fields)
         if status == 200 and (served.followed or metrics.wants_sample):
-            served.after(exchange.request.inputs, outputs, self._edge.request_id(head), seconds)  # type: ignore[union-attr]
+            served.after(request.inputs, outputs, self._edge.request_id(head), seconds)  # type: ignore[union-attr]
         if self._noted:
-            self._note(exchange, status, problem, seconds)
+            self._note(head, request, status, problem, seconds, trail)
 
-    async def _answer(
-        self, exchange: _Exchange, scope: Scope, receive: Receive, started: float
-    ) -> tuple[Tensors, tuple[Fields, Body]]:
-        """Return the outputs, and the answer that they make; notes in the exchange how far it came."""
-        served, head = self._served, exchange.head
+    async def _admit(self, scope: Scope, head: Head) -> None:
         if self._guarded:
-            await self._edge.admit(head, "predict", served.entry.name)
-        if scope["method"] != "POST":
-            require_method(scope, "POST")
-        protocol = self._protocols.get(head.get(self._header, b""), self._otherwise) or self._protocol(head)
-        length = head.get(b"content-length")
-        if length is not None and len(length) <= SMALL_DIGITS and b"content-encoding" not in head:
-            request = protocol.decode(head, await read_body(head, receive, self._limit))
-        else:
-            large = exchange.large = LargeBody(head, receive, self._limit, self._bodies)
-            request = await large.decode(partial(protocol.decode, head), protocol.quick_bytes)
-        exchange.request = request
-        exchange.rows = rows = row_count(request.inputs)
-        if rows > self._small_rows:
-            # Before anything is computed: its size shows in the inputs.
-            exchange.room = await self._sizes.room(request.inputs, protocol.in_text(request), self._answers)
-        outputs = await served.infer(request.inputs, request.timeout_s, exchange.trail)
-        if exchange.room is None and self._sizes.known:
-            answer = protocol.encode(request, outputs)
-        else:
-            exchange.room, answer = await self._encode(protocol, request, outputs, exchange.room)
-        if self._accounted:
-            head[REQUEST_ID] = request_id = self._edge.request_id(head)
-            served.account(request.inputs, outputs, request_id, time.perf_counter() - started)
-        return outputs, answer
+            await self._edge.admit(head, "predict", self._served.entry.name)
+        require_method(scope, "POST")
+
+    def _account(self, head: Head, request: Request, outputs: Tensors, seconds: float) -> None:
+        """Record a request that may not be answered unless it is recorded, under the id that the answer will bear."""
+        head[REQUEST_ID] = request_id = self._edge.request_id(head)
+        self._served.account(request.inputs, outputs, request_id, seconds)
 
     async def _encode(
         self, protocol: Protocol, request: Request, outputs: Tensors, room: LargeAnswer | None
@@ -183,11 +154,14 @@ class InferEndpoint:
             room.release()
             raise
 
-    def _note(self, exchange: _Exchange, status: int, problem: str, seconds: float) -> None:
+    def _note(
+        self, head: Head, request: Request | None, status: int, problem: str, seconds: float, trail: Trail | None
+    ) -> None:
         """Write the trace and the access log's line."""
-        edge, tag, head, rows = self._edge, self._served.tag, exchange.head, exchange.rows
+        edge, tag = self._edge, self._served.tag
+        rows = 0 if request is None else row_count(request.inputs)
         if edge.tracer is not None:
-            edge.tracer.record(head, self._label, tag, status, seconds, rows, exchange.trail)
+            edge.tracer.record(head, self._label, tag, status, seconds, rows, trail)
         edge.log(edge.request_id(head).decode(), tag, self._label, status, seconds, rows, problem)
 
     def _protocol(self, head: Head) -> Protocol:
@@ -207,3 +181,13 @@ class InferEndpoint:
             logger.error("request %s failed", self._edge.request_id(head).decode(), exc_info=error)
         fields = [(b"content-type", JSON), NO_STORE, *((name.encode(), value.encode()) for name, value in headers)]
         return status, message, fields, error_body(message)
+
+
+def _release(large: LargeBody | None, room: LargeAnswer | None, status: int) -> LargeAnswer | None:
+    """Give back what a body held, and what the answer does unless it is to be written; return that one."""
+    if large is not None:
+        large.release()
+    if room is None or status == 200:
+        return room
+    room.release()
+    return None
