@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from importlib.metadata import version
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import httptools
 from uvicorn import config as uvicorn_config
@@ -27,7 +27,7 @@ from .heads import (
     MAX_TARGET,
     OFFERED_WITHIN,
     PROBES,
-    ambiguity,
+    head_problem,
     refusal,
     too_large,
     without_offer,
@@ -88,7 +88,7 @@ class Connection(HttpToolsProtocol):
         self._understood = 0
         self._hosts = 0
         self._coded = False
-        self._refusal: tuple[int, str] | tuple[int, str, str] = (400, "the request is not valid HTTP/1.1")
+        self._refusal: tuple[Any, ...] = (400, "the request is not valid HTTP/1.1")
         self._refused = False
         self._deaf = False
         self._spare = False
@@ -146,8 +146,7 @@ class Connection(HttpToolsProtocol):
             elif value.lower() == b"100-continue":
                 self.expect_100_continue = True
         if len(self.headers) >= MAX_HEADERS:
-            self._refusal = (431, f"more than {MAX_HEADERS} headers")
-            raise ValueError
+            self._reject(431, f"more than {MAX_HEADERS} headers")
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -155,19 +154,18 @@ class Connection(HttpToolsProtocol):
             # Part of a body may have come with it.
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
             if size > self.limits.head_bytes:
-                self._refusal = too_large(len(self.url), self.limits.head_bytes)
-                raise ValueError
+                self._reject(*too_large(len(self.url), self.limits.head_bytes))
         self._understood = self._received
         spoken = self.parser.get_http_version()
         if self._hosts != 1 or self._coded or spoken != "1.1" or len(self.url) > MAX_TARGET:
-            self._check_head(spoken)
+            problem = head_problem(spoken, self._hosts, self._coded, len(self.url))
+            if problem is not None:
+                self._reject(*problem)
         self._hosts, self._coded = 0, False
         if len(self.pipeline) >= MAX_PIPELINED:
-            self._refusal = (400, f"more than {MAX_PIPELINED} requests wait for an answer")
-            raise ValueError
+            self._reject(400, f"more than {MAX_PIPELINED} requests wait for an answer")
         if self._spare and self.url not in PROBES:
-            self._refusal = TOO_MANY
-            raise ValueError
+            self._reject(*TOO_MANY)
         super().on_headers_complete()
         self.scope[ABORT] = self.transport.abort  # type: ignore[literal-required]
         if self._spare:
@@ -176,15 +174,10 @@ class Connection(HttpToolsProtocol):
             # A proxy in front that decides by path sees no "/" there; neither do our routes.
             self.scope["path"] = self.scope["raw_path"].decode()
 
-    def _check_head(self, spoken: str) -> None:
-        """Refuse a head whose path is too long, or that others may read in another way."""
-        if len(self.url) > MAX_TARGET:
-            self._refusal = too_large(len(self.url), self.limits.head_bytes)
-            raise ValueError
-        problem = ambiguity(spoken, self._hosts, self._coded)
-        if problem:
-            self._refusal = (400, problem)
-            raise ValueError
+    def _reject(self, *refusal: Any) -> NoReturn:
+        """Let the parser stop, and `data_received` refuse the request: status, message and, if need be, its kind."""
+        self._refusal = refusal
+        raise ValueError
 
     def on_body(self, body: bytes) -> None:
         self._understood = self._received

@@ -11,6 +11,8 @@ MAX_HEADERS = 100
 MAX_TARGET = 8192
 """Bytes of the path with its query."""
 
+TOO_LONG = (414, f"the path is over {MAX_TARGET} bytes")
+
 PROBES = frozenset(b"/" + path for path in (b"livez", b"readyz", b"healthz", b"v2/health/live", b"v2/health/ready"))
 """Asked whether a worker lives and is ready; answered when it takes no more connections."""
 
@@ -35,21 +37,25 @@ def without_offer(data: bytes) -> bytes:
     return _OFFER.sub(_DECLINED, head) + end + rest
 
 
-def ambiguity(spoken: str, hosts: int, coded: bool) -> str:
-    """Return what servers and proxies read in different ways, which is how requests are smuggled; or an empty string.
+def head_problem(spoken: str, hosts: int, coded: bool, target: int) -> tuple[int, str] | None:
+    """Return status and message for a head whose path is too long, or that servers and proxies read in different ways:
+    that is how requests are smuggled. None for one that is in order.
 
     Args:
         spoken: version of HTTP.
         hosts: headers of this name.
         coded: there is a transfer-encoding.
+        target: bytes of its path.
     """
+    if target > MAX_TARGET:
+        return TOO_LONG
     if spoken not in ("1.1", "1.0"):
-        return f"HTTP/{spoken} is not spoken here"
+        return 400, f"HTTP/{spoken} is not spoken here"
     if hosts > 1 or (not hosts and spoken == "1.1"):
-        return f"there must be one Host header, {hosts} came"
+        return 400, f"there must be one Host header, {hosts} came"
     if coded and spoken == "1.0":
-        return "HTTP/1.0 has no transfer-encoding"
-    return ""
+        return 400, "HTTP/1.0 has no transfer-encoding"
+    return None
 
 
 def too_large(target: int, most: int) -> tuple[int, str]:
@@ -60,7 +66,7 @@ def too_large(target: int, most: int) -> tuple[int, str]:
         most: bytes that a head may have.
     """
     if target > MAX_TARGET:
-        return 414, f"the path is over {MAX_TARGET} bytes"
+        return TOO_LONG
     return 431, f"the headers are over {most / 1e3:g} kB"
 
 

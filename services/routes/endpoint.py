@@ -14,6 +14,7 @@ from ..http.answers import LargeAnswer
 from ..http.bodies import LargeBody
 from ..http.failures import MediaTypeError, OverloadedError, is_unexpected, status_of
 from ..http.limits import Limits
+from ..http.reading import read_body
 from ..http.responses import (
     ABORT,
     JSON,
@@ -27,7 +28,6 @@ from ..http.responses import (
     Send,
     error_body,
     media_type,
-    read_body,
     require_method,
     respond,
 )

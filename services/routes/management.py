@@ -11,13 +11,13 @@ import orjson
 from hone import __version__
 
 from ..http.failures import NotFoundError, RequestError, is_unexpected
+from ..http.reading import read_body
 from ..http.responses import (
     ClientGoneError,
     Head,
     Receive,
     Scope,
     Send,
-    read_body,
     require_method,
     respond_error,
     respond_json,

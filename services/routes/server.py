@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import MutableMapping
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 from _bentoml_sdk.service.factory import Service
@@ -26,14 +26,12 @@ from ..http import connections
 from ..http.failures import NotFoundError, OverloadedError, is_unexpected
 from ..http.responses import NO_SNIFF, Receive, Scope, Send, require_method, respond, respond_error, respond_json
 from ..settings import Settings
+from .edge import Edge
+from .hub import Hub
+from .management import Management
 from .openapi import describe
 from .pages import HTML_FIELDS, URL, address, page
 from .paths import INFERENCE, PATHS
-
-if TYPE_CHECKING:
-    from .edge import Edge
-    from .hub import Hub
-    from .management import Management
 
 logger = logging.getLogger("hone.serving")
 
