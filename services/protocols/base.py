@@ -23,7 +23,6 @@ from ..http.responses import OFFLOAD_BYTES, Body, Fields, Head
 DEADLINE = b"x-timeout-ms"
 """How long the caller will wait, milliseconds: a request that can't be answered in that time is refused at once."""
 
-
 CONTENT_TYPE = b"content-type"
 
 
@@ -48,13 +47,16 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         """Raise ValueError for paths that don't say what they should, or would take others' place."""
-        fields = {"model": {"name"}, "version": {"name", "version"}, "default": set()}
-        for kind, wanted in fields.items():
+        kinds: dict[str, set[str]] = {"model": {"name"}, "version": {"name", "version"}, "default": set()}
+        for kind, wanted in kinds.items():
             template = getattr(self, kind)
+            if not template and kind != "model":
+                continue
             named = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
             fixed = template.partition("{")[0]
-            if template and (named != wanted or not fixed.startswith("/") or len(fixed) < 3):
-                raise ValueError(f"endpoint '{self.label}': '{template}' is no path of a {kind}: /word/… with {wanted}")
+            if named != wanted or not fixed.startswith("/") or len(fixed) < 3:
+                holds = " and ".join(f"{{{name}}}" for name in sorted(wanted)) or "nothing in braces"
+                raise ValueError(f"endpoint '{self.label}': '{template}' is no path of a {kind}: a /word/ and {holds}")
 
     @property
     def templates(self) -> tuple[str, ...]:
