@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 import bentoml
@@ -21,6 +18,7 @@ from hone.hardware import cores
 from hone.store.trust import Policy, TrustError, open_to_run
 
 from .access.exposure import check_exposure, default_host
+from .assembly import attach_shadow, build_edge, freeze_heap, load_models
 from .batching.scheduler import Scheduler
 from .grpc.server import GrpcServer
 from .http.connections import limit_handshakes
@@ -34,7 +32,9 @@ from .protocols.predict import PredictJson
 from .routes.edge import Edge
 from .routes.hub import Hub
 from .routes.management import Management
+from .routes.repository import Repository
 from .routes.server import FastService, check_version
+from .routes.upkeep import keep_up
 from .settings import Settings, misspelled
 from .startup import check_start
 
@@ -147,7 +147,7 @@ class ModelService:
         self._hub: Hub | None = None
         self._edge: Edge | None = None
         self._grpc: GrpcServer | None = None
-        self._watch: asyncio.Task[None] | None = None
+        self._upkeep: asyncio.Task[None] | None = None
         self._stopping: Stopping | None = None
 
     @bentoml.api(route="/predict")
@@ -189,28 +189,28 @@ class ModelService:
         self._hub = Hub(self._edge, Scheduler(max(1, cores() // max(1, settings.workers))), file_of(type(self)))
         await load_models(self._hub, [store.resolve(str(model.tag)) for model in self.models], settings.more_models)
         await attach_shadow(self._hub, settings)
-        management = Management(self._hub, self._edge, DesiredState(folder))
-        await management.follow()
+        repository = Repository(self._hub, self._edge, DesiredState(folder))
+        await repository.follow()
         if settings.grpc_port:
-            self._grpc = GrpcServer(self._hub, self._edge, management)
+            self._grpc = GrpcServer(self._hub, self._edge, repository)
             await self._grpc.start(settings)
-        self._watch = asyncio.get_running_loop().create_task(management.watch())
-        self._stopping = Stopping(settings, management)
+        self._upkeep = asyncio.get_running_loop().create_task(keep_up(self._hub, repository))
+        self._stopping = Stopping(settings, self._hub.drain)
         self._stopping.on_signals()
         limit_handshakes(asyncio.get_running_loop())
         freeze_heap()
         self.bento_service.edge = self._edge
-        self.bento_service.management = management
+        self.bento_service.management = Management(self._hub, self._edge, repository)
         self.bento_service.hub = self._hub
 
     @bentoml.on_shutdown
     async def stop(self) -> None:
         """Answer what was accepted, refuse what comes now, and give the models' memory back."""
         stopping = self._stopping or Stopping(self._settings)
-        if self._watch is not None:
-            self._watch.cancel()
+        if self._upkeep is not None:
+            self._upkeep.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._watch
+                await self._upkeep
         if self._grpc is not None:
             await stopping.within(0.5, self._grpc.stop(), "gRPC calls")
         if self._hub is not None:
@@ -222,85 +222,5 @@ class ModelService:
         self.bento_service.management = None
 
     async def __is_ready__(self) -> bool:
-        management = self.bento_service.management
-        return management is not None and not management.draining
-
-
-def build_edge(settings: Settings, folder: Path) -> Edge:
-    """Return what stands around the endpoints, as the settings ask for it.
-
-    Args:
-        folder: that the workers of this server share.
-
-    Raises:
-        HoneError: a key file, log or library that a setting needs is missing or broken.
-    """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    edge = Edge(settings)
-    if settings.secured or settings.rate_per_s:
-        from .access.gate import make_gate
-
-        edge.gate = make_gate(settings, folder)
-    if settings.audit_log:
-        from .observe.audit import open_log
-
-        edge.audit = open_log(settings.audit_log, folder)
-    if settings.cache_mb:
-        from .cache.predictions import make_cache
-
-        edge.cache = make_cache(settings)
-    if settings.record_dir:
-        from .observe.recording import make_recorder
-
-        edge.recorder = make_recorder(settings)
-    if settings.trace_sample:
-        from .observe.tracing import Tracer
-
-        edge.tracer = Tracer(settings.trace_sample)
-    return edge
-
-
-async def load_models(hub: Hub, entries: Sequence[store.Entry], more: Sequence[str]) -> None:
-    """Load what a service was given: of each name among `entries` the best, and beside them what `more` refers to.
-
-    The first name answers `/predict`. Where a name has several versions, the one given first answers the paths
-    without a version.
-
-    Raises:
-        HoneError: one isn't stored, is corrupt or can't run here.
-    """
-    by_name: dict[str, list[list[store.Entry]]] = {}
-    for entry in entries:
-        by_name.setdefault(entry.name, [[]])[0].append(entry)
-    for reference in more:
-        found = hub.candidates(reference)
-        versions = by_name.setdefault(found[0].name, [])
-        if found not in versions:
-            versions.append(found)
-    for name, versions in by_name.items():
-        for found in reversed(versions):  # the last to be loaded answers
-            await hub.load(name, keep=True, entries=found)
-
-
-async def attach_shadow(hub: Hub, settings: Settings) -> None:
-    """Load the shadow's model and let it see a copy of the default model's traffic."""
-    if not settings.shadow:
-        return
-    from .observe.shadow import Shadow
-
-    primary = hub.get(hub.default)
-    candidate = await hub.load_aside(settings.shadow)
-    if candidate.tag == primary.tag:
-        logger.warning("HONE_SHADOW=%s is %s, which serves: it is compared with itself", settings.shadow, primary.tag)
-    primary.shadow = Shadow(candidate.infer, sample=settings.shadow_sample, observe=primary.metrics.shadow)
-
-
-def freeze_heap() -> None:
-    """Keep the garbage collector away from everything that start-up made, and let it run rarely.
-
-    A full collection walks every live object: with BentoML and a runtime loaded that stops the worker for tens of
-    milliseconds, which shows as the service's p99. What requests make is freed by reference counts.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
+        hub = self.bento_service.hub
+        return hub is not None and not hub.draining

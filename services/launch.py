@@ -63,15 +63,9 @@ def serve(
     for more in models:
         _candidates(more, settings)
     require_free_port(host, port, "--port")
-    given = {
-        "model": reference,
-        "models": ",".join(models) or None,
-        "workers": _workers(workers, choice.entry.tag),
-        **settings,
-    }
-    arguments = _command(host, port)
-    for option, file in zip(("--ssl-certfile", "--ssl-keyfile"), certificate, strict=True):
-        arguments += [option, _in_full(file)] if file else []
+    count = _workers(workers, choice.entry.tag)
+    given = {"model": reference, "models": ",".join(models) or None, "workers": count, **settings}
+    arguments = [*_command(host, port), *_tls(certificate)]
     with serve_folder() as folder:
         environment = _environment(given, folder.path)
         check_start(Settings.from_environment(environment), arguments)
@@ -168,6 +162,7 @@ def served(url: str | None, reference: str, workers: int = 1) -> Iterator[tuple[
 
 
 def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -202,6 +197,12 @@ def _command(host: str, port: int, service: str = SERVICE) -> list[str]:
     return [sys.executable, "-m", "bentoml", "serve", service, *address]
 
 
+def _tls(certificate: tuple[str | None, str | None]) -> list[str]:
+    """Return the options of BentoML's server for a certificate and its key, of those that are given."""
+    options = zip(("--ssl-certfile", "--ssl-keyfile"), certificate, strict=True)
+    return [part for option, file in options if file for part in (option, _in_full(file))]
+
+
 def _start(
     command: list[str], environment: dict[str, str], folder: ServeFolder, root: Path, **streams: Any
 ) -> subprocess.Popen[bytes]:
@@ -212,7 +213,7 @@ def _start(
 
 
 def _code_root() -> Path:
-    """The folder that holds the `hone` package: BentoML imports a service from its working directory."""
+    """Return the folder that holds the `hone` package: BentoML imports a service from its working directory."""
     return Path(hone.__file__).resolve().parent.parent
 
 

@@ -37,6 +37,11 @@ def check_start(settings: Settings, arguments: Sequence[str]) -> None:
         _require("grpc", "HONE_GRPC_PORT needs grpcio")
         if not option(arguments, "--fd"):  # the workers of a server share the port
             require_free_port(grpc_host(settings, arguments), settings.grpc_port, "HONE_GRPC_PORT")
+    _check_parts(settings)
+
+
+def _check_parts(settings: Settings) -> None:
+    """Check what the parts that are switched on need, each by its own code."""
     if settings.api_keys:
         from .access.api_keys import read_keys
 

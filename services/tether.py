@@ -16,7 +16,7 @@ PR_SET_PDEATHSIG = 1
 def tether(parent: int) -> None:
     """Ask the kernel for a SIGTERM when the parent ends.
 
-    On Linux only; elsewhere the workers watch: routes/management.py. The kernel means the thread that forked, so a
+    On Linux only; elsewhere the workers watch: routes/upkeep.py. The kernel means the thread that forked, so a
     server is started from one that stays.
     """
     if sys.platform != "linux":

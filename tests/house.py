@@ -23,7 +23,7 @@ class Import:
     Attributes:
         file: that imports, relative to the repository.
         line: of it.
-        name: the module, `services.http.paths` for one, whether it is written so, relative or with `hone.` in front.
+        name: the module, `services.routes.paths` for one, whether it is written so, relative or with `hone.` in front.
         inside: of a function: it is imported when that runs.
     """
 

@@ -13,31 +13,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from hone import __version__
 from hone.errors import HoneError
 
 from ..access.exposure import grpc_host
-from ..http.failures import DeadlineError, InferenceError, NotFoundError, OverloadedError, StoppingError, status_of
+from ..http.failures import is_unexpected, status_of
 from ..http.limits import Limits
 from ..http.memory import trim_heap
 from ..http.ports import joining
 from ..http.responses import Head
 from ..http.watch import reserve
-from ..protocols.tensors import row_count
 from ..routes.edge import Edge
 from ..routes.hub import Hub
+from ..routes.repository import Repository
 from ..settings import Settings
 from .calls import MAX_CALLS, OPTIONS, Call, Received, aside, code_of, credentials_of
 from .connections import Connections, address_of
 from .messages import Messages
-from .v2 import decode, encode, parse, plain_parameters, timeout_s, wanted
-
-if TYPE_CHECKING:
-    from ..routes.management import Management
+from .v2 import parse
 
 logger = logging.getLogger("hone.serving")
 
@@ -54,13 +49,13 @@ class GrpcServer:
     Args:
         hub: models.
         edge: keys, ids, logs.
-        management: loads and unloads.
+        repository: loads and unloads.
     """
 
-    def __init__(self, hub: Hub, edge: Edge, management: Management) -> None:
+    def __init__(self, hub: Hub, edge: Edge, repository: Repository) -> None:
         self._hub = hub
         self._edge = edge
-        self._management = management
+        self._repository = repository
         self._server: Any = None
         self._limits = Limits()
         settings = edge.settings
@@ -81,6 +76,8 @@ class GrpcServer:
             import grpc
         except ImportError:
             raise HoneError("HONE_GRPC_PORT needs grpcio; install the [ops] extra") from None
+        from .methods import Methods
+
         self._limits = Limits.of(settings)
         self._connections.most = reserve(settings.max_connections)
         self._server = grpc.aio.server(
@@ -91,8 +88,9 @@ class GrpcServer:
             ],
             maximum_concurrent_rpcs=MAX_CALLS,
         )
+        calls = Methods(self._hub, self._edge, self._repository, self._limits).calls()
         handlers = {
-            name: grpc.stream_unary_rpc_method_handler(self._answer(call, name)) for name, call in self._calls().items()
+            name: grpc.stream_unary_rpc_method_handler(self._answer(call, name)) for name, call in calls.items()
         }
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
         host = grpc_host(settings, sys.argv)
@@ -111,22 +109,6 @@ class GrpcServer:
         except RuntimeError:
             raise HoneError(f"can't listen on {address} for gRPC; set another HONE_GRPC_PORT") from None
         logger.info("V2 over gRPC on %s%s", address, "" if credentials is None else " with TLS")
-
-    def _calls(self) -> dict[str, Call]:
-        from . import v2_pb2 as pb
-
-        return {
-            "ServerLive": Call(pb.ServerLiveRequest, self._live),
-            "ServerReady": Call(pb.ServerReadyRequest, self._ready),
-            "ModelReady": Call(pb.ModelReadyRequest, self._model_ready, "read", "name"),
-            "ServerMetadata": Call(pb.ServerMetadataRequest, self._server_metadata, "read"),
-            "ModelMetadata": Call(pb.ModelMetadataRequest, self._model_metadata, "read", "name"),
-            "ModelConfig": Call(pb.ModelConfigRequest, self._model_config, "read", "name"),
-            "ModelInfer": Call(pb.ModelInferRequest, self._infer, "predict", "model_name"),
-            "RepositoryIndex": Call(pb.RepositoryIndexRequest, self._index, "list"),
-            "RepositoryModelLoad": Call(pb.RepositoryModelLoadRequest, self._load, "admin", "model_name"),
-            "RepositoryModelUnload": Call(pb.RepositoryModelUnloadRequest, self._unload, "admin", "model_name"),
-        }
 
     async def stop(self) -> None:
         """Refuse new calls and answer those accepted."""
@@ -192,7 +174,7 @@ class GrpcServer:
             return ""
         model = None if call.model else ""
         if call.action == "admin":
-            return await self._management.admit_admin(head, model)
+            return await self._repository.admit(head, model)
         await self._edge.admit(head, call.action, model)
         return ""
 
@@ -200,7 +182,7 @@ class GrpcServer:
     def _refusal(error: Exception, name: str) -> tuple[Any, str, tuple[tuple[str, str], ...]]:
         """Return code, details and trailing metadata of an error."""
         status, text, headers = status_of(error)
-        if status == 500 and not isinstance(error, InferenceError):
+        if is_unexpected(error):
             logger.error("%s failed", name, exc_info=error)
         return code_of(error, status), text, headers
 
@@ -213,100 +195,3 @@ class GrpcServer:
     def _trim_now(self, loop: asyncio.AbstractEventLoop) -> None:
         self._trim = None
         loop.run_in_executor(None, trim_heap)
-
-    async def _live(self, _: Received) -> Any:
-        from . import v2_pb2 as pb
-
-        return pb.ServerLiveResponse(live=True)
-
-    async def _ready(self, _: Received) -> Any:
-        from . import v2_pb2 as pb
-
-        return pb.ServerReadyResponse(ready=not self._management.draining and bool(self._hub.routes))
-
-    async def _model_ready(self, received: Received) -> Any:
-        from . import v2_pb2 as pb
-
-        request = received.message
-        try:
-            self._hub.get(request.name, request.version)
-        except NotFoundError:
-            return pb.ModelReadyResponse(ready=False)
-        return pb.ModelReadyResponse(ready=True)
-
-    async def _server_metadata(self, _: Received) -> Any:
-        from ..routes.metadata import EXTENSIONS
-        from . import v2_pb2 as pb
-
-        return pb.ServerMetadataResponse(name="hone", version=__version__, extensions=EXTENSIONS)
-
-    async def _model_metadata(self, received: Received) -> Any:
-        from ..routes.metadata import model_metadata
-        from . import v2_pb2 as pb
-
-        request = received.message
-        served = self._hub.get(request.name, request.version)
-        return pb.ModelMetadataResponse(**model_metadata(served, self._hub.versions(request.name)))
-
-    async def _model_config(self, received: Received) -> Any:
-        from ..routes.metadata import model_config
-        from . import v2_pb2 as pb
-
-        request = received.message
-        return pb.ModelConfigResponse(config=model_config(self._hub.get(request.name, request.version)))
-
-    async def _index(self, received: Received) -> Any:
-        from . import v2_pb2 as pb
-
-        return pb.RepositoryIndexResponse(models=self._management.index(received.message.ready))
-
-    async def _load(self, received: Received) -> Any:
-        from . import v2_pb2 as pb
-
-        request = received.message
-        await self._management.load(received.actor, request.model_name, plain_parameters(request.parameters))
-        return pb.RepositoryModelLoadResponse()
-
-    async def _unload(self, received: Received) -> Any:
-        from . import v2_pb2 as pb
-
-        request = received.message
-        await self._management.unload(received.actor, request.model_name, plain_parameters(request.parameters))
-        return pb.RepositoryModelUnloadResponse()
-
-    async def _infer(self, received: Received) -> Any:
-        started = time.perf_counter()
-        edge, request, head = self._edge, received.message, received.head
-        served = self._hub.get(request.model_name, request.model_version)
-        signature = served.loaded.artifact.signature
-        served.metrics.in_flight += 1
-        status, problem, inputs = 200, "", {}
-        request_id = edge.request_id(head)
-        trail: list[tuple[float, float, int]] | None = [] if edge.tracer is not None else None
-        try:
-            names = wanted(request.outputs, signature)
-            inputs = await aside(received.size, decode, request, signature, self._limits)
-            values = served.answer_sizes.check(inputs)
-            outputs = await served.infer(inputs, timeout_s(request, head), trail)
-            entry = served.entry
-            answer = await aside(values, encode, request.id, entry.name, entry.version, signature, names, outputs)
-            served.account(inputs, outputs, request_id, time.perf_counter() - started)
-        except Exception as error:
-            status, problem, _ = status_of(error)
-            if isinstance(error, OverloadedError):
-                served.metrics.shed(
-                    "deadline" if isinstance(error, DeadlineError) else "stopping" if isinstance(error, StoppingError)
-                    else "queue_full"
-                )  # fmt: skip
-            raise
-        finally:
-            seconds = time.perf_counter() - started
-            served.metrics.in_flight -= 1
-            rows = row_count(inputs)
-            served.metrics.request("grpc", status, seconds, rows)
-            if edge.tracer is not None:
-                edge.tracer.record(head, "grpc", served.tag, status, seconds, rows, trail)
-            if edge.settings.access_log != "off":
-                edge.log(request_id.decode(), served.tag, "grpc", status, seconds, rows, problem)
-        served.after(inputs, outputs, request_id, seconds)
-        return answer

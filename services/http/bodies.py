@@ -18,17 +18,8 @@ from typing import Any, TypeVar
 
 from .budget import WAIT_S, Budget, Pace
 from .failures import BodyTooLargeError, SlowBodyError
-from .responses import (
-    OFFLOAD_BYTES,
-    Body,
-    ClientGoneError,
-    Head,
-    Receive,
-    check_length,
-    opener_of,
-    read_rest,
-    too_large,
-)
+from .reading import check_length, opener_of, read_rest, too_large
+from .responses import OFFLOAD_BYTES, Body, ClientGoneError, Head, Receive
 
 T = TypeVar("T")
 

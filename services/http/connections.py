@@ -10,11 +10,8 @@ The protocol's inside is not part of uvicorn's documented interface, so its vers
 from __future__ import annotations
 
 import asyncio
-import re
-from dataclasses import dataclass
-from http import HTTPStatus
 from importlib.metadata import version
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import httptools
 from uvicorn import config as uvicorn_config
@@ -24,49 +21,28 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from hone.errors import HoneError
 
 from ..settings import Settings
-from .paths import PROBES
-from .responses import ABORT, error_body
-from .watch import LEAST_BYTES_PER_S, MAX_LINGERING, SLOW_S, Watch
+from .heads import (
+    COUNTED,
+    MAX_HEADERS,
+    MAX_TARGET,
+    OFFERED_WITHIN,
+    PROBES,
+    head_problem,
+    refusal,
+    too_large,
+    without_offer,
+)
+from .responses import ABORT
+from .watch import MAX_LINGERING, ConnectionLimits, Wait, Watch
 
 PINNED = "0.54.0"
-MAX_HEADERS = 100
-MAX_TARGET = 8192
-"""Bytes of the path with its query."""
-
 MAX_PIPELINED = 16
 """Requests behind the one that is being answered."""
-
-OFFER = re.compile(rb"(?i)(?<=\r\n)upgrade(?=:[ \t]*h2c\b)")
-DECLINED = b"-pgrade"
-"""Takes the place of an offered `upgrade`, with as many bytes."""
-
-OFFERED_WITHIN = 2048
-"""Bytes of a request in which an offer of HTTP/2 is looked for."""
 
 TOO_MANY = (503, "too many connections; try again", "connections over the limit")
 
 LINGER_S = 2.0
 """A refused caller may read the answer for so long: closing on unread bytes would reset the connection."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Of one worker.
-
-    Attributes:
-        head_bytes: of the request line and the headers together.
-        head_s: from a connection's beginning, or a request's first byte, to the end of the head; also the longest
-            pause in a body, or in the reading of an answer.
-        body_s: from the head's end to the body's, and from an answer's beginning until it is read.
-        connections: open at once.
-        answer_s: left to the callers when the worker stops.
-    """
-
-    head_bytes: int = 32_000
-    head_s: float = 10.0
-    body_s: float = 60.0
-    connections: int = 1000
-    answer_s: float = 15.0
 
 
 def check_version() -> None:
@@ -81,13 +57,7 @@ def check_version() -> None:
 
 def install(settings: Settings) -> None:
     """Let the server that this process will start use bounded connections."""
-    Connection.limits = Limits(
-        head_bytes=int(settings.max_header_kb * 1e3),
-        head_s=settings.header_timeout_s,
-        body_s=settings.body_timeout_s,
-        connections=settings.max_connections,
-        answer_s=settings.answer_s,
-    )
+    Connection.limits = ConnectionLimits.of(settings)
     uvicorn_config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{Connection.__name__}"
 
 
@@ -109,25 +79,33 @@ class Connection(HttpToolsProtocol):
     What it waits for is found by `look`, not noted by requests: those only count bytes.
     """
 
-    limits: ClassVar[Limits] = Limits()
-    slow = False
-    """The worker waits for the caller, who hardly moves."""
+    limits: ClassVar[ConnectionLimits] = ConnectionLimits()
 
     def __init__(self, config: Any, server_state: Any, app_state: dict[str, Any], _loop: Any = None) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._watch = _watch_of(config, server_state, self.loop)
+        self._watch = self._watch_of(config, server_state, self.loop)
         self._received = 0
         self._understood = 0
         self._hosts = 0
         self._coded = False
-        self._refusal: tuple[int, str] | tuple[int, str, str] = (400, "the request is not valid HTTP/1.1")
+        self._refusal: tuple[Any, ...] = (400, "the request is not valid HTTP/1.1")
         self._refused = False
         self._deaf = False
         self._spare = False
         self._answered: Any = None
-        self._wait: tuple[str, object] = ("", None)
-        self._began = self._moved = 0.0
-        self._mark = self._first = 0
+        self.wait = Wait()
+
+    @classmethod
+    def _watch_of(cls, config: Any, server_state: Any, loop: asyncio.AbstractEventLoop) -> Watch:
+        """Return the watch of a server; its first connection starts it."""
+        watch: Watch | None = getattr(server_state, "watch", None)
+        if watch is None:
+            limits = cls.limits
+            watch = server_state.watch = Watch(server_state.connections, loop, limits.connections)
+            # uvicorn waits for its callers without end, unless this is set before it stops.
+            given = config.timeout_graceful_shutdown
+            config.timeout_graceful_shutdown = limits.answer_s if given is None else min(given, limits.answer_s)
+        return watch
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -144,7 +122,7 @@ class Connection(HttpToolsProtocol):
             return
         self._received += len(data)
         if b"h2c" in data[:OFFERED_WITHIN] and (self.cycle is None or not self.cycle.more_body):
-            data = _without_offer(data)
+            data = without_offer(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -154,13 +132,13 @@ class Connection(HttpToolsProtocol):
             self._refuse(*self._refusal)
             return
         if self._received - self._understood > self.limits.head_bytes and not self._refused:
-            self._refuse(*self._too_large(len(self.url)))
+            self._refuse(*too_large(len(self.url), self.limits.head_bytes))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if "path" in self.scope:
             return  # behind the body: what was checked in the head must not be added to
         name = name.lower()
-        if name in _COUNTED:
+        if name in COUNTED:
             if name == b"host":
                 self._hosts += 1
             elif name == b"transfer-encoding":
@@ -168,8 +146,7 @@ class Connection(HttpToolsProtocol):
             elif value.lower() == b"100-continue":
                 self.expect_100_continue = True
         if len(self.headers) >= MAX_HEADERS:
-            self._refusal = (431, f"more than {MAX_HEADERS} headers")
-            raise ValueError
+            self._reject(431, f"more than {MAX_HEADERS} headers")
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -177,19 +154,18 @@ class Connection(HttpToolsProtocol):
             # Part of a body may have come with it.
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
             if size > self.limits.head_bytes:
-                self._refusal = self._too_large(len(self.url))
-                raise ValueError
+                self._reject(*too_large(len(self.url), self.limits.head_bytes))
         self._understood = self._received
         spoken = self.parser.get_http_version()
         if self._hosts != 1 or self._coded or spoken != "1.1" or len(self.url) > MAX_TARGET:
-            self._check_head(spoken)
+            problem = head_problem(spoken, self._hosts, self._coded, len(self.url))
+            if problem is not None:
+                self._reject(*problem)
         self._hosts, self._coded = 0, False
         if len(self.pipeline) >= MAX_PIPELINED:
-            self._refusal = (400, f"more than {MAX_PIPELINED} requests wait for an answer")
-            raise ValueError
+            self._reject(400, f"more than {MAX_PIPELINED} requests wait for an answer")
         if self._spare and self.url not in PROBES:
-            self._refusal = TOO_MANY
-            raise ValueError
+            self._reject(*TOO_MANY)
         super().on_headers_complete()
         self.scope[ABORT] = self.transport.abort  # type: ignore[literal-required]
         if self._spare:
@@ -198,26 +174,10 @@ class Connection(HttpToolsProtocol):
             # A proxy in front that decides by path sees no "/" there; neither do our routes.
             self.scope["path"] = self.scope["raw_path"].decode()
 
-    def _check_head(self, spoken: str) -> None:
-        """Refuse what servers and proxies read in different ways, which is how requests are smuggled."""
-        problem = ""
-        if len(self.url) > MAX_TARGET:
-            self._refusal = self._too_large(len(self.url))
-            raise ValueError
-        if spoken not in ("1.1", "1.0"):
-            problem = f"HTTP/{spoken} is not spoken here"
-        elif self._hosts > 1 or (not self._hosts and spoken == "1.1"):
-            problem = f"there must be one Host header, {self._hosts} came"
-        elif self._coded and spoken == "1.0":
-            problem = "HTTP/1.0 has no transfer-encoding"
-        if problem:
-            self._refusal = (400, problem)
-            raise ValueError
-
-    def _too_large(self, target: int) -> tuple[int, str]:
-        if target > MAX_TARGET:
-            return 414, f"the path is over {MAX_TARGET} bytes"
-        return 431, f"the headers are over {self.limits.head_bytes / 1e3:g} kB"
+    def _reject(self, *refusal: Any) -> NoReturn:
+        """Let the parser stop, and `data_received` refuse the request: status, message and, if need be, its kind."""
+        self._refusal = refusal
+        raise ValueError
 
     def on_body(self, body: bytes) -> None:
         self._understood = self._received
@@ -275,14 +235,7 @@ class Connection(HttpToolsProtocol):
                 return
             self._leave(cycle)
         self._refused = True
-        body = error_body(text)
-        head = (
-            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(body)}\r\nx-content-type-options: nosniff\r\nconnection: close\r\n"
-        )
-        if status == 503:
-            head += "retry-after: 1\r\n"
-        self.transport.write(head.encode() + b"\r\n" + body)
+        self.transport.write(refusal(status, text))
         if self.transport.can_write_eof():
             self.flow.resume_reading()
             self.transport.write_eof()
@@ -307,25 +260,15 @@ class Connection(HttpToolsProtocol):
             return "reader"
         return "head" if cycle is None or self._received > self._understood else "next"
 
-    def look(self, now: float) -> float:
-        """End a wait that has become too long; return how long it has been.
+    def look(self, now: float) -> None:
+        """Note what is waited for, and end a wait that has become too long.
 
         Args:
             now: seconds of the loop's clock.
         """
-        what = self._waits_for()
-        if (what, self.cycle) != self._wait:
-            self._wait, self._began, self._moved = (what, self.cycle), now, now
-            self._first = self._count(what)
-        mark = self._count(what)
-        if mark != self._mark:
-            self._mark, self._moved = mark, now
-        waited, limits = now - self._began, self.limits
-        self.slow = (
-            what in ("head", "body", "reader")
-            and waited >= SLOW_S
-            and abs(mark - self._first) < waited * LEAST_BYTES_PER_S
-        )
+        what, limits, wait = self._waits_for(), self.limits, self.wait
+        wait.note(what, self.cycle, self._count(what), now)
+        waited = wait.seconds
         if self._spare and what == "head" and waited > LINGER_S:
             self._refuse(*TOO_MANY)
         elif what == "next" and waited > self.timeout_keep_alive:
@@ -334,13 +277,12 @@ class Connection(HttpToolsProtocol):
             self._end_head()
         elif what == "end" and waited > (LINGER_S if self._refused else limits.head_s):
             self.transport.abort()
-        elif what in ("body", "reader") and (waited > limits.body_s or now - self._moved > limits.head_s):
+        elif what in ("body", "reader") and (waited > limits.body_s or wait.still_s > limits.head_s):
             if what == "body":
                 self._refuse(408, "the body did not come in time")
             else:
                 self._watch.count("answers not read in time")
                 self.transport.abort()
-        return waited
 
     def _count(self, what: str) -> int:
         """Return the bytes that tell whether a caller moves."""
@@ -354,28 +296,3 @@ class Connection(HttpToolsProtocol):
             self._refuse(408, "the headers did not come in time")
         else:
             self.transport.close()
-
-
-_COUNTED = frozenset({b"host", b"transfer-encoding", b"expect"})
-
-
-def _watch_of(config: Any, server_state: Any, loop: asyncio.AbstractEventLoop) -> Watch:
-    """Return the watch of a server; its first connection starts it."""
-    watch: Watch | None = getattr(server_state, "watch", None)
-    if watch is None:
-        limits = Connection.limits
-        watch = server_state.watch = Watch(server_state.connections, loop, limits.connections)
-        # uvicorn waits for its callers without end, unless this is set before it stops.
-        given = config.timeout_graceful_shutdown
-        config.timeout_graceful_shutdown = limits.answer_s if given is None else min(given, limits.answer_s)
-    return watch
-
-
-def _without_offer(data: bytes) -> bytes:
-    """Decline HTTP/2 that a request's head offers: by going on as if it weren't there, as RFC 9110, 7.8 allows.
-
-    Java's HTTP client offers it on each connection without TLS. The parser takes a request that offers another
-    protocol for one without a body.
-    """
-    head, end, rest = data.partition(b"\r\n\r\n")
-    return OFFER.sub(DECLINED, head) + end + rest

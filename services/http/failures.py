@@ -1,4 +1,4 @@
-"""Every error a caller can get, and its status: one table."""
+"""The errors that a caller can get, and their statuses: 401, 403 and 429 of keys are in services/access/callers.py."""
 
 from __future__ import annotations
 
@@ -20,12 +20,22 @@ class RequestError(Exception):
         self.headers = headers
 
 
+class AdminOffError(RequestError):
+    """Loading and unloading models is not open to this caller, or to anybody."""
+
+    status = 403
+
+
+class NotFoundError(RequestError):
+    """No such model, version or path."""
+
+    status = 404
+
+
 class MethodError(RequestError):
+    """The path takes another method."""
+
     status = 405
-
-
-class BodyTooLargeError(RequestError):
-    status = 413
 
 
 class SlowBodyError(RequestError):
@@ -40,20 +50,39 @@ class SlowBodyError(RequestError):
         )
 
 
+class BodyTooLargeError(RequestError):
+    """A body, or what it stands for, is more than one request may bring."""
+
+    status = 413
+
+
 class MediaTypeError(RequestError):
+    """A content type or encoding that isn't read here, or not for this model."""
+
     status = 415
 
 
-class NotFoundError(RequestError):
-    """No such model, version or path."""
+class UnusableModelError(RequestError):
+    """A stored model that can't be served; what served before still does."""
 
-    status = 404
+    status = 422
+
+
+class UnrecordedError(RequestError):
+    """An action that the audit log can't hold isn't done."""
+
+    status = 503
 
 
 class OverloadedError(RequestError):
-    """The caller should try again, after `retry_after_s` seconds."""
+    """The caller should try again, after `retry_after_s` seconds.
+
+    Attributes:
+        reason: why it was shed, in the metrics.
+    """
 
     status = 503
+    reason = "queue_full"
 
     def __init__(self, message: str, retry_after_s: int = 1) -> None:
         super().__init__(message, (("retry-after", str(max(1, retry_after_s))),))
@@ -62,9 +91,13 @@ class OverloadedError(RequestError):
 class DeadlineError(OverloadedError):
     """The request's deadline can't be met, so it isn't computed."""
 
+    reason = "deadline"
+
 
 class StoppingError(OverloadedError):
     """The service or the model is on its way out."""
+
+    reason = "stopping"
 
     def __init__(self) -> None:
         super().__init__("the service is stopping")
@@ -87,6 +120,11 @@ def status_of(error: BaseException) -> tuple[int, str, tuple[tuple[str, str], ..
     if isinstance(error, SignatureError):
         return 400, _printable(error), ()
     return 500, UNEXPECTED, ()
+
+
+def is_unexpected(error: BaseException) -> bool:
+    """Return whether nobody has told the log yet what went wrong: neither the caller's doing nor the runtime's."""
+    return not isinstance(error, RequestError | SignatureError | InferenceError)
 
 
 def _printable(error: BaseException) -> str:

@@ -16,14 +16,11 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from ..settings import Settings
 from .watch import abort_all
-
-if TYPE_CHECKING:
-    from ..routes.management import Management
 
 logger = logging.getLogger("hone.serving")
 
@@ -33,12 +30,12 @@ class Stopping:
 
     Args:
         settings: `drain_s` and `stop_s`.
-        management: is told to report not ready.
+        turn_unready: called as soon as the end is asked for: readiness goes off before anything else does.
     """
 
-    def __init__(self, settings: Settings, management: Management | None = None) -> None:
+    def __init__(self, settings: Settings, turn_unready: Callable[[], None] | None = None) -> None:
         self._settings = settings
-        self._management = management
+        self._turn_unready = turn_unready
         self._end: float | None = None
 
     @property
@@ -65,8 +62,8 @@ class Stopping:
         original = signal.getsignal(awaited)
 
         def stop(number: int, frame: Any) -> None:
-            if self._management is not None:
-                self._management.draining = True
+            if self._turn_unready is not None:
+                self._turn_unready()
             logger.info("%s: not ready any more, stopping in %g s", awaited.name, drain_s)
             self.begin(drain_s, loop)
             if callable(original):

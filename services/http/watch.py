@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from weakref import WeakSet
 
-if TYPE_CHECKING:
-    from .connections import Connection
+from ..settings import Settings
 
 logger = logging.getLogger("hone.serving")
 
 LOOK_S = 0.5
+IDLE_S = 1.0
+"""A connection may be closed for another when nothing was asked on it for so long."""
+
 COMPLAIN_S = 10.0
 """Refusals are counted and logged at most so often: whoever makes them must not fill the log."""
 
@@ -28,19 +31,108 @@ SPARE = 64
 """Files that a worker may still open: models, logs, metrics, other servers."""
 
 
+@dataclass(frozen=True)
+class ConnectionLimits:
+    """Of one worker.
+
+    Attributes:
+        head_bytes: of the request line and the headers together.
+        head_s: from a connection's beginning, or a request's first byte, to the end of the head; also the longest
+            pause in a body, or in the reading of an answer.
+        body_s: from the head's end to the body's, and from an answer's beginning until it is read.
+        connections: open at once.
+        answer_s: left to the callers when the worker stops.
+    """
+
+    head_bytes: int = 32_000
+    head_s: float = 10.0
+    body_s: float = 60.0
+    connections: int = 1000
+    answer_s: float = 15.0
+
+    @classmethod
+    def of(cls, settings: Settings) -> ConnectionLimits:
+        return cls(
+            int(settings.max_header_kb * 1e3),
+            settings.header_timeout_s,
+            settings.body_timeout_s,
+            settings.max_connections,
+            settings.answer_s,
+        )
+
+
+class Wait:
+    """What a worker waits for on one connection, and since when; one of them serves the connection for its life.
+
+    Attributes:
+        seconds: of waiting for the same.
+        still_s: since the caller last moved a byte.
+        slow: it is the caller who is waited for, and who hardly moves.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = self.still_s = 0.0
+        self.slow = False
+        self._awaited: tuple[str, object] = ("", None)
+        self._began = self._moved = 0.0
+        self._first = self._mark = 0
+
+    def note(self, what: str, request: object, mark: int, now: float) -> None:
+        """Note what is waited for now.
+
+        Args:
+            what: "head", "body" or "reader" of the caller; others are no fault of theirs.
+            request: of which.
+            mark: bytes that tell whether the caller moves.
+            now: seconds of the loop's clock.
+        """
+        if (what, request) != self._awaited:
+            self._awaited, self._began, self._moved, self._first = (what, request), now, now, mark
+        if mark != self._mark:
+            self._mark, self._moved = mark, now
+        self.seconds, self.still_s = now - self._began, now - self._moved
+        moved = abs(mark - self._first)
+        waits = what in ("head", "body", "reader") and self.seconds >= SLOW_S
+        self.slow = waits and moved < self.seconds * LEAST_BYTES_PER_S
+
+
+class Watched(Protocol):
+    """A connection, as the watch sees it.
+
+    Attributes:
+        transport: what it runs on; None before it has begun.
+        wait: as of the last look.
+        idle: no request is being read to its end or answered.
+    """
+
+    transport: Any
+    wait: Wait
+
+    @property
+    def idle(self) -> bool: ...
+
+    def look(self, now: float) -> None:
+        """Note what is waited for, and end a wait that has become too long."""
+
+
 class Watch:
     """Looks at a server's connections twice a second.
+
+    Args:
+        connections: of the server, which adds and removes them.
+        loop: of the server.
+        wanted: connections that the settings allow at once.
 
     Attributes:
         most: connections open at once.
     """
 
-    def __init__(self, connections: set[Any], loop: asyncio.AbstractEventLoop, wanted: int) -> None:
+    def __init__(self, connections: set[Watched], loop: asyncio.AbstractEventLoop, wanted: int) -> None:
         self.most = connections_that_fit(wanted, MAX_LINGERING)
         self._connections = connections
         self._loop = loop
-        self._idle: list[Connection] = []
-        self._slow: list[Connection] = []
+        self._idle: list[Watched] = []
+        self._slow: list[Watched] = []
         self._refusals: dict[str, int] = {}
         self._complained = loop.time()
         loop.call_later(LOOK_S, self._look)
@@ -60,11 +152,11 @@ class Watch:
                 return self._drop(connection, "idle connections, to make room")
         while self._slow:
             connection = self._slow.pop()
-            if connection.slow and connection in self._connections and not connection.transport.is_closing():
+            if connection.wait.slow and connection in self._connections and not connection.transport.is_closing():
                 return self._drop(connection, "slow callers, to make room")
         return False
 
-    def _drop(self, connection: Connection, kind: str) -> bool:
+    def _drop(self, connection: Watched, kind: str) -> bool:
         connection.transport.abort()
         self.count(kind)
         return True
@@ -78,15 +170,16 @@ class Watch:
 
     def _look(self) -> None:
         now = self._loop.time()
-        waits: list[tuple[float, Connection]] = []
-        slow: list[tuple[float, Connection]] = []
+        waits: list[tuple[float, Watched]] = []
+        slow: list[tuple[float, Watched]] = []
         try:
             for connection in list(self._connections):
-                waited = connection.look(now)
-                if waited >= 1.0 and connection.idle:
-                    waits.append((waited, connection))
-                elif connection.slow:
-                    slow.append((waited, connection))
+                connection.look(now)
+                wait = connection.wait
+                if wait.seconds >= IDLE_S and connection.idle:
+                    waits.append((wait.seconds, connection))
+                elif wait.slow:
+                    slow.append((wait.seconds, connection))
             for entries in (waits, slow):
                 entries.sort(key=lambda entry: entry[0])
             self._idle = [connection for _, connection in waits]

@@ -1,1 +1,33 @@
-"""Wire protocols: one file each, from a request's body to tensors and from tensors to an answer."""
+"""Wire protocols: one file each, from a request's body to tensors and from tensors to an answer.
+
+A file registers its protocols (`base.register`); it imports what not every server has inside the methods that need it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from functools import cache
+
+from .base import Endpoint, Protocol, registered
+
+__all__ = ["Endpoint", "Protocol", "all_endpoints"]
+
+
+@cache
+def all_endpoints() -> Mapping[Endpoint, Mapping[bytes, type[Protocol]]]:
+    """Return every endpoint and its protocols by the value of its header, importing the files of this folder.
+
+    Raises:
+        ValueError: an endpoint has no protocol for requests without its header.
+    """
+    for module in pkgutil.iter_modules(__path__):
+        if module.name != "base":
+            importlib.import_module(f"{__name__}.{module.name}")
+    for endpoint, protocols in registered().items():
+        if b"" not in protocols:
+            raise ValueError(
+                f"{endpoint.model}: no protocol is registered for requests without {endpoint.header.decode()}"
+            )
+    return registered()

@@ -13,13 +13,16 @@ from typing import Any
 
 import numpy as np
 
+from hone.artifact import Artifact
 from hone.errors import SignatureError, one_line, shorten
 from hone.signature import Tensors, TensorSpec
 
 from ..http.failures import MediaTypeError, RequestError
 from ..http.responses import Body, Fields, Head
 from .arrow_stream import survey
-from .base import Protocol, Request, timeout_of
+from .base import Part, Protocol, Request, register, timeout_of
+from .predict import PREDICT
+from .schemas import BINARY_BODY
 from .tensors import STRING_BYTES, check_finite
 
 MAX_COLUMNS = 65_536
@@ -31,6 +34,7 @@ COPIES = 3
 ARROW = b"application/vnd.apache.arrow.stream"
 
 
+@register(PREDICT, ARROW)
 class Arrow(Protocol):
     """A table of inputs in, a table of outputs out."""
 
@@ -163,6 +167,10 @@ class Arrow(Protocol):
         with pa.ipc.new_stream(sink, table.schema) as writer:
             writer.write_table(table)
         return [(b"content-type", ARROW)], memoryview(sink.getvalue())
+
+    @classmethod
+    def describe(cls, artifact: Artifact, rows: Tensors) -> Part:
+        return Part({ARROW.decode(): BINARY_BODY}, {ARROW.decode(): BINARY_BODY})
 
 
 def _known(kind: Any) -> bool:

@@ -16,13 +16,16 @@ from math import prod
 import numpy as np
 import orjson
 
+from hone.artifact import Artifact
 from hone.errors import SignatureError
 from hone.signature import BATCH, Signature, Tensors, TensorSpec
 
 from ..http.failures import MediaTypeError, RequestError
 from ..http.limits import MAX_AXES, NO_MORE_THAN, Limits
 from ..http.responses import BINARY, Body, Fields, Head
-from .base import DEADLINE, Protocol, Request, timeout_of
+from .base import DEADLINE, Part, Protocol, Request, register, timeout_of
+from .predict import PREDICT
+from .schemas import BINARY_BODY
 from .tensors import STRING_BYTES, WIRE_SIZES, all_finite, check_finite, from_bytes, to_bytes
 
 NPY = b"application/x-npy"
@@ -46,6 +49,7 @@ def only_input(signature: Signature, media: bytes) -> TensorSpec:
     )
 
 
+@register(PREDICT, BINARY)
 class RawBytes(Protocol):
     """Bare bytes of one tensor."""
 
@@ -110,6 +114,10 @@ class RawBytes(Protocol):
         body = b"".join(to_bytes(array) for array in outputs.values())
         return [*self._fields, (b"x-outputs", orjson.dumps(described))], body
 
+    @classmethod
+    def describe(cls, artifact: Artifact, rows: Tensors) -> Part:
+        return _described(artifact, BINARY)
+
 
 def _parse_shape(text: bytes) -> tuple[int, ...]:
     parts = text.split(b",")
@@ -118,6 +126,7 @@ def _parse_shape(text: bytes) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
+@register(PREDICT, NPY)
 class Npy(Protocol):
     """NumPy's file format, version 1.0 to 3.0 (numpy.lib.format): a header with dtype and shape, then the bytes."""
 
@@ -134,6 +143,16 @@ class Npy(Protocol):
         if len(outputs) > 1:
             raise MediaTypeError(f"the model has {len(outputs)} outputs, an npy file holds one; use another format")
         return [(b"content-type", NPY)], write_npy(next(iter(outputs.values())))
+
+    @classmethod
+    def describe(cls, artifact: Artifact, rows: Tensors) -> Part:
+        return _described(artifact, NPY)
+
+
+def _described(artifact: Artifact, media: bytes) -> Part:
+    """Return what OpenAPI says of a form that carries one input; nothing of a model that has several."""
+    form = {media.decode(): BINARY_BODY} if len(artifact.signature.inputs) == 1 else {}
+    return Part(form, form)
 
 
 def read_npy(body: Body, spec: TensorSpec, limits: Limits = NO_MORE_THAN) -> np.ndarray:

@@ -12,19 +12,22 @@ from typing import Any
 import numpy as np
 import orjson
 
+from hone.artifact import Artifact
 from hone.errors import SignatureError, shorten
 from hone.signature import BATCH, Signature, Tensors
 
 from ..http.failures import RequestError
 from ..http.limits import NO_MORE_THAN, Limits
 from ..http.responses import JSON, Body, Fields, Head
-from .base import Protocol, Request, timeout_of
+from .base import Endpoint, Part, Protocol, Request, register, timeout_of
 from .json_tensors import parse_inputs, read_json
+from .schemas import json_body, nested
 from .tensors import encodable
 
 KNOWN = ("instances", "inputs", "signature_name")
 
 
+@register(Endpoint("v1", model="/v1/models/{name}:predict"))
 class V1(Protocol):
     """Rows or columns of JSON."""
 
@@ -80,6 +83,21 @@ class V1(Protocol):
             rows = zip(*values.values(), strict=True)
             content = {"predictions": [dict(zip(values, map(_row, row), strict=True)) for row in rows]}
         return [(b"content-type", JSON)], orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+
+    @classmethod
+    def describe(cls, artifact: Artifact, rows: Tensors) -> Part:
+        columns = nested(rows)
+        instances: list[Any] = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=False)]
+        if len(columns) == 1:
+            instances = next(iter(columns.values()))
+        schema = {"type": "object", "properties": {"instances": {"type": "array", "items": {}, "minItems": 1}}}
+        answer = {"type": "object", "properties": {"predictions": {"type": "array", "items": {}}}}
+        return Part(
+            json_body({**schema, "required": ["instances"]}, {"instances": instances}),
+            json_body(answer),
+            summary=f"Predict with {artifact.manifest.name} (KServe V1)",
+            returns="A prediction for each instance.",
+        )
 
 
 def _row(value: Any) -> Any:

@@ -14,14 +14,17 @@ from typing import Any
 import numpy as np
 import orjson
 
+from hone.artifact import Artifact
 from hone.errors import SignatureError, did_you_mean, shorten
 from hone.signature import Signature, Tensors, TensorSpec
 
 from ..http.failures import RequestError
 from ..http.limits import MAX_AXES, NO_MORE_THAN, Limits
 from ..http.responses import BINARY, JSON, Body, Fields, Head
-from .base import Protocol, Request, timeout_of
+from .base import Endpoint, Part, Protocol, Request, register, timeout_of
 from .json_tensors import read_json, to_array
+from .raw import RawBytes
+from .schemas import BINARY_BODY, json_body
 from .tensors import check_finite, encodable, from_bytes, to_bytes
 
 HEADER_LENGTH = b"inference-header-content-length"
@@ -30,6 +33,14 @@ DATATYPES = {
     "int8": "INT8", "int16": "INT16", "int32": "INT32", "int64": "INT64",
     "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64",
 }  # fmt: skip
+INFER = Endpoint(
+    "v2",
+    model="/v2/models/{name}/infer",
+    version="/v2/models/{name}/versions/{version}/infer",
+    header=HEADER_LENGTH,
+)
+register(INFER, b"0")(RawBytes)  # Triton's raw binary request: no header, so the body is the one input's bytes
+
 MAX_CACHED_HEADER = 4096
 MAX_ID = 1024
 
@@ -61,6 +72,7 @@ class Header:
     outputs: tuple[tuple[str, bool], ...]
 
 
+@register(INFER)
 class V2(Protocol):
     """V2 over HTTP. Headers of binary requests repeat, so the last ones are remembered instead of parsed again."""
 
@@ -228,6 +240,26 @@ class V2(Protocol):
     @staticmethod
     def _fields(header_size: int) -> Fields:
         return [(b"content-type", BINARY), (HEADER_LENGTH, b"%d" % header_size)]
+
+    @classmethod
+    def describe(cls, artifact: Artifact, rows: Tensors) -> Part:
+        inputs = [
+            {
+                "name": spec.name,
+                "datatype": DATATYPES[spec.dtype],
+                "shape": list(array.shape),
+                "data": array.reshape(-1).tolist(),
+            }
+            for spec, array in zip(artifact.signature.inputs, rows.values(), strict=True)
+        ]
+        schema = {"type": "object", "properties": {"inputs": {"type": "array", "items": {"type": "object"}}}}
+        answer = {"type": "object", "properties": {"outputs": {"type": "array", "items": {"type": "object"}}}}
+        return Part(
+            json_body({**schema, "required": ["inputs"]}, {"inputs": inputs}),
+            {**json_body(answer), BINARY.decode(): BINARY_BODY},
+            summary=f"Infer with {artifact.manifest.name} (Open Inference Protocol V2)",
+            returns="The outputs, in JSON or binary as asked for.",
+        )
 
 
 def _parameters(content: dict[str, Any], where: str) -> dict[str, Any]:

@@ -1,1 +1,4 @@
-"""What each path answers: predictions, management, pages, and the hub that knows the models behind them."""
+"""What each path answers: predictions, management, pages; and the hub, which knows the models behind them.
+
+Bytes and limits are in `http`, what a body means in `protocols`.
+"""

@@ -1,8 +1,7 @@
-"""Inference over HTTP: read, admit, decode, compute, encode, answer, count. The same for every protocol and model."""
+"""Inference over HTTP: admit, read, decode, compute, encode, answer, count. The same for every protocol and model."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Mapping
@@ -13,7 +12,9 @@ from hone.signature import Tensors
 from ..batching.queue import Trail
 from ..http.answers import LargeAnswer
 from ..http.bodies import LargeBody
-from ..http.failures import DeadlineError, InferenceError, MediaTypeError, OverloadedError, StoppingError, status_of
+from ..http.failures import MediaTypeError, OverloadedError, is_unexpected, status_of
+from ..http.limits import Limits
+from ..http.reading import read_body
 from ..http.responses import (
     ABORT,
     JSON,
@@ -27,11 +28,10 @@ from ..http.responses import (
     Send,
     error_body,
     media_type,
-    read_body,
     require_method,
     respond,
 )
-from ..protocols.base import Protocol, Request
+from ..protocols.base import CONTENT_TYPE, Endpoint, Protocol, Request
 from ..protocols.tensors import row_count
 from .edge import REQUEST_ID, Edge
 from .served import ServedModel
@@ -44,31 +44,29 @@ SMALL_DIGITS = 5
 
 
 class InferEndpoint:
-    """One model in one protocol, or in several told apart by the content type.
+    """One model at one endpoint.
+
+    Answering is one function, as long as it is: every call more on the way of a small request costs.
 
     Args:
-        label: of the protocol, in metrics and logs.
+        endpoint: where it answers.
         served: the model.
-        protocols: by content type; the one under b"" takes requests that name none.
+        protocols: by the value of the endpoint's header; the one under b"" takes requests without it.
         edge: what stands around it.
-        any_media: the protocol under b"" takes every content type.
     """
 
     def __init__(
-        self,
-        label: str,
-        served: ServedModel,
-        protocols: Mapping[bytes, Protocol],
-        edge: Edge,
-        *,
-        any_media: bool = False,
+        self, endpoint: Endpoint, served: ServedModel, protocols: Mapping[bytes, type[Protocol]], edge: Edge
     ) -> None:
-        self._label = label
+        self._label = endpoint.label
         self._served = served
-        self._protocols = protocols
-        self._default = protocols[b""]
+        entry, limits = served.entry, Limits.of(edge.settings)
+        signature = served.loaded.artifact.signature
+        made = {kind: kind(signature, entry.name, entry.version, limits) for kind in set(protocols.values())}
+        self._protocols = {value: made[kind] for value, kind in protocols.items()}
+        self._header = endpoint.header
+        self._otherwise = None if endpoint.header == CONTENT_TYPE else self._protocols[b""]
         self._edge = edge
-        self._any_media = any_media
         self._limit = edge.settings.max_body_bytes
         self._bodies = edge.bodies
         self._sizes = served.answer_sizes
@@ -80,23 +78,20 @@ class InferEndpoint:
         self._noted = self._traced or edge.settings.access_log != "off"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # One function, as long as it is: each call on the way of a small request shows in what a worker can answer.
         started = time.perf_counter()
-        rows = 0
-        served = self._served
-        metrics = served.metrics
+        served, metrics = self._served, self._served.metrics
         metrics.in_flight += 1
         head = dict(scope["headers"])
         request: Request | None = None
-        status, problem = 200, ""
-        trail: Trail | None = [] if self._traced else None
         large: LargeBody | None = None
         room: LargeAnswer | None = None
+        status, problem, rows = CLIENT_GONE, "", 0  # as of who leaves early, which cancels this
+        trail: Trail | None = [] if self._traced else None
         try:
-            if self._guarded:
-                await self._edge.admit(head, "predict", served.entry.name)
-            if scope["method"] != "POST":
-                require_method(scope, "POST")
-            protocol = self._default if self._any_media else self._protocol(head)
+            if self._guarded or scope["method"] != "POST":
+                await self._admit(scope, head)
+            protocol = self._protocols.get(head.get(self._header, b""), self._otherwise) or self._protocol(head)
             length = head.get(b"content-length")
             if length is not None and len(length) <= SMALL_DIGITS and b"content-encoding" not in head:
                 request = protocol.decode(head, await read_body(head, receive, self._limit))
@@ -104,8 +99,7 @@ class InferEndpoint:
                 large = LargeBody(head, receive, self._limit, self._bodies)
                 request = await large.decode(partial(protocol.decode, head), protocol.quick_bytes)
             rows = row_count(request.inputs)
-            if rows > self._small_rows:
-                # Before anything is computed: its size shows in the inputs.
+            if rows > self._small_rows:  # before anything is computed: its size shows in the inputs
                 room = await self._sizes.room(request.inputs, protocol.in_text(request), self._answers)
             outputs = await served.infer(request.inputs, request.timeout_s, trail)
             if room is None and self._sizes.known:
@@ -113,35 +107,36 @@ class InferEndpoint:
             else:
                 room, (fields, answer) = await self._encode(protocol, request, outputs, room)
             if self._accounted:
-                head[REQUEST_ID] = request_id = self._edge.request_id(head)
-                served.account(request.inputs, outputs, request_id, time.perf_counter() - started)
+                self._account(head, request, outputs, time.perf_counter() - started)
+            status = 200
         except ClientGoneError:
-            status = CLIENT_GONE
             return
-        except asyncio.CancelledError:
-            status = CLIENT_GONE
-            raise
         except Exception as error:  # noqa: BLE001 - every error becomes an answer
             status, problem, fields, answer = self._failure(error, head)
         finally:
             seconds = time.perf_counter() - started
             metrics.in_flight -= 1
-            if large is not None:
-                large.release()
-            if room is not None and status != 200:
-                room.release()
-                room = None
+            if large is not None or room is not None:
+                room = _release(large, room, status)
             metrics.request(self._label, status, seconds, rows)
         if REQUEST_ID in head:
             fields = [*fields, (REQUEST_ID, self._edge.request_id(head))]
-        if room is None:
-            await respond(send, status, answer, fields)
-        else:
-            await room.write(send, status, answer, fields, scope.get(ABORT))
+        write = respond if room is None else partial(room.write, abort=scope.get(ABORT))
+        await write(send, status, answer, fields)
         if status == 200 and (served.followed or metrics.wants_sample):
             served.after(request.inputs, outputs, self._edge.request_id(head), seconds)  # type: ignore[union-attr]
         if self._noted:
             self._note(head, request, status, problem, seconds, trail)
+
+    async def _admit(self, scope: Scope, head: Head) -> None:
+        if self._guarded:
+            await self._edge.admit(head, "predict", self._served.entry.name)
+        require_method(scope, "POST")
+
+    def _account(self, head: Head, request: Request, outputs: Tensors, seconds: float) -> None:
+        """Record a request that may not be answered unless it is recorded, under the id that the answer will bear."""
+        head[REQUEST_ID] = request_id = self._edge.request_id(head)
+        self._served.account(request.inputs, outputs, request_id, seconds)
 
     async def _encode(
         self, protocol: Protocol, request: Request, outputs: Tensors, room: LargeAnswer | None
@@ -170,23 +165,29 @@ class InferEndpoint:
         edge.log(edge.request_id(head).decode(), tag, self._label, status, seconds, rows, problem)
 
     def _protocol(self, head: Head) -> Protocol:
-        protocol = self._protocols.get(head.get(b"content-type", b""))
+        """Return the protocol of a content type with parameters or capitals in it; raises MediaTypeError for others."""
+        media = media_type(head)
+        protocol = self._protocols.get(media)
         if protocol is None:
-            media = media_type(head)
-            protocol = self._protocols.get(media)
-            if protocol is None:
-                known = ", ".join(name.decode() for name in self._protocols if name)
-                raise MediaTypeError(f"content type '{media.decode('latin-1')}' is not supported; send one of: {known}")
+            known = ", ".join(sorted(name.decode() for name in self._protocols if name))
+            raise MediaTypeError(f"content type '{media.decode('latin-1')}' is not supported; send one of: {known}")
         return protocol
 
     def _failure(self, error: Exception, head: Head) -> tuple[int, str, Fields, Body]:
         status, message, headers = status_of(error)
         if isinstance(error, OverloadedError):
-            self._served.metrics.shed(
-                "deadline" if isinstance(error, DeadlineError) else "stopping" if isinstance(error, StoppingError)
-                else "queue_full"
-            )  # fmt: skip
-        if status == 500 and not isinstance(error, InferenceError):
+            self._served.metrics.shed(error.reason)
+        if is_unexpected(error):
             logger.error("request %s failed", self._edge.request_id(head).decode(), exc_info=error)
         fields = [(b"content-type", JSON), NO_STORE, *((name.encode(), value.encode()) for name, value in headers)]
         return status, message, fields, error_body(message)
+
+
+def _release(large: LargeBody | None, room: LargeAnswer | None, status: int) -> LargeAnswer | None:
+    """Give back what a body held, and what the answer does unless it is to be written; return that one."""
+    if large is not None:
+        large.release()
+    if room is None or status == 200:
+        return room
+    room.release()
+    return None

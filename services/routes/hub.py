@@ -13,19 +13,12 @@ from time import monotonic
 
 from hone import store
 from hone.errors import HoneError
-from hone.signature import Signature
 
 from ..batching.scheduler import Scheduler
 from ..http.failures import NotFoundError
-from ..http.limits import Limits
-from ..http.paths import MODEL_PREDICT, PREDICT, V1_PREDICT, V2_INFER, V2_VERSION_INFER, VERSION_PREDICT
-from ..http.responses import BINARY, JSON, Receive, Scope, Send
+from ..http.responses import Receive, Scope, Send
 from ..models.loading import LoadedModel, candidates, load, packed
-from ..protocols.arrow import ARROW, Arrow
-from ..protocols.predict import PredictJson
-from ..protocols.raw import NPY, Npy, RawBytes
-from ..protocols.v1 import V1
-from ..protocols.v2 import HEADER_LENGTH, V2
+from ..protocols import all_endpoints
 from .edge import Edge
 from .endpoint import InferEndpoint
 from .served import ServedModel
@@ -52,11 +45,13 @@ class Hub:
     Attributes:
         routes: path -> handler of everything that infers.
         default: the name that `/predict` answers for.
+        draining: the worker is about to stop, and no more requests should be sent to it.
     """
 
     def __init__(self, edge: Edge, scheduler: Scheduler, module_file: str = "") -> None:
         self.routes: dict[str, Handler] = {}
         self.default = ""
+        self.draining = False
         self._edge = edge
         self._scheduler = scheduler
         self._module_file = module_file
@@ -66,6 +61,15 @@ class Hub:
         self._healed: dict[str, float] = {}
         self._lock = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
+
+    @property
+    def ready(self) -> bool:
+        """True while requests are welcome, and a model is there to answer them."""
+        return not self.draining and bool(self.routes)
+
+    def drain(self) -> None:
+        """Report not ready from now on; requests that come all the same are answered."""
+        self.draining = True
 
     def models(self) -> list[ServedModel]:
         """Return every model in memory."""
@@ -178,46 +182,14 @@ class Hub:
         """Point every path at its model, all at once: a request sees the paths before or after, never between."""
         routes: dict[str, Handler] = {}
         for name, versions in self._models.items():
-            for version, served in [*versions.items(), ("", self._newest[name])]:
-                predict = self._predict(served)
-                infer, rows = (V2_VERSION_INFER, VERSION_PREDICT) if version else (V2_INFER, MODEL_PREDICT)
-                routes[infer.of(name, version)] = self._v2(served)
-                routes[rows.of(name, version)] = predict
-                if not version:
-                    routes[V1_PREDICT.of(name)] = self._v1(served)
-                    if name == self.default:
-                        routes[PREDICT.of(name)] = predict
+            for version, served in versions.items():
+                for endpoint, protocols in all_endpoints().items():
+                    templates = [endpoint.version]
+                    if served is self._newest[name]:
+                        templates += [endpoint.model, endpoint.default if name == self.default else ""]
+                    answer = InferEndpoint(endpoint, served, protocols, self._edge)
+                    routes.update((path.format(name=name, version=version), answer) for path in templates if path)
         self.routes = routes
-
-    def _arguments(self, served: ServedModel) -> tuple[Signature, str, str, Limits]:
-        limits = Limits.of(self._edge.settings)
-        return served.loaded.artifact.signature, served.entry.name, served.entry.version, limits
-
-    def _predict(self, served: ServedModel) -> Handler:
-        arguments = self._arguments(served)
-        plain = PredictJson(*arguments)
-        protocols = {
-            b"": plain,
-            JSON: plain,
-            BINARY: RawBytes(*arguments),
-            NPY: Npy(*arguments),
-            ARROW: Arrow(*arguments),
-        }
-        return InferEndpoint("predict", served, protocols, self._edge)
-
-    def _v1(self, served: ServedModel) -> Handler:
-        return InferEndpoint("v1", served, {b"": V1(*self._arguments(served))}, self._edge, any_media=True)
-
-    def _v2(self, served: ServedModel) -> Handler:
-        """V2, and Triton's raw binary request: a header length of 0 says that the body is the one input's bytes."""
-        structured = InferEndpoint("v2", served, {b"": V2(*self._arguments(served))}, self._edge, any_media=True)
-        raw = InferEndpoint("v2", served, {b"": RawBytes(*self._arguments(served))}, self._edge, any_media=True)
-
-        async def route(scope: Scope, receive: Receive, send: Send) -> None:
-            bare = any(key == HEADER_LENGTH and value == b"0" for key, value in scope["headers"])
-            await (raw if bare else structured)(scope, receive, send)
-
-        return route
 
     async def heal(self) -> None:
         """Make the runtimes anew that fail on everything, such as one whose GPU context is lost."""

@@ -16,11 +16,11 @@ import orjson
 
 from hone.signature import TensorSpec
 
-from ..http.paths import EXPLORER
 from ..http.responses import NO_STORE, Fields
 from ..models.examples import example_inputs, zero_inputs
 from ..models.loading import LoadedModel
 from ..settings import Settings
+from .paths import EXPLORER
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "

@@ -2,7 +2,7 @@
 
 BentoML's path costs about a millisecond a request (parsing, pydantic, five middlewares) and makes a series of metrics
 for every path that anybody makes up; its own `/predict` knows nothing of keys, limits and deadlines. So from outside
-it is asked for its own paths in `services/http/paths.py` only, exactly as they stand there, and what is not there at
+it is asked for its own paths in `services/routes/paths.py` only, exactly as they stand there, and what is not there at
 all doesn't exist.
 
 `Service.to_asgi` is not part of BentoML's documented interface, so the version is pinned and checked: another one
@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import MutableMapping
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 from _bentoml_sdk.service.factory import Service
@@ -23,23 +23,24 @@ from bentoml._internal.server.http.traffic import TimeoutMiddleware
 from hone.errors import HoneError
 
 from ..http import connections
-from ..http.failures import NotFoundError, OverloadedError, RequestError
-from ..http.paths import PATHS
+from ..http.failures import NotFoundError, OverloadedError, is_unexpected
 from ..http.responses import NO_SNIFF, Receive, Scope, Send, require_method, respond, respond_error, respond_json
 from ..settings import Settings
+from .edge import Edge
+from .hub import Hub
+from .management import Management
 from .openapi import describe
 from .pages import HTML_FIELDS, URL, address, page
-
-if TYPE_CHECKING:
-    from .edge import Edge
-    from .hub import Hub
-    from .management import Management
+from .paths import INFERENCE, PATHS
 
 logger = logging.getLogger("hone.serving")
 
 PINNED = "1.4.39"
-OURS = ("/v1/", "/v2/", "/models/")
-OURS_EXACTLY = ("/predict", "/v2")
+MANAGED = ("/v1/", "/v2/")
+OURS = (*MANAGED, *sorted({path.template.partition("{")[0] for path in INFERENCE if "{" in path.template}))
+"""What begins so is ours even where no model answers it, so that nobody without a key learns which models there are."""
+
+OURS_EXACTLY = ("/v2", *(path.template for path in INFERENCE if "{" not in path.template))
 PAGES = ("/", "/docs.json")
 """What we write ourselves in place of BentoML's page, which asks hosts elsewhere for scripts."""
 
@@ -143,7 +144,7 @@ class _Application:
                 raise NotFoundError(f"no such path: {path}")
             if self._service.hub is None or self._service.edge is None or management is None:
                 raise OverloadedError("the model is still loading")
-            if path.startswith(("/v1/", "/v2/")) or path == "/v2":
+            if path.startswith(MANAGED) or path == "/v2":
                 await management(scope, receive, send)
                 return
             await self._service.edge.admit(dict(scope["headers"]), "predict")
@@ -153,7 +154,7 @@ class _Application:
             if path not in GUARDED:
                 raise NotFoundError(f"no model answers {path}")
         except Exception as error:
-            if not isinstance(error, RequestError):
+            if is_unexpected(error):
                 logger.error("%s failed", path, exc_info=error)
             await respond_error(send, error)
             return

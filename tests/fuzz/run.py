@@ -24,7 +24,7 @@ from tritonclient.grpc import service_pb2
 
 from hone.errors import SignatureError
 from hone.services.grpc import v2 as v2_messages
-from hone.services.http import responses as http
+from hone.services.http import reading
 from hone.services.http.failures import RequestError, status_of
 from hone.services.http.limits import Limits
 from hone.services.protocols.arrow import Arrow
@@ -141,7 +141,7 @@ def _packed(pick: Random, encoding: str) -> tuple[bytes, bytes, bool]:
 
 
 def one_packed(encoding: str, body: bytes, content: bytes, whole: bool, watch: Watch) -> None:
-    opener = {"gzip": http._gunzip, "zstd": http._unzstd}[encoding]
+    opener = {"gzip": reading._gunzip, "zstd": reading._unzstd}[encoding]
     try:
         with watch:
             found = opener(body, 200_000)

@@ -31,6 +31,7 @@ from hone.services.models.desired import DesiredState
 from hone.services.routes.edge import Edge
 from hone.services.routes.hub import Hub
 from hone.services.routes.management import Management
+from hone.services.routes.repository import Repository
 from hone.services.settings import Settings
 from tests.models import dense_answer, dense_signature
 from tests.servers import DIGITS, put, server, use_store
@@ -55,7 +56,8 @@ class InProcess:
         edge = Edge(Settings(max_body_mb=0.2))
         self.hub = Hub(edge, Scheduler(1))
         await self.hub.load("digits")
-        self.management = Management(self.hub, edge, DesiredState(folder / "state"))
+        repository = Repository(self.hub, edge, DesiredState(folder / "state"))
+        self.management = Management(self.hub, edge, repository)
 
     def call(
         self, method: str, path: str, headers: dict[str, str], body: bytes

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hone.k8s.tools.cluster import manifests
-from hone.services.http.paths import PATHS
+from hone.services.routes.paths import PATHS
 
 K8S = Path(__file__).parents[2] / "k8s"
 OVERLAYS = sorted(path.name for path in (K8S / "overlays").iterdir())

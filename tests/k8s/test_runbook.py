@@ -17,7 +17,7 @@ import pytest
 
 from hone.cli.main import cli
 from hone.services.access.api_keys import add_key
-from hone.services.http.paths import PATHS
+from hone.services.routes.paths import PATHS
 from hone.services.settings import ELSEWHERE, Settings
 from tests.cluster import ControlPlane, Nodes, for_server
 from tests.servers import HONE, ROOT, Server, put, server

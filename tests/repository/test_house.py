@@ -153,7 +153,7 @@ FRAMEWORKS = {
     "redis": ("services/cache/redis_client.py",),
     "rich": ("hone/cli", "hone/inspect/doctor.py"),
     "uvicorn": ("services/http/connections.py",),
-    "zstandard": ("services/http/responses.py",),
+    "zstandard": ("services/http/reading.py",),
 }
 """Packages that are heavy, optional or reached through a private seam, and the only places that know them."""
 

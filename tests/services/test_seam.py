@@ -79,7 +79,7 @@ def test_serving_needs_nothing_that_is_only_used_when_configured(tmp_path: Path)
         "import hone.services.cache.predictions, hone.services.observe.recording, hone.services.observe.shadow\n"
         "import hone.services.observe.tracing, hone.services.protocols.arrow, hone.services.grpc.server\n"
         "from hone.errors import HoneError\n"
-        "from hone.services.base import build_edge\n"
+        "from hone.services.assembly import build_edge\n"
         "from hone.services.settings import Settings\n"
         "for wanted in ({'trace_sample': 1.0}, {'record_dir': 'x'}, {'cache_mb': 1.0, 'redis_url': 'redis://x'},\n"
         "               {'jwt_jwks': 'x', 'jwt_issuer': 'x', 'jwt_audience': 'x'}):\n"

@@ -16,7 +16,7 @@ from hone.errors import SignatureError, did_you_mean, shorten
 from hone.services.grpc.v2 import decode, parse
 from hone.services.http.failures import BodyTooLargeError, RequestError, status_of
 from hone.services.http.limits import Limits
-from hone.services.http.responses import _unzstd
+from hone.services.http.reading import _unzstd
 from hone.services.protocols.arrow import Arrow
 from hone.services.protocols.json_tensors import parse_request, read_json
 from hone.services.protocols.raw import Npy, RawBytes

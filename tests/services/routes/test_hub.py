@@ -18,7 +18,7 @@ from hone.services.http.failures import InferenceError, NotFoundError
 from hone.services.models.desired import DesiredState
 from hone.services.routes.edge import Edge
 from hone.services.routes.hub import Hub
-from hone.services.routes.management import Management
+from hone.services.routes.repository import Repository
 from hone.services.settings import Settings, misspelled
 from hone.signature import Tensors
 from tests.models import dense_answer, dense_artifact
@@ -121,22 +121,22 @@ def test_workers_follow_the_list(tmp_path: Path) -> None:
     async def use(hub: Hub) -> None:
         await hub.load("dense:first")
         state = DesiredState(tmp_path / "state")
-        management = Management(hub, Edge(Settings()), state)
-        await management.follow()
+        repository = Repository(hub, Edge(Settings()), state)
+        await repository.follow()
         assert hub.versions("dense") == ["first-1"]
         state.write(["dense:first-1", "dense:second-1"], "dense:second-1")
-        await management.follow()
+        await repository.follow()
         assert hub.versions("dense") == ["first-1", "second-1"]
         assert hub.get("dense").entry.version == "second-1"
         before = hub.get("dense")
-        await management.follow()
+        await repository.follow()
         assert hub.get("dense") is before
         state.write(["dense:second-1"], "dense:second-1")
-        await management.follow()
+        await repository.follow()
         assert hub.versions("dense") == ["second-1"] and hub.get("dense") is not before
         assert await state.wait_for_others(2, 1.0) == []
         state.write(["dense:gone"], "dense:gone")
-        await management.follow()
+        await repository.follow()
         assert "gone" in (await state.wait_for_others(3, 1.0))[0]
 
     with_hub(use)
@@ -144,7 +144,7 @@ def test_workers_follow_the_list(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("two")
 def test_shadow_stays_with_the_name_through_a_swap() -> None:
-    from hone.services.base import attach_shadow
+    from hone.services.assembly import attach_shadow
 
     async def use(hub: Hub) -> None:
         await hub.load("dense:first")

@@ -18,8 +18,8 @@ from hone import store
 from hone.artifact import EXAMPLE, seal
 from hone.services.access.api_keys import add_key
 from hone.services.grpc.server import SERVICE
-from hone.services.http.paths import PATHS
 from hone.services.launch import free_port
+from hone.services.routes.paths import PATHS
 from tests.models import dense_artifact
 from tests.servers import DIGITS, ROOT, Server, server, use_store
 

@@ -1,8 +1,10 @@
-"""Every path that the service answers: the hub routes by this table, Ingress and Gateway are tested against it."""
+"""Every path that the service answers; what is not here doesn't exist. Ingress and Gateway are tested against it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from ..protocols import all_endpoints
 
 
 @dataclass(frozen=True)
@@ -28,15 +30,8 @@ class Path:
         return self.template.format(name=name, version=version)
 
 
-PREDICT = Path("/predict", "POST")
-MODEL_PREDICT = Path("/models/{name}/predict", "POST")
-VERSION_PREDICT = Path("/models/{name}/versions/{version}/predict", "POST")
-V1_PREDICT = Path("/v1/models/{name}:predict", "POST")
-V2_INFER = Path("/v2/models/{name}/infer", "POST")
-V2_VERSION_INFER = Path("/v2/models/{name}/versions/{version}/infer", "POST")
-
-INFERENCE = (PREDICT, MODEL_PREDICT, VERSION_PREDICT, V1_PREDICT, V2_INFER, V2_VERSION_INFER)
-"""Answered by `Hub.routes`."""
+INFERENCE = tuple(Path(template, "POST") for endpoint in all_endpoints() for template in endpoint.templates)
+"""Answered by `Hub.routes`: what the files of services/protocols registered."""
 
 METADATA = (
     Path("/v1/models", "GET"),
@@ -73,8 +68,5 @@ STATIC = tuple(
     for name in ("swagger-ui.css", "index.css", *EXPLORER)
 )
 """The files of BentoML that the page at `/` needs."""
-
-PROBES = frozenset(b"/" + path for path in (b"livez", b"readyz", b"healthz", b"v2/health/live", b"v2/health/ready"))
-"""Asked whether a worker lives and is ready; answered when it takes no more connections."""
 
 PATHS = (*INFERENCE, *METADATA, *OPERATION, *STATIC)
