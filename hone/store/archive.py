@@ -20,10 +20,11 @@ from typing import IO, BinaryIO, cast
 
 import yaml
 
-from hone import store
 from hone.artifact import MANIFEST, SIGNATURE, STORE_RECORD, Artifact, FileRecord, Manifest, parse_manifest
 from hone.errors import ArtifactError, StoreError, one_line
 from hone.names import check_tag, shown
+from hone.store.changes import add
+from hone.store.entry import Entry, models_dir
 from hone.store.origins import Origin
 
 RECORDS = (MANIFEST, STORE_RECORD, SIGNATURE)
@@ -58,7 +59,7 @@ class Contents:
     records: dict[str, bytes]
 
 
-def export(entry: store.Entry, target: Path) -> Path:
+def export(entry: Entry, target: Path) -> Path:
     """Write an entry as a `.tar.gz` that `hone models import` and `bentoml models import` read.
 
     Raises:
@@ -117,7 +118,7 @@ Admit = Callable[[Contents, Artifact], Origin]
 come in."""
 
 
-def import_archive(file: Path, *, max_bytes: int | None = None, admit: Admit) -> store.Entry:
+def import_archive(file: Path, *, max_bytes: int | None = None, admit: Admit) -> Entry:
     """Add an exported entry to the store, after checking every file's size and hash.
 
     Args:
@@ -132,7 +133,7 @@ def import_archive(file: Path, *, max_bytes: int | None = None, admit: Admit) ->
     """
     contents = read_contents(file, max_bytes)
     origin = admit(contents, preview(contents, file))
-    root = store.models_dir()
+    root = models_dir()
     root.mkdir(parents=True, exist_ok=True)
     needed, free = contents.manifest.size_bytes + 2 * RECORD_BYTES, shutil.disk_usage(root).free
     if needed > free:
@@ -147,7 +148,7 @@ def import_archive(file: Path, *, max_bytes: int | None = None, admit: Admit) ->
                 _copy(stream, record, name, file, out.write)
         admit(contents, Artifact(target, contents.manifest))
 
-    return store.add(contents.manifest, contents.name, contents.version, fill, origin)
+    return add(contents.manifest, contents.name, contents.version, fill, origin)
 
 
 def verify_archive(file: Path, max_bytes: int | None = None) -> Contents:
