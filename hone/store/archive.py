@@ -22,6 +22,7 @@ import yaml
 
 from hone.artifact import MANIFEST, SIGNATURE, STORE_RECORD, Artifact, FileRecord, Manifest, parse_manifest
 from hone.errors import ArtifactError, StoreError, one_line
+from hone.files import atomic_stream
 from hone.names import check_tag, shown
 from hone.store.changes import add
 from hone.store.entry import Entry, models_dir
@@ -70,18 +71,13 @@ def export(entry: Entry, target: Path) -> Path:
     file = target / f"{entry.name}-{entry.version}.tar.gz" if target.is_dir() else target
     if not file.name.endswith((".tar.gz", ".tgz")):
         raise StoreError(f"{file}: no such folder; make it first, or give a file name that ends in .tar.gz")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.partial")
     try:
-        with tarfile.open(partial, "w:gz") as archive:
+        with atomic_stream(file) as stream, tarfile.open(fileobj=stream, mode="w:gz") as archive:
             for name in (*RECORDS, *sorted(artifact.manifest.files)):
                 if (entry.path / name).exists():
                     archive.add(entry.path / name, name, recursive=False)
-        partial.replace(file)
     except OSError as error:
         raise StoreError(f"{file}: cannot be written: {error.strerror or one_line(error)}") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return file
 
 
