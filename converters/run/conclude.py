@@ -20,8 +20,6 @@ from ..report.records import PassReport, Report, VariantReport, latency_table
 from .pipeline import Outcome
 from .plan import Node, Plan, Variant
 
-SERVABLE = ("onnx", "tensorrt", "mlx", "openvino")
-
 
 def conclude(
     loaded: LoadedRecipe,
@@ -117,7 +115,7 @@ def _store(
     tags: dict[str, str] = {}
     for name, verdict in sorted(verdicts.items(), key=lambda item: -item[1].rank):
         subject = measured[name]
-        if subject.artifact.runtime not in SERVABLE or not subject.artifact.manifest.lineage:
+        if runtime_class(subject.artifact.runtime).baseline or not subject.artifact.manifest.lineage:
             continue
         if (keep == "eligible" and not verdict.eligible) or (keep == "winner" and verdict.rank > 0):
             continue

@@ -18,8 +18,9 @@ from hone import runtimes
 from hone.artifact import MANIFEST, SIGNATURE, Artifact
 from hone.errors import ArtifactError, HoneError
 from hone.store.entry import Entry, models_dir
+from hone.store.keys import Keys
 from hone.store.origins import Origin, read_origin
-from hone.store.signing import Keys, Standing, standing, standing_of
+from hone.store.signing import Standing, standing, standing_of
 
 if TYPE_CHECKING:
     from hone.store.archive import Contents

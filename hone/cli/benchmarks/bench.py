@@ -97,11 +97,12 @@ def _slo(percentiles: Mapping[str, str | None], errors: float) -> tuple[Slo, str
     from hone.benchmarks.load.limits import parse_ms
     from hone.capacity import Slo
 
-    limits: list[tuple[Any, str]] = [(name, text) for name, text in percentiles.items() if text]
+    limits = [(name, text) for name, text in percentiles.items() if text]
     if len(limits) != 1:
         raise click.UsageError("give one of --p50, --p95 and --p99")
     name, text = limits[0]
-    return Slo(percentile=f"{name}_ms", limit_ms=parse_ms(text), errors=errors), f"--{name} {text}"  # type: ignore[arg-type]
+    percentile: Any = f"{name}_ms"
+    return Slo(percentile=percentile, limit_ms=parse_ms(text), errors=errors), f"--{name} {text}"
 
 
 @bench.command()

@@ -17,7 +17,7 @@ from hone.errors import StoreError, did_you_mean
 if TYPE_CHECKING:
     from hone.artifact import Manifest
     from hone.store import Entry
-    from hone.store.signing import Keys
+    from hone.store.keys import Keys
 
 
 @click.group(cls=HoneGroup)
