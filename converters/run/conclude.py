@@ -12,6 +12,7 @@ from hone.artifact import Measurements, Selection
 from hone.errors import HoneError, one_line
 from hone.hardware import host
 from hone.recipe import LoadedRecipe, Recipe
+from hone.runtimes import runtime_class
 
 from ..proof.disturbance import HostNoise
 from ..proof.evaluate import Subject, resolve_threads
