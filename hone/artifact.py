@@ -120,10 +120,7 @@ class Manifest(BaseModel):
     schema_version: int = SCHEMA_VERSION
     name: str = Field(pattern=TAG_PART, description="The model's name, from the recipe.")
     variant: str = Field("", pattern=PLAIN, max_length=100)
-    runtime: str = Field(
-        pattern=PLAIN,
-        description="Which runtime loads it: onnx, tensorrt, mlx, openvino, torch, keras, sklearn, xgboost, lightgbm.",
-    )
+    runtime: str = Field(pattern=PLAIN, description="The runtime that loads it, by the name it is registered under.")
     precision: str = Field(pattern=PLAIN, description="fp32, fp16, bf16, int8, int4, …")
     entry: str = Field(description="The file that the runtime opens.")
     signature: Signature

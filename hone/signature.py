@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from hone.errors import SignatureError, did_you_mean, shorten
 
@@ -23,7 +23,28 @@ Tensors = dict[str, np.ndarray]
 
 AXIS_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 
-Axis = Annotated[int | str, Field(description="A fixed size, or the name of a dynamic axis.")]
+
+def known_dtype(value: str) -> str:
+    """Return the name of a dtype; raises ValueError for one that tensors can't have."""
+    if value not in DTYPES:
+        raise ValueError(f"unknown dtype '{value}'{did_you_mean(value, DTYPES)}")
+    return value
+
+
+def valid_axes(value: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Return the axes of a tensor; raises ValueError for a size or name that none can have."""
+    for axis in value:
+        if isinstance(axis, int) and axis < 1:
+            raise ValueError(f"axis size {axis} is not positive; give a dynamic axis a name, such as 'batch'")
+        if isinstance(axis, str) and not AXIS_NAME.match(axis):
+            raise ValueError(f"axis name '{axis}' is not an identifier")
+    return value
+
+
+Dtype = Annotated[str, AfterValidator(known_dtype)]
+"""The name of a dtype that tensors can have."""
+Shape = Annotated[tuple[int | str, ...], AfterValidator(valid_axes)]
+"""The axes of a tensor: a fixed size each, or the name of a dynamic axis."""
 
 
 class TensorSpec(BaseModel):
@@ -35,8 +56,8 @@ class TensorSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    dtype: str = "float32"
-    shape: tuple[Axis, ...]
+    dtype: Dtype = "float32"
+    shape: Shape
     allow_nan: bool = Field(False, description="Accept NaN and infinities in this input when serving.")
     pad_value: float | None = Field(
         None, description="What rows are filled up with along named axes other than batch; the model ignores it there."
@@ -44,16 +65,6 @@ class TensorSpec(BaseModel):
     source_axes: tuple[int, ...] = Field(
         (), description="The source model's axes in the order that this tensor has them; empty: the same order."
     )
-
-    @field_validator("dtype")
-    @classmethod
-    def _known_dtype(cls, value: str) -> str:
-        return known_dtype(value)
-
-    @field_validator("shape")
-    @classmethod
-    def _valid_axes(cls, value: tuple[int | str, ...]) -> tuple[int | str, ...]:
-        return valid_axes(value)
 
     @property
     def batchable(self) -> bool:
@@ -87,23 +98,6 @@ class TensorSpec(BaseModel):
         if self.dtype == "string":
             return np.full(sizes, "", dtype=object)
         return np.zeros(sizes, self.numpy_dtype)
-
-
-def known_dtype(value: str) -> str:
-    """Return the name of a dtype; raises ValueError for one that tensors can't have."""
-    if value not in DTYPES:
-        raise ValueError(f"unknown dtype '{value}'{did_you_mean(value, DTYPES)}")
-    return value
-
-
-def valid_axes(value: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """Return the axes of a tensor; raises ValueError for a size or name that none can have."""
-    for axis in value:
-        if isinstance(axis, int) and axis < 1:
-            raise ValueError(f"axis size {axis} is not positive; give a dynamic axis a name, such as 'batch'")
-        if isinstance(axis, str) and not AXIS_NAME.match(axis):
-            raise ValueError(f"axis name '{axis}' is not an identifier")
-    return value
 
 
 class Signature(BaseModel):

@@ -9,6 +9,7 @@ import numpy as np
 
 from hone.files import atomic_write
 from hone.pages.figures import BLUE, ORANGE, RED, log_axis, new_figure, to_svg
+from hone.pages.render import render
 
 from ..records import LATE_MS, LATE_SHARE, LoadReport, read_load_report
 
@@ -26,14 +27,10 @@ def redraw(file: Path) -> None:
 
 
 def draw(report: LoadReport, folder: Path) -> None:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     svg = plot(report)
     atomic_write(folder / "load.svg", svg)
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
-    )
-    page = environment.get_template("load.html").render(report=report, plot=svg, late_ms=LATE_MS, late_limit=LATE_SHARE)
+    template = Path(__file__).with_name("load.html")
+    page = render(template, report=report, plot=svg, late_ms=LATE_MS, late_limit=LATE_SHARE)
     atomic_write(folder / "load.html", page)
 
 

@@ -5,33 +5,35 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from hone.errors import HoneError, one_line
 from hone.files import atomic_write
+from hone.pages.render import render
 
 from .records import Report, VariantReport
 
 JSON_NAME, HTML_NAME = "report.json", "report.html"
 
 
-def write_json(report: Report, folder: Path) -> Path:
-    file = folder / JSON_NAME
-    atomic_write(file, report.model_dump_json(indent=2) + "\n")
-    return file
+def write_report(report: Report, folder: Path) -> Path:
+    """Write both files; return the page's.
+
+    Raises:
+        HoneError: one can't be written.
+    """
+    try:
+        atomic_write(folder / JSON_NAME, report.model_dump_json(indent=2) + "\n")
+        return write_html(report, folder)
+    except OSError as error:
+        reason = error.strerror or one_line(error)
+        raise HoneError(f"the report can't be written to {folder}: {reason}") from error
 
 
 def write_html(report: Report, folder: Path) -> Path:
     """Draw the page from the record alone, so that it can be drawn again from report.json."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     from .plots import pareto_svg, size_svg
 
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("report.html").render(
+    page = render(
+        Path(__file__).with_name(HTML_NAME),
         report=report,
         winner=report.variant(report.winner) if report.winner else None,
         baseline=report.baseline,

@@ -12,6 +12,7 @@ from hone.artifact import Selection
 from hone.errors import HoneError, one_line
 from hone.hardware import host
 from hone.recipe import LoadedRecipe
+from hone.runtimes import runtime_class
 
 from ..proof.disturbance import HostNoise
 from ..proof.evaluate import Subject, resolve_threads
@@ -20,8 +21,6 @@ from ..report.records import Report
 from .pipeline import Outcome
 from .plan import Plan
 from .variant_reports import fastest, variant_reports
-
-SERVABLE = ("onnx", "tensorrt", "mlx", "openvino")
 
 
 def conclude(
@@ -98,7 +97,7 @@ def _store(
     tags: dict[str, str] = {}
     for name, verdict in sorted(verdicts.items(), key=lambda item: -item[1].rank):
         subject = measured[name]
-        if subject.artifact.runtime not in SERVABLE or not subject.artifact.manifest.lineage:
+        if runtime_class(subject.artifact.runtime).baseline or not subject.artifact.manifest.lineage:
             continue
         if (keep == "eligible" and not verdict.eligible) or (keep == "winner" and verdict.rank > 0):
             continue

@@ -38,6 +38,14 @@ class Request:
     store: bool = True
 
 
+def report_folder(request: Request, out: Path | None) -> Path:
+    """Return where the report goes: `out`, or out/NAME; a run of some variants doesn't replace the report of all."""
+    if out is not None:
+        return out
+    folder = Path("out") / load_recipe(request.recipe).recipe.name
+    return folder / "only" if request.only else folder
+
+
 @dataclass
 class Display:
     """How progress reaches the user."""

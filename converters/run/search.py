@@ -16,11 +16,13 @@ import random
 import time
 import warnings
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hone.artifact import Artifact
 from hone.cache import cache_dir
 from hone.errors import HoneError, UnavailableError
+from hone.files import atomic_write
 from hone.recipe import MeasureSpec, VariantSpec
 
 from ..proof.evaluate import Subject, prove, resolve_threads
@@ -97,6 +99,14 @@ def search(request: Request, minutes: float, display: Display) -> tuple[Report, 
 
     report = optimize(replace(request, only=()), display, find=find)
     return report, tried
+
+
+def write_trials(trials: list[Trial], folder: Path) -> Path:
+    """Write what was tried beside the report; return the file."""
+    file = folder / "search.json"
+    content = {"schema_version": 1, "trials": [asdict(trial) for trial in trials]}
+    atomic_write(file, json.dumps(content, indent=2) + "\n")
+    return file
 
 
 def finalists(trials: list[Trial], limit: float) -> tuple[VariantSpec, ...]:

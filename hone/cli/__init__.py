@@ -1,4 +1,6 @@
-"""The command line, one file a group; it draws and asks, and leaves the work to the rooms below.
+"""The command line: it draws and asks, and leaves the work to the rooms below.
 
-Commands import what they need when they run, so that `hone --help` is instant.
+A command, or a group of them, is one file in a folder here, named as the command, and holds it under that name. It is
+found by itself, and imported when somebody asks for the command. Such a file imports what is heavy in its functions:
+`hone --help` shows the first line of each.
 """

@@ -12,7 +12,7 @@ from hone.errors import HoneError, StoreError
 
 if TYPE_CHECKING:
     from hone.store import Entry
-    from hone.store.signing import Keys
+    from hone.store.keys import Keys
     from hone.store.trust import Policy
 
 

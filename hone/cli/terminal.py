@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,14 +11,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.tree import Tree
 
-from hone.converters.report.page import write_html, write_json
+from hone.converters.report.page import write_report
 from hone.converters.report.records import Percentiles, Report, VariantReport
-from hone.converters.run.optimize import Display, Request, optimize
+from hone.converters.run.optimize import Display, Request, optimize, report_folder
 from hone.converters.run.pipeline import Progress as PassProgress
 from hone.converters.run.plan import Node, Plan, make_plan
 from hone.converters.sources import for_recipe
-from hone.errors import HoneError, one_line
-from hone.files import atomic_write, check_writable
+from hone.errors import HoneError
+from hone.files import check_writable
 from hone.recipe import load_recipe
 
 console = Console(stderr=True)
@@ -67,27 +65,17 @@ def run_optimize(request: Request, out: Path | None, make: Callable[[Request, Di
     print_table(report)  # first: a full disk must not take the result along
     problems = [report.not_stored] if report.not_stored else []
     try:
-        write_json(report, folder)
-        html = write_html(report, folder)
-        Console().print(f"report: {html}", highlight=False, soft_wrap=True)
-    except OSError as error:
-        problems.append(f"the report can't be written to {folder}: {error.strerror or one_line(error)}")
+        Console().print(f"report: {write_report(report, folder)}", highlight=False, soft_wrap=True)
+    except HoneError as error:
+        problems.append(str(error))
     if problems:
         raise HoneError("; ".join(problems))
     return report
 
 
-def report_folder(request: Request, out: Path | None) -> Path:
-    """Return where the report goes: `out`, or out/NAME; a run of some variants doesn't replace the report of all."""
-    if out is not None:
-        return out
-    folder = Path("out") / load_recipe(request.recipe).recipe.name
-    return folder / "only" if request.only else folder
-
-
 def run_search(request: Request, out: Path | None, minutes: float) -> Report:
     """Search with progress bars; then as `run_optimize`, with the trials in a file beside the report."""
-    from hone.converters.run.search import Trial, search
+    from hone.converters.run.search import Trial, search, write_trials
 
     trials: list[Trial] = []
 
@@ -97,12 +85,10 @@ def run_search(request: Request, out: Path | None, minutes: float) -> Report:
         return report
 
     report = run_optimize(request, out, make)
-    folder = report_folder(request, out)
-    content = [dataclasses.asdict(trial) for trial in trials]
-    atomic_write(folder / "search.json", json.dumps({"schema_version": 1, "trials": content}, indent=2) + "\n")
+    file = write_trials(trials, report_folder(request, out))
     problems = sum(bool(trial.problem) for trial in trials)
     note = f"search: {len(trials)} chains tried{f', {problems} could not be built' if problems else ''}"
-    Console().print(f"{note}; all of them: {folder / 'search.json'}", highlight=False, soft_wrap=True)
+    Console().print(f"{note}; all of them: {file}", highlight=False, soft_wrap=True)
     return report
 
 

@@ -1,4 +1,4 @@
-"""`hone doctor`: what this host can run, and what to install for the rest."""
+"""What this host can run, and what to install for the rest."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 
 from hone.errors import one_line
-from hone.hardware import cores, host
+from hone.hardware import cores, tool_versions
 from hone.processes import why_failed
 from hone.runtimes import all_runtimes
 from hone.runtimes.base import Availability
 
-# Parts of Hone that are no runtimes: what they are for, the module that tells, the extra that brings it.
 TOOLS = (
     ("bentoml", "serving", "bentoml", "uv pip install bentoml==1.4.39"),
     ("locust", "hone bench", "locust", "install the [bench] extra"),
@@ -26,33 +25,7 @@ TOOLS = (
     ("optuna", "hone optimize --search", "optuna", "install the [search] extra"),
     ("pyarrow", "parquet data", "pyarrow", "install the [ops] extra"),
 )
-
-
-def print_doctor() -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    console = Console()
-    facts = host()
-    features = ", ".join(facts["cpu_features"]) or "none known"
-    console.print(f"[bold]host[/]  {facts['cpu']}, {facts['cores']} cores, {facts['memory_gb']} GB, {facts['system']}")
-    console.print(f"      instructions: {features}; GPU: {facts['gpu'] or 'none'}; Python {facts['python']}\n")
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("runtime", "usable", "version", "details, or what to do"):
-        table.add_column(column, overflow="fold")
-    for name, state in runtime_states().items():
-        table.add_row(name, _mark(state.usable), state.version or "-", state.detail if state.usable else _advice(state))
-    table.add_section()
-    for module, purpose, package, remedy in TOOLS:
-        found = find_spec(module) is not None
-        table.add_row(
-            package,
-            _mark(found),
-            _version(package) if found else "-",
-            purpose if found else escape(f"{purpose}: {remedy}"),
-        )
-    console.print(table)
+"""Parts of Hone that are no runtimes: the module that tells, what they are for, the package, and what brings it."""
 
 
 def runtime_states() -> dict[str, Availability]:
@@ -61,6 +34,20 @@ def runtime_states() -> dict[str, Availability]:
     names = list(all_runtimes())
     with ThreadPoolExecutor(cores()) as pool:
         return dict(zip(names, pool.map(_ask, names), strict=True))
+
+
+def tool_states() -> dict[str, Availability]:
+    """Return, by package, whether the parts of Hone that are no runtimes are there."""
+    return {
+        package: Availability(True, version=_version(package), detail=purpose)
+        if find_spec(module)
+        else Availability(False, reason=purpose, remedy=remedy)
+        for module, purpose, package, remedy in TOOLS
+    }
+
+
+def _version(package: str) -> str:
+    return tool_versions(package).get(package, "?")
 
 
 def _ask(name: str) -> Availability:
@@ -82,22 +69,3 @@ def _ask(name: str) -> Availability:
     except subprocess.TimeoutExpired as error:
         return Availability(False, reason=one_line(error), remedy="reinstall it")
     return Availability(**json.loads(answer.stdout.strip().splitlines()[-1]))
-
-
-def _mark(usable: bool) -> str:
-    return "[green]yes[/]" if usable else "[yellow]no[/]"
-
-
-def _advice(state: Availability) -> str:
-    from rich.markup import escape
-
-    return escape(f"{state.reason}; {state.remedy}")
-
-
-def _version(package: str) -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "?"

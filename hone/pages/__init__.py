@@ -1,1 +1,1 @@
-"""What HTML pages of several rooms share: figures, the page's head."""
+"""What HTML pages of several rooms share: the base that they are drawn on, and figures."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import ClassVar
 
 import numpy as np
@@ -26,6 +27,23 @@ class Availability:
     detail: str = ""
     reason: str = ""
     remedy: str = ""
+
+
+BASELINE = "baseline only, not served"
+"""What is said of a runtime whose models are not stored."""
+
+
+def missing(extra: str, **packages: str) -> Availability | None:
+    """Return what is missing when a module isn't installed, else None.
+
+    Args:
+        extra: of Hone, which brings the packages.
+        packages: their names, by the modules that are looked for.
+    """
+    for module, package in packages.items():
+        if find_spec(module) is None:
+            return Availability(False, reason=f"{package} is not installed", remedy=f"install the [{extra}] extra")
+    return None
 
 
 class RuntimeOptions(BaseModel):
@@ -61,6 +79,8 @@ class Runtime(ABC):
     """True when `run` may be called from several threads at once."""
     threads_adjustable: ClassVar[bool] = True
     """False when the framework can't limit its threads; a measurement then limits the process's cores instead."""
+    baseline: ClassVar[bool] = False
+    """True when it runs models as they were trained, for variants to be compared with; these are not stored."""
     options: ClassVar[type[RuntimeOptions]] = RuntimeOptions
     """What `runtime_options` of its artifacts may hold."""
 

@@ -11,7 +11,6 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import numpy as np
 from hone.artifact import Artifact
 from hone.errors import ArtifactError, UnavailableError, one_line
 from hone.formats.keras import LAMBDA, check_config
-from hone.runtimes.base import Availability, Runtime, UserCode, name_outputs, register
+from hone.runtimes.base import BASELINE, Availability, Runtime, UserCode, missing, name_outputs, register
 from hone.userload import load_function
 
 INSTALL = "install the [tensorflow] extra"
@@ -37,6 +36,7 @@ class KerasRuntime(Runtime):
     """
 
     module = "tensorflow"
+    baseline = True
     options = UserCode
     threads_adjustable = False
 
@@ -57,9 +57,9 @@ class KerasRuntime(Runtime):
 
     @classmethod
     def availability(cls) -> Availability:
-        if find_spec("tensorflow") is None:
-            return Availability(False, reason="tensorflow is not installed", remedy=INSTALL)
-        return Availability(True, version=version("keras"), detail="baseline only, not served")
+        if absent := missing("tensorflow", tensorflow="tensorflow"):
+            return absent
+        return Availability(True, version=version("keras"), detail=BASELINE)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         result = self._call(*(inputs[name] for name in self._signature.input_names))

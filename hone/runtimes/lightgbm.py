@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ import numpy as np
 
 from hone.artifact import Artifact
 from hone.errors import ArtifactError, one_line
-from hone.runtimes.base import Availability, Runtime, name_outputs, register
+from hone.runtimes.base import BASELINE, Availability, Runtime, missing, name_outputs, register
+from hone.runtimes.boosters import binary_outputs, class_outputs, feature_matrix
 
 CLASSIFIERS = ("binary", "multiclass", "multiclassova")
 
@@ -26,6 +26,7 @@ class LightgbmRuntime(Runtime):
     """
 
     module = "lightgbm"
+    baseline = True
 
     def __init__(self, artifact: Artifact, threads: int | None = None) -> None:
         self._booster = read_booster(artifact.entry)
@@ -35,13 +36,12 @@ class LightgbmRuntime(Runtime):
 
     @classmethod
     def availability(cls) -> Availability:
-        if find_spec("lightgbm") is None:
-            return Availability(False, reason="lightgbm is not installed", remedy="install the [trees] extra")
-        return Availability(True, version=version("lightgbm"), detail="baseline only, not served")
+        if absent := missing("trees", lightgbm="lightgbm"):
+            return absent
+        return Availability(True, version=version("lightgbm"), detail=BASELINE)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        columns = [inputs[name] for name in self._signature.input_names]
-        matrix = np.hstack([column.reshape(len(column), -1) for column in columns])
+        matrix = feature_matrix(inputs, self._signature.input_names)
         values = np.asarray(self._booster.predict(matrix, num_threads=self._threads), np.float32)
         return name_outputs(_outputs(values, self._objective), self._signature)
 
@@ -51,10 +51,9 @@ class LightgbmRuntime(Runtime):
 
 def _outputs(values: np.ndarray, objective: str) -> dict[str, np.ndarray]:
     if objective == "binary":
-        pairs = np.stack([1 - values, values], axis=1)
-        return {"label": (values > 0.5).astype(np.int64), "probabilities": pairs}
+        return binary_outputs(values)
     if objective in CLASSIFIERS:
-        return {"label": values.argmax(axis=1).astype(np.int64), "probabilities": values}
+        return class_outputs(values)
     return {"prediction": values}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.metadata import version
-from importlib.util import find_spec
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy as np
 from hone.artifact import Artifact
 from hone.errors import ArtifactError, one_line
 from hone.hardware import cpu_features
-from hone.runtimes.base import Availability, Runtime, RuntimeOptions, name_outputs, register
+from hone.runtimes.base import Availability, Runtime, RuntimeOptions, missing, name_outputs, register
 
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 BFLOAT16_FEATURES = ("avx512_bf16", "amx_bf16")
@@ -66,8 +65,8 @@ class OpenVinoRuntime(Runtime):
 
     @classmethod
     def availability(cls) -> Availability:
-        if find_spec("openvino") is None:
-            return Availability(False, reason="openvino is not installed", remedy="install the [openvino] extra")
+        if absent := missing("openvino", openvino="openvino"):
+            return absent
         bfloat16 = any(feature in cpu_features() for feature in BFLOAT16_FEATURES)
         detail = "computes on the CPU" + (", bfloat16 too" if bfloat16 else "")
         return Availability(True, version=version("openvino"), detail=detail)

@@ -12,7 +12,7 @@ import numpy as np
 
 from hone.artifact import Artifact
 from hone.errors import ArtifactError, UnavailableError, one_line
-from hone.runtimes.base import Availability, Runtime, UserCode, name_outputs, register
+from hone.runtimes.base import BASELINE, Availability, Runtime, UserCode, missing, name_outputs, register
 from hone.userload import load_function
 
 STANDARD_TYPES = frozenset(
@@ -54,6 +54,7 @@ class SklearnRuntime(Runtime):
     """
 
     module = "sklearn"
+    baseline = True
     options = Options
 
     @classmethod
@@ -81,10 +82,9 @@ class SklearnRuntime(Runtime):
 
     @classmethod
     def availability(cls) -> Availability:
-        for module, package in (("sklearn", "scikit-learn"), ("skops", "skops")):
-            if find_spec(module) is None:
-                return Availability(False, reason=f"{package} is not installed", remedy="install the [trees] extra")
-        return Availability(True, version=version("scikit-learn"), detail="baseline only, not served")
+        if absent := missing("trees", sklearn="scikit-learn", skops="skops"):
+            return absent
+        return Availability(True, version=version("scikit-learn"), detail=BASELINE)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         table = as_table({name: inputs[name] for name in self._signature.input_names}, self._model)

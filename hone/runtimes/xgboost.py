@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ import numpy as np
 
 from hone.artifact import Artifact
 from hone.errors import ArtifactError, one_line
-from hone.runtimes.base import Availability, Runtime, name_outputs, register
+from hone.runtimes.base import BASELINE, Availability, Runtime, missing, name_outputs, register
+from hone.runtimes.boosters import binary_outputs, class_outputs, feature_matrix
 
 BINARY, MULTICLASS = "binary:logistic", "multi:softprob"
 
@@ -27,6 +27,7 @@ class XgboostRuntime(Runtime):
     """
 
     module = "xgboost"
+    baseline = True
 
     def __init__(self, artifact: Artifact, threads: int | None = None) -> None:
         self._booster = read_booster(artifact.entry)
@@ -37,13 +38,12 @@ class XgboostRuntime(Runtime):
 
     @classmethod
     def availability(cls) -> Availability:
-        if find_spec("xgboost") is None:
-            return Availability(False, reason="xgboost is not installed", remedy="install the [trees] extra")
-        return Availability(True, version=_version(), detail="baseline only, not served")
+        if absent := missing("trees", xgboost="xgboost"):
+            return absent
+        return Availability(True, version=_version(), detail=BASELINE)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        columns = [inputs[name] for name in self._signature.input_names]
-        matrix = np.hstack([column.reshape(len(column), -1) for column in columns])
+        matrix = feature_matrix(inputs, self._signature.input_names)
         values = np.asarray(self._booster.inplace_predict(matrix, validate_features=False), np.float32)
         return name_outputs(_outputs(values, self._objective), self._signature)
 
@@ -53,10 +53,9 @@ class XgboostRuntime(Runtime):
 
 def _outputs(values: np.ndarray, objective: str) -> dict[str, np.ndarray]:
     if objective == MULTICLASS:
-        return {"label": values.argmax(axis=1).astype(np.int64), "probabilities": values}
+        return class_outputs(values)
     if objective == BINARY:
-        pairs = np.stack([1 - values, values], axis=1)
-        return {"label": (values > 0.5).astype(np.int64), "probabilities": pairs}
+        return binary_outputs(values)
     return {"prediction": values}
 
 

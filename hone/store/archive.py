@@ -20,10 +20,12 @@ from typing import IO, BinaryIO, cast
 
 import yaml
 
-from hone import store
 from hone.artifact import MANIFEST, SIGNATURE, STORE_RECORD, Artifact, FileRecord, Manifest, parse_manifest
 from hone.errors import ArtifactError, StoreError, one_line
+from hone.files import atomic_stream
 from hone.names import check_tag, shown
+from hone.store.changes import add
+from hone.store.entry import Entry, models_dir
 from hone.store.origins import Origin
 
 RECORDS = (MANIFEST, STORE_RECORD, SIGNATURE)
@@ -58,7 +60,7 @@ class Contents:
     records: dict[str, bytes]
 
 
-def export(entry: store.Entry, target: Path) -> Path:
+def export(entry: Entry, target: Path) -> Path:
     """Write an entry as a `.tar.gz` that `hone models import` and `bentoml models import` read.
 
     Raises:
@@ -69,18 +71,13 @@ def export(entry: store.Entry, target: Path) -> Path:
     file = target / f"{entry.name}-{entry.version}.tar.gz" if target.is_dir() else target
     if not file.name.endswith((".tar.gz", ".tgz")):
         raise StoreError(f"{file}: no such folder; make it first, or give a file name that ends in .tar.gz")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.partial")
     try:
-        with tarfile.open(partial, "w:gz") as archive:
+        with atomic_stream(file) as stream, tarfile.open(fileobj=stream, mode="w:gz") as archive:
             for name in (*RECORDS, *sorted(artifact.manifest.files)):
                 if (entry.path / name).exists():
                     archive.add(entry.path / name, name, recursive=False)
-        partial.replace(file)
     except OSError as error:
         raise StoreError(f"{file}: cannot be written: {error.strerror or one_line(error)}") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return file
 
 
@@ -117,7 +114,7 @@ Admit = Callable[[Contents, Artifact], Origin]
 come in."""
 
 
-def import_archive(file: Path, *, max_bytes: int | None = None, admit: Admit) -> store.Entry:
+def import_archive(file: Path, *, max_bytes: int | None = None, admit: Admit) -> Entry:
     """Add an exported entry to the store, after checking every file's size and hash.
 
     Args:
@@ -132,7 +129,7 @@ def import_archive(file: Path, *, max_bytes: int | None = None, admit: Admit) ->
     """
     contents = read_contents(file, max_bytes)
     origin = admit(contents, preview(contents, file))
-    root = store.models_dir()
+    root = models_dir()
     root.mkdir(parents=True, exist_ok=True)
     needed, free = contents.manifest.size_bytes + 2 * RECORD_BYTES, shutil.disk_usage(root).free
     if needed > free:
@@ -147,7 +144,7 @@ def import_archive(file: Path, *, max_bytes: int | None = None, admit: Admit) ->
                 _copy(stream, record, name, file, out.write)
         admit(contents, Artifact(target, contents.manifest))
 
-    return store.add(contents.manifest, contents.name, contents.version, fill, origin)
+    return add(contents.manifest, contents.name, contents.version, fill, origin)
 
 
 def verify_archive(file: Path, max_bytes: int | None = None) -> Contents:

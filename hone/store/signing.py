@@ -9,22 +9,19 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hone.artifact import MANIFEST, SIGNATURE
-from hone.errors import HoneError, UnavailableError, one_line
+from hone.errors import one_line
 from hone.files import atomic_write, hash_file
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hone.store.keys import Keys, ed25519, fingerprint, raw_bytes, read_private_key
 
 PAYLOAD_TYPE = "application/vnd.hone.artifact+json"
 LARGEST = 1_000_000
@@ -57,34 +54,6 @@ class _Envelope(BaseModel):
     payload: str
     payloadType: str  # noqa: N815 - DSSE's spelling
     signatures: tuple[_Mark, ...]
-
-
-@dataclass(frozen=True)
-class Keys:
-    """Public keys that are trusted, by their raw bytes: the name of the file each is in."""
-
-    names: Mapping[bytes, str] = field(default_factory=dict)
-
-    @classmethod
-    def read(cls, place: str) -> Keys:
-        """Read a PEM file, or every .pem and .pub file of a folder; an empty place has no keys.
-
-        Raises:
-            HoneError: nothing is there, or a file holds no Ed25519 public key.
-        """
-        if not place:
-            return cls()
-        path = Path(place).expanduser()
-        files = sorted(file for file in path.iterdir() if file.suffix in (".pem", ".pub")) if path.is_dir() else [path]
-        if not files:
-            raise HoneError(f"{path}: no .pem or .pub file in it, so no signature could be trusted")
-        return cls({_public_key(file): file.stem for file in files})
-
-    def __bool__(self) -> bool:
-        return bool(self.names)
-
-    def describe(self) -> str:
-        return ", ".join(sorted(set(self.names.values())))
 
 
 @dataclass(frozen=True)
@@ -121,8 +90,8 @@ def sign(folder: Path, name: str, version: str, key: Path, password: Callable[[]
     Raises:
         HoneError: the key can't be read, or is of another kind.
     """
-    private = _private_key(key, password)
-    public = _raw(private.public_key())
+    private = read_private_key(key, password)
+    public = raw_bytes(private.public_key())
     payload = _payload(folder / MANIFEST, name, version)
     mark = _Mark(keyid=fingerprint(public), key=_encode(public), sig=_encode(private.sign(_signed_bytes(payload))))
     others: tuple[_Mark, ...] = ()
@@ -173,11 +142,6 @@ def standing_of(content: bytes | None, manifest: str, name: str, version: str, k
     return Standing("signed", keys.names[trusted]) if trusted else Standing("stranger", fingerprint(sound[0]))
 
 
-def fingerprint(key: bytes) -> str:
-    """Return the sha256 of a public key's raw bytes, as hex: the first 16 digits are shown."""
-    return hashlib.sha256(key).hexdigest()[:16]
-
-
 def _mismatch(statement: Statement, manifest: str, name: str, version: str) -> str:
     if (statement.name, statement.version) != (name, version):
         return f"it was made for {statement.name[:63]}:{statement.version[:63]}"
@@ -197,7 +161,7 @@ def _signed_bytes(payload: bytes) -> bytes:
 
 def _verified(mark: _Mark, signed: bytes) -> bytes | None:
     """Return the public key of a signature that holds, else None."""
-    primitives = _ed25519()
+    primitives = ed25519()
     from cryptography.exceptions import InvalidSignature
 
     raw = _decode(mark.key)
@@ -227,52 +191,3 @@ def _decode(text: str) -> bytes:
         return base64.b64decode(text, validate=True)
     except binascii.Error as error:
         raise ValueError(f"not base64: {error}") from None
-
-
-def _ed25519() -> Any:
-    try:
-        from cryptography.hazmat.primitives.asymmetric import ed25519
-    except ImportError:
-        raise UnavailableError("signatures need the cryptography package", "install the [ops] extra") from None
-    return ed25519
-
-
-def _raw(key: Any) -> bytes:
-    from cryptography.hazmat.primitives import serialization
-
-    raw: bytes = key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
-    return raw
-
-
-def _public_key(file: Path) -> bytes:
-    ed25519 = _ed25519()
-    from cryptography.hazmat.primitives import serialization
-
-    try:
-        key = serialization.load_pem_public_key(file.read_bytes())
-    except OSError as error:
-        raise HoneError(f"{file}: cannot be read: {error.strerror}") from None
-    except ValueError:
-        raise HoneError(f"{file}: no public key in PEM; make one with: openssl pkey -in KEY.pem -pubout") from None
-    if not isinstance(key, ed25519.Ed25519PublicKey):
-        raise HoneError(f"{file}: not an Ed25519 key; make one with: openssl genpkey -algorithm ed25519")
-    return _raw(key)
-
-
-def _private_key(file: Path, password: Callable[[], str]) -> Ed25519PrivateKey:
-    ed25519 = _ed25519()
-    from cryptography.hazmat.primitives import serialization
-
-    try:
-        content = file.read_bytes()
-        try:
-            key = serialization.load_pem_private_key(content, None)
-        except TypeError:  # it is encrypted
-            key = serialization.load_pem_private_key(content, password().encode())
-    except OSError as error:
-        raise HoneError(f"{file}: cannot be read: {error.strerror}") from None
-    except ValueError:
-        raise HoneError(f"{file}: no private key in PEM, or not this password") from None
-    if not isinstance(key, ed25519.Ed25519PrivateKey):
-        raise HoneError(f"{file}: not an Ed25519 key; make one with: openssl genpkey -algorithm ed25519")
-    return key

@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hone import runtimes, store
+from hone import runtimes
 from hone.artifact import MANIFEST, SIGNATURE, Artifact
 from hone.errors import ArtifactError, HoneError
+from hone.store.entry import Entry, models_dir
+from hone.store.keys import Keys
 from hone.store.origins import Origin, read_origin
-from hone.store.signing import Keys, Standing, standing, standing_of
+from hone.store.signing import Standing, standing, standing_of
 
 if TYPE_CHECKING:
     from hone.store.archive import Contents
@@ -51,7 +53,7 @@ class Policy:
         return cls.of(code=code or switch, keys=environment.get("HONE_TRUSTED_KEYS", "").strip())
 
 
-def open_to_run(entry: store.Entry, policy: Policy) -> Artifact:
+def open_to_run(entry: Entry, policy: Policy) -> Artifact:
     """Return an entry's artifact with its files checked, to be loaded and run.
 
     Raises:
@@ -65,7 +67,7 @@ def open_to_run(entry: store.Entry, policy: Policy) -> Artifact:
     return artifact
 
 
-def refusal(entry: store.Entry, policy: Policy) -> str:
+def refusal(entry: Entry, policy: Policy) -> str:
     """Return why an entry may not run here, or an empty string; its files' hashes are not looked at."""
     if entry.artifact is None:
         return entry.error
@@ -76,10 +78,10 @@ def refusal(entry: store.Entry, policy: Policy) -> str:
         return str(error)
 
 
-def is_trusted_here(entry: store.Entry) -> bool:
+def is_trusted_here(entry: Entry) -> bool:
     """True when the artifact was made on this host, or code in it was let in when it was imported: by a trusted
     signature, or on the word of who imported it."""
-    origin = read_origin(store.models_dir(), entry.name, entry.version, entry.path)
+    origin = read_origin(models_dir(), entry.name, entry.version, entry.path)
     return origin is not None and origin.trusted
 
 

@@ -139,7 +139,7 @@ def test_push_without_a_place_to_push_to_is_refused(tmp_path: Path, arguments: l
 
 
 def test_command_offers_every_kind() -> None:
-    from hone.cli.deploy import containerize as command
+    from hone.cli.k8s.containerize import containerize as command
 
     (option,) = [parameter for parameter in command.params if parameter.name == "kind"]
     assert list(option.type.choices) == list(KINDS)  # type: ignore[attr-defined]

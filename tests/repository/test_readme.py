@@ -194,21 +194,26 @@ def test_options_and_commands_in_the_table_exist(row: str) -> None:
         return  # its options: tests/benchmarks/test_locustfile.py
     known: set[str] = set()
     for path in words:
-        command, rest_of_path = find(path if len(words) == 1 or path[0] in cli.commands else [words[0][0], *path])
+        command, rest_of_path = find(path if len(words) == 1 or command_of(cli, path[0]) else [words[0][0], *path])
         assert rest_of_path == [], f"{row}: no command {' '.join(path)}"
         below = [*command.commands.values(), command] if isinstance(command, click.Group) else [command]
         known |= {option for each in below for parameter in each.params for option in parameter.opts}
     assert [option for option in options if option not in known] == []
     names = re.findall(r"`([a-z ]+)`", rest) if row == "`hone models …`" else []
-    assert [name for name in " ".join(names).split() if name not in cli.commands["models"].commands] == []  # type: ignore[attr-defined]
+    models, _ = find(["models"])
+    assert [name for name in " ".join(names).split() if command_of(models, name) is None] == []
 
 
 def find(path: list[str]) -> tuple[click.Command, list[str]]:
     """Return the command that words name, and the words that are left."""
     command: click.Command = cli
-    while path and isinstance(command, click.Group) and path[0] in command.commands:
-        command, path = command.commands[path[0]], path[1:]
+    while path and (below := command_of(command, path[0])):
+        command, path = below, path[1:]
     return command, path
+
+
+def command_of(group: click.Command, name: str) -> click.Command | None:
+    return group.get_command(click.Context(group), name) if isinstance(group, click.Group) else None
 
 
 @pytest.mark.parametrize("page", PAGES)

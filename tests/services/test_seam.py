@@ -61,15 +61,6 @@ def test_serving_imports_no_training_framework() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_help_imports_nothing_heavy() -> None:
-    code = (
-        "import sys\nfrom hone.cli.main import cli\ntry:\n    cli(['--help'])\nexcept SystemExit:\n    pass\n"
-        "print([name for name in ('numpy', 'pydantic', 'bentoml', 'rich', 'torch') if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert done.stdout.strip().splitlines()[-1] == "[]"
-
-
 def test_serving_needs_nothing_that_is_only_used_when_configured(tmp_path: Path) -> None:
     code = (
         "import pathlib, sys\n"

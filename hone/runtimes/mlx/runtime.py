@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from importlib.metadata import version
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from hone.artifact import Artifact
 from hone.errors import ArtifactError, one_line
 from hone.hardware import is_apple_silicon
 from hone.names import shown
-from hone.runtimes.base import Availability, Runtime, register
+from hone.runtimes.base import Availability, Runtime, missing, register
 from hone.runtimes.mlx.operators import OPERATORS
 
 GRAPH_VERSION = 1
@@ -55,8 +54,8 @@ class MlxRuntime(Runtime):
 
     @classmethod
     def availability(cls) -> Availability:
-        if find_spec("mlx") is None:
-            return Availability(False, reason="mlx is not installed", remedy="install the [mlx] extra")
+        if absent := missing("mlx", mlx="mlx"):
+            return absent
         device = "Apple GPU" if is_apple_silicon() else "CPU"
         return Availability(True, version=version("mlx"), detail=f"computes on the {device}")
 

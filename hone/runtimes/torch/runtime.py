@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ import numpy as np
 from hone.artifact import MANIFEST, Artifact
 from hone.cache import check_own, run_folder
 from hone.errors import ArtifactError, one_line
-from hone.runtimes.base import Availability, Runtime, UserCode, name_outputs, register
+from hone.runtimes.base import BASELINE, Availability, Runtime, UserCode, missing, name_outputs, register
 from hone.runtimes.parts import run_in_parts
 from hone.runtimes.torch.calls import calling, named_tensors, placeholders
 from hone.signature import Signature
@@ -35,6 +34,7 @@ class TorchRuntime(Runtime):
     """An `nn.Module`, from the user's class and a safetensors file, or from an exported program (`.pt2`)."""
 
     module = "torch"
+    baseline = True
     options = Options
 
     @classmethod
@@ -56,9 +56,9 @@ class TorchRuntime(Runtime):
 
     @classmethod
     def availability(cls) -> Availability:
-        if find_spec("torch") is None:
-            return Availability(False, reason="torch is not installed", remedy="install the [torch] extra")
-        return Availability(True, version=version("torch"), detail="baseline only, not served")
+        if absent := missing("torch", torch="torch"):
+            return absent
+        return Availability(True, version=version("torch"), detail=BASELINE)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         if self._rows is None:

@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from hone import store
 from hone.cli.main import cli
 from hone.store import archive
-from hone.store.signing import Keys, standing
+from hone.store.keys import Keys
+from hone.store.signing import standing
 from tests.models import dense_artifact
 
 

@@ -1,17 +1,13 @@
-"""Recipes: the user's YAML, typed and checked. Every mistake names file, line, field and the nearest valid name."""
+"""The fields of a recipe: types, defaults, and what of them doesn't go together."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from hone.errors import RecipeError, did_you_mean, one_line
 from hone.names import is_name
-from hone.signature import DTYPES, Signature, TensorSpec, known_dtype, valid_axes
+from hone.signature import DTYPES, Dtype, Shape, Signature, TensorSpec
 
 Reference = Annotated[
     str,
@@ -59,24 +55,14 @@ class SourceSpec(_Strict):
 class InputSpec(_Strict):
     """One input of the model."""
 
-    dtype: str = Field("float32", description=f"One of {', '.join(DTYPES)}.")
-    shape: tuple[int | str, ...] = Field(description="Sizes, and names for dynamic axes: [batch, 1, 8, 8].")
+    dtype: Dtype = Field("float32", description=f"One of {', '.join(DTYPES)}.")
+    shape: Shape = Field(description="Sizes, and names for dynamic axes: [batch, 1, 8, 8].")
     allow_nan: bool = Field(False, description="Accept NaN and infinities in requests.")
     pad_value: float | None = Field(
         None,
         description="What a served row is filled up with along named axes other than batch, so that rows of several "
         "lengths can share a batch; the model must ignore it there (0 for an attention mask).",
     )
-
-    @field_validator("dtype")
-    @classmethod
-    def _known_dtype(cls, value: str) -> str:
-        return known_dtype(value)
-
-    @field_validator("shape")
-    @classmethod
-    def _valid_axes(cls, value: tuple[int | str, ...]) -> tuple[int | str, ...]:
-        return valid_axes(value)
 
 
 class SignatureSpec(_Strict):
@@ -241,153 +227,3 @@ class Recipe(_Strict):
                 f"budget.at.threads {self.budget.at.threads} is not in measure.threads {self.measure.threads}"
             )
         return self
-
-
-class LoadedRecipe(BaseModel):
-    """A recipe and the file it came from: references and files are looked up beside it."""
-
-    model_config = ConfigDict(frozen=True)
-
-    recipe: Recipe
-    path: Path
-
-    @property
-    def root(self) -> Path:
-        return self.path.parent
-
-    def file(self, name: str, field: str) -> Path:
-        """Return the path of a file that the recipe names; raises RecipeError when it is not there."""
-        path = (self.root / name).resolve()
-        if not path.exists():
-            raise RecipeError(f"{self.path}: {field}: {path} does not exist")
-        return path
-
-
-def load_recipe(path: Path) -> LoadedRecipe:
-    """Read and check a recipe.
-
-    Raises:
-        RecipeError: naming file, line and field.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise RecipeError(f"{path}: no such file; 'hone init MODEL' writes a recipe") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read: {one_line(error)}") from None
-    try:
-        content = yaml.safe_load(text)
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or one_line(error)
-        raise RecipeError(f"{path}{line}: not valid YAML: {problem}") from None
-    if not isinstance(content, dict):
-        raise RecipeError(f"{path}: a recipe is a mapping of fields, such as 'name:' and 'source:'")
-    _check_duplicate_keys(path, node)
-    try:
-        return LoadedRecipe(recipe=Recipe.model_validate(content), path=path.resolve())
-    except ValidationError as error:
-        raise RecipeError("\n".join(_explain(path, node, error))) from None
-
-
-def _explain(path: Path, node: yaml.Node | None, error: ValidationError) -> list[str]:
-    """Turn pydantic's errors into `file:line: field: message` lines, one for each mistake."""
-    mistakes: dict[tuple[int, str], list[str]] = {}
-    for item in error.errors():
-        location = tuple(part for part in item["loc"] if not _is_union_branch(part))
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            message = "unknown field" + did_you_mean(str(location[-1]), _siblings(location))
-        elif item["type"] == "missing":
-            message = "is required"
-        elif item["type"] != "value_error":
-            message = f"{_plainly(item, location)} (got {item['input']!r})"
-        said = mistakes.setdefault((_line(node, location), _field_path(location)), [])
-        said += [message] if message not in said else []
-    return [
-        f"{path}:{line}: {field + ': ' if field else ''}{' or '.join(messages)}"
-        for (line, field), messages in sorted(mistakes.items())
-    ]
-
-
-def _plainly(item: ErrorDetails, location: tuple[int | str, ...]) -> str:
-    """What a value should be, where pydantic would tell how it checked."""
-    limits = item.get("ctx", {})
-    if location[-1:] == ("quality_drop",):
-        return "write a number (0.01) or a share of the source's quality ('1%')"
-    if item["type"] == "string_pattern_mismatch":
-        return "write module:function, such as model:load"
-    if item["type"] == "too_short":
-        return f"needs at least {limits['min_length']} of them"
-    message = item["msg"]
-    return f"{message[0].lower()}{message[1:]}"
-
-
-def _is_union_branch(part: int | str) -> bool:
-    """Pydantic puts the tried branch of a union into the location; people don't write it."""
-    return isinstance(part, str) and (part in ("int", "str", "float") or "constrained-" in part or "[" in part)
-
-
-def _field_path(location: tuple[int | str, ...]) -> str:
-    text = ""
-    for part in location:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text
-
-
-def _siblings(location: tuple[int | str, ...]) -> list[str]:
-    """Return the valid field names beside a misspelled one, by walking the recipe's JSON schema."""
-    schema = Recipe.model_json_schema(by_alias=True)
-    definitions = schema["$defs"]
-    current: dict[str, Any] = schema
-    for part in location[:-1]:
-        current = _resolve(current, definitions)
-        if isinstance(part, int):
-            current = current.get("items", {})
-        else:
-            current = current.get("properties", {}).get(part) or current.get("additionalProperties") or {}
-        if not isinstance(current, dict):
-            return []
-    return list(_resolve(current, definitions).get("properties", {}))
-
-
-def _resolve(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    while True:
-        if "anyOf" in schema:
-            schema = next((option for option in schema["anyOf"] if "$ref" in option), schema["anyOf"][0])
-        if "$ref" not in schema:
-            return schema
-        schema = definitions[schema["$ref"].rsplit("/", 1)[1]]
-
-
-def _line(node: yaml.Node | None, location: tuple[int | str, ...]) -> int:
-    """Return the 1-based line of a field, or of its nearest parent that the file has."""
-    line = node.start_mark.line if node else 0
-    for part in location:
-        child: tuple[yaml.Node, yaml.Node] | None = None
-        if isinstance(node, yaml.MappingNode):
-            child = next(((key, value) for key, value in node.value if key.value == str(part)), None)
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            child = (node.value[part], node.value[part])
-        if child is None:
-            break
-        line = child[0].start_mark.line
-        node = child[1]
-    return line + 1
-
-
-def _check_duplicate_keys(path: Path, node: yaml.Node | None) -> None:
-    """YAML keeps the last of two equal keys without a word; a recipe must not lose a field that way."""
-    if isinstance(node, yaml.SequenceNode):
-        for child in node.value:
-            _check_duplicate_keys(path, child)
-    if not isinstance(node, yaml.MappingNode):
-        return
-    seen: set[str] = set()
-    for key, value in node.value:
-        if key.value in seen:
-            raise RecipeError(f"{path}:{key.start_mark.line + 1}: '{key.value}' is given twice")
-        seen.add(key.value)
-        _check_duplicate_keys(path, value)

@@ -1,4 +1,4 @@
-"""`hone keys` and `hone audit`."""
+"""`hone keys`: who may call a service."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from hone.cli.auditing import audited
+from hone.cli.groups import HoneGroup
 
 DEFAULT_FILE = "hone-keys.yaml"
 FILE = click.option(
@@ -25,7 +26,12 @@ def _check_scopes(_: click.Context, __: click.Parameter, scopes: tuple[str, ...]
     return scopes
 
 
-@click.command()
+@click.group(cls=HoneGroup)
+def keys() -> None:
+    """Make, list and remove API keys."""
+
+
+@keys.command()
 @click.argument("identity")
 @click.option(
     "--scope",
@@ -47,7 +53,7 @@ def new(identity: str, scope: tuple[str, ...], rate: float | None, file: Path) -
     click.echo(f"added '{identity}' to {file}; serve with --api-keys {file}, call with 'x-api-key: KEY'", err=True)
 
 
-@click.command("list")
+@keys.command("list")
 @FILE
 def list_keys(file: Path) -> None:
     """List who has a key."""
@@ -58,7 +64,7 @@ def list_keys(file: Path) -> None:
         click.echo(f"{caller.id}\t{','.join(sorted(caller.scopes))}\t{rate}")
 
 
-@click.command()
+@keys.command()
 @click.argument("identity")
 @FILE
 @audited("keys rm", "identity", "file")
@@ -68,32 +74,3 @@ def rm(identity: str, file: Path) -> None:
 
     remove_key(file, identity)
     click.echo(f"removed '{identity}' from {file}")
-
-
-@click.command()
-@click.argument("file", type=click.Path(path_type=Path))
-def verify(file: Path) -> None:
-    """Check that no record of an audit log or of recorded traffic was changed or taken out.
-
-    FILE is a log, what was collected of servers' standard output (HONE_AUDIT_LOG=-), or a folder of HONE_RECORD_DIR.
-    """
-    if file.is_dir():
-        _verify_traffic(file)
-        return
-    from hone.services.observe.audit import verify as check
-
-    result = check(file)
-    chains = "the chain holds" if result.chains <= 1 else f"all {result.chains} chains hold"
-    click.echo(f"{file}: {result.records} records, {chains}; head {result.head}")
-
-
-def _verify_traffic(folder: Path) -> None:
-    from hone.services.observe.record_chain import verify as check
-
-    result = check(folder)
-    gone = f", the {result.removed} before them were removed" if result.removed else ""
-    click.echo(f"{folder}: {result.files} files, {result.rows} rows, the chain holds{gone}; head {result.head}")
-
-
-KEY_COMMANDS = (new, list_keys, rm)
-AUDIT_COMMANDS = (verify,)

@@ -1,16 +1,19 @@
-"""The commands under `hone bench`: a load test, and the search for a capacity."""
+"""`hone bench`: a load test, and the search for a capacity."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from hone.cli.groups import DefaultGroup
+
 if TYPE_CHECKING:
     from hone.benchmarks.load.limits import Baseline
     from hone.benchmarks.load.target import Access
+    from hone.capacity import Slo
 
 
 def _service_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -30,7 +33,12 @@ def _access(api_key: str, ca: Path | None) -> Access:
     return Access(api_key, ca)
 
 
-@click.command()
+@click.group(cls=DefaultGroup, default="load")
+def bench() -> None:
+    """Load-test a model: `hone bench MODEL`, or search its capacity: `hone bench capacity MODEL --p99 50ms`."""
+
+
+@bench.command()
 @click.argument("model")
 @click.option("--p50", help="Limit of the median latency, such as 20ms.")
 @click.option("--p95", help="Limit of the 95th percentile.")
@@ -39,59 +47,65 @@ def _access(api_key: str, ca: Path | None) -> Access:
 @_service_options
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Of the service that is started.")
 @click.option("--rows", type=click.IntRange(1), default=1, show_default=True, help="Rows in each request.")
-@click.option("--duration", type=click.FloatRange(min=2), default=10.0, show_default=True, help="Seconds of a trial.")
+@click.option(
+    "--duration",
+    "duration_s",
+    type=click.FloatRange(min=2),
+    default=10.0,
+    show_default=True,
+    help="Seconds of a trial.",
+)
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Trials at the capacity.")
 @click.option("--out", type=click.Path(path_type=Path), help="[default: out/NAME/capacity.json]")
 def capacity(
     model: str,
-    p50: str | None,
-    p95: str | None,
-    p99: str | None,
     errors: float,
     url: str | None,
     api_key: str,
     ca: Path | None,
     workers: int,
     rows: int,
-    duration: float,
+    duration_s: float,
     repeats: int,
     out: Path | None,
+    **percentiles: str | None,
 ) -> None:
     """Find the highest rate at which MODEL meets a latency limit, and write capacity.json.
 
     Open loop: each rate is tried with Poisson arrivals; the rate found is tried again --repeats times.
     """
     from hone.benchmarks.capacity.search import find_capacity, write_capacity
-    from hone.benchmarks.load.limits import parse_ms
     from hone.benchmarks.load.run import find_target
-    from hone.capacity import Slo
     from hone.services.launch import served
 
-    limits: list[tuple[Any, str]] = [(k, v) for k, v in (("p50_ms", p50), ("p95_ms", p95), ("p99_ms", p99)) if v]
-    if len(limits) != 1:
-        raise click.UsageError("give one of --p50, --p95 and --p99")
-    name, text = limits[0]
-    slo = Slo(percentile=name, limit_ms=parse_ms(text), errors=errors)
+    slo, limit = _slo(percentiles, errors)
+    command = f"hone bench capacity {model} {limit} --rows {rows}"
     with served(url, model, workers) as (base, ready_s):
         target = find_target(base, model, _access(api_key, ca))
         found = find_capacity(
-            target,
-            slo=slo,
-            rows=rows,
-            duration_s=duration,
-            repeats=repeats,
-            workers=workers,
-            ready_s=ready_s,
-            command=f"hone bench capacity {model} --{name.removesuffix('_ms')} {text} --rows {rows}",
-            progress=lambda line: click.echo(line, err=True),
-        )
+            target, slo=slo, rows=rows, duration_s=duration_s, repeats=repeats, workers=workers, ready_s=ready_s,
+            command=command, progress=_say,
+        )  # fmt: skip
     file = out or Path("out") / target.name / "capacity.json"
     write_capacity(found, file)
     click.echo(found.summary())
     click.echo(f"capacity: {file}")
 
 
-@click.command()
+def _slo(percentiles: Mapping[str, str | None], errors: float) -> tuple[Slo, str]:
+    """Return what the service is to hold, and the option that says so, as it was written."""
+    from hone.benchmarks.load.limits import parse_ms
+    from hone.capacity import Slo
+
+    limits = [(name, text) for name, text in percentiles.items() if text]
+    if len(limits) != 1:
+        raise click.UsageError("give one of --p50, --p95 and --p99")
+    name, text = limits[0]
+    percentile: Any = f"{name}_ms"
+    return Slo(percentile=percentile, limit_ms=parse_ms(text), errors=errors), f"--{name} {text}"
+
+
+@bench.command()
 @click.argument("model")
 @_service_options
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of load.json. [default: out/NAME]")
@@ -100,7 +114,7 @@ def capacity(
 )
 @click.option("--users", type=click.IntRange(1), help="Closed loop instead, with this many callers.")
 @click.option("--rows", type=click.IntRange(1), help="Rows in each request. [default: 1]")
-@click.option("--duration", type=click.FloatRange(min=1), help="Seconds. [default: 20]")
+@click.option("--duration", "duration_s", type=click.FloatRange(min=1), help="Seconds. [default: 20]")
 @click.option("--seed", type=int, help="Of the arrival times. [default: 0]")
 @click.option("--p50", help="Limit of the median latency, such as 20ms.")
 @click.option("--p95", help="Limit of the 95th percentile.")
@@ -114,15 +128,13 @@ def load(
     api_key: str,
     ca: Path | None,
     out: Path | None,
-    rate: float | None,
-    users: int | None,
-    rows: int | None,
-    duration: float | None,
-    seed: int | None,
+    p50: str | None,
+    p95: str | None,
+    p99: str | None,
     max_errors: str,
     baseline: Path | None,
     tolerance: str,
-    **percentiles: str | None,
+    **scenario: Any,
 ) -> None:
     """Load-test a MODEL with Locust: open loop, Poisson arrivals.
 
@@ -135,22 +147,14 @@ def load(
     from hone.benchmarks.scenarios import Scenario
     from hone.services.launch import served
 
-    limits = Limits({f"{k}_ms": parse_ms(v) for k, v in percentiles.items() if v}, parse_share(max_errors))
+    given = {"p50_ms": p50, "p95_ms": p95, "p99_ms": p99}
+    limits = Limits({name: parse_ms(text) for name, text in given.items() if text}, parse_share(max_errors))
     before = _baseline(baseline, tolerance)
-    scenario = Scenario.from_options(
-        rate=rate, users=users, rows=rows, duration_s=duration, seed=seed,
-        like=before.report.scenario if before else None,
-    )  # fmt: skip
+    wanted = Scenario.from_options(**scenario, like=before.report.scenario if before else None)
     with served(url, model) as (base, _):
         target = find_target(base, model, _access(api_key, ca))
-        report = run_bench(
-            target,
-            out=out or Path("out") / target.name,
-            scenario=scenario,
-            progress=lambda text: click.echo(text, err=True),
-            limits=limits,
-            baseline=before,
-        )
+        folder = out or Path("out") / target.name
+        report = run_bench(target, out=folder, scenario=wanted, progress=_say, limits=limits, baseline=before)
     click.echo(report.summary())
     require_met(report)
 
@@ -162,4 +166,5 @@ def _baseline(file: Path | None, tolerance: str) -> Baseline | None:
     return Baseline(read_load_report(file), parse_share(tolerance, most=100)) if file else None
 
 
-BENCH_COMMANDS = (capacity, load)
+def _say(line: str) -> None:
+    click.echo(line, err=True)

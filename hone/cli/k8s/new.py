@@ -6,8 +6,15 @@ from pathlib import Path
 
 import click
 
+from hone.cli.groups import HoneGroup
 
-@click.command()
+
+@click.group(cls=HoneGroup)
+def new() -> None:
+    """Write files to start from: `hone new service NAME MODEL...`."""
+
+
+@new.command()
 @click.argument("name")
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @click.option("--out", type=click.Path(path_type=Path), help="A new or empty folder to write into. [default: ./NAME]")
@@ -22,6 +29,3 @@ def service(name: str, models: tuple[str, ...], out: Path | None) -> None:
     target = out or Path(name)
     title = write_service(name, models, target)
     click.echo(f"wrote {target}; try: cd {target} && bentoml serve service:{title}")
-
-
-NEW_COMMANDS = (service,)

@@ -7,18 +7,29 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hone.cli import archives as cli_archives
+from hone.cli import archives
 from hone.cli.archives import policy_of
 from hone.cli.auditing import audited
+from hone.cli.groups import HoneGroup
+from hone.cli.printing import columns
 from hone.errors import StoreError, did_you_mean
 
 if TYPE_CHECKING:
     from hone.artifact import Manifest
     from hone.store import Entry
-    from hone.store.signing import Keys
+    from hone.store.keys import Keys
 
 
-@click.command("list")
+@click.group(cls=HoneGroup)
+def models() -> None:
+    """Look after the model store."""
+
+
+for command in archives.COMMANDS:
+    models.add_command(command)
+
+
+@models.command("list")
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def list_command(name: str | None, as_json: bool) -> None:
@@ -35,13 +46,10 @@ def list_command(name: str | None, as_json: bool) -> None:
         return
     header = ("TAG", "RANK", "RUNTIME", "PRECISION", "SIZE", "QUALITY", "P50 ms", "BUDGET", "SIGNATURE")
     keys = policy_of().keys
-    rows: list[tuple[str, ...]] = [header, *(_row(entry, keys) for entry in found)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    click.echo(columns([header, *(_row(entry, keys) for entry in found)]))
 
 
-@click.command("show")
+@models.command("show")
 @click.argument("model")
 @click.option("--json", "as_json", is_flag=True, help="The whole artifact.json.")
 def show_command(model: str, as_json: bool) -> None:
@@ -104,7 +112,7 @@ def _of_run(name: str, run: str) -> list[Entry]:
     return found
 
 
-@click.command("rm")
+@models.command("rm")
 @click.argument("references", nargs=-1, required=True, metavar="MODEL...")
 @click.option("--all-versions", is_flag=True, help="MODEL is a bare name: remove every version of it.")
 @click.option("--run", metavar="RUN", help="MODEL is a bare name: remove what this run of hone optimize stored.")
@@ -132,7 +140,7 @@ def rm_command(references: tuple[str, ...], all_versions: bool, run: str | None,
         click.echo(f"removed {tag}")
 
 
-@click.command("diff")
+@models.command("diff")
 @click.argument("first")
 @click.argument("second")
 @click.option("--layers", is_flag=True, help="Compare the weights, too: cosine, bits and sparsity of each layer.")
@@ -160,10 +168,7 @@ def _layer_table(one: Entry, two: Entry) -> str:
         bits = " -> ".join(str(side.bits) if side else "none" for side in sides)
         zeros = " -> ".join(f"{side.sparsity:.1%}" if side else "none" for side in sides)
         rows.append((layer.name, f"{layer.cosine:.6f}" if layer.cosine is not None else "-", bits, zeros))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return columns(rows)
 
 
 def _manifest(model: str) -> tuple[Entry, Manifest]:
@@ -210,12 +215,3 @@ def _summary(entry: Entry) -> dict[str, object]:
     if entry.artifact:
         summary["manifest"] = entry.artifact.manifest.model_dump(mode="json")
     return summary
-
-
-COMMANDS = (
-    list_command,
-    show_command,
-    *cli_archives.COMMANDS,
-    rm_command,
-    diff_command,
-)

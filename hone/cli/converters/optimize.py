@@ -1,0 +1,61 @@
+"""`hone optimize`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hone.cli.auditing import audited
+from hone.errors import BudgetError
+
+
+@click.command()
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the report. [default: out/NAME]")
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="VARIANT",
+    help="Make only this variant; may be repeated. Reports to out/NAME/only.",
+)
+@click.option("--force", is_flag=True, help="Run every pass again, cached or not.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Passes to run at the same time.")
+@click.option("--no-store", is_flag=True, help="Report only; put nothing into the model store.")
+@click.option(
+    "--search", is_flag=True, help="Try other passes and options, too, and prove the best beside the recipe's."
+)
+@click.option(
+    "--minutes", type=click.FloatRange(0.5), default=10.0, show_default=True, help="Time limit of --search, in all."
+)
+@audited("optimize", "recipe", unless=("dry_run", "no_store"))
+def optimize(
+    recipe: Path,
+    out: Path | None,
+    only: tuple[str, ...],
+    force: bool,
+    dry_run: bool,
+    jobs: int,
+    no_store: bool,
+    search: bool,
+    minutes: float,
+) -> None:
+    """Make, prove and rank the variants of RECIPE; store the best.
+
+    With --search chains of passes are chosen by trying them; a search that is run again goes on where it ended.
+    Exits with status 3 when no variant meets the budget.
+    """
+    from hone.cli.terminal import print_plan, run_optimize, run_search
+    from hone.converters.run.optimize import Request
+
+    if search and (only or dry_run):
+        raise click.UsageError("--search chooses variants itself; leave --only and --dry-run out")
+
+    if dry_run:
+        print_plan(recipe, only)
+        return
+    request = Request(recipe, only, force, jobs, not no_store)
+    report = run_search(request, out, minutes) if search else run_optimize(request, out)
+    if report.winner is None:
+        raise BudgetError(f"{recipe}: no variant meets the budget; the table says why, for each")

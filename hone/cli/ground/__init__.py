@@ -1,0 +1,1 @@
+"""Commands on what Hone stands on: the model store, and this host."""

@@ -1,0 +1,80 @@
+"""`hone k8s`: manifests, dashboard, alerting rules, and what an image is made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hone.cli.groups import HoneGroup
+from hone.cli.k8s.containerize import KIND
+from hone.cli.printing import print_or_write
+
+
+@click.group(cls=HoneGroup)
+def k8s() -> None:
+    """Manifests with measured numbers, and the dashboard."""
+
+
+@k8s.command()
+@click.argument("model")
+@click.option("--capacity", type=click.Path(path_type=Path), required=True, help="Of hone bench capacity.")
+@click.option("--image", default="", help="As the cluster pulls it, with tag or digest. [default: the record's]")
+@click.option("--image-record", type=click.Path(path_type=Path), help="image.json of hone containerize.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="A new folder.")
+@click.option("--peak", type=click.FloatRange(min=0, min_open=True), help="Requests per second expected at most.")
+@click.option("--component", "components", multiple=True, help="Of k8s/components; may be repeated.")
+def render(
+    model: str,
+    capacity: Path,
+    image: str,
+    image_record: Path | None,
+    out: Path,
+    peak: float | None,
+    components: tuple[str, ...],
+) -> None:
+    """Write manifests for MODEL whose numbers come from its measured capacity; OUT/numbers.md says which from what.
+
+    With --image-record a capacity of anything else than what the image serves is refused.
+    """
+    from hone import store
+    from hone.k8s.tools.image_record import image_to_deploy
+    from hone.k8s.tools.render import render as write
+
+    entry = store.resolve(model)
+    digest = entry.opened(verify=False).digest
+    image, remarks = image_to_deploy(image, image_record, entry.tag, digest, capacity)
+    numbers = write(model, entry.tag, image, capacity, out, peak=peak, components=components, remarks=remarks)
+    for number in numbers.sources:
+        click.echo(f"{number.field:24} {number.value:>10}  {number.origin}")
+    for remark in remarks:
+        click.echo(remark)
+    click.echo(f"wrote {out}; next: hone deploy preflight {out} && kubectl apply -k {out}")
+
+
+@k8s.command()
+@click.option("--out", type=click.Path(path_type=Path), help="Write to a file instead of standard output.")
+def dashboard(out: Path | None) -> None:
+    """Print the Grafana dashboard of the service's metrics."""
+    from hone.k8s.tools.dashboard import to_json
+
+    print_or_write(to_json(), out)
+
+
+@k8s.command()
+@click.option("--out", type=click.Path(path_type=Path), help="Write to a file instead of standard output.")
+def rules(out: Path | None) -> None:
+    """Print the alerting rules as an object of the Prometheus operator."""
+    from hone.k8s.tools.dashboard import prometheus_rule
+
+    print_or_write(prometheus_rule(), out)
+
+
+@k8s.command()
+@KIND
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="A folder.")
+def wheels(kind: str, out: Path) -> None:
+    """Download the packages of an image, for hone containerize --wheels on a host without a network."""
+    from hone.k8s.tools.build_context import fetch_wheels
+
+    click.echo(f"{fetch_wheels(kind, out)} wheels in {out}")

@@ -1,0 +1,1 @@
+"""Commands that serve models, and those on who may call them and what they did."""

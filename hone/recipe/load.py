@@ -1,0 +1,61 @@
+"""Read a recipe's file, and find what it names beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from hone.errors import RecipeError, one_line
+from hone.recipe.fields import Recipe
+from hone.recipe.mistakes import check_keys, explain
+
+
+class LoadedRecipe(BaseModel):
+    """A recipe and the file it came from: references and files are looked up beside it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    recipe: Recipe
+    path: Path
+
+    @property
+    def root(self) -> Path:
+        return self.path.parent
+
+    def file(self, name: str, field: str) -> Path:
+        """Return the path of a file that the recipe names; raises RecipeError when it is not there."""
+        path = (self.root / name).resolve()
+        if not path.exists():
+            raise RecipeError(f"{self.path}: {field}: {path} does not exist")
+        return path
+
+
+def load_recipe(path: Path) -> LoadedRecipe:
+    """Read and check a recipe.
+
+    Raises:
+        RecipeError: naming file, line and field.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such file; 'hone init MODEL' writes a recipe") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read: {one_line(error)}") from None
+    try:
+        content = yaml.safe_load(text)
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or one_line(error)
+        raise RecipeError(f"{path}{line}: not valid YAML: {problem}") from None
+    if not isinstance(content, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping of fields, such as 'name:' and 'source:'")
+    check_keys(path, node)
+    try:
+        return LoadedRecipe(recipe=Recipe.model_validate(content), path=path.resolve())
+    except ValidationError as error:
+        raise RecipeError("\n".join(explain(path, node, error, Recipe))) from None

@@ -1,0 +1,107 @@
+"""The command line as a whole: how commands are found and imported, and what becomes of their errors."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import hone.cli
+from hone.cli.groups import places
+from hone.cli.main import UNEXPECTED, cli
+from hone.errors import BudgetError
+
+FOLDER = Path(hone.cli.__file__).parent
+FILES = sorted(file for file in FOLDER.glob("*/*.py") if file.name != "__init__.py")
+
+
+def run_here(*arguments: str, then: str) -> list[str]:
+    """Return what a fresh process prints that runs a command, then the code."""
+    code = (
+        f"import sys\nfrom hone.cli.main import cli\ntry:\n    cli({list(arguments)!r})\n"
+        f"except SystemExit:\n    pass\n{then}"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip().splitlines()
+
+
+HEAVY = "print([name for name in ('numpy', 'pydantic', 'bentoml', 'rich', 'torch', 'jinja2') if name in sys.modules])"
+
+
+@pytest.mark.parametrize("command", ["", *sorted(places("hone.cli"))])
+def test_help_imports_nothing_heavy(command: str) -> None:
+    assert run_here(*command.split(), "--help", then=HEAVY)[-1] == "[]"
+
+
+def test_a_command_imports_its_own_file_only() -> None:
+    loaded = f"print([name for name in {sorted(places('hone.cli').values())!r} if name in sys.modules])"
+    assert run_here("keys", "--help", then=loaded)[-1] == "['hone.cli.services.keys']"
+
+
+def test_every_file_is_a_command() -> None:
+    """No two of a name, and each holds a command under its file's name."""
+    assert sorted(places("hone.cli")) == sorted(file.stem for file in FILES)
+    context = click.Context(cli)
+    for file in FILES:
+        command = cli.get_command(context, file.stem)
+        assert command is not None and command.name == file.stem
+        assert command.get_short_help_str(), f"{file}: its docstring is its help"
+
+
+def test_a_new_file_is_a_new_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "commands_of_a_test"
+    (package / "room").mkdir(parents=True)
+    for folder in (package, package / "room"):
+        (folder / "__init__.py").touch()
+    (package / "room" / "greet.py").write_text(
+        'import click\n\n\n@click.command()\ndef greet():\n    """Say hello."""\n    click.echo(\'hello\')\n'
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    group = type(cli)(name="test", package="commands_of_a_test")
+    assert "greet  Say hello." in CliRunner().invoke(group, ["--help"]).output
+    assert CliRunner().invoke(group, ["greet"]).output == "hello\n"
+
+
+def test_misspelled_command_names_the_nearest() -> None:
+    result = CliRunner().invoke(cli, ["optimise"])
+    assert result.exit_code == 2 and "no command 'optimise'; did you mean 'optimize'?" in result.output
+    within = CliRunner().invoke(cli, ["models", "lst"])
+    assert within.exit_code == 2 and "no command 'lst'; did you mean 'list'?" in within.output
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "told"),
+    [
+        (BudgetError("no variant meets the budget"), 3, "error: no variant meets the budget"),
+        (FileNotFoundError(2, "No such file or directory", "x.json"), 1, "error: x.json: No such file or directory"),
+        (KeyboardInterrupt(), 130, "error: interrupted; finished passes are cached"),
+        (ZeroDivisionError("why"), UNEXPECTED, "error: unexpected ZeroDivisionError: why; 'hone --debug'"),
+    ],
+)
+@pytest.mark.parametrize("path", [["fail"], ["group", "fail"]])
+def test_error_is_one_line_and_a_status(path: list[str], error: BaseException, status: int, told: str) -> None:
+    @click.command()
+    def fail() -> None:
+        raise error
+
+    class Root(type(cli)):  # type: ignore[misc]
+        def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+            return {"fail": fail, "group": click.Group("group", {"fail": fail})}.get(cmd_name)
+
+    result = CliRunner().invoke(Root(name="test", package="hone.cli"), path)
+    assert result.exit_code == status
+    assert result.stderr.startswith(told) and len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_what_is_imported_at_the_top_is_light(file: Path) -> None:
+    """Each command's file is imported to show one line about it."""
+    tops = [node for node in ast.parse(file.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {node.module if isinstance(node, ast.ImportFrom) else node.names[0].name for node in tops}
+    ours = {str(name) for name in names if str(name).startswith("hone.")}
+    assert {name for name in ours if not name.startswith(("hone.cli", "hone.errors", "hone.names"))} == set()
