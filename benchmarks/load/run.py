@@ -109,7 +109,7 @@ def bench(
 def _with_rate(
     scenario: Scenario, target: Target, calls: list[Call], progress: Callable[[str], None]
 ) -> tuple[Scenario, RateSource, float | None]:
-    """Return a scenario that has its rate, where that is from, and the capacity (requests/s) a probe found, if any.
+    """Return a scenario that has its rate, where that is from, and the requests/s that a probe reached, if one ran.
 
     Raises:
         HoneError: the probe got no good answer.
