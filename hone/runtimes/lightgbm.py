@@ -36,7 +36,7 @@ class LightgbmRuntime(Runtime):
     @classmethod
     def availability(cls) -> Availability:
         if find_spec("lightgbm") is None:
-            return Availability(False, reason="lightgbm is not installed", remedy="install the [trees] extra")
+            return Availability(False, reason="lightgbm is not installed", remedy="pip install 'hone[trees]'")
         return Availability(True, version=version("lightgbm"), detail="baseline only, not served")
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -67,7 +67,7 @@ class OpenVinoRuntime(Runtime):
     @classmethod
     def availability(cls) -> Availability:
         if find_spec("openvino") is None:
-            return Availability(False, reason="openvino is not installed", remedy="install the [openvino] extra")
+            return Availability(False, reason="openvino is not installed", remedy="pip install 'hone[openvino]'")
         bfloat16 = any(feature in cpu_features() for feature in BFLOAT16_FEATURES)
         detail = "computes on the CPU" + (", bfloat16 too" if bfloat16 else "")
         return Availability(True, version=version("openvino"), detail=detail)

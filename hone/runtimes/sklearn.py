@@ -83,7 +83,7 @@ class SklearnRuntime(Runtime):
     def availability(cls) -> Availability:
         for module, package in (("sklearn", "scikit-learn"), ("skops", "skops")):
             if find_spec(module) is None:
-                return Availability(False, reason=f"{package} is not installed", remedy="install the [trees] extra")
+                return Availability(False, reason=f"{package} is not installed", remedy="pip install 'hone[trees]'")
         return Availability(True, version=version("scikit-learn"), detail="baseline only, not served")
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -140,7 +140,7 @@ def _data_frame(columns: list[np.ndarray], names: list[str]) -> Any:
 
         return pandas.DataFrame(by_name)
     if find_spec("pyarrow") is None:
-        raise UnavailableError("a model fitted on named columns needs pandas or pyarrow", "install the [trees] extra")
+        raise UnavailableError("a model fitted on named columns needs pandas or pyarrow", "pip install 'hone[trees]'")
     import pyarrow
 
     return pyarrow.table({name: pyarrow.array(column) for name, column in by_name.items()})

@@ -38,7 +38,7 @@ class XgboostRuntime(Runtime):
     @classmethod
     def availability(cls) -> Availability:
         if find_spec("xgboost") is None:
-            return Availability(False, reason="xgboost is not installed", remedy="install the [trees] extra")
+            return Availability(False, reason="xgboost is not installed", remedy="pip install 'hone[trees]'")
         return Availability(True, version=_version(), detail="baseline only, not served")
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -56,7 +56,7 @@ class MlxRuntime(Runtime):
     @classmethod
     def availability(cls) -> Availability:
         if find_spec("mlx") is None:
-            return Availability(False, reason="mlx is not installed", remedy="install the [mlx] extra")
+            return Availability(False, reason="mlx is not installed", remedy="pip install 'hone[mlx]'")
         device = "Apple GPU" if is_apple_silicon() else "CPU"
         return Availability(True, version=version("mlx"), detail=f"computes on the {device}")
 

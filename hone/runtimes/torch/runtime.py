@@ -57,7 +57,7 @@ class TorchRuntime(Runtime):
     @classmethod
     def availability(cls) -> Availability:
         if find_spec("torch") is None:
-            return Availability(False, reason="torch is not installed", remedy="install the [torch] extra")
+            return Availability(False, reason="torch is not installed", remedy="pip install 'hone[torch]'")
         return Availability(True, version=version("torch"), detail="baseline only, not served")
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
