@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -63,13 +64,34 @@ def test_readme_counts_the_variants_of_the_demo() -> None:
     assert counts == (str(len(plan.variants) - gpu), str(gpu))
 
 
-def test_readme_lists_what_there_is() -> None:
+def _passes() -> set[str]:
     from hone.converters.passes import all_passes
-    from hone.converters.proof.metrics import all_metrics
+
+    return set(all_passes())
+
+
+def _presets() -> set[str]:
     from hone.converters.run.plan import PRESETS
 
-    text = README.read_text()
-    rows = dict(re.findall(r"^\| \*\*(\w+)\*\* \| (.*) \|$", text, re.MULTILINE))
-    assert set(re.findall(r"`(\w+)`", rows["passes"])) >= set(all_passes())
-    assert set(re.findall(r"`(\w+)`", rows["metrics"])) == set(all_metrics())
-    assert set(re.findall(r"`([\w-]+)`", rows["presets"])) == set(PRESETS)
+    return set(PRESETS)
+
+
+def _suffixes() -> set[str]:
+    from hone.converters.sources import all_sources
+
+    return {suffix for source in all_sources().values() for suffix in source.suffixes}
+
+
+def _runtimes() -> set[str]:
+    from hone.runtimes import all_runtimes
+
+    return set(all_runtimes())
+
+
+@pytest.mark.parametrize(
+    ("row", "there"), [("passes", _passes), ("presets", _presets), ("sources", _suffixes), ("runtimes", _runtimes)]
+)
+def test_readme_lists_what_there_is(row: str, there: Callable[[], set[str]]) -> None:
+    """What a file registers has its name in the row of its kind, in code."""
+    rows = dict(re.findall(r"^\| \*\*(\w+)\*\* \| (.*) \|$", README.read_text(), re.MULTILINE))
+    assert there() - set(re.findall(r"`([\w.-]+)`", rows[row])) == set()
