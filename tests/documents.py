@@ -38,7 +38,7 @@ def commands(page: str) -> list[str]:
 
 
 def written_files(page: str) -> dict[str, dict[str, str]]:
-    """Return the Python files that a page writes out, by section: each block follows a paragraph that begins with its path."""
+    """Return the Python files that a page writes out, by section and path: a paragraph before each begins with it."""
     sections = re.split(r"^## (.+)$", (ROOT / page).read_text(), flags=re.MULTILINE)[1:]
     block = re.compile(r"^`([\w/]+\.py)`(?:.+\n)+\n```python\n((?:.*\n)*?)```$", re.MULTILINE)
     return {title: dict(block.findall(text)) for title, text in zip(sections[::2], sections[1::2], strict=True)}

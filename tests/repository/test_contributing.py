@@ -15,7 +15,6 @@ import yaml
 from tests.checkouts import copy_checkout
 from tests.documents import written_files
 from tests.models import weights
-from tests.servers import ROOT
 
 GUIDE = written_files("CONTRIBUTING.md")
 FILES = {path: text for section in GUIDE.values() for path, text in section.items()}
@@ -39,7 +38,8 @@ class Copy:
     def run(self, *arguments: str | Path, cwd: Path | None = None, status: int = 0) -> str:
         """Run a Python program with the copy's code; return what it prints."""
         home = self.folder / "home"
-        variables = {"PYTHONPATH": str(self.root), "BENTOML_HOME": str(home / "bentoml"), "HONE_CACHE": str(home / "cache")}
+        own = {"PYTHONPATH": self.root, "BENTOML_HOME": home / "bentoml", "HONE_CACHE": home / "cache"}
+        variables = {name: str(place) for name, place in own.items()}
         done = subprocess.run(
             [sys.executable, *map(str, arguments)], cwd=cwd or self.folder, env={**os.environ, **variables},
             capture_output=True, text=True, timeout=280, check=False,

@@ -12,6 +12,9 @@ from pydantic import BaseModel
 from hone.benchmarks.records import Check, LoadReport, Second
 from hone.benchmarks.scenarios import Scenario
 from hone.converters.report.records import PassReport, Percentiles, Report, VariantReport
+from tests.checkouts import tracked
+from tests.documents import written_files
+from tests.servers import ROOT
 
 DOCS = Path(__file__).parents[2] / "docs"
 README = DOCS.parent / "README.md"
@@ -52,6 +55,19 @@ def test_every_setting_and_metric_of_a_service_is_documented() -> None:
         for family in _families().values()
         if not re.search(rf"{family._name}\b|{family._name}_total", page)
     ] == []
+
+
+def test_files_that_pages_name_are_there() -> None:
+    """As from the top of the checkout, or from a folder that the page speaks of."""
+    pages = [name for name in tracked() if name.endswith(".md") and not name.startswith("examples/")]
+    there = "".join(f"/{name}\n" for name in tracked())
+    lost = []
+    for page in pages:
+        text = re.sub(r"^```python\n.*?^```", "", (ROOT / page).read_text(), flags=re.MULTILINE | re.DOTALL)
+        named = set(re.findall(r"(?<![\w/.])(?!out/|env/)(?:[\w-]+/)+[\w-]+\.(?:py|md|html|sh|yaml)\b", text))
+        new = {path for files in written_files(page).values() for path in files}
+        lost += [f"{page}: {name}" for name in sorted(named - new) if f"/{name}\n" not in there]
+    assert lost == []
 
 
 def test_readme_counts_the_variants_of_the_demo() -> None:

@@ -221,13 +221,17 @@ def test_model_is_served(url: str) -> None:
 def test_load_is_measured(optimized: Installed, url: str) -> None:
     optimized.hone("bench", "sums", "--url", url, "--rate", "20", "--duration", "2", "--out", "load")
     assert {file.name for file in (optimized.folder / "load").iterdir()} >= {"load.json", "load.html"}
+    python = optimized.scripts / "python"
+    locust = (python, "-m", "hone.benchmarks.locustfile", "--help")
+    assert "--protocol" in run(*locust, folder=optimized.folder, environment=optimized.environment)
 
 
 @pytest.mark.slow
 def test_manifests_are_rendered(optimized: Installed) -> None:
     tag = next(word for word in optimized.hone("models", "list").split() if word.startswith("sums:"))
     (optimized.folder / "capacity.json").write_text(capacity(model=tag).model_dump_json())
-    optimized.hone("k8s", "render", "sums", "--capacity", "capacity.json", "--image", "r.example/s:1", "--out", "deploy")
+    given = ("--capacity", "capacity.json", "--image", "r.example/sums:1")
+    optimized.hone("k8s", "render", "sums", *given, "--out", "deploy")
     assert yaml.safe_load((optimized.folder / "deploy" / "kustomization.yaml").read_text())
 
 
