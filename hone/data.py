@@ -105,7 +105,7 @@ def _read_parquet(path: Path, spec: DataSpec, where: str) -> dict[str, np.ndarra
     try:
         import pyarrow.parquet as parquet
     except ImportError:
-        raise UnavailableError("reading .parquet needs pyarrow", "install the [ops] extra") from None
+        raise UnavailableError("reading .parquet needs pyarrow", "pip install 'hone[ops]'") from None
     try:
         table = parquet.read_table(path)
     except Exception as error:

@@ -83,14 +83,14 @@ def _candidate(module_name: str, root: Path) -> Path | None:
 
 
 def _import(module_name: str, root: Path, field: str) -> Any:
-    candidate = _candidate(module_name, root)
-    if candidate and str(root) not in sys.path:
+    package = module_name.partition(".")[0]
+    beside = bool(_candidate(module_name, root) or _candidate(package, root))
+    if beside and str(root) not in sys.path:
         sys.path.insert(0, str(root))
-    loaded = sys.modules.get(module_name)
-    origin = Path(getattr(loaded, "__file__", None) or "").resolve()
-    if candidate and loaded is not None and origin != candidate.resolve():
-        # Another recipe's module of the same name: recipes in one process must not see each other's code.
-        del sys.modules[module_name]
+    if beside and _loaded_from_elsewhere(module_name, root):
+        # Another recipe's module or package of the same name: recipes in one process must not see each other's code.
+        for name in [name for name in sys.modules if name == package or name.startswith(f"{package}.")]:
+            del sys.modules[name]
         sys.path.remove(str(root))
         sys.path.insert(0, str(root))
     importlib.invalidate_caches()
@@ -107,6 +107,21 @@ def _import(module_name: str, root: Path, field: str) -> Any:
             f"{field}: module '{module_name}' fails to import{deepest_line(error)}: "
             f"{type(error).__name__}: {one_line(error)}"
         ) from error
+
+
+def _loaded_from_elsewhere(module_name: str, root: Path) -> bool:
+    """True when a module, or a package that it is in, is loaded, and not from `root`."""
+    parts = module_name.split(".")
+    for depth in range(1, len(parts) + 1):
+        loaded = sys.modules.get(".".join(parts[:depth]))
+        if loaded is None:
+            return False
+        place, file = root.joinpath(*parts[:depth]).resolve(), getattr(loaded, "__file__", None)
+        # A folder without __init__.py is a package without a file.
+        places = [Path(file)] if file else [Path(folder) / "__init__.py" for folder in getattr(loaded, "__path__", ())]
+        if not {place.with_suffix(".py"), place / "__init__.py"} & {found.resolve() for found in places}:
+            return True
+    return False
 
 
 def deepest_line(error: BaseException) -> str:

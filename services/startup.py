@@ -74,7 +74,7 @@ def _require(module: str, problem: str) -> None:
     except ImportError:  # a package above it is missing
         found = None
     if found is None:
-        raise HoneError(f"{problem}; install the [ops] extra")
+        raise HoneError(f"{problem}; pip install 'hone[ops]'")
 
 
 def _check_certificate(arguments: Sequence[str]) -> None:

@@ -37,6 +37,13 @@ def commands(page: str) -> list[str]:
     return found
 
 
+def written_files(page: str) -> dict[str, dict[str, str]]:
+    """Return the Python files that a page writes out, by section and path: a paragraph before each begins with it."""
+    sections = re.split(r"^## (.+)$", (ROOT / page).read_text(), flags=re.MULTILINE)[1:]
+    block = re.compile(r"^`([\w/]+\.py)`(?:.+\n)+\n```python\n((?:.*\n)*?)```$", re.MULTILINE)
+    return {title: dict(block.findall(text)) for title, text in zip(sections[::2], sections[1::2], strict=True)}
+
+
 def table_rows(page: str, heading: str) -> dict[str, str]:
     """Return the rows of the table under a heading: what stands in the first column, and in the second."""
     section = (ROOT / page).read_text().split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-import hone
 from hone import store
 from hone.artifact import Artifact
 from hone.errors import HoneError, StoreError, UnavailableError
@@ -40,7 +39,7 @@ def find_target(url: str, reference: str, access: Access) -> Target:
         HoneError: nothing answers, the key is refused, or the service doesn't serve that.
     """
     if find_spec("locust") is None:
-        raise UnavailableError("locust is not installed", "install the [bench] extra")
+        raise UnavailableError("locust is not installed", "pip install 'hone[bench]'")
     return ask(url, access, reference)
 
 
@@ -156,12 +155,9 @@ def run_load(target: Target, scenario: Scenario, calls: list[Call]) -> list[Reco
         command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--host", target.url]
         command += ["--users", str(1 if scenario.kind == "open" else scenario.users), "--spawn-rate", "1000"]
         command += ["--only-summary", "--loglevel", "WARNING"]
-        search_path = os.pathsep.join(
-            [str(Path(hone.__file__).resolve().parent.parent), os.environ.get("PYTHONPATH", "")]
-        )
         answer = subprocess.run(
             command,
-            env={**os.environ, "HONE_LOAD": str(load), "PYTHONPATH": search_path},
+            env={**os.environ, "HONE_LOAD": str(load)},
             capture_output=True,
             text=True,
             timeout=scenario.warm_up_s + scenario.duration_s + 120,

@@ -240,7 +240,7 @@ def _pyarrow() -> Any:
     try:
         import pyarrow
     except ImportError:
-        raise HoneError("the protocol arrow needs pyarrow; install the [ops] extra") from None
+        raise HoneError("the protocol arrow needs pyarrow; pip install 'hone[ops]'") from None
     return pyarrow
 
 

@@ -135,7 +135,7 @@ def _require_optuna() -> None:
     from importlib.util import find_spec
 
     if find_spec("optuna") is None:
-        raise UnavailableError("optuna is not installed", "install the [search] extra")
+        raise UnavailableError("optuna is not installed", "pip install 'hone[search]'")
 
 
 class _Trials:

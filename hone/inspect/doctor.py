@@ -16,14 +16,14 @@ from hone.runtimes import all_runtimes
 from hone.runtimes.base import Availability
 
 TOOLS = (
-    ("bentoml", "serving", "bentoml", "uv pip install bentoml==1.4.39"),
-    ("locust", "hone bench", "locust", "install the [bench] extra"),
-    ("onnxscript", "export of torch models", "onnxscript", "install the [torch] extra"),
-    ("torch_pruning", "pruning", "torch-pruning", "install the [torch] extra"),
-    ("tf2onnx", "export of Keras models", "tf2onnx", "install the [tensorflow] extra"),
-    ("skl2onnx", "export of scikit-learn models", "skl2onnx", "install the [trees] extra"),
-    ("optuna", "hone optimize --search", "optuna", "install the [search] extra"),
-    ("pyarrow", "parquet data", "pyarrow", "install the [ops] extra"),
+    ("bentoml", "serving", "bentoml", "pip install bentoml==1.4.39"),
+    ("locust", "hone bench", "locust", "pip install 'hone[bench]'"),
+    ("onnxscript", "export of torch models", "onnxscript", "pip install 'hone[torch]'"),
+    ("torch_pruning", "pruning", "torch-pruning", "pip install 'hone[torch]'"),
+    ("tf2onnx", "export of Keras models", "tf2onnx", "pip install 'hone[tensorflow]'"),
+    ("skl2onnx", "export of scikit-learn models", "skl2onnx", "pip install 'hone[trees]'"),
+    ("optuna", "hone optimize --search", "optuna", "pip install 'hone[search]'"),
+    ("pyarrow", "parquet data", "pyarrow", "pip install 'hone[ops]'"),
 )
 """Parts of Hone that are no runtimes: the module that tells, what they are for, the package, and what brings it."""
 

@@ -42,7 +42,7 @@ def missing(extra: str, **packages: str) -> Availability | None:
     """
     for module, package in packages.items():
         if find_spec(module) is None:
-            return Availability(False, reason=f"{package} is not installed", remedy=f"install the [{extra}] extra")
+            return Availability(False, reason=f"{package} is not installed", remedy=f"pip install 'hone[{extra}]'")
     return None
 
 

@@ -22,7 +22,7 @@ from hone.formats.keras import LAMBDA, check_config
 from hone.runtimes.base import BASELINE, Availability, Runtime, UserCode, missing, name_outputs, register
 from hone.userload import load_function
 
-INSTALL = "install the [tensorflow] extra"
+INSTALL = "pip install 'hone[tensorflow]'"
 LARGEST_MEMBER = 100_000_000
 
 

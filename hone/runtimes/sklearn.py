@@ -140,7 +140,7 @@ def _data_frame(columns: list[np.ndarray], names: list[str]) -> Any:
 
         return pandas.DataFrame(by_name)
     if find_spec("pyarrow") is None:
-        raise UnavailableError("a model fitted on named columns needs pandas or pyarrow", "install the [trees] extra")
+        raise UnavailableError("a model fitted on named columns needs pandas or pyarrow", "pip install 'hone[trees]'")
     import pyarrow
 
     return pyarrow.table({name: pyarrow.array(column) for name, column in by_name.items()})

@@ -102,5 +102,5 @@ def ed25519() -> Any:
     try:
         from cryptography.hazmat.primitives.asymmetric import ed25519
     except ImportError:
-        raise UnavailableError("signatures need the cryptography package", "install the [ops] extra") from None
+        raise UnavailableError("signatures need the cryptography package", "pip install 'hone[ops]'") from None
     return ed25519

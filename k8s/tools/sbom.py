@@ -94,7 +94,7 @@ def bill_of_materials(
         UnavailableError: cyclonedx-python-lib is not installed.
     """
     if find_spec("cyclonedx") is None:
-        raise UnavailableError("cyclonedx-python-lib is not installed", "install the [deploy] extra")
+        raise UnavailableError("cyclonedx-python-lib is not installed", "pip install 'hone[deploy]'")
     from cyclonedx.model.bom import Bom
     from cyclonedx.model.component import Component, ComponentType
     from cyclonedx.output.json import JsonV1Dot6

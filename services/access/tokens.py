@@ -153,7 +153,7 @@ def check_jwks(source: str) -> None:
     try:
         import jwt  # noqa: F401
     except ImportError:
-        raise HoneError("HONE_JWT_JWKS needs PyJWT; install the [ops] extra") from None
+        raise HoneError("HONE_JWT_JWKS needs PyJWT; pip install 'hone[ops]'") from None
     if not _is_url(source):
         read_jwks(source)
 

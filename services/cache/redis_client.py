@@ -80,7 +80,7 @@ def connect(url: str, timeout_s: float) -> Any:
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
     except ImportError:
-        raise HoneError("HONE_REDIS_URL needs the Redis client; install the [ops] extra") from None
+        raise HoneError("HONE_REDIS_URL needs the Redis client; pip install 'hone[ops]'") from None
     try:
         return redis.from_url(
             url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s * 5, retry=Retry(NoBackoff(), 0)

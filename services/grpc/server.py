@@ -75,7 +75,7 @@ class GrpcServer:
         try:
             import grpc
         except ImportError:
-            raise HoneError("HONE_GRPC_PORT needs grpcio; install the [ops] extra") from None
+            raise HoneError("HONE_GRPC_PORT needs grpcio; pip install 'hone[ops]'") from None
         from .methods import Methods
 
         self._limits = Limits.of(settings)

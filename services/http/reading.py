@@ -98,7 +98,7 @@ def _unzstd(body: Body, limit: int) -> bytes:
     try:
         import zstandard
     except ImportError:
-        raise MediaTypeError("this server has no zstd; send gzip, or install the [ops] extra on it") from None
+        raise MediaTypeError("this server has no zstd; send gzip, or pip install 'hone[ops]' there") from None
     machine = zstandard.ZstdDecompressor(max_window_size=max(1 << 23, 1 << limit.bit_length()))
     try:
         size = zstandard.frame_content_size(body)

@@ -70,7 +70,7 @@ def check_folder(folder: Path) -> None:
         HoneError: pyarrow is missing, or the folder can't be made or written to.
     """
     if find_spec("pyarrow") is None:
-        raise HoneError("HONE_RECORD_DIR needs pyarrow; install the [ops] extra")
+        raise HoneError("HONE_RECORD_DIR needs pyarrow; pip install 'hone[ops]'")
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -36,7 +36,7 @@ class Tracer:
         try:
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         except ImportError:
-            raise HoneError("HONE_TRACE_SAMPLE needs the OTLP exporter; install the [ops] extra") from None
+            raise HoneError("HONE_TRACE_SAMPLE needs the OTLP exporter; pip install 'hone[ops]'") from None
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor

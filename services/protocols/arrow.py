@@ -50,7 +50,7 @@ class Arrow(Protocol):
         try:
             import pyarrow as pa
         except ImportError:
-            raise MediaTypeError("this server has no Arrow; install the [ops] extra on it, or send JSON") from None
+            raise MediaTypeError("this server has no Arrow; send JSON, or there: pip install 'hone[ops]'") from None
         self.limits.check_rows(survey(body).rows)
         try:
             with pa.ipc.open_stream(pa.py_buffer(body)) as reader:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ from pydantic import BaseModel
 from hone.benchmarks.records import Check, LoadReport, Second
 from hone.benchmarks.scenarios import Scenario
 from hone.converters.report.records import PassReport, Percentiles, Report, VariantReport
+from tests.checkouts import tracked
+from tests.documents import written_files
+from tests.servers import ROOT
 
 DOCS = Path(__file__).parents[2] / "docs"
 README = DOCS.parent / "README.md"
@@ -53,6 +57,19 @@ def test_every_setting_and_metric_of_a_service_is_documented() -> None:
     ] == []
 
 
+def test_files_that_pages_name_are_there() -> None:
+    """As from the top of the checkout, or from a folder that the page speaks of."""
+    pages = [name for name in tracked() if name.endswith(".md") and not name.startswith("examples/")]
+    there = "".join(f"/{name}\n" for name in tracked())
+    lost = []
+    for page in pages:
+        text = re.sub(r"^```python\n.*?^```", "", (ROOT / page).read_text(), flags=re.MULTILINE | re.DOTALL)
+        named = set(re.findall(r"(?<![\w/.])(?!out/|env/)(?:[\w-]+/)+[\w-]+\.(?:py|md|html|sh|yaml)\b", text))
+        new = {path for files in written_files(page).values() for path in files}
+        lost += [f"{page}: {name}" for name in sorted(named - new) if f"/{name}\n" not in there]
+    assert lost == []
+
+
 def test_readme_counts_the_variants_of_the_demo() -> None:
     from hone.converters.run.plan import make_plan
     from hone.recipe import load_recipe
@@ -63,13 +80,34 @@ def test_readme_counts_the_variants_of_the_demo() -> None:
     assert counts == (str(len(plan.variants) - gpu), str(gpu))
 
 
-def test_readme_lists_what_there_is() -> None:
+def _passes() -> set[str]:
     from hone.converters.passes import all_passes
-    from hone.converters.proof.metrics import all_metrics
+
+    return set(all_passes())
+
+
+def _presets() -> set[str]:
     from hone.converters.run.plan import PRESETS
 
-    text = README.read_text()
-    rows = dict(re.findall(r"^\| \*\*(\w+)\*\* \| (.*) \|$", text, re.MULTILINE))
-    assert set(re.findall(r"`(\w+)`", rows["passes"])) >= set(all_passes())
-    assert set(re.findall(r"`(\w+)`", rows["metrics"])) == set(all_metrics())
-    assert set(re.findall(r"`([\w-]+)`", rows["presets"])) == set(PRESETS)
+    return set(PRESETS)
+
+
+def _suffixes() -> set[str]:
+    from hone.converters.sources import all_sources
+
+    return {suffix for source in all_sources().values() for suffix in source.suffixes}
+
+
+def _runtimes() -> set[str]:
+    from hone.runtimes import all_runtimes
+
+    return set(all_runtimes())
+
+
+@pytest.mark.parametrize(
+    ("row", "there"), [("passes", _passes), ("presets", _presets), ("sources", _suffixes), ("runtimes", _runtimes)]
+)
+def test_readme_lists_what_there_is(row: str, there: Callable[[], set[str]]) -> None:
+    """What a file registers has its name in the row of its kind, in code."""
+    rows = dict(re.findall(r"^\| \*\*(\w+)\*\* \| (.*) \|$", README.read_text(), re.MULTILINE))
+    assert there() - set(re.findall(r"`([\w.-]+)`", rows[row])) == set()

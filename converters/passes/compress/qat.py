@@ -107,7 +107,7 @@ def _prepare(traced: torch.fx.GraphModule) -> Any:
         from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
         from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
     except ImportError as error:
-        raise UnavailableError(f"{error.name} is not installed", "install the [torch] extra") from None
+        raise UnavailableError(f"{error.name} is not installed", "pip install 'hone[torch]'") from None
     quantizer = x86.X86InductorQuantizer()
     quantizer.set_global(x86.get_default_x86_inductor_quantization_config(is_qat=True))
     return _returning_itself(allow_exported_model_train_eval(prepare_qat_pt2e(traced, quantizer)))

@@ -131,7 +131,7 @@ def to_onnx(network: Any, signature: Signature, opset: int) -> tuple[Any, int]:
         import onnx
         import tf2onnx
     except ImportError as error:
-        raise UnavailableError(f"{error.name} is not installed", "install the [tensorflow] extra") from None
+        raise UnavailableError(f"{error.name} is not installed", "pip install 'hone[tensorflow]'") from None
     from ...graph.graph_signature import fit_outputs, merge_opsets
     from ...graph.onnx_graph import rename_inputs
     from .graph import replace_erfc, store_captured

@@ -40,7 +40,7 @@ def toolkit(name: str, model: Artifact) -> Any:
     try:
         import tensorflow_model_optimization as tfmot
     except ImportError as error:
-        raise UnavailableError(f"{error.name} is not installed", "install the [tensorflow] extra") from None
+        raise UnavailableError(f"{error.name} is not installed", "pip install 'hone[tensorflow]'") from None
     return tfmot
 
 

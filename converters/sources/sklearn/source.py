@@ -67,7 +67,7 @@ class SklearnSource(Source):
             import onnx
             import skl2onnx
         except ImportError as error:
-            raise UnavailableError(f"{error.name} is not installed", "install the [trees] extra") from None
+            raise UnavailableError(f"{error.name} is not installed", "pip install 'hone[trees]'") from None
         from .graph import estimator_graph
 
         estimator = read_estimator(model.entry, model.manifest.runtime_options)

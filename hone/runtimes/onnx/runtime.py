@@ -28,7 +28,7 @@ KERNEL = "; keep that operator in float (block_ops, exclude), or choose another 
 BAD_INDEX = re.compile(r"(indices element out of data bounds|invalid index found|Out of range value in index tensor).*")
 """What Gather, GatherND and GatherElements say when a token id or an index is one that the model doesn't have."""
 logger = logging.getLogger(__name__)
-INSTALL = "install it with: uv pip install onnxruntime (CPU) or the [cuda] extra (NVIDIA GPU)"
+INSTALL = "pip install onnxruntime (CPU), or 'hone[cuda]' (NVIDIA GPU)"
 
 
 class Options(RuntimeOptions):

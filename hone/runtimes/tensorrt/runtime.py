@@ -21,7 +21,7 @@ from hone.runtimes.base import Availability, Runtime, RuntimeOptions, register
 from hone.runtimes.tensorrt.engine import SOURCE, engine_file, host_mismatch
 from hone.signature import BATCH
 
-ELSEWHERE = "on a host with an NVIDIA GPU run: uv pip install '.[torch,tensorrt]' && hone optimize RECIPE"
+ELSEWHERE = "on a host with an NVIDIA GPU run: pip install 'hone[torch,tensorrt]' && hone optimize RECIPE"
 
 
 class Options(RuntimeOptions):
@@ -73,7 +73,7 @@ class TensorrtRuntime(Runtime):
         for module in ("tensorrt", "cuda.bindings"):
             if not _found(module):
                 reason = f"{module} is not installed"
-                return Availability(False, reason=reason, remedy="install the [tensorrt] extra")
+                return Availability(False, reason=reason, remedy="pip install 'hone[tensorrt]'")
         return Availability(True, version=version("tensorrt"), detail=f"{gpu_name()}, {gpu_architecture()}")
 
     @classmethod
