@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from hone.errors import HoneError
+from hone.plan import Plan
 from hone.records import Record, read_record
 
 
@@ -42,6 +44,8 @@ class Capacity(Record):
     kind: Literal["capacity"] = "capacity"
     model: str = Field(description="The tag of what answered, as the service says.")
     digest: str | None = Field(None, description="Of its content, where the service says it.")
+    image: str | None = Field(None, description="What was measured was this image; null for a service of the host.")
+    plan: Plan | None = Field(None, description="How it was run; null for a service that doesn't say.")
     created: str
     host: dict[str, Any]
     command: str = Field(description="What measured it.")
@@ -56,6 +60,31 @@ class Capacity(Record):
     limited_by: Literal["service", "generator"] = Field(description="`generator`: the service may hold more.")
     repeats: list[Trial]
     search: list[Trial]
+
+    @model_validator(mode="after")
+    def _one_artifact(self) -> Capacity:
+        if self.plan is not None and self.plan.digest != self.digest:
+            raise ValueError(f"plan: is of {self.plan.digest[:12]}, what was measured is {(self.digest or '?')[:12]}")
+        return self
+
+    def require(self, tag: str, digest: str | None, file: Path) -> None:
+        """Check that this is the capacity of an artifact.
+
+        Args:
+            tag: of the artifact.
+            digest: of its content; None: it isn't compared.
+            file: that the capacity is from, for messages.
+
+        Raises:
+            HoneError: it is of another.
+        """
+        again = f"measure that: hone bench capacity {tag} …"
+        if self.model != tag:
+            raise HoneError(f"{file}: was measured for {self.model}, not for {tag}; {again}")
+        if digest and self.digest and self.digest != digest:
+            raise HoneError(
+                f"{file}: was measured for {tag} ({self.digest[:12]}), the stored one is {digest[:12]}; {again}"
+            )
 
     @property
     def at_capacity(self) -> Trial:

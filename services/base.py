@@ -27,6 +27,7 @@ from .http.limits import Limits
 from .http.stopping import Stopping
 from .models.desired import DesiredState, state_folder
 from .models.loading import candidates
+from .models.planned import check_plan
 from .observe import logs
 from .protocols.predict import PredictJson
 from .routes.edge import Edge
@@ -68,6 +69,16 @@ def settings_or_exit() -> Settings:
     """Return the settings; a wrong variable ends the import with one line."""
     try:
         return Settings.from_environment()
+    except HoneError as error:
+        _exit(error)
+
+
+def plan_or_exit(settings: Settings, tags: list[str]) -> None:
+    """End the import with one line when the plan that is given is for nothing of what is served."""
+    try:
+        plan = settings.given_plan
+        if plan is not None and list(sys.argv[1:2]) != ["build"]:
+            check_plan(plan, tags)
     except HoneError as error:
         _exit(error)
 
@@ -139,8 +150,10 @@ class ModelService:
                 for model in stored(reference, file)]  # fmt: skip
         # BentoML records the models that it finds as attributes of the class, by the attributes' names, in the bento
         # that it builds: with zeros in front the first stays the first.
-        for index, tag in enumerate(dict.fromkeys(str(model.tag) for model in (*cls.models, *more))):
+        tags = list(dict.fromkeys(str(model.tag) for model in (*cls.models, *more)))
+        for index, tag in enumerate(tags):
             setattr(cls, f"model_{index:04}", BentoModel(tag))
+        plan_or_exit(settings, tags)
 
     def __init__(self) -> None:
         self._settings = Settings.from_environment()

@@ -37,7 +37,7 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 3000,
-    workers: str = "1",
+    workers: str | None = None,
     models: Sequence[str] = (),
     certificate: tuple[str | None, str | None] = (None, None),
     **settings: object,
@@ -47,7 +47,7 @@ def serve(
     Args:
         reference: NAME, NAME:VARIANT or a full tag.
         host, port: to listen on.
-        workers: a number, or `auto`.
+        workers: a number, or `auto`; None: what HONE_WORKERS or HONE_PLAN says, else 1.
         models: more models to serve.
         certificate: files of a TLS certificate and its key.
         settings: of `services.settings.Settings`, where given not None.
@@ -63,7 +63,7 @@ def serve(
     for more in models:
         _candidates(more, settings)
     require_free_port(host, port, "--port")
-    count = _workers(workers, choice.entry.tag)
+    count = None if workers is None else _workers(workers, choice.entry.tag)
     given = {"model": reference, "models": ",".join(models) or None, "workers": count, **settings}
     arguments = [*_command(host, port), *_tls(certificate)]
     with serve_folder() as folder:
@@ -102,7 +102,9 @@ def _wait_forwarding_signals(process: subprocess.Popen[bytes]) -> int:
 
 
 @contextlib.contextmanager
-def running(reference: str, *, workers: int = 1, threads: int | None = None, **settings: object) -> Iterator[str]:
+def running(
+    reference: str, *, workers: int | None = None, threads: int | None = None, **settings: object
+) -> Iterator[str]:
     """Start a service on a free port and yield its URL once it is ready; stop it afterwards.
 
     Raises:
@@ -148,7 +150,7 @@ def running_service(service: str, root: Path, **settings: object) -> Iterator[st
 
 
 @contextlib.contextmanager
-def served(url: str | None, reference: str, workers: int = 1) -> Iterator[tuple[str, float | None]]:
+def served(url: str | None, reference: str, workers: int | None = None) -> Iterator[tuple[str, float | None]]:
     """Give a running service: the one at `url`, or one that is started for it and stopped afterwards.
 
     Yields its URL, and the seconds that a started one took to become ready.
@@ -246,8 +248,8 @@ def _text(value: object) -> str:
 
 
 def _in_full(place: str) -> str:
-    """Return the whole path of a file or folder; a URL, and "-" for standard output, stay as they are."""
-    return place if place == "-" or "://" in place else str(Path(place).absolute())
+    """Return the whole path of a file or folder; a URL, "-" for standard output, and JSON stay as they are."""
+    return place if place == "-" or "://" in place or place.startswith("{") else str(Path(place).absolute())
 
 
 def _wait_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from hone.errors import HoneError
+from hone.plan import Plan, given_plan
 
 PREFIX = "HONE_"
 LAUNCHER = "HONE_LAUNCHER"
@@ -18,8 +19,8 @@ SHARED_TEMP = "HONE_SHARED_TEMP"
 ELSEWHERE = ("HONE_DEBUG", "HONE_CACHE", LAUNCHER, SHARED_TEMP)
 """Variables of Hone that are not a service's."""
 
-FILES = ("api_keys", "jwt_jwks", "trusted_keys", "audit_log", "record_dir")
-"""Settings that name a file or folder."""
+FILES = ("plan", "api_keys", "jwt_jwks", "trusted_keys", "audit_log", "record_dir")
+"""Settings that name a file or folder; a plan may stand there itself."""
 
 CHOICES = {
     "access_log": ("off", "errors", "all"),
@@ -57,6 +58,7 @@ class Settings:
         queue_rows: rows that may wait; more are refused with 503.
         threads: threads of one inference; 0 measures.
         in_flight: batches that run side by side; 0 measures.
+        plan: of the model, JSON or a file of it; nothing is measured then.
         workers: worker processes; BentoML's own --api-workers does nothing for a service of this kind.
         default_timeout_ms: of requests that carry no deadline of their own; 0: none.
         grpc_port: of the V2 protocol over gRPC; 0: off.
@@ -103,6 +105,7 @@ class Settings:
     queue_rows: int = 4096
     threads: int = 0
     in_flight: int = 0
+    plan: str = ""
     workers: int = 1
     default_timeout_ms: float = 0.0
     grpc_port: int = 0
@@ -165,6 +168,11 @@ class Settings:
         """True when callers must show a key or a token."""
         return bool(self.api_keys or self.jwt_jwks)
 
+    @property
+    def given_plan(self) -> Plan | None:
+        """The plan, where one is given; raises HoneError when it is none."""
+        return given_plan(self.plan) if self.plan else None
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
         """Read the variables.
@@ -178,9 +186,20 @@ class Settings:
             text = environment.get(variable, "").strip()
             if text:
                 values[field.name] = _parse(variable, field.name, text, type(field.default))
-        settings = cls(**values)  # type: ignore[arg-type]
+        settings = cls(**values)._as_planned(values)  # type: ignore[arg-type]
         settings._check()
         return settings
+
+    def _as_planned(self, given: Mapping[str, object]) -> Settings:
+        """Take the number of workers from the plan; what is set beside it must agree."""
+        plan = self.given_plan
+        if plan is None:
+            return self
+        for name in ("workers", "threads", "in_flight", "max_batch_rows"):
+            value, planned = given.get(name), getattr(plan, name)
+            if value and value != planned:
+                raise HoneError(f"{PREFIX}{name.upper()} is {value}, but HONE_PLAN says {planned}; leave one out")
+        return replace(self, workers=plan.workers)
 
     def _check(self) -> None:
         if self.queue_rows < self.max_batch_rows:

@@ -52,6 +52,7 @@ def find_capacity(
     repeats: int = 3,
     workers: int = 1,
     ready_s: float | None = None,
+    image: str | None = None,
     command: str = "",
     progress: Callable[[str], None] = lambda _: None,
 ) -> Capacity:
@@ -63,8 +64,9 @@ def find_capacity(
         rows: in each request.
         duration_s: of each trial, after a second of warm-up.
         repeats: trials at the rate that is reported.
-        workers: of the service, for the record.
+        workers: of the service, for the record, where the service doesn't tell its plan.
         ready_s: how long it took to become ready, for the record.
+        image: that the service runs from, for the record; None: from none.
         command: for the record.
         progress: told of each trial, in words.
 
@@ -77,12 +79,14 @@ def find_capacity(
     return Capacity(
         model=target.tag,
         digest=target.digest,
+        image=image,
+        plan=target.plan,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         host=host(),
         command=command,
         slo=slo,
         rows=rows,
-        workers=workers,
+        workers=target.plan.workers if target.plan is not None else workers,
         ready_s=None if ready_s is None else round(ready_s, 2),
         search=search,
         **_measured(rate, rows, slo, search, again),

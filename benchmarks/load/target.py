@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from hone.errors import HoneError, did_you_mean, one_line
 from hone.names import shown
+from hone.plan import Plan
 from hone.signature import BATCH, Signature, TensorSpec
 
 from .wire import V2_TYPES
@@ -63,6 +66,7 @@ class Target:
         access: to it.
         name, version: of the artifact that answers.
         digest: of its content, as the service says; None where it doesn't.
+        plan: how it is run, as the service says; None where it doesn't, or not so that this Hone can read it.
         path: `/models/NAME`, with the version where one was asked for.
         signature: as its metadata has it; axes that vary have names.
         example: rows by input that the service shows in its documentation; empty where it shows none.
@@ -76,6 +80,7 @@ class Target:
     path: str
     signature: Signature
     example: dict[str, list[Any]]
+    plan: Plan | None = None
 
     @property
     def tag(self) -> str:
@@ -113,7 +118,8 @@ def ask(url: str, access: Access, reference: str = "") -> Target:
     exactly = metadata.get("parameters") or {}
     version = str(exactly.get("tag", "")).partition(":")[2] or _only(url, name, versions)
     digest = exactly.get("digest")
-    return Target(url, access, name, version, digest, path, _signature(metadata), _example(url, access, name))
+    signature, example = _signature(metadata), _example(url, access, name)
+    return Target(url, access, name, version, digest, path, signature, example, _plan(metadata))
 
 
 def _first_model(url: str, access: Access) -> str:
@@ -151,6 +157,15 @@ def _only(url: str, name: str, versions: list[str]) -> str:
     if len(versions) != 1:
         raise HoneError(f"{url} has several versions of {name} and doesn't say which answers; name one: {versions}")
     return versions[0]
+
+
+def _plan(metadata: dict[str, Any]) -> Plan | None:
+    if not metadata.get("plan"):
+        return None
+    try:
+        return Plan.model_validate_json(json.dumps(metadata["plan"]))
+    except ValidationError:
+        return None
 
 
 def _signature(metadata: dict[str, Any]) -> Signature:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +10,11 @@ from pydantic import Field
 
 from hone.errors import HoneError
 from hone.records import Record, read_record
+
+IMAGE = re.compile(
+    r"^(?P<name>[a-z0-9.-]+(:\d+)?(/[a-z0-9._-]+)*)(?P<tag>:[A-Za-z0-9._-]+)?(?P<digest>@sha256:[0-9a-f]{64})?$"
+)
+"""An image's name, and its tag, its digest, or both."""
 
 
 class PackedModel(Record):
@@ -62,8 +68,28 @@ def read_image_record(file: Path) -> ImageRecord:
     return read_record(file, ImageRecord, "a record of an image", "hone containerize MODEL")
 
 
+def measured_image(file: Path, tag: str, digest: str | None) -> str:
+    """Return the image that a running service is from.
+
+    Args:
+        file: the image's record.
+        tag, digest: of what answers, as the service says.
+
+    Raises:
+        HoneError: the image holds something else.
+    """
+    record = read_image_record(file)
+    packed = next((model.digest for model in record.models if model.tag == tag), "nothing")
+    if packed != digest:
+        raise HoneError(
+            f"{file}: what answers is {tag}, {(digest or 'unknown')[:12]}; in the image that is {packed[:12]}; give "
+            "the address of a service of this image"
+        )
+    return record.reference
+
+
 def image_to_deploy(
-    image: str, file: Path | None, measured: str, digest: str, capacity: Path
+    image: str, file: Path | None, measured: str, digest: str, capacity: Path, ran: str | None = None
 ) -> tuple[str, tuple[str, ...]]:
     """Return the image that manifests name, and what has to be said beside their numbers.
 
@@ -73,6 +99,7 @@ def image_to_deploy(
         measured: the tag that the capacity is of.
         digest: of that artifact.
         capacity: the file it came from, for messages.
+        ran: the image that was measured; None: none was, or it isn't known.
 
     Raises:
         HoneError: the record is of another image, or the image serves something else than what was measured.
@@ -95,8 +122,23 @@ def image_to_deploy(
             f"{file}: {measured} in the image is {packed[:12]}, what was measured is {digest[:12]}; "
             "build the image again from this store, or measure there"
         )
+    if ran and ran != record.reference:
+        raise HoneError(f"{capacity}: was measured on {ran}, {file} is of {record.reference}; measure that image")
     others = [model.tag for model in record.models if model.tag.partition(":")[0] != measured.partition(":")[0]]
     remarks = [f"The image serves {record.serves}, {packed[:12]}: what was measured (by {file.name})."]
     if others:
         remarks.append(f"It holds {', '.join(others)} too; the numbers have no room for their load.")
     return image or record.reference, tuple(remarks)
+
+
+def parsed_image(image: str) -> re.Match[str]:
+    """Return the parts of an image's name; raise HoneError unless it names one version."""
+    match = IMAGE.match(image)
+    if match is None or not (match["tag"] or match["digest"]):
+        raise HoneError(f"--image: '{image}' names no version; write registry/name:tag or registry/name@sha256:…")
+    if match["tag"] == ":latest" and not match["digest"]:
+        raise HoneError(
+            f"--image: '{image}' moves: pods that start at other times would run other images; give a tag that is "
+            "never moved, or registry/name@sha256:… (hone containerize --push prints it)"
+        )
+    return match

@@ -16,11 +16,15 @@ from pathlib import Path
 from hone.capacity import Capacity, read_capacity
 from hone.errors import HoneError
 from hone.files import atomic_directory
+from hone.plan import VARIABLE
+
+from .image_record import parsed_image
 
 K8S = Path(__file__).parent.parent
 HEADROOM = 0.7
 """Share of the capacity at which another replica is wanted: a new pod takes its time, and load doesn't wait."""
 
+PLAN = "plan.json"
 NOISY = 0.5
 """Spread of the repeats above which the numbers come with a warning."""
 
@@ -31,10 +35,6 @@ RUN_MIB = 64
 """The service's tmpfs, which counts as its memory."""
 
 FEWEST_PODS = 2
-
-IMAGE = re.compile(
-    r"^(?P<name>[a-z0-9.-]+(:\d+)?(/[a-z0-9._-]+)*)(?P<tag>:[A-Za-z0-9._-]+)?(?P<digest>@sha256:[0-9a-f]{64})?$"
-)
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,7 @@ def render(
     peak: float | None,
     components: tuple[str, ...],
     remarks: tuple[str, ...] = (),
+    digest: str | None = None,
 ) -> Numbers:
     """Write a kustomize folder of its own: base, components and an overlay with measured numbers.
 
@@ -92,16 +93,18 @@ def render(
         peak: requests per second that are expected at most; None keeps the base's bounds.
         components: of `components/`, to include.
         remarks: lines for numbers.md, such as what is known of the image.
+        digest: of the stored artifact; None isn't compared.
 
     Raises:
         HoneError: the capacity is of another model or lacks a measurement, or an argument is wrong.
     """
-    match = _parsed(image)
+    match = parsed_image(image)
     known = sorted(path.name for path in (K8S / "components").iterdir() if path.is_dir())
     for name in components:
         if name not in known:
             raise HoneError(f"--component: no '{name}'; there are {', '.join(known)}")
     capacity = read_capacity(capacity_file)
+    capacity.require(tag, digest, capacity_file)
     numbers = numbers_of(capacity, tag, capacity_file, peak)
     if out.exists():
         raise HoneError(f"{out} exists; give a new folder, or remove it")
@@ -113,22 +116,19 @@ def render(
         (folder / "measured-deployment.yaml").write_text(_deployment_patch(numbers, capacity))
         if "keda" not in components:
             (folder / "measured-autoscaler.yaml").write_text(_autoscaler_patch(numbers))
-        (folder / "kustomization.yaml").write_text(_kustomization(model, match, components, numbers, capacity.workers))
+        if capacity.plan is not None:
+            (folder / PLAN).write_text(capacity.plan.model_dump_json(indent=2) + "\n")
+        (folder / "kustomization.yaml").write_text(_kustomization(model, match, components, numbers, capacity))
         (folder / "numbers.md").write_text(to_markdown(numbers, capacity, remarks))
     return numbers
 
 
-def _parsed(image: str) -> re.Match[str]:
-    """Return the parts of an image's name; raise HoneError unless it names one version."""
-    match = IMAGE.match(image)
-    if match is None or not (match["tag"] or match["digest"]):
-        raise HoneError(f"--image: '{image}' names no version; write registry/name:tag or registry/name@sha256:…")
-    if match["tag"] == ":latest" and not match["digest"]:
-        raise HoneError(
-            f"--image: '{image}' moves: pods that start at other times would run other images; give a tag that is "
-            "never moved, or registry/name@sha256:… (hone containerize --push prints it)"
+def _plan_number(capacity: Capacity) -> Number:
+    if capacity.plan is None:
+        return Number(
+            "plan", "none", "each pod measures how it runs: measure again, with a service that tells its plan"
         )
-    return match
+    return Number("plan", "pinned", f"{PLAN}: {capacity.plan.describe()}")
 
 
 def numbers_of(capacity: Capacity, tag: str, file: Path, peak: float | None = None) -> Numbers:
@@ -137,10 +137,7 @@ def numbers_of(capacity: Capacity, tag: str, file: Path, peak: float | None = No
     Raises:
         HoneError: it was measured for another artifact, or lacks what is needed; or the peak is no rate.
     """
-    if capacity.model != tag:
-        raise HoneError(
-            f"{file}: was measured for {capacity.model}, not for {tag}; measure that: hone bench capacity {tag} …"
-        )
+    capacity.require(tag, None, file)
     trial = capacity.at_capacity
     if trial.cpu_cores is None or trial.rss_mb is None or capacity.ready_s is None:
         raise HoneError(
@@ -219,7 +216,7 @@ spec:
 
 
 def _kustomization(
-    model: str, image: re.Match[str], components: tuple[str, ...], numbers: Numbers, workers: int
+    model: str, image: re.Match[str], components: tuple[str, ...], numbers: Numbers, capacity: Capacity
 ) -> str:
     version = [f"    newTag: {json.dumps(image['tag'][1:])}"] if image["tag"] else []
     version += [f"    digest: {image['digest'][1:]}"] if image["digest"] else []
@@ -235,7 +232,8 @@ def _kustomization(
         lines += ["components:", *(f"  - components/{name}" for name in components)]
     # The pods run what was measured.
     lines += ["configMapGenerator:", "  - name: hone-settings", "    behavior: merge"]
-    lines += [f"    literals: [HONE_WORKERS={workers}]"]
+    lines += [f"    literals: [HONE_WORKERS={capacity.workers}]"]
+    lines += [f"    files: [{VARIABLE}={PLAN}]"] if capacity.plan is not None else []
     lines += ["images:", "  - name: hone-model", f"    newName: {image['name']}", *version]
     lines += ["patches:", "  - path: measured-deployment.yaml"]
     if "keda" not in components:

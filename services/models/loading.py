@@ -11,12 +11,15 @@ import yaml
 from hone import store
 from hone.artifact import Artifact
 from hone.errors import ArtifactError, StoreError
+from hone.plan import Plan
 from hone.runtimes.base import Runtime
 from hone.store.trust import Policy, open_to_run
 
 from ..settings import Settings
-from .calibration import Plan, calibrate
+from .calibration import calibrate
 from .examples import example_inputs
+from .planned import remarks, run_as_planned
+from .prepared import Prepared
 
 logger = logging.getLogger("hone.serving")
 
@@ -28,14 +31,20 @@ class LoadedModel:
     Attributes:
         entry: where it came from.
         artifact: verified.
-        runtime: loaded and warm.
-        plan: how it is run, as measured.
+        prepared: its runtime, and how to run it.
     """
 
     entry: store.Entry
     artifact: Artifact
-    runtime: Runtime
-    plan: Plan
+    prepared: Prepared
+
+    @property
+    def runtime(self) -> Runtime:
+        return self.prepared.runtime
+
+    @property
+    def plan(self) -> Plan:
+        return self.prepared.plan
 
 
 def candidates(reference: str, module_file: str = "") -> list[store.Entry]:
@@ -117,13 +126,17 @@ def load(entries: list[store.Entry], settings: Settings) -> LoadedModel:
                 raise
             logger.error("passed over %s: %s", choice.entry.tag, error)
             continue
+        given = f"; {remarks(model.plan)}" if model.prepared.given else ""
         logger.info(
-            "serving %s: %s; %s, %s", choice.entry.tag, choice.reason, model.runtime.describe(), model.plan.describe()
-        )
+            "serving %s: %s; %s, %s%s",
+            choice.entry.tag, choice.reason, model.runtime.describe(), model.plan.describe(), given,
+        )  # fmt: skip
         return model
 
 
 def _load_entry(entry: store.Entry, settings: Settings) -> LoadedModel:
     artifact = open_to_run(entry, Policy.of(code=settings.trust_code, keys=settings.trusted_keys))
-    runtime, plan = calibrate(artifact, example_inputs(artifact), settings)
-    return LoadedModel(entry, artifact, runtime, plan)
+    example, plan = example_inputs(artifact), settings.given_plan
+    if plan is not None and plan.digest == artifact.digest:
+        return LoadedModel(entry, artifact, run_as_planned(artifact, example, plan))
+    return LoadedModel(entry, artifact, calibrate(entry.tag, artifact, example, settings))

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 
+from hone.plan import Measured
 from hone.runtimes.base import Runtime
 from hone.signature import Tensors
 
@@ -32,32 +32,6 @@ LONGEST_SWEEP_S = 2.0
 """A sweep goes no further than the first batch that takes so long."""
 
 
-@dataclass(frozen=True)
-class Measured:
-    """Rows/s of one way of running.
-
-    Attributes:
-        threads: of one inference.
-        in_flight: batches side by side.
-        rows: of a batch.
-        seconds: of a batch.
-        rows_per_s: of all together.
-    """
-
-    threads: int
-    in_flight: int
-    rows: int
-    seconds: float
-
-    @property
-    def rows_per_s(self) -> float:
-        return self.in_flight * self.rows / self.seconds
-
-    def describe(self) -> str:
-        side = f", {self.in_flight} side by side" if self.in_flight > 1 else ""
-        return f"{self.rows_per_s:,.0f} rows/s ({self.rows} rows, threads {self.threads}{side})"
-
-
 def sweep(runtime: Runtime, example: Tensors, most: int, threads: int) -> list[Measured]:
     """Time batches of 1, 2, 4 ... rows up to `most`; stop early where a batch takes very long.
 
@@ -73,7 +47,7 @@ def sweep(runtime: Runtime, example: Tensors, most: int, threads: int) -> list[M
             if seconds > LONGEST_SWEEP_S:
                 sizes = [size for size in sizes if size <= rows]
                 break
-    return [Measured(threads, 1, rows, shortest[rows]) for rows in sizes]
+    return [Measured(threads=threads, in_flight=1, rows=rows, seconds=shortest[rows]) for rows in sizes]
 
 
 def best_rows(found: list[Measured]) -> Measured:
@@ -87,7 +61,7 @@ def best_wide(wide: Runtime, example: Tensors, least: int, most: int, threads: i
     """Return the smallest batch near the peak of several threads: they need more rows each than one thread alone."""
     found: list[Measured] = []
     for rows in _doubled(least, most):
-        found.append(Measured(threads, 1, rows, seconds_of(wide, example, rows)))
+        found.append(Measured(threads=threads, in_flight=1, rows=rows, seconds=seconds_of(wide, example, rows)))
         if found[-1].seconds > LONGEST_BATCH_S:
             break
     peak = max(m.rows_per_s for m in found)

@@ -17,6 +17,6 @@ def recommend_workers(tag: str) -> int:
     that runs in threads already uses the cores from one worker, with one copy of its weights.
     """
     artifact = store.resolve(tag).opened()
-    runtime, plan = calibrate(artifact, example_inputs(artifact), Settings(workers=cores()))
-    runtime.close()
-    return cores() if plan.inline else 1
+    prepared = calibrate(tag, artifact, example_inputs(artifact), Settings(workers=cores()))
+    prepared.runtime.close()
+    return cores() if prepared.plan.inline else 1

@@ -24,7 +24,7 @@ from ..http.responses import (
 )
 from .edge import REQUEST_ID, Edge
 from .hub import Hub
-from .metadata import EXTENSIONS, model_config, model_metadata
+from .metadata import EXTENSIONS, how_it_runs, model_config, model_metadata
 from .repository import Repository
 
 logger = logging.getLogger("hone.serving")
@@ -103,7 +103,11 @@ class Management:
         if rest == []:
             # What exactly answers: a version has a name, which may be used again elsewhere; its content has a hash.
             exactly = {"tag": served.tag, "digest": served.loaded.artifact.digest}
-            return 200, {**model_metadata(served, self._hub.versions(name)), "parameters": exactly}
+            return 200, {
+                **model_metadata(served, self._hub.versions(name)),
+                "parameters": exactly,
+                **how_it_runs(served),
+            }
         if rest == ["ready"]:
             return 200, {"name": name, "ready": True}
         if rest == ["config"]:

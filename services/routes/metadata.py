@@ -24,6 +24,12 @@ def model_metadata(served: ServedModel, versions: list[str]) -> dict[str, Any]:
     }
 
 
+def how_it_runs(served: ServedModel) -> dict[str, Any]:
+    """Return a model's plan, as HONE_PLAN takes it, and whether it was given (`pinned`) or measured at the start."""
+    prepared = served.loaded.prepared
+    return {"plan": prepared.plan.model_dump(mode="json"), "pinned": prepared.given}
+
+
 def _tensor(spec: TensorSpec) -> dict[str, Any]:
     shape = [axis if isinstance(axis, int) else -1 for axis in spec.shape]
     return {"name": spec.name, "datatype": DATATYPES[spec.dtype], "shape": shape}

@@ -46,6 +46,7 @@ class ServedModel:
         self.entry = loaded.entry
         self.tag = loaded.entry.tag
         self.metrics = Metrics(loaded.entry.name, loaded.entry.version)
+        self.metrics.pinned(loaded.prepared.given)
         self._shadow: Shadow | None = None
         self.followed = edge.recorder is not None
         self._edge = edge
@@ -73,7 +74,7 @@ class ServedModel:
             ),
             observe=self.metrics.batch,
             observe_solo=self.metrics.solo,
-            latency=plan.latency,
+            latency=loaded.prepared.latency,
         )
 
     @property

@@ -12,7 +12,7 @@ import pytest
 from tests.house import ELSEWHERE, ROOT, Import, files, imports, target
 
 FLOORS = (
-    ("hone/errors.py", "hone/cgroups.py"),
+    ("hone/errors.py", "hone/hardware/cgroups.py"),
     ("hone/names.py", "hone/processes.py"),
     ("hone",),
     ("hone/evidence", "hone/formats", "hone/pages"),

@@ -45,7 +45,8 @@ def bench() -> None:
 @click.option("--p99", help="Limit of the 99th percentile. One limit must be given.")
 @click.option("--errors", type=click.FloatRange(0, 0.5), default=0.001, show_default=True, help="Share that may fail.")
 @_service_options
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Of the service that is started.")
+@click.option("--workers", type=click.IntRange(1), help="Of the service that is started. [default: 1, or the plan's]")
+@click.option("--image-record", type=click.Path(path_type=Path), help="image.json of the image that --url runs.")
 @click.option("--rows", type=click.IntRange(1), default=1, show_default=True, help="Rows in each request.")
 @click.option(
     "--duration",
@@ -63,7 +64,8 @@ def capacity(
     url: str | None,
     api_key: str,
     ca: Path | None,
-    workers: int,
+    workers: int | None,
+    image_record: Path | None,
     rows: int,
     duration_s: float,
     repeats: int,
@@ -76,15 +78,19 @@ def capacity(
     """
     from hone.benchmarks.capacity.search import find_capacity, write_capacity
     from hone.benchmarks.load.run import find_target
+    from hone.k8s.tools.image_record import measured_image
     from hone.services.launch import served
 
+    if image_record is not None and url is None:
+        raise click.UsageError("--image-record is of an image that runs: give its --url")
     slo, limit = _slo(percentiles, errors)
     command = f"hone bench capacity {model} {limit} --rows {rows}"
     with served(url, model, workers) as (base, ready_s):
         target = find_target(base, model, _access(api_key, ca))
+        image = None if image_record is None else measured_image(image_record, target.tag, target.digest)
         found = find_capacity(
-            target, slo=slo, rows=rows, duration_s=duration_s, repeats=repeats, workers=workers, ready_s=ready_s,
-            command=command, progress=_say,
+            target, slo=slo, rows=rows, duration_s=duration_s, repeats=repeats, workers=workers or 1, ready_s=ready_s,
+            image=image, command=command, progress=_say,
         )  # fmt: skip
     file = out or Path("out") / target.name / "capacity.json"
     write_capacity(found, file)

@@ -38,13 +38,17 @@ def render(
     With --image-record a capacity of anything else than what the image serves is refused.
     """
     from hone import store
+    from hone.capacity import read_capacity
     from hone.k8s.tools.image_record import image_to_deploy
     from hone.k8s.tools.render import render as write
 
-    entry = store.resolve(model)
+    entry, found = store.resolve(model), read_capacity(capacity)
     digest = entry.opened(verify=False).digest
-    image, remarks = image_to_deploy(image, image_record, entry.tag, digest, capacity)
-    numbers = write(model, entry.tag, image, capacity, out, peak=peak, components=components, remarks=remarks)
+    measured = found.digest or digest
+    image, remarks = image_to_deploy(image, image_record, entry.tag, measured, capacity, found.image)
+    numbers = write(
+        model, entry.tag, image, capacity, out, peak=peak, components=components, remarks=remarks, digest=digest
+    )
     for number in numbers.sources:
         click.echo(f"{number.field:24} {number.value:>10}  {number.origin}")
     for remark in remarks:

@@ -12,7 +12,7 @@ import click
 @click.argument("model")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True)
-@click.option("--workers", default="1", show_default=True, help="Worker processes, or auto: measured.")
+@click.option("--workers", help="Worker processes, or auto: measured. [default: 1, or the plan's]")
 @click.option("--and", "models", multiple=True, metavar="MODEL", help="Serve this model too; may be repeated.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of one inference. [default: measured]")
 @click.option("--max-batch-rows", type=click.IntRange(1), help="Most rows of a batch. [default: measured]")
@@ -40,7 +40,7 @@ import click
 @click.option(
     "--ssl-keyfile", type=click.Path(exists=True, dir_okay=False, resolve_path=True), help="The certificate's key."
 )
-def serve(model: str, host: str, port: int, workers: str, models: tuple[str, ...], **options: Any) -> None:
+def serve(model: str, host: str, port: int, workers: str | None, models: tuple[str, ...], **options: Any) -> None:
     """Serve a stored MODEL with BentoML.
 
     MODEL is NAME (the best variant of the newest run that this host can run), NAME:VARIANT or a full tag. Everything

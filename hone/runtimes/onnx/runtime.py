@@ -32,11 +32,12 @@ INSTALL = "pip install onnxruntime (CPU), or 'hone[cuda]' (NVIDIA GPU)"
 
 
 class Options(RuntimeOptions):
-    """Where the graph computes, and which of ONNX Runtime's graph optimizations are left out."""
+    """Where the graph computes, how its threads wait, and which of ONNX Runtime's optimizations are left out."""
 
     providers: tuple[str, ...] = ()
     provider_options: dict[str, dict[str, str | int | float | bool]] = Field(default_factory=dict)
     disabled_optimizers: tuple[str, ...] = ()
+    spin: bool = False
 
     @model_validator(mode="after")
     def _only_computation(self) -> Options:
@@ -52,9 +53,11 @@ class OnnxRuntime(Runtime):
     """An ONNX Runtime session.
 
     `runtime_options` of the artifact: `providers`, a list of execution provider names in order of preference
-    (default: CPU), `provider_options`, a mapping from provider name to its options, and `disabled_optimizers`, names
-    of graph optimizations that are left out. A provider that this host can't use is passed over in favor of the next,
-    and a warning says so; `describe` names the one that computes. A graph for a fixed number of rows runs in parts.
+    (default: CPU), `provider_options`, a mapping from provider name to its options, `disabled_optimizers`, names of
+    graph optimizations that are left out, and `spin`, whether threads wait for work on a busy core (default: they
+    sleep; ONNX Runtime's own default keeps a core a thread busy for tens of milliseconds after each run). A provider
+    that this host can't use is passed over in favor of the next, and a warning says so; `describe` names the one that
+    computes. A graph for a fixed number of rows runs in parts.
     """
 
     module = "onnxruntime"
@@ -91,6 +94,8 @@ class OnnxRuntime(Runtime):
         if threads is not None:
             options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+        spin = artifact.manifest.runtime_options.get("spin", False)
+        options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
         wanted = artifact.manifest.runtime_options.get("providers") or [CPU]
         providers = self._providers(artifact.manifest.runtime_options, usable_providers())
         try:

@@ -12,7 +12,8 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
 from hone.services.http.failures import MAX_MESSAGE, RequestError, status_of
 from hone.services.observe.logs import JsonFormatter, QuietStreamHandler, _Redacting, redact
-from hone.services.observe.metrics import SECONDS, DriftSample, Tally
+from hone.services.observe.metrics import SECONDS
+from hone.services.observe.tallies import DriftSample, Tally
 
 
 def test_tally_shows_what_single_observations_would() -> None:

@@ -87,13 +87,14 @@ def test_failed_load_leaves_what_serves(tmp_path: Path) -> None:
 def test_sick_runtime_is_made_anew_and_poison_is_not_taken_for_sickness() -> None:
     async def use(hub: Hub) -> None:
         served = await hub.load("dense:first")
-        whole = served._lane._run
+        runtime = served.loaded.runtime
+        whole = runtime._run
 
         def broken(_: Tensors) -> Tensors:
             raise RuntimeError("context lost")
 
         async def fail(times: int) -> None:
-            served._lane._run = broken
+            runtime._run = broken
             for _ in range(times):
                 with pytest.raises(InferenceError):
                     await served.infer(ROW)
@@ -102,7 +103,7 @@ def test_sick_runtime_is_made_anew_and_poison_is_not_taken_for_sickness() -> Non
         await hub.heal()
         assert hub.get("dense") is served
         await fail(3)
-        served._lane._run = whole  # it was the rows: the runtime answers its example
+        runtime._run = whole  # it was the rows: the runtime answers its example
         await hub.heal()
         assert hub.get("dense") is served and served.failures_in_a_row == 0
         await fail(3)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hone.cgroups import cpu_quota, cpuset_cores
 from hone.hardware import cores
+from hone.hardware.cgroups import cpu_quota, cpuset_cores
 
 V1_MOUNTS = """\
 32 31 0:29 {mounted} /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct

@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from hone.cgroups import cpu_quota, cpuset_cores
+from hone.hardware.cgroups import cpu_quota, cpuset_cores
 
 
 @cache
