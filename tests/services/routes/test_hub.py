@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,6 @@ from hone.services.routes.edge import Edge
 from hone.services.routes.hub import Hub
 from hone.services.routes.repository import Repository
 from hone.services.settings import Settings, misspelled
-from hone.signature import Tensors
 from tests.models import dense_answer, dense_artifact
 
 ROW = {"features": np.arange(4, dtype=np.float32).reshape(1, 4)}
@@ -87,14 +87,15 @@ def test_failed_load_leaves_what_serves(tmp_path: Path) -> None:
 def test_sick_runtime_is_made_anew_and_poison_is_not_taken_for_sickness() -> None:
     async def use(hub: Hub) -> None:
         served = await hub.load("dense:first")
-        runtime = served.loaded.runtime
-        whole = runtime._run
+        runtime: Any = served.loaded.runtime
+        whole = runtime._session
 
-        def broken(_: Tensors) -> Tensors:
-            raise RuntimeError("context lost")
+        class Lost:
+            def run(self, *_: object) -> None:
+                raise RuntimeError("context lost")
 
         async def fail(times: int) -> None:
-            runtime._run = broken
+            runtime._session = Lost()
             for _ in range(times):
                 with pytest.raises(InferenceError):
                     await served.infer(ROW)
@@ -103,7 +104,7 @@ def test_sick_runtime_is_made_anew_and_poison_is_not_taken_for_sickness() -> Non
         await hub.heal()
         assert hub.get("dense") is served
         await fail(3)
-        runtime._run = whole  # it was the rows: the runtime answers its example
+        runtime._session = whole  # it was the rows: the runtime answers its example
         await hub.heal()
         assert hub.get("dense") is served and served.failures_in_a_row == 0
         await fail(3)
