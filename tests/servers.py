@@ -77,12 +77,14 @@ def stop(process: subprocess.Popen[Any]) -> None:
         process.wait()
 
 
-def wait_ready(client: httpx.Client, process: subprocess.Popen[Any], log: Path, timeout_s: float = 90) -> None:
+def wait_ready(
+    client: httpx.Client, process: subprocess.Popen[Any], log: Path, timeout_s: float = 90, path: str = "/readyz"
+) -> None:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         assert process.poll() is None, log.read_text()
         try:
-            if client.get("/readyz").status_code == 200:
+            if client.get(path).status_code == 200:
                 return
         except httpx.TransportError:
             pass

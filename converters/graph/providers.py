@@ -15,5 +15,5 @@ def missing_provider(name: str, reason: str) -> UnavailableError | None:
     if PROVIDERS[name] in usable_providers():
         return None
     return UnavailableError(
-        reason, "on a host with an NVIDIA GPU run: uv pip install '.[torch,cuda]' && hone optimize RECIPE"
+        reason, "on a host with an NVIDIA GPU run: pip install 'hone[torch,cuda]' && hone optimize RECIPE"
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -14,16 +16,19 @@ import yaml
 
 from tests.checkouts import copy_checkout
 from tests.documents import written_files
-from tests.models import weights
+from tests.models import dense_answer, weights
+from tests.servers import server
 
 GUIDE = written_files("CONTRIBUTING.md")
 FILES = {path: text for section in GUIDE.values() for path, text in section.items()}
+HONE = "from hone.cli.main import main; main()"
 RECIPE = {
     "name": "sums",
     "source": {"file": "sums.linear.npz"},
     "evaluation": "rows.npz",
-    "budget": {"quality_drop": 0.2},
-    "variants": ["onnx-fp32", {"name": "rounded", "passes": ["export", {"round_weights": {"digits": 2}}]}],
+    "quality": {"metric": "worst_recall"},
+    "budget": {"quality_drop": 0.01},
+    "variants": ["onnx-fp32", {"name": "rounded", "passes": ["export", {"round_weights": {"digits": 0}}]}],
     "measure": {"batches": [1], "threads": [1, "all"], "rounds": 2, "round_ms": 5},
 }
 
@@ -35,20 +40,27 @@ class Copy:
     root: Path
     folder: Path
 
-    def run(self, *arguments: str | Path, cwd: Path | None = None, status: int = 0) -> str:
-        """Run a Python program with the copy's code; return what it prints."""
+    @property
+    def variables(self) -> dict[str, str]:
         home = self.folder / "home"
         own = {"PYTHONPATH": self.root, "BENTOML_HOME": home / "bentoml", "HONE_CACHE": home / "cache"}
-        variables = {name: str(place) for name, place in own.items()}
-        done = subprocess.run(
-            [sys.executable, *map(str, arguments)], cwd=cwd or self.folder, env={**os.environ, **variables},
+        return {name: str(place) for name, place in own.items()}
+
+    def start(self, *arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Run a Python program with the copy's code to its end."""
+        return subprocess.run(
+            [sys.executable, *map(str, arguments)], cwd=cwd or self.folder, env={**os.environ, **self.variables},
             capture_output=True, text=True, timeout=280, check=False,
         )  # fmt: skip
+
+    def run(self, *arguments: str | Path, cwd: Path | None = None, status: int = 0) -> str:
+        """Run a Python program with the copy's code; return what it prints."""
+        done = self.start(*arguments, cwd=cwd)
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout + done.stderr
 
     def hone(self, *arguments: str) -> str:
-        return self.run("-c", "from hone.cli.main import main; main()", *arguments)
+        return self.run("-c", HONE, *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +74,8 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
     folder = tmp_path_factory.mktemp("project")
     matrix, bias = weights()
     np.savez(folder / "sums.linear.npz", weights=matrix, bias=bias)
-    np.savez(folder / "rows.npz", features=np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32))
+    rows = np.random.default_rng(0).normal(size=(256, 4)).astype(np.float32)
+    np.savez(folder / "rows.npz", features=rows, label=dense_answer(rows).argmax(axis=1))
     (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE, sort_keys=False))
     return Copy(root, folder)
 
@@ -82,19 +95,51 @@ def test_files_are_found_and_pass_their_tests(copy: Copy) -> None:
 def test_files_keep_to_the_floors_and_to_the_style(copy: Copy) -> None:
     copy.run("-m", "ruff", "check", "--no-cache", *FILES, cwd=copy.root)
     copy.run("-m", "ruff", "format", "--no-cache", "--check", *FILES, cwd=copy.root)
-    copy.run("-m", "pytest", "-p", "no:cacheprovider", "tests/repository/test_house.py", cwd=copy.root)
+    house = ("-m", "pytest", "-vv", "-p", "no:cacheprovider", "tests/repository/test_house.py")
+    done = copy.start(*house, cwd=copy.root)
+    assert "passed" in done.stdout
+    assert [path for path in FILES if path in done.stdout] == []
 
 
 def test_what_has_no_row_in_the_documents_is_said(copy: Copy) -> None:
-    listed = ("-m", "pytest", "-p", "no:cacheprovider", "tests/repository/test_docs.py", "-k", "readme_lists")
+    pages = ("tests/repository/test_docs.py", "tests/services/protocols/test_registering.py")
+    listed = ("-m", "pytest", "-vv", "-p", "no:cacheprovider", *pages, "-k", "readme_lists or in_the_docs")
     said = copy.run(*listed, cwd=copy.root, status=1)
-    for name in ("round_weights", "linear", ".linear.npz"):
+    for name in ("round_weights", "linear", ".linear.npz", "worst_recall", "stdlib", "/lines/NAME"):
         assert f"'{name}'" in said
 
 
+def test_peer_is_one_of_those_that_are_measured(copy: Copy) -> None:
+    code = "from hone.benchmarks.peers.description import servers; print(*(peer.name for peer in servers()))"
+    assert "stdlib" in copy.run("-c", code).split()
+
+
+@pytest.fixture(scope="module")
+def optimized(copy: Copy) -> Copy:
+    """The guide's runtime, source, pass and metric, used by one recipe."""
+    assert re.search(r"^linear +yes", copy.hone("doctor"), re.MULTILINE)
+    copy.hone("optimize", "recipe.yaml")
+    return copy
+
+
 @pytest.mark.slow
-def test_recipe_uses_source_runtime_and_pass(copy: Copy) -> None:
-    assert "linear" in copy.hone("doctor")
-    said = copy.hone("optimize", "recipe.yaml")
-    assert "rounded" in said
-    assert "sums:rounded" in copy.hone("models", "list") or "sums:onnx-fp32" in copy.hone("models", "list")
+def test_recipe_uses_source_runtime_pass_and_metric(optimized: Copy) -> None:
+    report = json.loads((optimized.folder / "out" / "sums" / "report.json").read_text())
+    variants = {variant["name"]: variant for variant in report["variants"]}
+    assert (variants["linear"]["baseline"], variants["linear"]["quality"]) == (True, 1.0)
+    assert variants["rounded"]["passes"][-1]["details"] == {"digits": 0}
+    assert variants["rounded"]["quality"] < variants["onnx-fp32"]["quality"] == 1.0
+    assert report["winner"] == "onnx-fp32"
+
+
+@pytest.mark.slow
+def test_service_answers_in_the_protocol(optimized: Copy) -> None:
+    rows = np.random.default_rng(1).normal(size=(3, 4)).astype(np.float32)
+    command = [sys.executable, "-c", HONE, "serve", "sums", "--port", "{port}"]
+    with server(command, optimized.folder, optimized.folder, **optimized.variables) as running:
+        body = "\n".join(" ".join(map(str, row)) for row in rows)
+        answer = running.client.post("/lines/sums", content=body)
+        assert answer.status_code == 200, answer.text
+        assert "/lines/sums" in running.client.get("/docs.json").json()["paths"]
+    scores = np.array([line.split() for line in answer.text.splitlines()], np.float32)
+    np.testing.assert_allclose(scores, dense_answer(rows), rtol=1e-4)

@@ -13,7 +13,7 @@ from hone.benchmarks.records import Check, LoadReport, Second
 from hone.benchmarks.scenarios import Scenario
 from hone.converters.report.records import PassReport, Percentiles, Report, VariantReport
 from tests.checkouts import tracked
-from tests.documents import written_files
+from tests.documents import table_rows, written_files
 from tests.servers import ROOT
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -104,10 +104,39 @@ def _runtimes() -> set[str]:
     return set(all_runtimes())
 
 
+def _metrics() -> set[str]:
+    from hone.converters.proof.metrics import all_metrics
+
+    return set(all_metrics())
+
+
+def _peers() -> set[str]:
+    from hone.benchmarks.peers.description import converters, servers
+
+    return {peer.name for peer in (*servers(), *converters())}
+
+
 @pytest.mark.parametrize(
-    ("row", "there"), [("passes", _passes), ("presets", _presets), ("sources", _suffixes), ("runtimes", _runtimes)]
+    ("row", "there"),
+    [
+        ("passes", _passes),
+        ("presets", _presets),
+        ("sources", _suffixes),
+        ("runtimes", _runtimes),
+        ("metrics", _metrics),
+        ("peers", _peers),
+    ],
 )
 def test_readme_lists_what_there_is(row: str, there: Callable[[], set[str]]) -> None:
     """What a file registers has its name in the row of its kind, in code."""
     rows = dict(re.findall(r"^\| \*\*(\w+)\*\* \| (.*) \|$", README.read_text(), re.MULTILINE))
-    assert there() - set(re.findall(r"`([\w.-]+)`", rows[row])) == set()
+    assert sorted(there() - set(re.findall(r"`([\w.-]+)`", rows[row]))) == []
+
+
+def test_readme_lists_every_command() -> None:
+    from click import Context
+
+    from hone.cli.main import cli
+
+    shown = " ".join(table_rows("README.md", "Commands"))
+    assert [name for name in cli.list_commands(Context(cli)) if not re.search(rf"`hone {name}\b", shown)] == []
