@@ -45,11 +45,14 @@ demo: $(VENV)/demo.stamp examples/digits/model.safetensors  ## Train, optimize, 
 	$(BIN)/hone bench digits --out out/digits
 	@echo "reports: out/digits/report.html, out/digits/load.html; serve it with: make serve"
 
+# A process a core, a file at a time, so that the servers of a file's tests are started once.
+TESTS := $(BIN)/pytest --numprocesses logical --dist loadfile
+
 test: $(VENV)/dev.stamp  ## Run the tests that take seconds.
-	$(BIN)/pytest -m "not slow"
+	$(TESTS) -m "not slow"
 
 test-all: $(VENV)/dev.stamp  ## Run every test.
-	$(BIN)/pytest
+	$(TESTS)
 
 CASES ?= 1000000
 
