@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,10 +18,17 @@ from .scenarios import Scenario
 SCHEMA_VERSION = 1
 LATE_MS = 1.0
 LATE_SHARE = 0.05
-"""Above it, the generator's own load is part of the latencies: they say little about the service."""
+CPU_SHARE = 0.8
+"""Above one of these, the generator's own load is part of the latencies: the run is void."""
 
 
-RateSource = Literal["given", "half of the probed capacity", "closed loop"]
+FIGURES = (
+    "rate", "rows_per_s", "p50_ms", "p90_ms", "p95_ms", "p99_ms", "p999_ms", "mean_ms", "max_ms",
+)  # fmt: skip
+"""What a void run has none of."""
+RateSource = Literal[
+    "given", "half of the probed capacity", "a share of the probed capacity", "closed loop", "recorded"
+]
 
 
 class Second(Record):
@@ -31,6 +39,21 @@ class Second(Record):
     errors: int
     p50_ms: float | None
     p99_ms: float | None
+
+
+class Answers(Record):
+    """Answers that were computed again by the artifact, in the process of the load test."""
+
+    compared: int
+    wrong: int
+    reason: str = Field("", description="Why none were compared, or what is wrong with one, in words.")
+
+    def __str__(self) -> str:
+        if not self.compared:
+            return f"answers were not checked: {self.reason}"
+        if self.wrong:
+            return f"{self.wrong} of {self.compared} answers that were checked are wrong: {self.reason}"
+        return f"{self.compared} answers were checked against the artifact: all are its own"
 
 
 class Check(Record):
@@ -46,6 +69,46 @@ class Check(Record):
         side = "least" if self.name == "rate" else "most"
         source = "" if self.against == "limit" else ", by the baseline"
         return f"{self.name} {self.measured:g}, at {side} {self.limit:g} allowed{source}"
+
+
+class Generator(Record):
+    """How the generator did: whether what it measured can be the service's."""
+
+    cpu_share: float = Field(description="Of a core, in the sender's process; of the busiest where there were several.")
+    late_p99_ms: float = Field(description="99th percentile of how late it started a request.")
+    void: str | None = Field(None, description="Why the run says nothing of the service; null when it does.")
+    senders: int = Field(1, description="Processes that sent.")
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What the senders of a run noted, a value a request.
+
+    Attributes:
+        intended, started, ended: seconds from the start.
+        rows: in the request.
+        kinds: place of its error in `words`; 0: none.
+        words: of the errors.
+        cpu_share: of a core, of the busiest sender.
+        senders: processes.
+        interrupted: the run was ended before its time.
+    """
+
+    intended: np.ndarray
+    started: np.ndarray
+    ended: np.ndarray
+    rows: np.ndarray
+    kinds: np.ndarray
+    words: tuple[str, ...] = ("",)
+    cpu_share: float = 0.0
+    senders: int = 1
+    interrupted: bool = False
+
+    def after(self, moment: float) -> Sent:
+        """Return the requests that were meant to start from a moment on."""
+        counted = self.intended >= moment
+        columns = {name: getattr(self, name)[counted] for name in ("intended", "started", "ended", "rows", "kinds")}
+        return replace(self, **columns)
 
 
 class LoadReport(Record):
@@ -65,24 +128,40 @@ class LoadReport(Record):
     requests: int
     errors: int
     errors_by_kind: dict[str, int]
-    rate: float = Field(description="Requests answered without error, per second.")
-    rows_per_s: float
-    p50_ms: float
-    p90_ms: float
-    p95_ms: float
-    p99_ms: float
-    p999_ms: float
-    mean_ms: float
-    max_ms: float
+    rate: float | None = Field(description="Requests answered without error, per second; null in a void run.")
+    rows_per_s: float | None
+    p50_ms: float | None
+    p90_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+    p999_ms: float | None
+    mean_ms: float | None
+    max_ms: float | None
     late_share: float = Field(description="Share of requests that the generator itself started over 1 ms late.")
+    generator: Generator | None = Field(None, description="Null in reports from before it was recorded.")
+    interrupted: bool = Field(False, description="Ended before its time: these are the figures until then.")
+    distinct_rows: int | None = Field(None, description="Different rows that were sent.")
+    rows_from: str = Field("", description="Where the rows are from, in words.")
+    sizes: list[tuple[int, int]] = Field([], description="(rows in a request, requests).")
+    cache_hit_ratio: float | None = Field(
+        None, description="Of the service's prediction cache, by its metrics; null where it is off or doesn't say."
+    )
+    checked: Answers | None = Field(None, description="Answers compared with the artifact's; null: none were.")
     histogram: list[tuple[float, int]] = Field(description="(upper bound in ms, requests), bounds 10 % apart.")
     timeline: list[Second]
     checks: list[Check] = Field(default_factory=list)
 
     @property
+    def void(self) -> str:
+        """Why the run says nothing of the service; empty when it does."""
+        if self.generator is None:
+            return ""
+        return self.generator.void or ""
+
+    @property
     def late(self) -> bool:
-        """True when the generator was too busy for the latencies to be the service's."""
-        return self.late_share > LATE_SHARE
+        """True in a report from before runs were void, when its generator was too busy."""
+        return self.generator is None and self.late_share > LATE_SHARE
 
     @property
     def missed(self) -> list[Check]:
@@ -92,10 +171,15 @@ class LoadReport(Record):
         """Return the result in a few lines, for the terminal."""
         lines = [
             f"{self.model}: {self.requests} requests in {self.duration_s:.0f} s, {self.errors} errors",
-            f"{self.rate:,.0f} requests/s, {self.rows_per_s:,.0f} rows/s ({self._shape()})",
-            f"p50 {self.p50_ms:.2f} ms, p95 {self.p95_ms:.2f} ms, p99 {self.p99_ms:.2f} ms, max {self.max_ms:.1f} ms",
+            *self._figures(),
+            *(f"  {count} x {kind}" for kind, count in self.errors_by_kind.items()),
         ]
-        lines += [f"  {count} x {kind}" for kind, count in self.errors_by_kind.items()]
+        if self.checked is not None:
+            lines.append(str(self.checked))
+        if self.cache_hit_ratio is not None:
+            lines.append(f"the service's cache answered {self.cache_hit_ratio:.0%}: latencies are its own, in part")
+        if self.interrupted:
+            lines.append(f"ended before its time: of {self.scenario.duration_s:g} s, these are the figures until then")
         if self.late:
             lines.append(
                 f"warning: the generator started {self.late_share:.0%} of the requests late, over {LATE_SHARE:.0%}: "
@@ -103,40 +187,54 @@ class LoadReport(Record):
             )
         return "\n".join(lines)
 
-    def _shape(self) -> str:
-        if self.scenario.kind == "closed":
-            return f"closed loop, {self.scenario.users} callers"
-        source = "" if self.rate_source == "given" else f", {self.rate_source}"
-        return f"open loop, Poisson arrivals at {self.scenario.rate:,.0f}/s{source}"
+    def _figures(self) -> list[str]:
+        if self.void or self.rate is None or self.p50_ms is None:
+            return [f"void, no figures ({self.load}): {self.void}"]
+        return [
+            f"{self.rate:,.0f} requests/s, {self.rows_per_s:,.0f} rows/s ({self.load})",
+            f"p50 {self.p50_ms:.2f} ms, p95 {self.p95_ms:.2f} ms, p99 {self.p99_ms:.2f} ms, max {self.max_ms:.1f} ms",
+        ]
+
+    @property
+    def load(self) -> str:
+        """The load in words, with where its rate is from."""
+        source = f", {self.rate_source}" if "capacity" in self.rate_source else ""
+        return f"{self.scenario.words}{source}"
 
 
-def measure(records: list[tuple[float, float, float, str]], scenario: Scenario) -> dict[str, Any]:
+def measure(sent: Sent, scenario: Scenario, most_late: float = LATE_SHARE) -> dict[str, Any]:
     """Return the measured fields of a report.
 
     Args:
-        records: (intended, started, ended, error) of each request, seconds from the start.
-        scenario: requests meant for its warm-up are left out.
+        sent: of each request; those meant for the warm-up are left out.
+        scenario: the load.
+        most_late: share of requests that may be started late; above it, the run is void.
 
     Raises:
         HoneError: no request was made.
     """
-    counted = [record for record in records if record[0] >= scenario.warm_up_s]
-    if not counted:
+    counted = sent.after(scenario.warm_up_s)
+    if not len(counted.intended):
         raise HoneError("the load test made no request; raise the rate or the duration")
-    intended, started, ended = (np.array([record[column] for record in counted]) for column in range(3))
-    failed = np.array([bool(record[3]) for record in counted])
-    latencies = (ended - intended) * 1e3
+    failed = counted.kinds > 0
+    latencies = (counted.ended - counted.intended) * 1e3
+    late = (counted.started - counted.intended) * 1e3
+    late_share = round(float((late > LATE_MS).mean()), 4)
     good = latencies[~failed] if not failed.all() else latencies
     p50, p90, p95, p99, p999 = (round(float(v), 4) for v in np.percentile(good, [50, 90, 95, 99, 99.9]))
-    elapsed = max(float(ended.max()) - scenario.warm_up_s, scenario.duration_s)
-    answered = int((~failed).sum())
+    elapsed = float(counted.ended.max()) - scenario.warm_up_s
+    if not sent.interrupted:
+        elapsed = max(elapsed, scenario.duration_s)
+    kinds, counts = np.unique(counted.kinds[failed], return_counts=True)
+    by_kind = Counter({sent.words[kind]: int(count) for kind, count in zip(kinds, counts, strict=True)})
+    sizes, requests = np.unique(counted.rows, return_counts=True)
     return {
         "duration_s": round(elapsed, 3),
-        "requests": len(counted),
+        "requests": len(latencies),
         "errors": int(failed.sum()),
-        "errors_by_kind": dict(Counter(record[3] for record in counted if record[3]).most_common()),
-        "rate": round(answered / elapsed, 3),
-        "rows_per_s": round(answered * scenario.rows / elapsed, 3),
+        "errors_by_kind": dict(by_kind.most_common()),
+        "rate": round(int((~failed).sum()) / elapsed, 3),
+        "rows_per_s": round(int(counted.rows[~failed].sum()) / elapsed, 3),
         "p50_ms": p50,
         "p90_ms": p90,
         "p95_ms": p95,
@@ -144,10 +242,27 @@ def measure(records: list[tuple[float, float, float, str]], scenario: Scenario) 
         "p999_ms": p999,
         "mean_ms": round(float(good.mean()), 4),
         "max_ms": round(float(good.max()), 4),
-        "late_share": round(float(((started - intended) * 1e3 > LATE_MS).mean()), 4),
+        "late_share": late_share,
+        "generator": Generator(
+            cpu_share=sent.cpu_share,
+            late_p99_ms=round(float(np.percentile(late, 99)), 4),
+            void=_why_void(sent.cpu_share, late_share, most_late),
+            senders=sent.senders,
+        ),
+        "sizes": [(int(size), int(count)) for size, count in zip(sizes, requests, strict=True)],
+        "interrupted": sent.interrupted,
         "histogram": _histogram(good),
-        "timeline": _timeline(intended - scenario.warm_up_s, latencies, failed),
+        "timeline": _timeline(counted.intended - scenario.warm_up_s, latencies, failed),
     }
+
+
+def _why_void(cpu_share: float, late_share: float, most_late: float) -> str | None:
+    """Return why latencies are partly the generator's own; None when they are the service's."""
+    if cpu_share > CPU_SHARE:
+        return f"the generator used {cpu_share:.0%} of a core, over {CPU_SHARE:.0%}"
+    if late_share > most_late:
+        return f"the generator started {late_share:.1%} of the requests over {LATE_MS:g} ms late, over {most_late:.0%}"
+    return None
 
 
 def _histogram(latencies: np.ndarray) -> list[tuple[float, int]]:

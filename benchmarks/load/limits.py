@@ -40,13 +40,15 @@ class Baseline:
         name = self.report.model.partition(":")[0]
         if name != target.name:
             raise HoneError(f"--baseline is of {self.report.model}, not of {target.tag}: they can't be compared")
+        if self.report.void:
+            raise HoneError(f"--baseline is void: {self.report.void}; there is nothing to compare with")
         then = self.report.scenario
-        for field_name in ("kind", "rate", "users", "rows"):
+        for field_name in ("kind", "arrival", "rate", "users", "rows", "sizes"):
             before, now = getattr(then, field_name), getattr(scenario, field_name)
             if before != now:
                 raise HoneError(
-                    f"--baseline was another load: {field_name} {before}, not {now}; leave --rate, --users and --rows "
-                    "out to repeat it"
+                    f"--baseline was another load: {field_name} {before}, not {now}; leave --rate, --users, --rows "
+                    "and what else shapes it out to repeat it"
                 )
 
 
@@ -78,7 +80,9 @@ def compare(measured: dict[str, Any], baseline: Baseline) -> list[Check]:
 
 
 def require_met(report: LoadReport) -> None:
-    """Raise LimitError naming every limit that a run missed."""
+    """Raise LimitError naming every limit that a run missed, HoneError when it is void: it says nothing of them."""
+    if report.void:
+        raise HoneError(f"the run is void: {report.void}")
     if report.missed:
         raise LimitError("missed: " + "; ".join(map(str, report.missed)))
 

@@ -1,104 +1,71 @@
-"""The load of `hone bench`: one scenario from start to end, with a record of every request.
+"""The load of `hone bench`: one scenario from start to end.
 
-`HONE_LOAD` names a JSON file that `benchmarks.load.run` writes: `{"scenario", "path", "headers", "bodies", "tag", "ca",
-"output"}`. The records are `[intended, started, ended, error]`, one line a request, times in seconds from the start,
-error an empty text when none.
-
-Open loop: one arrival, one greenlet. Latency counts from the time at which the request was meant to start, so a
-stalled service shows as what its callers would have waited (no coordinated omission).
+`HONE_LOAD` names a JSON file that `benchmarks.load.run` writes: `{"folders": [the senders' plans], "name": the path}`.
+One user drives the senders (`sending/sender.py`) and tells Locust what they noted; the records stay in the folders.
 """
 
 from __future__ import annotations
 
-import gc
 import json
 import os
-import time
-from itertools import cycle
+import sys
 from pathlib import Path
 from typing import Any
 
 import gevent
-from gevent.pool import Pool
 from locust import User, events, task
 from locust.exception import StopUser
 
-from ..scenarios import Scenario
-from .sender import TIMEOUT_S, Sender
-from .target import Access
-from .wire import WIRES, Call, Expected
+from hone.errors import HoneError
 
-MAX_IN_FLIGHT = 2000
-NOT_SENT = "not sent: too many in flight"
+from .sending.fleet import Child, Fleet
+from .statistics import tell
+
+FOLLOW_S = 0.25
 
 _load: dict[str, Any] = json.loads(Path(os.environ["HONE_LOAD"]).read_text())
-SCENARIO = Scenario.model_validate(_load["scenario"])
-CALLS = [Call(_load["path"], _load["headers"], text.encode()) for text in _load["bodies"]]
-FINISHED: list[User] = []
-RECORDS: list[tuple[float, float, float, str]] = []
+_folders = [Path(folder) for folder in _load["folders"]]
+_children = [Child() for _ in _folders]
+_fleets: list[Fleet] = []
+_problems: list[str] = []
+_parent = os.getppid()
 
 
 class Caller(User):
-    """Sends predictions. In an open loop there is one, which spawns a greenlet for each arrival."""
+    """Drives the senders."""
 
-    fixed_count = 1 if SCENARIO.kind == "open" else SCENARIO.users
-
-    def on_start(self) -> None:
-        # A collection of the generator's own objects would show as latency of the service.
-        gc.freeze()
-        gc.disable()
-        self._calls = cycle(CALLS)
-        assert self.host is not None
-        self._sender = Sender(
-            self.host,
-            Access(ca=Path(_load["ca"]) if _load["ca"] else None),
-            WIRES["json"],
-            Expected(rows=_load["rows"], tag=_load["tag"]),
-            self.environment.events.request.fire,
-            MAX_IN_FLIGHT,
-        )
-        self._zero = time.perf_counter()
+    fixed_count = 1
 
     @task
     def run_scenario(self) -> None:
-        if SCENARIO.kind == "open":
-            self._open_loop()
-        else:
-            self._closed_loop()
-        # The last caller ends the run, from a greenlet of its own: callers that all end it at once wait for each other.
-        FINISHED.append(self)
-        if len(FINISHED) == self.fixed_count:
-            assert self.environment.runner is not None
-            gevent.spawn(self.environment.runner.quit)
+        try:
+            _fleets.append(Fleet(_folders, _children))
+            # Who started this may be gone: nobody would read what comes.
+            while _fleets[0].running and os.getppid() == _parent:
+                gevent.sleep(FOLLOW_S)
+                _tell(self.environment)
+        except HoneError as error:
+            _problems.append(str(error))
+        assert self.environment.runner is not None
+        gevent.spawn(self.environment.runner.quit)
         raise StopUser
 
-    def _open_loop(self) -> None:
-        pool = Pool(MAX_IN_FLIGHT)
-        for intended in SCENARIO.arrivals():
-            wait = self._zero + intended - time.perf_counter()
-            # Sleep even for nothing: answers are read only while this greenlet lets others run.
-            gevent.sleep(max(wait, 0.0))
-            if pool.full():
-                RECORDS.append((intended, intended, intended, NOT_SENT))
-                continue
-            pool.spawn(self._send, intended)
-        pool.join(TIMEOUT_S)
 
-    def _closed_loop(self) -> None:
-        end = SCENARIO.warm_up_s + SCENARIO.duration_s
-        while (now := time.perf_counter() - self._zero) < end:
-            self._send(now)
-
-    def _send(self, intended: float) -> None:
-        zero = self._zero
-        started, ended, error = self._sender.send(next(self._calls), zero + intended)
-        RECORDS.append((intended, started - zero, ended - zero, error))
+def _tell(environment: Any) -> None:
+    fleet = _fleets[0]
+    tell(environment.stats, _load["name"], fleet.more(), fleet.errors(), fleet.zero)
 
 
 @events.quitting.add_listener
-def write_records(environment: Any, **_: Any) -> None:
-    """Write every request's times; a failed request must not change Locust's exit status, it is in the records."""
+def end_senders(environment: Any, **_: Any) -> None:
+    """Leave no sender behind; a failed request must not change Locust's exit status, it is in the records."""
     environment.process_exit_code = 0
-    with Path(_load["output"]).open("w") as stream:
-        for record in RECORDS:
-            stream.write(json.dumps(record) + "\n")
+    for child in _children:
+        child.end(0.0)
+    for fleet in _fleets:
+        fleet.end()
+        _tell(environment)
+        _problems.extend(filter(None, [fleet.failure()]))
+    if _problems:
+        environment.process_exit_code = 1
+        sys.stderr.write(f"error: {_problems[0]}\n")

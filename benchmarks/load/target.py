@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import ssl
 import urllib.error
 import urllib.request
@@ -23,6 +24,8 @@ from .wire import V2_TYPES
 TIMEOUT_S = 10.0
 MOST_BYTES = 64_000_000
 """Of an answer about a service."""
+CACHE_LOOKS = re.compile(r"^hone_cache_total\{(.*)\} (\S+)$", re.MULTILINE)
+LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 DTYPES = {datatype: dtype for dtype, datatype in V2_TYPES.items()}
 
 
@@ -190,6 +193,23 @@ def _example(url: str, access: Access, name: str) -> dict[str, list[Any]]:
     except (HoneError, KeyError, TypeError):
         return {}
     return inputs
+
+
+def cache_looks(target: Target) -> dict[str, float] | None:
+    """Return how often the service looked into its prediction cache for a model, by what it found.
+
+    None where the service doesn't tell: its metrics are elsewhere, or not for this caller.
+    """
+    try:
+        text = _get(target.url, "/metrics", target.access).decode()
+    except (HoneError, ValueError):
+        return None
+    looks: dict[str, float] = {}
+    for labels, value in CACHE_LOOKS.findall(text):
+        fields = dict(LABEL.findall(labels))
+        if fields.get("model") == target.name and fields.get("version", target.version) == target.version:
+            looks[fields.get("result", "")] = looks.get(fields.get("result", ""), 0.0) + float(value)
+    return looks
 
 
 class _StatusError(HoneError):

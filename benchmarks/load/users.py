@@ -9,26 +9,29 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import gevent
 from locust import User, events, task
 from locust.exception import StopUser
-from locust.runners import WorkerRunner
+from locust.runners import MasterRunner, WorkerRunner
 
 from hone.errors import HoneError
 
+from .crowd import Crowd
 from .limits import parse_ms, parse_share
-from .payload import Pool, requests, rows_for
-from .sender import Sender
-from .target import Access, Target, ask
-from .wire import WIRES, Expected, wire
+from .payload import rows_for
+from .sending.fleet import Child
+from .target import Access, ask
+from .wire import WIRES
+from .workload import requests
 
 KEY_VARIABLE = "HONE_BENCH_KEY"
+FOLLOW_S = 0.25
+IDLE_S = 1.0
 
 logger = logging.getLogger("hone.load")
 
@@ -76,30 +79,29 @@ def _checked(parse: Callable[[str], float]) -> Callable[[str], str]:
     return check
 
 
-@dataclass(frozen=True)
-class Run:
-    """What the users of one run share."""
-
-    target: Target
-    rows: int
-    requests: list[Pool]
-
-
-_run: Run | None = None
+_run: Crowd | None = None
 _started = False
+_spare: list[Child] = []
+"""Senders that wait for a plan: what they import is read while Locust gets ready."""
 
 
 @events.init.add_listener
 def follow_protocol(environment: Any, web_ui: Any = None, **_: Any) -> None:
     """Let --protocol and the page's field choose the class of the users, unless classes are named or picked."""
+    options = environment.parsed_options
+    chosen = options is None or options.user_classes or options.class_picker
+    classes = {user.protocol: user for user in environment.user_classes}
+    if not chosen and not isinstance(environment.runner, WorkerRunner):  # a worker spawns what it is told to
+        environment.user_classes = [classes[options.protocol]]
+    if not isinstance(environment.runner, MasterRunner):
+        children = [Child() for _ in environment.user_classes[: None if chosen else 1]]
+        for child in children:
+            child.wait("up")
+        _spare.extend(children)
     # Its clock stood still while everything was imported; --run-time would be shorter by that.
     gevent.get_hub().loop.update_now()
-    options = environment.parsed_options
-    if options is None or options.user_classes or options.class_picker:
+    if chosen:
         return
-    classes = {user.protocol: user for user in environment.user_classes}
-    if not isinstance(environment.runner, WorkerRunner):  # a worker spawns what it is told to
-        environment.user_classes = [classes[options.protocol]]
     if web_ui is None:
         return
 
@@ -122,6 +124,8 @@ def prepare(environment: Any, **_: Any) -> None:
     environment.process_exit_code = None
     try:
         _run = _read(environment)
+        if not isinstance(environment.runner, MasterRunner):
+            gevent.spawn(_follow, _run, environment)
     except HoneError as error:
         logger.error("%s", error)
         environment.runner.log_exception("local", str(error), "")
@@ -130,7 +134,7 @@ def prepare(environment: Any, **_: Any) -> None:
             gevent.spawn(environment.runner.quit if environment.parsed_options.headless else environment.runner.stop)
 
 
-def _read(environment: Any) -> Run:
+def _read(environment: Any) -> Crowd:
     options = environment.parsed_options
     if not environment.host:
         raise HoneError("give the service's address: --host http://127.0.0.1:3000")
@@ -139,39 +143,52 @@ def _read(environment: Any) -> Run:
     limits_of(options)
     access = Access(options.api_key or os.environ.get(KEY_VARIABLE, ""), Path(options.ca) if options.ca else None)
     target = ask(environment.host, access, options.model)
-    pool = rows_for(target, Path(options.data) if options.data else None)
-    drawn = requests(pool, target.signature, options.rows)
-    for user in environment.user_classes:
-        wire(user.protocol).call(target.path, target.signature, drawn[0])
-    logger.info("loading %s at %s%s", target.tag, target.url, target.path)
-    return Run(target, options.rows, drawn)
+    rows = rows_for(target, Path(options.data) if options.data else None)
+    inputs, sizes = requests(rows.pool, target.signature, (options.rows,))
+    crowd = Crowd(target, inputs, sizes, tempfile.TemporaryDirectory(prefix="hone-load-"), _spare)
+    if not isinstance(environment.runner, WorkerRunner):  # which is told later of which classes its users are
+        for user in environment.user_classes:
+            crowd.prepare(user.protocol)
+    logger.info("loading %s at %s%s with %s", target.tag, target.url, target.path, rows.words)
+    return crowd
+
+
+def _follow(run: Crowd, environment: Any) -> None:
+    """Tell Locust what comes, until the run is over; a sender that ends before its time ends the run."""
+    while run is _run:
+        run.tell(environment.stats)
+        if failure := run.failure():
+            logger.error("%s", failure)
+            environment.runner.log_exception("local", failure, "")
+            environment.process_exit_code = 1
+            environment.runner.quit()
+            return
+        gevent.sleep(FOLLOW_S)
 
 
 class Predicting(User):
-    """Sends one request after the other, each when the one before was answered."""
+    """A caller who sends one request after the other, each when the one before was answered.
+
+    A sender's process does it (`sending/sender.py`), for all users of a class: a request costs a tenth of what it
+    costs in Locust's own process. Here a user is only counted.
+    """
 
     abstract = True
     protocol: str
 
     def on_start(self) -> None:
-        self._sender: Sender | None = None
-        if _run is None:
-            return
-        target, spoken = _run.target, wire(self.protocol)
-        self._calls = cycle([spoken.call(target.path, target.signature, inputs) for inputs in _run.requests])
-        outputs = target.signature.outputs
-        expected = Expected(_run.rows if target.signature.batchable else None, target.tag, outputs)
-        self._sender = Sender(target.url, target.access, spoken, expected, self.environment.events.request.fire)
+        if _run is not None:
+            _run.change(self.protocol, 1)
 
     @task
     def predict(self) -> None:
-        if self._sender is None:
+        if _run is None:
             raise StopUser
-        self._sender.send(next(self._calls))
+        gevent.sleep(IDLE_S)
 
     def on_stop(self) -> None:
-        if self._sender is not None:
-            self._sender.close()
+        if _run is not None:
+            _run.change(self.protocol, -1)
 
 
 class JsonUser(Predicting):
@@ -229,9 +246,16 @@ def missed(environment: Any) -> list[str]:
 
 
 @events.test_stop.add_listener
-def show(environment: Any, **_: Any) -> None:
-    """Show on the page which limits the run missed."""
-    if environment.web_ui is not None and _run is not None and any(limits_of(environment.parsed_options)):
+def end(environment: Any, **_: Any) -> None:
+    """End the senders, and show on the page which limits the run missed."""
+    global _run
+    if _run is None:
+        return
+    run, _run = _run, None
+    run.end(environment.stats)
+    if environment.web_ui is not None:
+        _spare.append(Child())
+    if environment.web_ui is not None and any(limits_of(environment.parsed_options)):
         for line in missed(environment):
             environment.runner.log_exception("limits", line, line)
 
@@ -239,6 +263,8 @@ def show(environment: Any, **_: Any) -> None:
 @events.quitting.add_listener
 def judge(environment: Any, **_: Any) -> None:
     """Set the exit status: 1 when a limit was missed, every request failed or the service can't be loaded."""
+    for child in _spare:
+        child.end(1.0)
     if isinstance(environment.runner, WorkerRunner) or not _started or environment.process_exit_code is not None:
         return
     lines = missed(environment)

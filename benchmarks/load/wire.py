@@ -38,11 +38,13 @@ class Call:
         path: of the server.
         headers: beside Host and Content-Length.
         body: of the POST.
+        rows: of each output of its answer; 0: not known.
     """
 
     path: str
     headers: dict[str, str]
     body: bytes
+    rows: int = 0
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,11 @@ def redraw(file: Path) -> None:
 
 
 def draw(report: LoadReport, folder: Path) -> None:
-    svg = plot(report)
-    atomic_write(folder / "load.svg", svg)
+    svg = "" if report.void else plot(report)
+    if svg:
+        atomic_write(folder / "load.svg", svg)
+    else:
+        (folder / "load.svg").unlink(missing_ok=True)  # of a run before: it is not of this one
     template = Path(__file__).with_name("load.html")
     page = render(template, report=report, plot=svg, late_ms=LATE_MS, late_limit=LATE_SHARE)
     atomic_write(folder / "load.html", page)

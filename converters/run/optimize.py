@@ -14,6 +14,8 @@ from hone.data import read_dataset
 from hone.errors import HoneError
 from hone.files import check_writable
 from hone.recipe import LoadedRecipe, VariantSpec, load_recipe
+from hone.signature import Tensors
+from hone.store.rows import keep_rows
 
 from ..proof.disturbance import HostNoise
 from ..proof.evaluate import Subject, answer, prove
@@ -107,7 +109,10 @@ def optimize(request: Request, display: Display, beside: Beside | None = None, f
         outcomes = pipeline.run(plan, display.passes)
         workers.close()  # their memory is wanted for the proof
         subjects, noise = _prove(run, plan, outcomes, display, beside)
-    return conclude(loaded, plan, outcomes, subjects, noise, started, keep=request.store)
+        rows = read_dataset(run.prepared.evaluation).inputs if loaded.recipe.evaluation.keep_rows else {}
+    report = conclude(loaded, plan, outcomes, subjects, noise, started, keep=request.store)
+    _keep_rows(rows, report, display.note)
+    return report
 
 
 def _start(loaded: LoadedRecipe, workers: Workers, scratch: Path, display: Display) -> Run:
@@ -157,6 +162,19 @@ def _prove(
     measure, evaluation = run.loaded.recipe.measure, run.prepared.evaluation
     noise = prove([*subjects, *others], evaluation, run.scratch, measure, run.judge, display.proof)
     return subjects, noise
+
+
+def _keep_rows(rows: Tensors, report: Report, note: Callable[[str], None]) -> None:
+    """Keep rows for load tests beside each artifact that was stored; a full disk costs them, not the run."""
+    for tag in filter(None, (variant.tag for variant in report.variants)):
+        entry = store.resolve(tag)
+        if not rows or entry.artifact is None:
+            continue
+        try:
+            keep_rows(entry.path, {spec.name: spec.fit(rows[spec.name]) for spec in entry.artifact.signature.inputs})
+        except OSError as error:
+            note(f"rows for load tests are not kept: {error.filename}: {error.strerror}")
+            return
 
 
 def _artifact_of(plan: Plan, outcomes: dict[int, Outcome], variant: Variant) -> Artifact | None:

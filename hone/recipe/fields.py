@@ -84,6 +84,11 @@ class DataSpec(_Strict):
         default_factory=dict, description="For parquet: the columns that make up each input of shape [batch, n]."
     )
     limit: int | None = Field(None, gt=0, description="Use only this many rows.")
+    keep_rows: bool = Field(
+        True,
+        description="Of evaluation: keep up to 2,000 rows, 8 MB at most, in this host's store for load tests; false "
+        "for rows that must not be copied. They never leave it with the model.",
+    )
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 

@@ -20,6 +20,7 @@ from hone.files import atomic_write
 from hone.names import check_tag
 from hone.store.entry import MODULE, Entry, entries, models_dir
 from hone.store.origins import Origin, forget_origin, read_origin, record_origin
+from hone.store.rows import forget_rows
 
 if TYPE_CHECKING:
     from bentoml._internal.models import ModelStore
@@ -128,6 +129,7 @@ def remove(entry: Entry) -> None:
     entry.path.rename(trash / entry.version)
     shutil.rmtree(trash)
     forget_origin(models_dir(), entry.name, entry.version)
+    forget_rows(entry.path)
     rest = entries(entry.name)
     latest = models_dir() / entry.name / "latest"
     if rest:

@@ -6,25 +6,27 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 from pydantic import ValidationError
 
 from hone.benchmarks.load.limits import Baseline, Limits, compare, require_met
-from hone.benchmarks.load.payload import requests, rows_for
-from hone.benchmarks.load.run import bench, calls_for, run_load
+from hone.benchmarks.load.run import Options, bench, calls_for, run_load
 from hone.benchmarks.load.target import Access, Target, ask
-from hone.benchmarks.records import LATE_SHARE, LoadReport, measure, read_load_report
-from hone.benchmarks.reports.load import draw, redraw
+from hone.benchmarks.load.workload import requests
+from hone.benchmarks.records import CPU_SHARE, LATE_SHARE, LoadReport, Sent, measure, read_load_report
+from hone.benchmarks.reports.load import redraw
 from hone.benchmarks.scenarios import Scenario
 from hone.errors import HoneError, LimitError
-from tests.models import dense_artifact, dense_signature
+from tests.models import dense_signature
 
 SERVER = """
 import asyncio, json, sys, time
@@ -112,20 +114,24 @@ def nobody() -> Target:
     return Target("http://127.0.0.1:9", Access(), "dense", "v1", None, "/models/dense", dense_signature(), {})
 
 
-def test_requests_fit_the_signature(tmp_path: Path) -> None:
+def test_every_row_is_sent_and_fits_the_signature() -> None:
     target = nobody()
-    made = requests(rows_for(target, artifact=dense_artifact(tmp_path / "a")), target.signature, rows=3)
+    rows = np.random.default_rng(0).random((1000, 4), np.float32)
+    made, sizes = requests({"features": rows}, target.signature, (3,))
     assert all(inputs["features"].shape == (3, 4) for inputs in made)
-    assert len({inputs["features"].tobytes() for inputs in made}) > 1
+    assert set(sizes.tolist()) == {3}
+    sent = np.concatenate([inputs["features"] for inputs in made])
+    assert {row.tobytes() for row in sent} == {row.tobytes() for row in rows}
 
 
 def test_bench_writes_a_report_that_can_be_drawn_again(tmp_path: Path) -> None:
     out = tmp_path / "out"
     scenario = Scenario(rate=100, duration_s=2, warm_up_s=0.5, rows=2)
     with faulty_server("none", tmp_path) as target:
-        report = bench(target, out=out, scenario=scenario, progress=lambda _: None, limits=Limits({"p99_ms": 0.001}))
-        baseline = Baseline(report, tolerance=100)
-        again = bench(target, out=out / "2", scenario=scenario, progress=lambda _: None, baseline=baseline)
+        options = Options(limits=Limits({"p99_ms": 0.001}), most_late=1.0)
+        report = bench(target, out=out, scenario=scenario, progress=lambda _: None, options=options)
+        options = Options(baseline=Baseline(report, tolerance=100), most_late=1.0)
+        again = bench(target, out=out / "2", scenario=scenario, progress=lambda _: None, options=options)
     assert report.model == "dense:v1"
     with pytest.raises(LimitError, match=r"p99_ms [\d.]+, at most 0\.001 allowed") as missed:
         require_met(report)
@@ -185,21 +191,91 @@ def test_service_that_dies_is_counted_not_hidden() -> None:
     assert measured["errors"] == measured["requests"] > 20
 
 
-def late_records(late: int, of: int) -> list[tuple[float, float, float, str]]:
-    return [(i / 100, i / 100 + (0.002 if i < late else 0), i / 100 + 0.003, "") for i in range(of)]
+def late_records(late: int, of: int, cpu_share: float = 0.1) -> Sent:
+    intended = np.arange(of) / 100
+    started = intended + np.where(np.arange(of) < late, 0.002, 0)
+    return Sent(intended, started, intended + 0.003, np.ones(of, int), np.zeros(of, int), cpu_share=cpu_share)
 
 
-@pytest.mark.parametrize(("late", "warned"), [(5, False), (6, True)])
-def test_busy_generator_is_a_warning_above_five_per_cent(tmp_path: Path, late: int, warned: bool) -> None:
+@pytest.mark.parametrize(
+    ("late", "cpu_share", "why"),
+    [(5, 0.8, None), (6, 0.1, "started 6.0% of the requests over 1 ms late"), (0, 0.81, "used 81% of a core")],
+)
+def test_run_of_a_busy_generator_is_void(late: int, cpu_share: float, why: str | None) -> None:
+    assert (LATE_SHARE, CPU_SHARE) == (0.05, 0.8)
     scenario = Scenario(rate=100, duration_s=1, warm_up_s=0)
-    report = LoadReport(
-        model="dense:v1", url="http://127.0.0.1:9", created="2026-01-01T00:00:00+00:00", scenario=scenario,
-        rate_source="given", host={"cpu": "x", "cores": 1}, **measure(late_records(late, 100), scenario),
-    )  # fmt: skip
-    assert LATE_SHARE == 0.05
-    draw(report, tmp_path)
-    assert ('<section class="warning">' in (tmp_path / "load.html").read_text()) is warned
-    assert ("warning: the generator" in report.summary()) is warned
+    generator = measure(late_records(late, 100, cpu_share), scenario)["generator"]
+    assert generator.cpu_share == cpu_share
+    assert generator.late_p99_ms == pytest.approx(2.0 if late else 0.0, abs=1e-6)
+    assert (generator.void is None) if why is None else (why in generator.void)
+    assert measure(late_records(late, 100), scenario, most_late=1.0)["generator"].void is None
+
+
+def test_void_run_has_no_figures(tmp_path: Path) -> None:
+    """The sender is stopped for half of the time: it is late, and says so."""
+    scenario = Scenario(rate=200, duration_s=2, warm_up_s=0)
+    with faulty_server("none", tmp_path) as target, paused_senders():
+        report = bench(target, out=tmp_path / "out", scenario=scenario, progress=lambda _: None)
+    assert report.void.startswith("the generator started")
+    assert (report.p99_ms, report.rate, report.histogram, report.checks) == (None, None, [], [])
+    assert "void, no figures" in report.summary()
+    assert report.requests == pytest.approx(400, rel=0.3)
+    with pytest.raises(HoneError, match=r"^the run is void: the generator started"):
+        require_met(report)
+    page = (tmp_path / "out" / "load.html").read_text()
+    assert "This run is void" in page
+    assert read_load_report(tmp_path / "out" / "load.json") == report
+
+
+def senders() -> list[psutil.Process]:
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if process.cmdline()[-1:] == ["hone.benchmarks.load.sending.sender"]:
+                found.append(process)
+    return found
+
+
+@contextmanager
+def paused_senders() -> Iterator[None]:
+    """Stop this test's senders for more than half of the time, as a machine does that is too busy."""
+    done = threading.Event()
+
+    def pause() -> None:
+        while not done.wait(0.1):
+            mine = senders()
+            for process in mine:
+                process.suspend()
+            time.sleep(0.15)
+            for process in mine:
+                process.resume()
+
+    thread = threading.Thread(target=pause)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_reports_of_before_are_read_and_warn(tmp_path: Path) -> None:
+    """A `load.json` from when a late generator was a warning, and its load had no sizes."""
+    old = {
+        "schema_version": 1, "kind": "load", "model": "dense:v1", "digest": None, "url": "http://127.0.0.1:9",
+        "created": "2026-01-01T00:00:00+00:00", "rate_source": "given", "probed_capacity": None,
+        "scenario": {
+            "kind": "open", "rate": 100.0, "users": 8, "rows": 1, "duration_s": 1.0, "warm_up_s": 0.0, "seed": 0
+        },
+        "host": {"cpu": "x", "cores": 1}, "duration_s": 1.0, "requests": 100, "errors": 0, "errors_by_kind": {},
+        "rate": 100.0, "rows_per_s": 100.0, "p50_ms": 3.0, "p90_ms": 3.0, "p95_ms": 3.0, "p99_ms": 3.0,
+        "p999_ms": 3.0, "mean_ms": 3.0, "max_ms": 3.0, "late_share": 0.06, "histogram": [[3.0, 100]], "checks": [],
+        "timeline": [{"second": 0, "requests": 100, "errors": 0, "p50_ms": 3.0, "p99_ms": 3.0}],
+    }  # fmt: skip
+    (tmp_path / "load.json").write_text(json.dumps(old))
+    redraw(tmp_path / "load.json")
+    assert "The generator was too busy" in (tmp_path / "load.html").read_text()
+    assert "warning: the generator" in read_load_report(tmp_path / "load.json").summary()
 
 
 def test_run_is_compared_only_with_the_same_load_on_the_same_model(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from hone.benchmarks.records import Check, LoadReport, Second
+from hone.benchmarks.records import Answers, Check, Generator, LoadReport, Second
 from hone.benchmarks.scenarios import Scenario
 from hone.converters.report.records import PassReport, Percentiles, Report, VariantReport
 from tests.checkouts import tracked
@@ -24,7 +24,7 @@ README = DOCS.parent / "README.md"
     ("page", "tables", "parts"),
     [
         ("report.md", (Report, VariantReport), (PassReport, Percentiles)),
-        ("load-report.md", (LoadReport,), (Scenario, Second, Check)),
+        ("load-report.md", (LoadReport,), (Scenario, Second, Check, Generator, Answers)),
     ],
 )
 def test_documented_fields_are_those_of_the_report(

@@ -12,7 +12,9 @@ from hone.cli.groups import DefaultGroup
 
 if TYPE_CHECKING:
     from hone.benchmarks.load.limits import Baseline
-    from hone.benchmarks.load.target import Access
+    from hone.benchmarks.load.run import Options
+    from hone.benchmarks.load.target import Access, Target
+    from hone.benchmarks.scenarios import Scenario
     from hone.capacity import Slo
 
 
@@ -118,51 +120,75 @@ def _slo(percentiles: Mapping[str, str | None], errors: float) -> tuple[Slo, str
 @click.option(
     "--rate", type=click.FloatRange(min=0, min_open=True), help="Requests per second. [default: half the capacity]"
 )
+@click.option("--arrivals", help="poisson, constant, burst, ramp or day. [default: poisson]")
 @click.option("--users", type=click.IntRange(1), help="Closed loop instead, with this many callers.")
 @click.option("--rows", type=click.IntRange(1), help="Rows in each request. [default: 1]")
-@click.option("--duration", "duration_s", type=click.FloatRange(min=1), help="Seconds. [default: 20]")
+@click.option("--sizes", help="Rows in requests, with their shares, such as 1:70%,8:25%,64:5%.")
+@click.option("--data", type=click.Path(path_type=Path), help="Rows to send: .npz, .parquet, .csv or .json.")
+@click.option("--traffic", type=click.Path(path_type=Path), help="Replay what a service recorded in this folder.")
+@click.option("--trace", type=click.Path(path_type=Path), help="Replay the times of a .csv: time in seconds, rows.")
+@click.option("--duration", type=click.FloatRange(min=1), help="Seconds. [default: 20, or all of a recording]")
 @click.option("--seed", type=int, help="Of the arrival times. [default: 0]")
 @click.option("--p50", help="Limit of the median latency, such as 20ms.")
 @click.option("--p95", help="Limit of the 95th percentile.")
 @click.option("--p99", help="Limit of the 99th percentile.")
 @click.option("--max-errors", default="1%", show_default=True, help="Share of requests that may fail.")
+@click.option(
+    "--max-late", default="5%", show_default=True, help="Share that the generator may start over 1 ms late; else void."
+)
 @click.option("--baseline", type=click.Path(path_type=Path), help="A load.json: repeat its load and compare with it.")
 @click.option("--tolerance", default="10%", show_default=True, help="How much worse than the baseline is allowed.")
-def load(
-    model: str,
-    url: str | None,
-    api_key: str,
-    ca: Path | None,
-    out: Path | None,
-    p50: str | None,
-    p95: str | None,
-    p99: str | None,
-    max_errors: str,
-    baseline: Path | None,
-    tolerance: str,
-    **scenario: Any,
-) -> None:
+def load(model: str, url: str | None, api_key: str, ca: Path | None, out: Path | None, **given: Any) -> None:
     """Load-test a MODEL with Locust: open loop, Poisson arrivals.
 
     Writes load.json, load.html and a plot. Exits with status 3 when a limit is missed, or a figure is worse than the
-    baseline's by more than the tolerance.
+    baseline's by more than the tolerance; with 1 when the run is void: the generator was too busy, or an answer wrong.
     """
-    from hone.benchmarks.load.limits import Limits, parse_ms, parse_share, require_met
+    from hone.benchmarks.load.limits import require_met
     from hone.benchmarks.load.run import bench as run_bench
     from hone.benchmarks.load.run import find_target
-    from hone.benchmarks.scenarios import Scenario
     from hone.services.launch import served
 
-    given = {"p50_ms": p50, "p95_ms": p95, "p99_ms": p99}
-    limits = Limits({name: parse_ms(text) for name, text in given.items() if text}, parse_share(max_errors))
-    before = _baseline(baseline, tolerance)
-    wanted = Scenario.from_options(**scenario, like=before.report.scenario if before else None)
+    scenario, options = _load_options(given)
     with served(url, model) as (base, _):
         target = find_target(base, model, _access(api_key, ca))
+        scenario, options = _recorded(target, scenario, options, given)
         folder = out or Path("out") / target.name
-        report = run_bench(target, out=folder, scenario=wanted, progress=_say, limits=limits, baseline=before)
+        report = run_bench(target, out=folder, scenario=scenario, progress=_say, options=options)
     click.echo(report.summary())
+    if report.interrupted:
+        raise KeyboardInterrupt
     require_met(report)
+
+
+def _load_options(given: dict[str, Any]) -> tuple[Scenario, Options]:
+    """Return what the options of `hone bench` ask for, as far as it can be known before the service answers."""
+    from hone.benchmarks.load.limits import Limits, parse_ms, parse_share
+    from hone.benchmarks.load.run import Options
+    from hone.benchmarks.scenarios import Scenario, parse_arrival
+
+    percentiles = {f"{name}_ms": parse_ms(given[name]) for name in ("p50", "p95", "p99") if given[name]}
+    before = _baseline(given["baseline"], given["tolerance"])
+    scenario = Scenario.from_options(
+        **{name: given[name] for name in ("rate", "users", "rows", "sizes", "seed")},
+        duration_s=given["duration"],
+        arrival=parse_arrival(given["arrivals"]) if given["arrivals"] else None,
+        like=before.report.scenario if before else None,
+    )
+    options = Options(
+        rows=given["data"],
+        limits=Limits(percentiles, parse_share(given["max_errors"])),
+        baseline=before,
+        most_late=parse_share(given["max_late"]),
+    )
+    return scenario, options
+
+
+def _recorded(target: Target, scenario: Scenario, options: Options, given: dict[str, Any]) -> tuple[Scenario, Options]:
+    """Return the scenario and the options of --traffic and --trace, where one is given."""
+    from hone.benchmarks.load.traffic import replayed
+
+    return replayed(target, scenario, options, **{name: given[name] for name in ("traffic", "trace", "duration")})
 
 
 def _baseline(file: Path | None, tolerance: str) -> Baseline | None:
