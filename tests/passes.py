@@ -9,14 +9,11 @@ from typing import Any
 import numpy as np
 import onnx
 import yaml
-from onnx import TensorProto, helper, numpy_helper
 
 from hone import runtimes
 from hone.artifact import Artifact, Manifest, seal
 from hone.converters.run.pass_task import PassTask, run_pass
-from hone.signature import Signature, TensorSpec
-
-FEATURES, CLASSES = 32, 8
+from hone.signature import Signature
 
 
 class Bench:
@@ -79,57 +76,6 @@ def details(artifact: Artifact) -> dict[str, Any]:
 
 def operators(artifact: Artifact) -> list[str]:
     return [node.op_type for node in onnx.load(artifact.entry).graph.node]
-
-
-def perceptron_signature() -> Signature:
-    return Signature(
-        inputs=(TensorSpec(name="x", dtype="float32", shape=("batch", FEATURES)),),
-        outputs=(TensorSpec(name="y", dtype="float32", shape=("batch", CLASSES)),),
-    )
-
-
-def perceptron(*, delicate: bool = False, normalized: bool = False) -> onnx.ModelProto:
-    """Return x -> dense -> relu -> dense -> relu -> dense, nodes named first, second and third.
-
-    Args:
-        delicate: the second layer's weights hold one huge value per column, which int8 has no room beside.
-        normalized: a LayerNormalization stands before each layer.
-    """
-    generator = np.random.default_rng(0)
-    widths = [FEATURES, 64, 64, CLASSES]
-    nodes: list[onnx.NodeProto] = []
-    weights: list[onnx.TensorProto] = []
-    value = "x"
-    for index, name in enumerate(("first", "second", "third")):
-        matrix = generator.normal(0, widths[index] ** -0.5, (widths[index], widths[index + 1])).astype(np.float32)
-        if delicate and name == "second":
-            matrix[0] = 60.0
-        weights.append(numpy_helper.from_array(matrix, f"{name}.weight"))
-        if normalized:
-            scale = generator.uniform(0.05, 5, widths[index]).astype(np.float32)
-            weights.append(numpy_helper.from_array(scale, f"{name}.scale"))
-            weights.append(numpy_helper.from_array(scale * 0.1, f"{name}.shift"))
-            places = [value, f"{name}.scale", f"{name}.shift"]
-            nodes.append(helper.make_node("LayerNormalization", places, [f"{name}_normal"], name=f"{name}_norm"))
-            value = f"{name}_normal"
-        output = "y" if name == "third" else f"{name}_out"
-        nodes.append(helper.make_node("MatMul", [value, f"{name}.weight"], [output], name=name))
-        if name != "third":
-            nodes.append(helper.make_node("Relu", [output], [f"{name}_relu"], name=f"{name}_relu"))
-        value = f"{name}_relu"
-    graph = helper.make_graph(
-        nodes,
-        "perceptron",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", FEATURES])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", CLASSES])],
-        weights,
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-
-
-def perceptron_rows(count: int = 64) -> dict[str, np.ndarray]:
-    rows = np.random.default_rng(1).normal(size=(count, FEATURES)).astype(np.float32)
-    return {"x": rows}
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:

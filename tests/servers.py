@@ -22,7 +22,7 @@ from bentoml._internal.models import ModelStore
 
 from hone import store
 from hone.services.launch import free_port
-from tests.models import dense_artifact
+from tests.models.dense import dense_artifact
 
 ROOT = Path(__file__).parents[1]
 

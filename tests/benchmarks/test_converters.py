@@ -14,7 +14,8 @@ from hone.benchmarks.converters.report import draw, to_markdown
 from hone.benchmarks.converters.tools import Tool, quantized, tools
 from hone.converters.report.records import Percentiles, Report, VariantReport
 from hone.recipe import Budget, Conditions
-from tests.passes import Bench, cosine, perceptron, perceptron_rows, perceptron_signature
+from tests.models.perceptron import perceptron, perceptron_rows, perceptron_signature
+from tests.passes import Bench, cosine
 
 
 def variant(name: str, rate: float, *, baseline: bool = False, drop: float = 0.0, size: float = 1.0) -> VariantReport:

@@ -26,7 +26,7 @@ from hone.benchmarks.records import CPU_SHARE, LATE_SHARE, LoadReport, Sent, mea
 from hone.benchmarks.reports.load import redraw
 from hone.benchmarks.scenarios import Scenario
 from hone.errors import HoneError, LimitError
-from tests.models import dense_signature
+from tests.models.dense import dense_signature
 
 SERVER = """
 import asyncio, json, sys, time

@@ -26,7 +26,7 @@ from hone.benchmarks.serving.workloads import WORKLOADS, calls_of, digits_rows, 
 from hone.errors import HoneError
 from hone.services.protocols.raw import RawBytes
 from hone.services.protocols.v2 import V2
-from tests.models import dense_signature
+from tests.models.dense import dense_signature
 
 OFFER = {"format": "tensors-json", "path": "/json"}
 SERVERS = ["hone", *(peer.name for peer in servers())]

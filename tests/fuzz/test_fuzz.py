@@ -33,7 +33,7 @@ from hone.services.routes.hub import Hub
 from hone.services.routes.management import Management
 from hone.services.routes.repository import Repository
 from hone.services.settings import Settings
-from tests.models import dense_answer, dense_signature
+from tests.models.dense import dense_answer, dense_signature
 from tests.servers import DIGITS, put, server, use_store
 
 ROW = np.arange(4, dtype=np.float32)

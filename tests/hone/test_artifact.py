@@ -9,7 +9,7 @@ import pytest
 from hone.artifact import Artifact
 from hone.errors import ArtifactError
 from hone.files import atomic_directory, atomic_write
-from tests.models import dense_artifact
+from tests.models.dense import dense_artifact
 
 
 def test_digest_depends_on_content_not_on_measurements_or_dates(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hone.cache import check_own
 from hone.converters.run.pipeline import Pipeline, Progress
 from hone.errors import ArtifactError
-from tests.models import dense_artifact
+from tests.models.dense import dense_artifact
 
 
 def test_what_others_could_have_written_is_refused(tmp_path: Path) -> None:

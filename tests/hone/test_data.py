@@ -9,7 +9,7 @@ from hone.data import Dataset, load_dataset, read_dataset, save_dataset
 from hone.errors import RecipeError
 from hone.recipe import DataSpec, load_recipe
 from hone.signature import Signature, TensorSpec
-from tests.projects import write_project
+from tests.models.sums import write_project
 
 SIGNATURE = Signature(inputs=(TensorSpec(name="features", dtype="float32", shape=("batch", 4)),))
 

@@ -12,7 +12,7 @@ from hone.converters.recipes.schema import recipe_schema
 from hone.converters.run.plan import check_variants, make_plan
 from hone.errors import RecipeError
 from hone.recipe import load_recipe
-from tests.projects import recipe, write_project
+from tests.models.sums import recipe, write_project
 
 
 def mistake(tmp_path: Path, **changes: Any) -> str:

@@ -20,7 +20,7 @@ from hone.k8s.tools.containerize import containerize
 from hone.k8s.tools.engines import build_command, find_engine
 from hone.k8s.tools.packing import KINDS, Packing, Request
 from hone.k8s.tools.sbom import bill_of_materials, read_lock
-from tests.models import dense_artifact
+from tests.models.dense import dense_artifact
 
 pytest.importorskip("cyclonedx")
 IMAGE = Path(__file__).parents[2] / "k8s" / "image"

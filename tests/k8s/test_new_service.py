@@ -19,7 +19,7 @@ from hone.errors import HoneError
 from hone.k8s.tools.new_service import FILES, packages, write_service
 from hone.k8s.tools.serving_code import CODE_ROOT, serving_code
 from hone.k8s.tools.wheel import write_wheel
-from tests.models import dense_answer
+from tests.models.dense import dense_answer
 from tests.servers import HONE, put, server, use_store
 
 ROWS = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)

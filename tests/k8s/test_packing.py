@@ -22,7 +22,7 @@ from hone.k8s.tools.packing import KINDS, Request, pack
 from hone.k8s.tools.sbom import read_lock
 from hone.services.models.loading import candidates
 from tests.k8s.test_render import capacity, written
-from tests.models import dense_artifact
+from tests.models.dense import dense_artifact
 from tests.servers import use_store
 
 ROOT = Path(__file__).parents[2]

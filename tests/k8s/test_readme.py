@@ -16,7 +16,7 @@ from hone.cli.main import cli
 from hone.k8s.tools.cluster import manifests
 from tests.capacities import capacity
 from tests.cluster import ControlPlane, Nodes, for_server
-from tests.models import dense_artifact
+from tests.models.dense import dense_artifact
 from tests.servers import HONE, ROOT, put, server, use_store
 
 README = (ROOT / "k8s" / "README.md").read_text()

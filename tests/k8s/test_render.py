@@ -16,7 +16,7 @@ from hone.errors import HoneError
 from hone.k8s.tools.cluster import manifests
 from hone.k8s.tools.render import numbers_of, render
 from tests.capacities import capacity, trial
-from tests.models import dense_artifact
+from tests.models.dense import dense_artifact
 
 needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 IMAGE = "registry.example.com/hone/digits@sha256:" + "a" * 64

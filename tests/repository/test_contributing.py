@@ -16,7 +16,7 @@ import yaml
 
 from tests.checkouts import copy_checkout
 from tests.documents import written_files
-from tests.models import dense_answer, weights
+from tests.models.dense import dense_answer, weights
 from tests.servers import server
 
 GUIDE = written_files("CONTRIBUTING.md")

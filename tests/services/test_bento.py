@@ -24,7 +24,7 @@ from hone import store
 from hone.errors import StoreError
 from hone.k8s.tools.containerize import containerize
 from hone.k8s.tools.packing import Request
-from tests.models import dense_answer
+from tests.models.dense import dense_answer
 from tests.servers import DIGITS, HONE, ROOT, put, server, use_store
 
 SHOP = '''

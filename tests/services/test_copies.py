@@ -20,7 +20,7 @@ from hone.services.protocols.raw import Npy, RawBytes, write_npy
 from hone.services.protocols.tensors import all_finite, to_bytes
 from hone.services.protocols.v2 import V2
 from hone.signature import Signature, Tensors, TensorSpec
-from tests.models import dense_answer, dense_artifact, dense_signature
+from tests.models.dense import dense_answer, dense_artifact, dense_signature
 
 ROWS = np.arange(8, dtype=np.float32).reshape(2, 4)
 

@@ -24,7 +24,7 @@ from hone.services.observe.audit import verify
 from hone.services.observe.record_chain import verify as verify_traffic
 from hone.services.observe.recording import read
 from hone.store import archive
-from tests.models import dense_answer
+from tests.models.dense import dense_answer
 from tests.servers import DIGITS, Server, put, server, use_store
 
 BINARY = {"content-type": "application/octet-stream"}

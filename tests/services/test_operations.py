@@ -29,7 +29,7 @@ from hone.services.access.api_keys import add_key
 from hone.services.launch import free_port
 from hone.services.observe.audit import verify
 from hone.services.observe.recording import read
-from tests.models import dense_answer, dense_artifact
+from tests.models.dense import dense_answer, dense_artifact
 from tests.servers import DIGITS, HONE, put, self_signed, server, use_store
 
 BINARY = {"content-type": "application/octet-stream"}

@@ -21,7 +21,7 @@ from bentoml._internal.models import ModelStore
 
 from hone import runtimes, store
 from hone.services.launch import running
-from tests.models import dense_answer, dense_artifact
+from tests.models.dense import dense_answer, dense_artifact
 from tests.servers import DIGITS, ROOT, put, server
 
 

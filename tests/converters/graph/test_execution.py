@@ -8,7 +8,7 @@ import pytest
 from hone.converters.graph.execution import BATCH_ROWS, equal_batches, run_rows
 from hone.data import Dataset
 from hone.errors import PassError
-from tests.models import FEATURES, dense_onnx
+from tests.models.dense import FEATURES, dense_onnx
 
 ROWS = Dataset({"features": np.random.default_rng(0).normal(size=(2 * BATCH_ROWS + 3, FEATURES)).astype(np.float32)})
 

@@ -11,7 +11,8 @@ from onnx.reference import ReferenceEvaluator
 from hone.converters.passes.quantize.bf16 import KEEP_FLOAT, Options, _as_bfloat16, to_bfloat16
 from hone.errors import PassError
 from hone.hardware import gpu_name
-from tests.passes import cosine, perceptron, perceptron_rows
+from tests.models.perceptron import perceptron, perceptron_rows
+from tests.passes import cosine
 
 
 def test_graph_computes_in_bfloat16_between_float_ends() -> None:

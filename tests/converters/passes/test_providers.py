@@ -12,7 +12,8 @@ from hone.converters.run.plan import make_plan
 from hone.hardware import gpu_name
 from hone.recipe import load_recipe
 from hone.runtimes.onnx.runtime import OnnxRuntime, usable_providers
-from tests.passes import Bench, perceptron, perceptron_rows, perceptron_signature
+from tests.models.perceptron import perceptron, perceptron_rows, perceptron_signature
+from tests.passes import Bench
 
 no_gpu = pytest.mark.skipif(gpu_name() is not None, reason="this host has a GPU")
 

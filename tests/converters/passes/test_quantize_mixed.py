@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from hone.errors import PassError
-from tests.passes import Bench, cosine, details, perceptron, perceptron_rows, perceptron_signature
+from tests.models.perceptron import perceptron, perceptron_rows, perceptron_signature
+from tests.passes import Bench, cosine, details
 
 COSINE = {"metric": "cosine"}
 

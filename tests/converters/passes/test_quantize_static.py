@@ -9,7 +9,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from hone.errors import ArtifactError, PassError, RecipeError
-from tests.passes import Bench, cosine, details, perceptron, perceptron_rows, perceptron_signature
+from tests.models.perceptron import perceptron, perceptron_rows, perceptron_signature
+from tests.passes import Bench, cosine, details
 
 
 @pytest.mark.parametrize("method", ["minmax", "entropy", "percentile"])

@@ -9,7 +9,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hone.errors import PassError
 from hone.signature import Signature, TensorSpec
-from tests.passes import Bench, cosine, details, operators, perceptron, perceptron_rows, perceptron_signature
+from tests.models.perceptron import perceptron, perceptron_rows, perceptron_signature
+from tests.passes import Bench, cosine, details, operators
 
 
 @pytest.mark.parametrize(("bits", "least"), [(8, 0.9999), (4, 0.98)])

@@ -7,7 +7,8 @@ import pytest
 
 from hone.converters.passes.quantize.smooth import STRENGTHS
 from hone.errors import PassError
-from tests.passes import Bench, cosine, details, operators, perceptron, perceptron_rows, perceptron_signature
+from tests.models.perceptron import perceptron, perceptron_rows, perceptron_signature
+from tests.passes import Bench, cosine, details, operators
 
 
 @pytest.mark.parametrize("normalized", [True, False])

@@ -9,7 +9,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hone.converters.passes.export import tune
 from hone.signature import Signature, TensorSpec
-from tests.passes import Bench, details, perceptron, perceptron_rows, perceptron_signature
+from tests.models.perceptron import perceptron, perceptron_rows, perceptron_signature
+from tests.passes import Bench, details
 
 
 def shifted(model: onnx.ModelProto) -> onnx.ModelProto:

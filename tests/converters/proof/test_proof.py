@@ -16,7 +16,7 @@ import pytest
 from hone import store
 from hone.converters.proof.disturbance import HostNoise, HostWatch
 from hone.converters.report.records import Report, read_report
-from tests.projects import MODEL, write_project
+from tests.models.sums import MODEL, write_project
 
 COUNTING = (
     MODEL.replace("def load():", "def load():\n    note('load')\n    np.ones(60_000_000)  # 458 MiB, as training takes")

@@ -12,7 +12,7 @@ from hone.converters.proof.judge import Judge, make_judge
 from hone.converters.proof.sanity import check_metric
 from hone.errors import RecipeError
 from hone.recipe import load_recipe
-from tests.projects import write_project
+from tests.models.sums import write_project
 
 GENERATOR = np.random.default_rng(0)
 LABELS = GENERATOR.integers(0, 3, 100)

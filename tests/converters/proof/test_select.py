@@ -8,7 +8,7 @@ import pytest
 from hone.artifact import Latency, Measurements, Quality
 from hone.converters.proof.select import Candidate, select
 from hone.recipe import Recipe
-from tests.projects import recipe
+from tests.models.sums import recipe
 
 
 def candidate(

@@ -16,7 +16,7 @@ from hone.converters.sources import for_recipe
 from hone.data import load_dataset
 from hone.errors import RecipeError
 from hone.recipe import LoadedRecipe, load_recipe
-from tests.models import FEATURES, dense_onnx
+from tests.models.dense import FEATURES, dense_onnx
 from tests.sources import assert_agree, export, ingest
 from tests.sources import write_recipe as recipe_of_rows
 

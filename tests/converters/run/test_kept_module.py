@@ -9,7 +9,7 @@ import pytest
 from hone.artifact import Artifact
 from hone.cache import run_folder, run_in
 from hone.converters.run.prepare import prepare
-from tests.projects import MODEL, write_project
+from tests.models.sums import MODEL, write_project
 
 torch = pytest.importorskip("torch")
 

@@ -20,7 +20,7 @@ from hone.converters.sources.torch.source import save_program
 from hone.errors import PassError, RecipeError
 from hone.recipe import load_recipe
 from hone.userload import load_function
-from tests.projects import MODEL, write_project
+from tests.models.sums import MODEL, write_project
 
 
 def hone(*arguments: str | Path, cwd: Path, expect: int = 0) -> subprocess.CompletedProcess[str]:

@@ -13,7 +13,8 @@ from hone.cli.main import cli
 from hone.converters.run.search import Trial, _prefix, finalists
 from hone.converters.run.search_space import for_recipe
 from hone.recipe import load_recipe
-from tests.passes import Bench, perceptron, perceptron_rows, perceptron_signature
+from tests.models.perceptron import perceptron, perceptron_rows, perceptron_signature
+from tests.passes import Bench
 
 pytest.importorskip("optuna")
 

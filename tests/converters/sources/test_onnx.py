@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hone.converters import sources
 from hone.errors import RecipeError
-from tests.models import FEATURES, dense_answer, dense_onnx
+from tests.models.dense import FEATURES, dense_answer, dense_onnx
 from tests.sources import Work, assert_agree, export, ingest, run, write_recipe
 
 ROWS = {"features": np.random.default_rng(0).normal(size=(6, FEATURES)).astype(np.float32)}

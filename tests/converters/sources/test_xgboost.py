@@ -12,7 +12,8 @@ import pytest
 from hone.artifact import Artifact
 from hone.converters import sources
 from hone.errors import ArtifactError, RecipeError
-from tests.sources import assert_agree, categories, export, ingest, odd_categories, run, write_recipe
+from tests.models.categories import categories, odd_categories
+from tests.sources import assert_agree, export, ingest, run, write_recipe
 
 xgboost = pytest.importorskip("xgboost")
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from hone import store
 from hone.cli.main import cli
 from hone.services.observe.audit import verify
-from tests.models import dense_artifact
+from tests.models.dense import dense_artifact
 
 
 def hone(*arguments: str) -> Result:

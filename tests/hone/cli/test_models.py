@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from hone import store
 from hone.cli.main import cli
-from tests.models import dense_artifact
+from tests.models.dense import dense_artifact
 
 
 def hone(*arguments: str) -> Result:

@@ -24,7 +24,7 @@ from hone.data import load_dataset
 from hone.errors import ArtifactError, HoneError, RecipeError
 from hone.recipe import DataSpec, load_recipe
 from hone.signature import Signature, TensorSpec
-from tests.models import dense_artifact
+from tests.models.dense import dense_artifact
 from tests.sources import write_recipe
 
 ROWS = {"features": np.ones((6, 4), np.float32)}

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from hone.inspect.layers import compare_layers, layer_weights
-from tests.passes import Bench, perceptron, perceptron_rows, perceptron_signature
+from tests.models.perceptron import perceptron, perceptron_rows, perceptron_signature
+from tests.passes import Bench
 
 
 @pytest.fixture

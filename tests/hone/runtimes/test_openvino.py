@@ -10,7 +10,8 @@ from hone.artifact import Artifact
 from hone.errors import ArtifactError, PassError
 from hone.hardware import cpu_features
 from hone.runtimes.openvino import BFLOAT16_FEATURES, OpenVinoRuntime
-from tests.passes import Bench, cosine, perceptron, perceptron_rows, perceptron_signature
+from tests.models.perceptron import perceptron, perceptron_rows, perceptron_signature
+from tests.passes import Bench, cosine
 
 pytest.importorskip("openvino")
 

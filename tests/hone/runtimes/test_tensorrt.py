@@ -14,7 +14,7 @@ from hone.hardware import gpu_name
 from hone.runtimes.tensorrt.engine import EngineOptions, engine_file, host_mismatch, profile_shapes, requirements
 from hone.runtimes.tensorrt.runtime import max_rows
 from hone.signature import Signature, TensorSpec
-from tests.models import dense_artifact
+from tests.models.dense import dense_artifact
 
 SIGNATURE = Signature(
     inputs=(

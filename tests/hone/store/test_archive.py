@@ -20,7 +20,7 @@ from hone.cli.main import cli
 from hone.errors import ArtifactError, HoneError, StoreError
 from hone.store import archive
 from hone.store.trust import Admission, Policy
-from tests.models import dense_artifact
+from tests.models.dense import dense_artifact
 
 Files = dict[str, bytes]
 

@@ -17,7 +17,7 @@ from hone.cli.main import cli
 from hone.store import archive
 from hone.store.keys import Keys
 from hone.store.signing import standing
-from tests.models import dense_artifact
+from tests.models.dense import dense_artifact
 
 
 def hone(*arguments: str | Path, text: str | None = None) -> Result:

@@ -6,7 +6,7 @@ import pytest
 
 from hone import store
 from hone.errors import ArtifactError, StoreError
-from tests.models import dense_artifact
+from tests.models.dense import dense_artifact
 
 
 def test_stored_artifact_is_found_by_name_variant_and_version(tmp_path: Path, home: Path) -> None:

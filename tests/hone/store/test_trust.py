@@ -20,7 +20,7 @@ from hone.services.settings import Settings
 from hone.store import archive
 from hone.store.trust import Admission, Policy, TrustError, is_trusted_here, open_to_run, refusal
 from tests.hone.store.test_signing import key_pair
-from tests.models import dense_artifact, dense_signature
+from tests.models.dense import dense_artifact, dense_signature
 
 
 def hone(*arguments: str | Path) -> Result:

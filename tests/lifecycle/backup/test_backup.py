@@ -21,7 +21,7 @@ from hone.services.access.api_keys import add_key
 from hone.services.observe.audit import AuditLog
 from hone.services.observe.audit import verify as verify_audit
 from hone.store.trust import is_trusted_here
-from tests.models import dense_artifact
+from tests.models.dense import dense_artifact
 from tests.servers import use_store
 
 Members = list[tuple[str, bytes]]

@@ -17,7 +17,7 @@ from tritonclient.grpc import service_pb2
 
 from hone.services.access.api_keys import add_key
 from hone.services.launch import free_port
-from tests.models import dense_answer
+from tests.models.dense import dense_answer
 from tests.servers import DIGITS, ROOT, Server, put, server
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"

@@ -22,7 +22,7 @@ from tritonclient.grpc import InferInput
 
 from hone.services.access.api_keys import add_key
 from hone.services.launch import free_port
-from tests.models import dense_answer
+from tests.models.dense import dense_answer
 from tests.servers import DIGITS, Server, put, server
 from tests.services.grpc.test_edge import INFER, ROW, infer, message
 

@@ -22,7 +22,7 @@ from tritonclient.grpc import service_pb2
 
 from hone.services.launch import free_port
 from tests.fuzz.valid import stream
-from tests.models import dense_answer
+from tests.models.dense import dense_answer
 from tests.servers import DIGITS, Server, put, server
 
 MOST_MB = 700

@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from hone import store
 from hone.artifact import Manifest, Selection, seal
 from hone.services.launch import free_port
-from tests.models import CLASSES, FEATURES, dense_signature
+from tests.models.dense import CLASSES, FEATURES, dense_signature
 from tests.servers import DIGITS, HONE, put, server, use_store
 
 STOP_S = 6.0

@@ -19,7 +19,7 @@ import zstandard
 from tritonclient.utils import InferenceServerException
 
 from hone.services.launch import free_port
-from tests.models import dense_answer, dense_artifact
+from tests.models.dense import dense_answer, dense_artifact
 from tests.servers import DIGITS, Server, put, server
 
 BINARY = {"content-type": "application/octet-stream"}

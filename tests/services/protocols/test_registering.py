@@ -16,7 +16,7 @@ from hone.services.protocols.base import Endpoint, register
 from hone.services.protocols.predict import PREDICT
 from hone.services.protocols.v1 import V1
 from hone.services.routes.paths import PATHS
-from tests.models import dense_answer
+from tests.models.dense import dense_answer
 from tests.servers import ROOT, Server, put, server
 
 LINES = '''

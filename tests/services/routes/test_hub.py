@@ -21,7 +21,7 @@ from hone.services.routes.edge import Edge
 from hone.services.routes.hub import Hub
 from hone.services.routes.repository import Repository
 from hone.services.settings import Settings, misspelled
-from tests.models import dense_answer, dense_artifact
+from tests.models.dense import dense_answer, dense_artifact
 
 ROW = {"features": np.arange(4, dtype=np.float32).reshape(1, 4)}
 

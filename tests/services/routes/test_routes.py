@@ -20,7 +20,7 @@ from hone.services.access.api_keys import add_key
 from hone.services.grpc.server import SERVICE
 from hone.services.launch import free_port
 from hone.services.routes.paths import PATHS
-from tests.models import dense_artifact
+from tests.models.dense import dense_artifact
 from tests.servers import DIGITS, ROOT, Server, server, use_store
 
 WITHOUT_A_KEY = {

@@ -34,7 +34,7 @@ class Case:
 
     Attributes:
         model: its loader in `module`.
-        module: in tests/zoo.
+        module: in tests/models/zoo.
         inputs: {name: (dtype, shape)}; None leaves the signature to the model.
         outputs: names for the recipe; empty leaves them to the model.
         variants: of the recipe.
@@ -230,7 +230,7 @@ def write_recipe(case: Case, folder: Path, module: Any) -> Path:
 def test_a_winner_answers_as_its_source_or_one_line_says_why_not(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     pytest.importorskip({"torch_models": "torch", "keras_models": "tensorflow"}.get(case.module, "sklearn"))
-    module = importlib.import_module(f"tests.zoo.{case.module}")
+    module = importlib.import_module(f"tests.models.zoo.{case.module}")
     recipe, out = write_recipe(case, tmp_path / "project", module), tmp_path / "out"
     result = CliRunner().invoke(cli, ["optimize", str(recipe), "--out", str(out)])
     if case.refused:
