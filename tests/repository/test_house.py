@@ -18,7 +18,7 @@ FLOORS = (
     ("hone/evidence", "hone/formats", "hone/pages"),
     ("hone/runtimes",),
     ("hone/store",),
-    ("hone/inspect",),
+    ("hone/describe",),
     ("services/settings.py",),
     ("services/http",),
     ("services/batching", "services/cache", "services/protocols"),
@@ -121,7 +121,7 @@ FRAMEWORKS = {
     "lightgbm": ("hone/runtimes/lightgbm.py", "converters/sources/trees"),
     "mlx": ("hone/runtimes/mlx", "converters/passes/export/mlx.py"),
     "onnx": (
-        "hone/inspect/layers.py",
+        "hone/describe/layers.py",
         "converters/graph",
         "converters/passes",
         "converters/sources",

@@ -12,8 +12,8 @@ def doctor() -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from hone.describe.doctor import runtime_states, tool_states
     from hone.hardware import host
-    from hone.inspect.doctor import runtime_states, tool_states
 
     console = Console()
     facts = host()

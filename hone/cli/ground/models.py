@@ -146,7 +146,7 @@ def rm_command(references: tuple[str, ...], all_versions: bool, run: str | None,
 @click.option("--layers", is_flag=True, help="Compare the weights, too: cosine, bits and sparsity of each layer.")
 def diff_command(first: str, second: str, layers: bool) -> None:
     """Compare two artifacts: signature, passes, files, measurements, and with --layers their weights."""
-    from hone.inspect.diff import differences
+    from hone.describe.diff import differences
 
     (one, left), (two, right) = _manifest(first), _manifest(second)
     lines = differences(left, right)
@@ -158,7 +158,7 @@ def diff_command(first: str, second: str, layers: bool) -> None:
 
 def _layer_table(one: Entry, two: Entry) -> str:
     """Return a line for each layer, the most changed first."""
-    from hone.inspect.layers import compare_layers
+    from hone.describe.layers import compare_layers
 
     found = compare_layers(one.opened(), two.opened())
     found.sort(key=lambda layer: (layer.cosine is not None, layer.cosine))

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hone.inspect.layers import compare_layers, layer_weights
+from hone.describe.layers import compare_layers, layer_weights
 from tests.models.perceptron import perceptron, perceptron_rows, perceptron_signature
 from tests.passes import Bench
 
