@@ -6,7 +6,9 @@ Where several processes change one, a lock lets one at a time do it.
 from __future__ import annotations
 
 import fcntl
+import gzip
 import hashlib
+import io
 import os
 import shutil
 import tempfile
@@ -107,3 +109,23 @@ def hash_file(path: Path) -> str:
     """Return the sha256 of a file as hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+class Metered(io.RawIOBase):
+    """A stream that gives so many bytes and no more: a header of an archive may claim any length.
+
+    Attributes:
+        allowed: bytes that may still be read; whoever reads sets it anew as he learns what is to come.
+    """
+
+    def __init__(self, stream: IO[bytes] | gzip.GzipFile, allowed: int, otherwise: Exception) -> None:
+        self._stream = stream
+        self._otherwise = otherwise
+        self.allowed = allowed
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(size)
+        self.allowed -= len(data)
+        if self.allowed < 0:
+            raise self._otherwise
+        return data

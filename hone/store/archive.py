@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import io
 import shutil
 import tarfile
 import zlib
@@ -22,7 +21,7 @@ import yaml
 
 from hone.artifact import MANIFEST, SIGNATURE, STORE_RECORD, Artifact, FileRecord, Manifest, parse_manifest
 from hone.errors import ArtifactError, StoreError, one_line
-from hone.files import atomic_stream
+from hone.files import Metered, atomic_stream
 from hone.names import check_tag, shown
 from hone.store.changes import add
 from hone.store.entry import Entry, models_dir
@@ -228,21 +227,6 @@ def _copy(stream: IO[bytes], record: FileRecord, name: str, file: Path, write: C
         raise ArtifactError(f"{file}: {name}: corrupt, its sha256 is not the one in {MANIFEST}")
 
 
-class _Metered(io.RawIOBase):
-    """A stream that gives so many bytes and no more: a header of an archive may claim any length."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self.allowed = HEADER_BYTES
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._stream.read(size)
-        self.allowed -= len(data)
-        if self.allowed < 0:
-            raise StoreError("holds headers or members longer than they say, or than any that hone writes")
-        return data
-
-
 @contextmanager
 def _open(file: Path) -> Iterator[Iterator[tuple[str, IO[bytes], int]]]:
     """Yield an archive's regular files in order: name, stream, size. Folders are passed over, all else is refused."""
@@ -253,7 +237,8 @@ def _open(file: Path) -> Iterator[Iterator[tuple[str, IO[bytes], int]]]:
             magic = packed.read(2)
             packed.seek(0)
             plain = cast(BinaryIO, gzip.GzipFile(fileobj=packed)) if magic == b"\x1f\x8b" else packed
-            meter = _Metered(plain)
+            too_long = StoreError("holds headers or members longer than they say, or than any that hone writes")
+            meter = Metered(plain, HEADER_BYTES, too_long)
             with tarfile.open(fileobj=meter, mode="r|") as archive:
                 yield _members(archive, meter, file)
     except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error) as error:
@@ -263,7 +248,7 @@ def _open(file: Path) -> Iterator[Iterator[tuple[str, IO[bytes], int]]]:
         raise StoreError(text if text.startswith(str(file)) else f"{file}: {text}") from None
 
 
-def _members(archive: tarfile.TarFile, meter: _Metered, file: Path) -> Iterator[tuple[str, IO[bytes], int]]:
+def _members(archive: tarfile.TarFile, meter: Metered, file: Path) -> Iterator[tuple[str, IO[bytes], int]]:
     count = 0
     while (member := archive.next()) is not None:
         count += 1

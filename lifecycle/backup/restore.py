@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import io
 import shutil
 import tarfile
 import tempfile
@@ -20,7 +19,7 @@ from pydantic import ValidationError
 from hone import store
 from hone.artifact import FileRecord
 from hone.errors import HoneError, StoreError, first_problem, one_line, shown_as
-from hone.files import atomic_stream, atomic_write
+from hone.files import Metered, atomic_stream, atomic_write
 from hone.store import archive
 from hone.store.trust import Admission, Policy
 
@@ -188,31 +187,18 @@ def _restore_files(scratch: Path, targets: Targets, present: set[str]) -> list[s
     return written
 
 
-class _Bounded(io.RawIOBase):
-    """A stream that gives so many bytes and no more: a header of an archive may claim any length."""
-
-    def __init__(self, stream: gzip.GzipFile) -> None:
-        self._stream = stream
-        self.left = 2 * MANIFEST_BYTES
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._stream.read(size)
-        self.left -= len(data)
-        if self.left < 0:
-            raise HoneError("holds more than its manifest says")
-        return data
-
-
 @contextmanager
 def _opened(file: Path) -> Iterator[tuple[Contents, Iterator[tuple[str, IO[bytes]]]]]:
     """Yield a backup's manifest, and its parts in order; whatever is not listed is refused before it is read."""
     if not file.is_file():
         raise HoneError(f"{file}: no such file")
     try:
-        with gzip.open(file) as plain, tarfile.open(fileobj=(bounded := _Bounded(plain)), mode="r|") as archive:
-            contents = _manifest(archive)
-            bounded.left = contents.size_bytes + MANIFEST_BYTES + 4096 * len(contents.parts)
-            yield contents, _parts(archive, contents)
+        with gzip.open(file) as plain:
+            meter = Metered(plain, 2 * MANIFEST_BYTES, HoneError("holds more than its manifest says"))
+            with tarfile.open(fileobj=meter, mode="r|") as archive:
+                contents = _manifest(archive)
+                meter.allowed = contents.size_bytes + MANIFEST_BYTES + 4096 * len(contents.parts)
+                yield contents, _parts(archive, contents)
     except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error) as error:
         raise HoneError(f"{file}: not a whole backup: {one_line(error)}") from error
     except HoneError as error:
