@@ -105,7 +105,7 @@ def test_what_has_no_row_in_the_documents_is_said(copy: Copy) -> None:
     pages = ("tests/repository/test_docs.py", "tests/services/protocols/test_registering.py")
     listed = ("-m", "pytest", "-vv", "-p", "no:cacheprovider", *pages, "-k", "readme_lists or in_the_docs")
     said = copy.run(*listed, cwd=copy.root, status=1)
-    for name in ("round_weights", "linear", ".linear.npz", "worst_recall", "stdlib", "/lines/NAME"):
+    for name in ("round_weights", "linear", ".linear.npz", "worst_recall", "stdlib", "digest", "/lines/NAME"):
         assert f"'{name}'" in said
 
 
@@ -130,6 +130,12 @@ def test_recipe_uses_source_runtime_pass_and_metric(optimized: Copy) -> None:
     assert variants["rounded"]["passes"][-1]["details"] == {"digits": 0}
     assert variants["rounded"]["quality"] < variants["onnx-fp32"]["quality"] == 1.0
     assert report["winner"] == "onnx-fp32"
+
+
+@pytest.mark.slow
+def test_command_is_listed_and_runs(optimized: Copy) -> None:
+    assert re.search(r"^ +digest +Print the digest", optimized.hone("--help"), re.MULTILINE)
+    assert optimized.hone("digest", "sums").strip() in optimized.hone("models", "show", "sums")
 
 
 @pytest.mark.slow

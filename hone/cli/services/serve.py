@@ -25,7 +25,9 @@ import click
     help="Let only callers in who show a key of this file.",
 )
 @click.option(
-    "--audit-log", type=click.Path(dir_okay=False, resolve_path=True), help="Write admin actions here, hash-chained."
+    "--audit-log",
+    type=click.Path(dir_okay=False, resolve_path=True, allow_dash=True),
+    help="Write admin actions here, hash-chained.",
 )
 @click.option("--insecure", is_flag=True, default=None, help="Serve other addresses than loopback without keys.")
 @click.option("--trust-code", is_flag=True, default=None, help="Serve a model that brings code, wherever it is from.")

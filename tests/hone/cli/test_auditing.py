@@ -65,3 +65,9 @@ def test_dry_run_is_no_action(tmp_path: Path) -> None:
     result = hone("optimize", str(tmp_path / "none.yaml"), "--dry-run", "--audit-log", str(tmp_path / "audit.jsonl"))
     assert result.exit_code == 2
     assert not (tmp_path / "audit.jsonl").exists()
+
+
+def test_dash_is_standard_output_and_no_file() -> None:
+    from hone.cli.services.serve import serve
+
+    assert serve.make_context("serve", ["digits", "--audit-log", "-"]).params["audit_log"] == "-"
