@@ -53,6 +53,11 @@ class ImageRecord(Record):
         """How a cluster pulls it: by digest where it was pushed."""
         return f"{self.image}@{self.digest}" if self.digest else self.image
 
+    def is_also(self, reference: str) -> bool:
+        """Return whether another reference means this image: the same digest, or where one has none the same name."""
+        name, _, digest = reference.partition("@")
+        return digest == self.digest if digest and self.digest else name == self.image
+
     def summary(self) -> str:
         """Return a line for the terminal."""
         line = f"{self.image}: {self.size_mb:,.0f} MB, {self.above_base_mb:,.0f} MB above its base ({self.id[:19]})"
@@ -122,7 +127,7 @@ def image_to_deploy(
             f"{file}: {measured} in the image is {packed[:12]}, what was measured is {digest[:12]}; "
             "build the image again from this store, or measure there"
         )
-    if ran and ran != record.reference:
+    if ran and not record.is_also(ran):
         raise HoneError(f"{capacity}: was measured on {ran}, {file} is of {record.reference}; measure that image")
     others = [model.tag for model in record.models if model.tag.partition(":")[0] != measured.partition(":")[0]]
     remarks = [f"The image serves {record.serves}, {packed[:12]}: what was measured (by {file.name})."]

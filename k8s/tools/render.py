@@ -99,10 +99,7 @@ def render(
         HoneError: the capacity is of another model or lacks a measurement, or an argument is wrong.
     """
     match = parsed_image(image)
-    known = sorted(path.name for path in (K8S / "components").iterdir() if path.is_dir())
-    for name in components:
-        if name not in known:
-            raise HoneError(f"--component: no '{name}'; there are {', '.join(known)}")
+    _check_components(components)
     capacity = read_capacity(capacity_file)
     capacity.require(tag, digest, capacity_file)
     numbers = numbers_of(capacity, tag, capacity_file, peak)
@@ -129,6 +126,13 @@ def _plan_number(capacity: Capacity) -> Number:
             "plan", "none", "each pod measures how it runs: measure again, with a service that tells its plan"
         )
     return Number("plan", "pinned", f"{PLAN}: {capacity.plan.describe()}")
+
+
+def _check_components(names: tuple[str, ...]) -> None:
+    known = sorted(path.name for path in (K8S / "components").iterdir() if path.is_dir())
+    for name in names:
+        if name not in known:
+            raise HoneError(f"--component: no '{name}'; there are {', '.join(known)}")
 
 
 def numbers_of(capacity: Capacity, tag: str, file: Path, peak: float | None = None) -> Numbers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -14,10 +15,12 @@ import pytest
 from click.testing import CliRunner
 
 from hone.benchmarks.capacity.search import GAP, _confirm, _listeners, _search, _watched
-from hone.capacity import Trial
+from hone.capacity import Trial, read_capacity
 from hone.cli.main import cli
 from hone.errors import HoneError
 from hone.services.launch import free_port
+from tests.capacities import capacity
+from tests.plans import plan
 
 
 def result(rate: float, passed: bool) -> Trial:
@@ -25,6 +28,24 @@ def result(rate: float, passed: bool) -> Trial:
         rate=rate, answered=rate, p50_ms=1, p95_ms=1, p99_ms=1, p999_ms=1, mean_ms=1,
         error_share=0, late_share=0, passed=passed,
     )  # fmt: skip
+
+
+def test_capacity_and_its_plan_are_of_one_artifact(tmp_path: Path) -> None:
+    file = tmp_path / "capacity.json"
+    measured = capacity(plan=plan(), digest=plan().digest, image="r.example.com/digits:1@sha256:" + "a" * 64)
+    file.write_text(measured.model_dump_json())
+    assert read_capacity(file) == measured
+    content = {**json.loads(file.read_text()), "digest": "e" * 64}
+    file.write_text(json.dumps(content))
+    with pytest.raises(HoneError, match="plan: is of dddddddddddd, what was measured is eeeeeeeeeeee"):
+        read_capacity(file)
+
+
+def test_file_from_before_plans_still_reads(tmp_path: Path) -> None:
+    file = tmp_path / "capacity.json"
+    file.write_text(capacity().model_dump_json(exclude={"plan", "image", "digest"}))
+    found = read_capacity(file)
+    assert (found.plan, found.image, found.digest) == (None, None, None)
 
 
 @pytest.mark.parametrize("limit", [0.5, 7, 20, 333, 12_345])

@@ -246,6 +246,8 @@ def check_manifests(tmp_path: Path, image: str) -> None:
 
     capacity = json.loads((tmp_path / "capacity.json").read_text())
     assert capacity["rate"] > 20
+    assert capacity["plan"]["digest"] == capacity["digest"]
+    assert json.loads((tmp_path / "deploy/plan.json").read_text()) == capacity["plan"]
     objects = manifests(tmp_path / "deploy")
     for item in objects:
         for major, minor in (OLDEST, NEWEST):

@@ -17,7 +17,7 @@ from hone import store
 from hone.cli.main import cli
 from hone.errors import HoneError, StoreError
 from hone.k8s.tools.containerize import containerize
-from hone.k8s.tools.image_record import ImageRecord, PackedModel, image_to_deploy, read_image_record
+from hone.k8s.tools.image_record import ImageRecord, PackedModel, image_to_deploy, measured_image, read_image_record
 from hone.k8s.tools.packing import KINDS, Request, pack
 from hone.k8s.tools.sbom import read_lock
 from hone.services.models.loading import candidates
@@ -225,6 +225,27 @@ def test_numbers_of_another_model_than_the_image_serves_are_refused(
     given = {"image": arguments.pop("image")} if "image" in arguments else {}
     with pytest.raises(HoneError, match=words):
         deployed(tmp_path, **given, **arguments)
+
+
+def test_numbers_measured_on_another_image_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "image.json"
+    file.write_text(record().model_dump_json())
+    checked = (file, "wine:onnx-int8-1", "1" * 64, Path("capacity.json"))
+    for same in (f"mirror.example.com/wine:1@{DIGEST}", "registry.example.com/wine:1"):  # measured before it was pushed
+        assert image_to_deploy("", *checked, same)[0] == f"registry.example.com/wine:1@{DIGEST}"
+    for other in ("registry.example.com/wine:1@sha256:" + "b" * 64, "registry.example.com/wine:2"):
+        with pytest.raises(HoneError, match=rf"was measured on {other}, .* is of registry.example.com/wine:1@{DIGEST}"):
+            image_to_deploy("", *checked, other)
+
+
+def test_image_of_a_measured_service_is_the_one_that_holds_what_answers(tmp_path: Path) -> None:
+    file = tmp_path / "image.json"
+    file.write_text(record().model_dump_json())
+    assert measured_image(file, "wine:onnx-int8-1", "1" * 64) == f"registry.example.com/wine:1@{DIGEST}"
+    with pytest.raises(HoneError, match="what answers is wine:onnx-int8-1, 222222222222; in the image that is 1111"):
+        measured_image(file, "wine:onnx-int8-1", "2" * 64)
+    with pytest.raises(HoneError, match="in the image that is nothing"):
+        measured_image(file, "wine:other", None)
 
 
 def test_numbers_without_a_record_are_marked_as_unchecked(tmp_path: Path) -> None:

@@ -15,8 +15,10 @@ from hone.cli.main import cli
 from hone.errors import HoneError
 from hone.k8s.tools.cluster import manifests
 from hone.k8s.tools.render import numbers_of, render
+from hone.services.settings import Settings
 from tests.capacities import capacity, trial
 from tests.models.dense import dense_artifact
+from tests.plans import plan
 
 needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 IMAGE = "registry.example.com/hone/digits@sha256:" + "a" * 64
@@ -85,6 +87,40 @@ def test_rendered_folder_stands_alone_and_has_the_numbers(tmp_path: Path, compon
         if components:
             assert spec["metrics"][1]["pods"]["target"]["averageValue"] == "4200m"
     assert "0.7 x 6 at the measured 1000 requests/s" in (out / "numbers.md").read_text()
+
+
+@needs_kubectl
+def test_pods_run_the_plan_that_was_measured(tmp_path: Path) -> None:
+    measured = plan(workers=2, threads=4, inline=False)
+    file = written(tmp_path, capacity(plan=measured, digest=measured.digest, workers=2))
+    out = tmp_path / "deploy"
+    render("digits", "digits:onnx-fp32-1", IMAGE, file, out, peak=None, components=(), digest=measured.digest)
+    (pod,) = [item for item in manifests(out) if item["kind"] == "Deployment"]
+    (container,) = pod["spec"]["template"]["spec"]["containers"]
+    (name,) = [source["configMapRef"]["name"] for source in container["envFrom"]]
+    (settings,) = [item["data"] for item in manifests(out) if item["metadata"]["name"] == name]
+    service = Settings.from_environment({key: str(value) for key, value in settings.items()})
+    assert service.given_plan == measured and service.workers == 2
+    assert "| plan | pinned | plan.json: threads 4, batches of up to 32 rows" in (out / "numbers.md").read_text()
+
+
+def test_capacity_without_a_plan_says_that_pods_measure_themselves(tmp_path: Path) -> None:
+    """One that was written before services told their plan."""
+    content = json.loads(capacity().model_dump_json(exclude={"plan", "image"}))
+    file = tmp_path / "capacity.json"
+    file.write_text(json.dumps(content))
+    out = tmp_path / "deploy"
+    render("digits", "digits:onnx-fp32-1", IMAGE, file, out, peak=None, components=())
+    assert not (out / "plan.json").exists()
+    assert "HONE_PLAN" not in (out / "kustomization.yaml").read_text()
+    assert "| plan | none | each pod measures how it runs" in (out / "numbers.md").read_text()
+
+
+def test_capacity_of_other_content_under_the_same_tag_is_refused(tmp_path: Path) -> None:
+    file = written(tmp_path, capacity(digest="1" * 64))
+    with pytest.raises(HoneError, match=r"capacity\.json: .* \(111111111111\), the stored one is 222222222222"):
+        render("digits", "digits:onnx-fp32-1", IMAGE, file, tmp_path / "out", peak=None, components=(), digest="2" * 64)
+    assert not (tmp_path / "out").exists()
 
 
 @needs_kubectl
