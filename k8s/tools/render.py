@@ -157,6 +157,7 @@ def numbers_of(capacity: Capacity, tag: str, file: Path, peak: float | None = No
     at = f"at the measured {capacity.rate:g} requests/s"
     bound = "" if capacity.limited_by == "service" else " (the generator's limit: the service may hold more)"
     sources = (
+        _plan_number(capacity),
         Number("cpu", str(cpu), f"{trial.cpu_cores:g} cores busy {at}, in whole cores{bound}"),
         Number("memory", f"{memory}Mi", f"{trial.rss_mb:g} MiB {at} x {MEMORY_ROOM:g} + {RUN_MIB} MiB of tmpfs"),
         Number("cpu utilization target", f"{target} %", f"{HEADROOM:g} x {trial.cpu_cores:g} of {cpu} cores"),
