@@ -1,4 +1,4 @@
-"""The HorizontalPodAutoscaler's arithmetic and a simulation of it: pods, load, metrics, and a search of its settings.
+"""A simulation of pods under load and of their autoscaler, and a search of its settings.
 
-Nothing here asks a cluster: manifests are written in `k8s/tools`, the real controller is run by the tests.
+Nothing here asks a cluster or writes manifests: that is `k8s/tools`; the real controller is run by the tests.
 """

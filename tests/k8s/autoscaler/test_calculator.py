@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hone.k8s.autoscaler.calculator import (
+from hone.k8s.autoscaler.hpa.calculator import (
     NoMetricError,
     Pods,
     Proposal,
@@ -21,8 +21,8 @@ from hone.k8s.autoscaler.calculator import (
     of_total,
     of_value,
 )
-from hone.k8s.autoscaler.flags import Flags
-from hone.k8s.autoscaler.quantities import to_milli
+from hone.k8s.autoscaler.hpa.flags import Flags
+from hone.k8s.autoscaler.hpa.quantities import to_milli
 
 Case = dict[str, Any]
 CASES: Case = json.loads((Path(__file__).parent / "replica_calculator.json").read_text())

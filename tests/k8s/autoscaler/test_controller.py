@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from hone.k8s.autoscaler import behavior
-from hone.k8s.autoscaler.behavior import Moment, Past, limit, normalize, stabilize, without_behavior
-from hone.k8s.autoscaler.calculator import Pods, Sample
-from hone.k8s.autoscaler.controller import Controller, Seen
-from hone.k8s.autoscaler.flags import Flags
-from hone.k8s.autoscaler.quantities import to_milli
-from hone.k8s.autoscaler.spec import DEFAULT_DOWN, DEFAULT_UP, Autoscaler, Metric, Policy, Rules
+from hone.k8s.autoscaler.hpa import behavior
+from hone.k8s.autoscaler.hpa.behavior import Moment, Past, limit, normalize, stabilize, without_behavior
+from hone.k8s.autoscaler.hpa.calculator import Pods, Sample
+from hone.k8s.autoscaler.hpa.controller import Controller, Seen
+from hone.k8s.autoscaler.hpa.flags import Flags
+from hone.k8s.autoscaler.hpa.quantities import to_milli
+from hone.k8s.autoscaler.hpa.spec import DEFAULT_DOWN, DEFAULT_UP, Autoscaler, Metric, Policy, Rules
 
 Case = dict[str, Any]
 TABLES: Case = json.loads((Path(__file__).parent / "horizontal.json").read_text())
@@ -64,8 +64,7 @@ def pods_of(case: Case, kind: str) -> list[Pods]:
 
     pods = []
     for at, request in enumerate(requests):
-        started = case.get("started", {at: LONG_AGO} if isinstance(case.get("started"), dict) else None)
-        began = started[at] if started else LONG_AGO
+        began = case["started"][at] if "started" in case else LONG_AGO
         pods.append(
             Pods(
                 phase=case["phase"][at] if "phase" in case else "Running",
