@@ -91,12 +91,14 @@ class Load:
 
     @classmethod
     def of(cls, arrivals: Rates, tick_s: float) -> Load:
-        ticks = len(arrivals)
-        sums = (np.zeros(ticks + 1) for _ in range(3))
-        return cls(tick_s, arrivals, *sums, np.zeros(ticks, dtype=bool), np.zeros(ticks))
+        def sums() -> Rates:
+            return np.zeros(len(arrivals) + 1)
+
+        outside = np.zeros(len(arrivals), dtype=bool)
+        return cls(tick_s, arrivals, sums(), sums(), sums(), outside, np.zeros(len(arrivals)))
 
     def advance(self, first: int, last: int, ready: int, pod: Pod) -> None:
-        """Let `ready` pods work from one tick to another; what they don't hold waits, and is refused when too much does."""
+        """Let `ready` pods work from one tick to another; what they don't hold waits, too much is refused."""
         if first >= last:
             return
         arrivals = self.arrivals[first:last]

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from hone.errors import HoneError
 
+from .fleet import Cohort, Fleet, Load
 from .hpa.calculator import Pods, Sample
 from .hpa.controller import Seen
-from .fleet import Cohort, Fleet, Load
-from .pod import Pod
 from .hpa.spec import Autoscaler, Metric
+from .pod import Pod
 from .trace import Rates
 
 IN_FLIGHT = "hone_in_flight_rows"

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .hpa.controller import Controller
 from .fleet import Fleet, Load
+from .hpa.controller import Controller
 from .hpa.flags import Flags
+from .hpa.spec import Autoscaler, Metric
 from .pod import Pod
 from .sight import IN_FLIGHT, Scraping, Sight
-from .hpa.spec import Autoscaler, Metric
 from .trace import Trace
 
 TICK_S = 1.0
@@ -87,7 +87,7 @@ class Run:
 
 
 def held_on_target(pod: Pod, metric: Metric) -> float:
-    """Return the requests per second of one pod at which a metric is on its target; infinity for a target of all pods."""
+    """Return the requests per second of one pod that put a metric on its target; infinity for a target of all pods."""
     if metric.form == "Value":
         return math.inf
     if metric.form == "Utilization":
@@ -149,6 +149,8 @@ def _work(load: Load, fleet: Fleet, pod: Pod, first: int, last: int, lead: int) 
     while first < last:
         now = (first - lead) * load.tick_s
         joined = fleet.next_ready(now + 1e-9)
-        until = last if joined == np.inf else min(last, lead + max(math.ceil(joined / load.tick_s - 1e-9), first + 1 - lead))
+        until = last
+        if joined < np.inf:
+            until = min(last, max(first + 1, lead + math.ceil(joined / load.tick_s - 1e-9)))
         load.advance(first, until, fleet.ready(now + 1e-9), pod)
         first = until

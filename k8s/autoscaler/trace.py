@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -60,8 +61,7 @@ def read_trace(file: Path) -> Trace:
             if not {"t", "rate"} <= set(names):
                 raise HoneError(f"{file}: the first line has to name the columns t,rate, not '{','.join(names)}'")
             reader.fieldnames = names
-            rows = [(reader.line_num, _number(file, reader.line_num, row, "t"), _number(file, reader.line_num, row, "rate"))
-                    for row in reader]  # fmt: skip
+            rows = [(reader.line_num, *_numbers(f"{file}:{reader.line_num}", row)) for row in reader]
     except OSError as error:
         raise HoneError(f"{file}: {error.strerror or error}") from None
     except (UnicodeDecodeError, csv.Error) as error:
@@ -69,15 +69,18 @@ def read_trace(file: Path) -> Trace:
     return _checked(file, rows)
 
 
-def _number(file: Path, line: int, row: dict[str, str | None], column: str) -> float:
-    text = (row[column] or "").strip()
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise HoneError(f"{file}:{line}: {column} is '{text}', not a number; a trace has no holes")
-    return value
+def _numbers(place: str, row: dict[str, str | None]) -> tuple[float, float]:
+    def number(column: str) -> float:
+        text = (row[column] or "").strip()
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise HoneError(f"{place}: {column} is '{text}', not a number; a trace has no holes")
+        return value
+
+    return number("t"), number("rate")
 
 
 def _checked(file: Path, rows: list[tuple[int, float, float]]) -> Trace:
@@ -86,7 +89,7 @@ def _checked(file: Path, rows: list[tuple[int, float, float]]) -> Trace:
     if len(rows) < 2:
         raise HoneError(f"{file}: one row; give at least two, so that it is known how long a rate holds")
     every = rows[1][1] - rows[0][1]
-    for (_, before, _), (line, t, _) in zip(rows, rows[1:], strict=False):
+    for (_, before, _), (line, t, _) in itertools.pairwise(rows):
         if t <= before:
             raise HoneError(f"{file}:{line}: t goes from {before:g} to {t:g}; it has to grow")
         if not math.isclose(t - before, every, rel_tol=1e-6, abs_tol=1e-6):

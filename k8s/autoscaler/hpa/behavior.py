@@ -1,4 +1,4 @@
-"""How fast the number of replicas may follow a proposal: windows, policies and bounds, as the controller applies them."""
+"""How fast the number of replicas may follow a proposal: windows, policies and bounds, as in the controller."""
 
 from __future__ import annotations
 
@@ -74,9 +74,7 @@ def _highest(past: Past, proposed: int, window_s: float, now: float) -> int:
     return max([proposed, *recent])
 
 
-def stabilize(
-    past: Past, current: int, proposed: int, up_s: float, down_s: float, now: float, flags: Flags
-) -> int:
+def stabilize(past: Past, current: int, proposed: int, up_s: float, down_s: float, now: float, flags: Flags) -> int:
     """Return a proposal held by the recommendations of the windows before: the lowest upward, the highest downward."""
     lowest = min([proposed, *_within(past.recommendations, up_s, now)])
     highest = max([proposed, *_within(past.recommendations, down_s, now)])

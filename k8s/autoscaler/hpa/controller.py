@@ -1,4 +1,4 @@
-"""One turn of the controller for one autoscaler: every metric is asked, the largest proposal counts, rules are applied."""
+"""One turn of the controller for one autoscaler: the largest proposal of its metrics, held by its rules."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .flags import TOLERANCE, Flags
 from .spec import Autoscaler, Metric, Rules
 
 Seen = Mapping[Metric, Sequence[Pods] | int | None]
-"""For each metric the pods with its samples, or its one number in thousandths for Object and External; None: no answer."""
+"""For each metric the pods with samples, or for Object and External a number in thousandths; None: no answer."""
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ Release = tuple[int, int]
 NEWEST: Release = (1, 35)
 
 OLD_RULES: Release = (1, 20)
-"""Up to this release each direction looked at its own past only, and one metric that is there could scale down alone."""
+"""Up to this release a direction looked at its own past only, and one metric could scale down without the others."""
 
 TOLERANCE: Release = (1, 33)
-"""From this release on `behavior.scaleUp.tolerance` and `scaleDown.tolerance` are known (a feature gate before 1.35)."""
+"""From this release on behavior.scaleUp.tolerance and scaleDown.tolerance are known (by a feature gate before 1.35)."""
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Autoscaler:
-    """A HorizontalPodAutoscaler's spec. Without any `behavior` the controller has older rules; `up` and `down` are None."""
+    """A HorizontalPodAutoscaler's spec; `up` and `down` are None without any `behavior`: older rules hold then."""
 
     minimum: int
     maximum: int
@@ -174,7 +174,7 @@ def _rules(entry: object, default: Rules, field: str) -> Rules:
         return default
     entry = _mapping(entry, field)
     window = entry.get("stabilizationWindowSeconds")
-    select = entry.get("selectPolicy") or "Max"
+    select: Select = entry.get("selectPolicy") or "Max"
     if select not in ("Max", "Min", "Disabled"):
         raise HoneError(f"{field}.selectPolicy: '{select}' is not one of Max, Min, Disabled")
     policies = entry.get("policies") or []

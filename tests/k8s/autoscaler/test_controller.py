@@ -102,7 +102,8 @@ def test_case_of_the_controller(case: Case, flags: Flags) -> None:
     shaped = "up" in case or "down" in case
     autoscaler = Autoscaler(
         case["min"], case["max"], metrics,
-        rules(case.get("up"), DEFAULT_UP) if shaped else None, rules(case.get("down"), DEFAULT_DOWN) if shaped else None,
+        up=rules(case.get("up"), DEFAULT_UP) if shaped else None,
+        down=rules(case.get("down"), DEFAULT_DOWN) if shaped else None,
     )  # fmt: skip
     controller = Controller(autoscaler, flags)
     if case.get("recommendations") is not None:
