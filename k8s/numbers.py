@@ -212,7 +212,10 @@ def to_markdown(numbers: Numbers, capacity: Capacity, remarks: tuple[str, ...], 
         "",
         "| number | value | from |",
         "|---|---|---|",
-        *(f"| {number.field} | {number.value} | {number.origin} |" for number in numbers.sources),
+        *(
+            f"| {number.field} | {number.value} | {number.origin} |"
+            for number in (*numbers.sources, _plan_number(capacity))
+        ),
         *reacts,
     ]
     return "\n".join(lines) + "\n"

@@ -103,7 +103,7 @@ def test_replicas_change_no_faster_than_their_policies_and_stay_within_bounds(
             begin = replicas[max(0, turn + 1 - rule.period_s // 15)]
             step = rule.value if rule.kind == "Pods" else begin * rule.value / 100
             if sign * (found - replicas[-2]) > 0:
-                assert sign * (found - begin) < step + 1 or found == replicas[-2]
+                assert sign * (found - begin) <= step + 1  # Rounded up, or as its floating-point number is cut.
 
 
 def test_constant_load_changes_nothing() -> None:
