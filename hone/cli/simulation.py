@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 FILE = click.Path(path_type=Path)
 ABOVE_0 = click.FloatRange(min=0, min_open=True)
+SECONDS = click.FloatRange(min=1)
 
 
 @click.command()
@@ -33,10 +34,10 @@ ABOVE_0 = click.FloatRange(min=0, min_open=True)
 @click.option("--component", "components", multiple=True, help="As in hone k8s render: in-flight-hpa, keda.")
 @click.option("--kubernetes", default="1.35", show_default=True, metavar="RELEASE", help="Whose controller to follow.")
 @click.option(
-    "--sync", type=ABOVE_0, default=15, show_default=True, help="Seconds between two of the controller's turns."
+    "--sync", type=SECONDS, default=15, show_default=True, help="Seconds between two of the controller's turns."
 )
-@click.option("--scrape", type=ABOVE_0, default=15, show_default=True, help="Seconds between two scrapes.")
-@click.option("--window", type=ABOVE_0, default=60, show_default=True, help="Seconds of the rate of rows in flight.")
+@click.option("--scrape", type=SECONDS, default=15, show_default=True, help="Seconds between two scrapes.")
+@click.option("--window", type=SECONDS, default=60, show_default=True, help="Seconds of the rate of rows in flight.")
 @click.option("--replicas", type=click.IntRange(min=1), help="At first. [default: what the first rate needs]")
 @click.option("--cpu-hour", type=click.FloatRange(min=0), default=0.0, help="Price of a core for an hour.")
 @click.option("--gb-hour", type=click.FloatRange(min=0), default=0.0, help="Price of a GB of memory for an hour.")

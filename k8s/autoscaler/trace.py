@@ -99,8 +99,16 @@ def _checked(file: Path, rows: list[tuple[int, float, float]]) -> Trace:
     for line, _, rate in rows:
         if rate <= 0:
             raise HoneError(f"{file}:{line}: rate is {rate:g}; give the requests per second that arrive, more than 0")
+    if every * len(rows) > LONGEST_S:
+        raise HoneError(
+            f"{file}: {every * len(rows) / DAY_S:,.0f} days; at most {LONGEST_S / DAY_S:g} are simulated at once"
+        )
     return Trace(rows[0][1], every, np.array([rate for _, _, rate in rows]))
 
+
+DAY_S = 24 * 3600.0
+LONGEST_S = 31 * DAY_S
+"""Of a trace: each of its seconds takes memory."""
 
 EVERY_S = 15.0
 """Distance of the rates of a shape."""
@@ -137,7 +145,7 @@ SHAPES: dict[str, tuple[Callable[[Rates, float], Rates], float]] = {
     "step": (_step, HOUR),
     "ramp": (_ramp, HOUR),
     "burst": (_burst, HOUR),
-    "day": (_day, 24 * HOUR),
+    "day": (_day, DAY_S),
 }
 """By name: the rate as a multiple of the lowest, over the share of the time that has passed, and how long it is."""
 

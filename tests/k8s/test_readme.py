@@ -95,6 +95,7 @@ def test_sequence_ends_with_ready_pods(clean: ControlPlane, tmp_path: Path, monk
     assert list(secret["data"]) == ["keys.yaml"]
 
 
+@pytest.mark.slow
 def test_autoscaler_is_simulated_and_searched_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "out" / "digits").mkdir(parents=True)

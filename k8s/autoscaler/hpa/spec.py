@@ -178,6 +178,8 @@ def _rules(entry: object, default: Rules, field: str) -> Rules:
     if select not in ("Max", "Min", "Disabled"):
         raise HoneError(f"{field}.selectPolicy: '{select}' is not one of Max, Min, Disabled")
     policies = entry.get("policies") or []
+    if not isinstance(policies, list):
+        raise HoneError(f"{field}.policies: has to be a list, not '{policies}'")
     tolerance = entry.get("tolerance")
     return Rules(
         default.window_s if window is None else _whole(window, f"{field}.stabilizationWindowSeconds", 0),

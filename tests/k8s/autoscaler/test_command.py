@@ -95,6 +95,7 @@ def test_same_call_gives_the_same_files() -> None:
         ("t,rate\n0,5\n0,5\n", "load.csv:3: t goes from 0 to 0; it has to grow"),
         ("t,rate\n0,5\n60,-1\n", "load.csv:3: rate is -1; give the requests per second that arrive, more than 0"),
         ("t,rate\n0,0\n60,0\n", "load.csv:2: rate is 0; give the requests per second that arrive, more than 0"),
+        ("t,rate\n0,5\n1e9,5\n", "load.csv: 23,148 days; at most 31 are simulated at once"),
         ("t,rate\n0,soon\n", "load.csv:2: rate is 'soon', not a number"),
     ],
 )
@@ -120,6 +121,7 @@ def test_wrong_trace_is_one_line_with_its_place(rows: str, words: str) -> None:
             object_of(metrics=[resource("cpu", "much")]),
             "target.averageValue: 'much' is not a quantity",
         ),
+        (object_of(behavior={"scaleUp": {"policies": 5}}), "scaleUp.policies: has to be a list, not '5'"),
         ({"kind": "Deployment"}, "hpa.yaml: holds no HorizontalPodAutoscaler(s); give a file with one"),
         ({**object_of(), "apiVersion": "autoscaling/v1"}, "'autoscaling/v1'; only autoscaling/v2 is known"),
     ],
