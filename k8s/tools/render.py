@@ -77,18 +77,23 @@ def render(
     if out.exists():
         raise HoneError(f"{out} exists; give a new folder, or remove it")
     with atomic_directory(out) as folder:
-        shutil.copytree(K8S / "base", folder / "base")
-        for name in components:
-            shutil.copytree(K8S / "components" / name, folder / "components" / name)
-        shutil.copyfile(capacity_file, folder / "capacity.json")
+        _copy(folder, components, capacity_file, capacity)
         (folder / "measured-deployment.yaml").write_text(_deployment_patch(numbers, capacity))
         patches = _autoscaler_patches(folder, components, numbers, item if autoscaler else None, release)
-        if capacity.plan is not None:
-            (folder / PLAN).write_text(capacity.plan.model_dump_json(indent=2) + "\n")
         (folder / "kustomization.yaml").write_text(_kustomization(model, match, components, patches, capacity))
         reacts = reaction_lines(capacity, capacity_file, item, release)
         (folder / "numbers.md").write_text(to_markdown(numbers, capacity, remarks, reacts))
     return numbers
+
+
+def _copy(folder: Path, components: tuple[str, ...], capacity_file: Path, capacity: Capacity) -> None:
+    """Put into a folder what stays as it is: the base, the components, the measurement and its plan."""
+    shutil.copytree(K8S / "base", folder / "base")
+    for name in components:
+        shutil.copytree(K8S / "components" / name, folder / "components" / name)
+    shutil.copyfile(capacity_file, folder / "capacity.json")
+    if capacity.plan is not None:
+        (folder / PLAN).write_text(capacity.plan.model_dump_json(indent=2) + "\n")
 
 
 def _check_known(components: tuple[str, ...]) -> None:
