@@ -83,12 +83,18 @@ def missing() -> str:
 
 
 @contextmanager
-def control_plane(folder: Path) -> Iterator[ControlPlane]:
-    """Start one with the kinds of the other projects; it ends with the block."""
+def control_plane(folder: Path, flags: str = "") -> Iterator[ControlPlane]:
+    """Start one with the kinds of the other projects; it ends with the block.
+
+    Args:
+        folder: of its state.
+        flags: of the controller manager.
+    """
     program = Path(os.environ["HONE_TEST_CONTROL_PLANE"]).resolve()
     try:
         command = [str(program), str(folder), str(_free_ports(5))]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=180)
+        environment = {**os.environ, "HPA_FLAGS": flags} if flags else None
+        done = subprocess.run(command, capture_output=True, text=True, timeout=180, env=environment)
         assert done.returncode == 0, done.stderr
         cluster = ControlPlane(folder / "kubeconfig")
         _define(cluster, Path(os.environ["HONE_TEST_CRDS"]))

@@ -95,6 +95,19 @@ def test_sequence_ends_with_ready_pods(clean: ControlPlane, tmp_path: Path, monk
     assert list(secret["data"]) == ["keys.yaml"]
 
 
+@pytest.mark.slow
+def test_autoscaler_is_simulated_and_searched_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out" / "digits").mkdir(parents=True)
+    (tmp_path / "out" / "digits" / "capacity.json").write_text(capacity().model_dump_json())
+    simulated, searched = (hone(step[1:]) for step in steps("The autoscaler, simulated"))
+    assert "0.0 of 1440 minutes outside the SLO" in simulated
+    assert "cost" in simulated
+    hours = [float(re.findall(r"([\d.]+) pod-hours", said)[0]) for said in (simulated, searched)]
+    assert hours[1] < hours[0]
+    assert (tmp_path / "autoscaler.yaml").is_file()
+
+
 ROWS = {"inputs": {"features": [[0.1, -2, 3, 4], [5, 6, 7, 8]]}}
 
 

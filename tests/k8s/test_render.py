@@ -13,8 +13,9 @@ from hone.benchmarks.load.limits import parse_ms
 from hone.capacity import Capacity, read_capacity
 from hone.cli.main import cli
 from hone.errors import HoneError
+from hone.k8s.numbers import numbers_of
 from hone.k8s.tools.cluster import manifests
-from hone.k8s.tools.render import numbers_of, render
+from hone.k8s.tools.render import render
 from hone.services.settings import Settings
 from tests.capacities import capacity, trial
 from tests.models.dense import dense_artifact

@@ -11,6 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import click
 import httpx
 import numpy as np
 import pytest
@@ -155,7 +156,7 @@ def test_page_names_commands_and_settings_that_exist() -> None:
     for line in re.findall(r"`hone ([a-z0-9 ]+)", pages):
         group: Any = cli
         for word in line.split():
-            command = getattr(group, "commands", {}).get(word)
+            command = group.get_command(click.Context(group), word) if isinstance(group, click.Group) else None
             if command is None:
                 break
             group = command

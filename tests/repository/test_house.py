@@ -35,6 +35,8 @@ FLOORS = (
     ("converters/report",),
     ("converters/run",),
     ("converters",),
+    ("k8s/autoscaler/hpa",),
+    ("k8s/autoscaler",),
     ("k8s",),
     ("benchmarks/scenarios.py", "benchmarks/sampling.py"),
     ("benchmarks/records.py",),

@@ -71,6 +71,11 @@ ROWS = {
         "hone k8s dashboard --out dashboard.json",
         "hone k8s rules --out rules.yaml",
     ],
+    "`hone k8s simulate --trace FILE\\|SHAPE`": [
+        """echo '{"capacity_rps": 100, "latency_s": 0.01, "cpu_cores": 0.8, "start_s": 5}' > pod.json""",
+        "hone k8s simulate --trace step --pod pod.json --out run.json | grep 'minutes outside the SLO'",
+        "hone k8s simulate --trace burst --pod pod.json --budget 5 --write autoscaler.yaml",
+    ],
     "`hone backup FILE\\|DIR`, `hone backup verify FILE`, `hone restore FILE`": [
         "hone backup store.tar.gz",
         "hone backup verify store.tar.gz",

@@ -9,11 +9,15 @@ import click
 from hone.cli.groups import HoneGroup
 from hone.cli.k8s.containerize import KIND
 from hone.cli.printing import print_or_write
+from hone.cli.simulation import simulate
 
 
 @click.group(cls=HoneGroup)
 def k8s() -> None:
     """Manifests with measured numbers, and the dashboard."""
+
+
+k8s.add_command(simulate)
 
 
 @k8s.command()
@@ -24,6 +28,8 @@ def k8s() -> None:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="A new folder.")
 @click.option("--peak", type=click.FloatRange(min=0, min_open=True), help="Requests per second expected at most.")
 @click.option("--component", "components", multiple=True, help="Of k8s/components; may be repeated.")
+@click.option("--autoscaler", type=click.Path(path_type=Path), help="Its YAML, as hone k8s simulate --write gives it.")
+@click.option("--kubernetes", metavar="RELEASE", help="The cluster's; from 1.35 on pods are added at 5 % above target.")
 def render(
     model: str,
     capacity: Path,
@@ -32,6 +38,8 @@ def render(
     out: Path,
     peak: float | None,
     components: tuple[str, ...],
+    autoscaler: Path | None,
+    kubernetes: str | None,
 ) -> None:
     """Write manifests for MODEL whose numbers come from its measured capacity; OUT/numbers.md says which from what.
 
@@ -39,6 +47,7 @@ def render(
     """
     from hone import store
     from hone.capacity import read_capacity
+    from hone.k8s.autoscaler.hpa.flags import parse_release
     from hone.k8s.tools.image_record import image_to_deploy
     from hone.k8s.tools.render import render as write
 
@@ -47,8 +56,9 @@ def render(
     measured = found.digest or digest
     image, remarks = image_to_deploy(image, image_record, entry.tag, measured, capacity, found.image)
     numbers = write(
-        model, entry.tag, image, capacity, out, peak=peak, components=components, remarks=remarks, digest=digest
-    )
+        model, entry.tag, image, capacity, out, peak=peak, components=components, remarks=remarks, digest=digest,
+        autoscaler=autoscaler, release=parse_release(kubernetes) if kubernetes else None,
+    )  # fmt: skip
     for number in numbers.sources:
         click.echo(f"{number.field:24} {number.value:>10}  {number.origin}")
     for remark in remarks:
