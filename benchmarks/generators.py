@@ -37,6 +37,7 @@ from .load.sending.plan import Plan, Reader, request_bytes
 from .load.target import Access, ask
 from .load.wire import Call
 from .records import LATE_MS
+from .sampling import sampled
 from .scenarios import Scenario
 from .serving import wrk
 
@@ -45,6 +46,7 @@ BODY = b'{"inputs":{"x":[[' + b",".join([b"0.5"] * 64) + b"]]}}"
 CALL = Call("/models/any/predict", {"content-type": "application/json"}, BODY)
 SHARES = (0.1, 0.25, 0.5, 0.75)
 """Of the rate that the sender reached, those at which its lateness is measured."""
+NAP_S = 5e-4
 LOCUSTFILE = f"""
 from locust import FastHttpUser, constant, task
 
@@ -165,9 +167,10 @@ def by_locust(url: str, connections: int, seconds: float) -> Reached:
 
 
 def lateness(url: str, rate: float, seconds: float) -> dict[str, Any]:
-    """Return how late the sender starts requests with Poisson arrivals at a rate."""
+    """Return how late the sender starts requests with Poisson arrivals, and how late this machine wakes a sleeper."""
     arrivals = Scenario(rate=rate, duration_s=seconds, warm_up_s=0).arrivals()
-    records, summary = _sent(url, [CALL], arrivals=arrivals)
+    with sampled(_overslept_ms) as overslept:
+        records, summary = _sent(url, [CALL], arrivals=arrivals)
     late = (records["started"] - records["intended"]) * 1e3
     return {
         "rate": rate,
@@ -175,7 +178,14 @@ def lateness(url: str, rate: float, seconds: float) -> dict[str, Any]:
         "late_p50_ms": float(np.percentile(late, 50)),
         "late_p99_ms": float(np.percentile(late, 99)),
         "late_share": float((late > LATE_MS).mean()),
+        "sleeper_p99_ms": float(np.percentile(overslept, 99)),
     }
+
+
+def _overslept_ms() -> float:
+    before = time.perf_counter()
+    time.sleep(NAP_S)
+    return (time.perf_counter() - before - NAP_S) * 1e3
 
 
 def _sent(url: str, calls: list[Call], tag: str = "", **load: Any) -> tuple[np.ndarray, dict[str, Any]]:
@@ -249,7 +259,7 @@ def to_text(report: dict[str, Any]) -> str:
         lines.append(
             f"  open loop at {found['rate']:,.0f}/s: late by {found['late_p50_ms']:.3f} ms at p50, "
             f"{found['late_p99_ms']:.3f} ms at p99, {found['late_share']:.2%} over {LATE_MS:g} ms, "
-            f"{found['cpu_share']:.0%} of a core"
+            f"{found['cpu_share']:.0%} of a core; a process that only sleeps, {found['sleeper_p99_ms']:.3f} ms at p99"
         )
     return "\n".join(lines)
 
