@@ -38,10 +38,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def service(home: Path) -> Iterator[Server]:
-    """It records what it is asked, and has a cache."""
+    """It has a cache."""
     command = [HONE, "serve", "dense", "--port", "{port}"]
-    variables = {"HONE_RECORD_DIR": str(home / "traffic"), "HONE_RECORD_MODE": "complete", "HONE_CACHE_MB": "8"}
-    with server(command, home, PYTHONPATH=str(ROOT), **variables) as running:
+    with server(command, home, PYTHONPATH=str(ROOT), HONE_CACHE_MB="8") as running:
         yield running
 
 
@@ -118,9 +117,15 @@ main()
     assert found["p99_ms"] is None
 
 
-def test_recorded_traffic_is_replayed_at_its_moments(service: Server, home: Path, tmp_path: Path) -> None:
-    random = np.random.default_rng(1)
-    folder = home / "traffic"
+@pytest.fixture
+def recording(home: Path, tmp_path: Path) -> Iterator[Server]:
+    command = [HONE, "serve", "dense", "--port", "{port}"]
+    with server(command, home, PYTHONPATH=str(ROOT), HONE_RECORD_DIR=str(tmp_path), HONE_RECORD_MODE="complete") as it:
+        yield it
+
+
+def test_recorded_traffic_is_replayed_at_its_moments(recording: Server, home: Path, tmp_path: Path) -> None:
+    random, service, folder = np.random.default_rng(1), recording, tmp_path
     for size in random.choice([1, 2, 5], 60):
         rows = random.random((int(size), 4), np.float32)
         answer = service.client.post("/models/dense/predict", json={"inputs": {"features": rows.tolist()}}).json()
@@ -138,9 +143,9 @@ def test_recorded_traffic_is_replayed_at_its_moments(service: Server, home: Path
         np.array([call.rows for call in workload.calls]), sent.rows
     ))  # fmt: skip
     assert 0.5 * np.abs(wanted - found).sum() < 0.02
-    done = bench(service, home, tmp_path, "--traffic", str(folder))
+    done = bench(service, home, tmp_path / "out", "--traffic", str(folder))
     assert done.returncode == 0, done.stderr
-    again = report(tmp_path)
+    again = report(tmp_path / "out")
     assert again["rate_source"] == "recorded"
     assert again["scenario"]["arrival"] == "trace"
     assert again["checked"]["wrong"] == 0
