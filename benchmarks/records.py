@@ -221,7 +221,6 @@ def measure(sent: Sent, scenario: Scenario, most_late: float = LATE_SHARE) -> di
     late = (counted.started - counted.intended) * 1e3
     late_share = round(float((late > LATE_MS).mean()), 4)
     good = latencies[~failed] if not failed.all() else latencies
-    p50, p90, p95, p99, p999 = (round(float(v), 4) for v in np.percentile(good, [50, 90, 95, 99, 99.9]))
     elapsed = float(counted.ended.max()) - scenario.warm_up_s
     if not sent.interrupted:
         elapsed = max(elapsed, scenario.duration_s)
@@ -235,13 +234,7 @@ def measure(sent: Sent, scenario: Scenario, most_late: float = LATE_SHARE) -> di
         "errors_by_kind": dict(by_kind.most_common()),
         "rate": round(int((~failed).sum()) / elapsed, 3),
         "rows_per_s": round(int(counted.rows[~failed].sum()) / elapsed, 3),
-        "p50_ms": p50,
-        "p90_ms": p90,
-        "p95_ms": p95,
-        "p99_ms": p99,
-        "p999_ms": p999,
-        "mean_ms": round(float(good.mean()), 4),
-        "max_ms": round(float(good.max()), 4),
+        **_latencies(good),
         "late_share": late_share,
         "generator": Generator(
             cpu_share=sent.cpu_share,
@@ -254,6 +247,13 @@ def measure(sent: Sent, scenario: Scenario, most_late: float = LATE_SHARE) -> di
         "histogram": _histogram(good),
         "timeline": _timeline(counted.intended - scenario.warm_up_s, latencies, failed),
     }
+
+
+def _latencies(values: np.ndarray) -> dict[str, float]:
+    names = {"p50_ms": 50, "p90_ms": 90, "p95_ms": 95, "p99_ms": 99, "p999_ms": 99.9}
+    found = dict(zip(names, np.percentile(values, list(names.values())), strict=True))
+    found |= {"mean_ms": values.mean(), "max_ms": values.max()}
+    return {name: round(float(value), 4) for name, value in found.items()}
 
 
 def _why_void(cpu_share: float, late_share: float, most_late: float) -> str | None:

@@ -130,6 +130,13 @@ def bench(
     else:
         source: RateSource = "closed loop" if scenario.kind == "closed" else "given"
         run = _once(target, scenario, workload, options, progress, "recorded" if options.workload else source)
+    report = _report(target, workload, run, options)
+    write_load_report(report, out)
+    return report
+
+
+def _report(target: Target, workload: Workload, run: _Run, options: Options) -> LoadReport:
+    """Check a run's answers, judge it and put all of it together; a void run has no figures."""
     entry = stored(target)
     checked = check(target, entry.opened() if entry else None, workload, run.trial.kept, options.wire)
     measured = _without_figures(run.measured, _why_void(target, run.measured, checked))
@@ -137,7 +144,7 @@ def bench(
     if not measured["generator"].void:
         checks = judge(measured, options.limits)
         checks += compare(measured, options.baseline) if options.baseline else []
-    report = LoadReport(
+    return LoadReport(
         model=target.tag,
         digest=target.digest,
         url=target.url,
@@ -153,8 +160,6 @@ def bench(
         checks=checks,
         **measured,
     )
-    write_load_report(report, out)
-    return report
 
 
 def _at_a_rate_that_holds(
