@@ -144,7 +144,7 @@ def test_limit_is_one_for_all_workers(shop: Shop) -> None:
     started = time.monotonic()
     passed, refused = count([shop.running.port], 3.0, {"x-api-key": shop.keys["limited"]})
     seconds = time.monotonic() - started
-    # Two limits would let twice as many through. A worker that the kernel stops while it counts lets the other pass one.
+    # Two limits would let twice as many through. A worker that is stopped while it counts lets the other pass one.
     assert passed <= 1.3 * 10 * (1 + seconds)
     assert passed >= 20 and refused > 0
     metrics = shop.running.client.get("/metrics").text
