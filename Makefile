@@ -42,7 +42,8 @@ examples/digits/model.safetensors: | $(VENV)/demo.stamp
 
 demo: $(VENV)/demo.stamp examples/digits/model.safetensors  ## Train, optimize, prove, serve and load-test the digits model.
 	$(BIN)/hone optimize examples/digits/recipe.yaml --out out/digits
-	$(BIN)/hone bench digits --out out/digits
+	# A machine that is too busy to be measured on voids the load test; the model is there all the same.
+	-$(BIN)/hone bench digits --out out/digits
 	@echo "reports: out/digits/report.html, out/digits/load.html; serve it with: make serve"
 
 # A process a core, a file at a time, so that the servers of a file's tests are started once.

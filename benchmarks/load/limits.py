@@ -82,7 +82,9 @@ def compare(measured: dict[str, Any], baseline: Baseline) -> list[Check]:
 def require_met(report: LoadReport) -> None:
     """Raise LimitError naming every limit that a run missed, HoneError when it is void: it says nothing of them."""
     if report.void:
-        raise HoneError(f"the run is void: {report.void}")
+        busy = report.checked is None or not report.checked.wrong
+        hint = "; lower --rate, let the machine do less beside it, or allow it: --max-late" if busy else ""
+        raise HoneError(f"the run is void: {report.void}{hint}")
     if report.missed:
         raise LimitError("missed: " + "; ".join(map(str, report.missed)))
 

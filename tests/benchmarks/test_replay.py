@@ -22,7 +22,7 @@ from hone.benchmarks.load.target import Access
 from hone.benchmarks.load.traffic import replayed
 from hone.benchmarks.scenarios import Scenario
 from hone.store.rows import keep_rows
-from tests.models import dense_answer
+from tests.models.dense import dense_answer
 from tests.servers import HONE, ROOT, Server, put, server, use_store
 
 ROWS = np.random.default_rng(0).random((1500, 4), np.float32)

@@ -271,6 +271,21 @@ def test_plan_that_cannot_be_followed_is_one_line(tmp_path: Path) -> None:
         request_bytes("http://h", CALL, {"x-api-key": "a\r\nb: c"})
 
 
+@needs_compiler
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_full_disk_is_one_line_and_ends_the_sender(tmp_path: Path) -> None:
+    with instant_server() as url:
+        plan(url, arrivals=np.arange(500) / 100).write(tmp_path)
+        (tmp_path / "records").symlink_to("/dev/full")
+        fleet = Fleet([tmp_path])
+        deadline = time.monotonic() + 20
+        while fleet.running and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not fleet.running
+        assert fleet.failure() == "records: No space left on device"
+        fleet.end()
+
+
 def test_host_and_path_of_an_address_are_in_the_request() -> None:
     text = request_bytes("http://[::1]:3000/prefix/", CALL, {"x-api-key": "k"})
     head, _, body = text.partition(b"\r\n\r\n")

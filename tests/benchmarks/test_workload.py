@@ -18,7 +18,7 @@ from hone.benchmarks.scenarios import Scenario, parse_arrival, parse_sizes
 from hone.errors import HoneError
 from hone.services.observe.recording import Recorder
 from hone.signature import Signature, TensorSpec
-from tests.models import dense_signature
+from tests.models.dense import dense_signature
 
 
 def target(signature: Signature | None = None) -> Target:

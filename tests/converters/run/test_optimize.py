@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from hone import store
 from hone.converters.passes import PassContext
@@ -19,6 +20,7 @@ from hone.converters.run.prepare import prepare
 from hone.converters.sources.torch.source import save_program
 from hone.errors import PassError, RecipeError
 from hone.recipe import load_recipe
+from hone.store.rows import read_rows
 from hone.userload import load_function
 from tests.models.sums import MODEL, write_project
 
@@ -84,6 +86,24 @@ def test_optimize_proves_ranks_and_stores(tmp_path: Path) -> None:
     second = hone("optimize", file, cwd=tmp_path)
     assert "passes: 0 run" in second.stderr
     hone("report", tmp_path / "out" / "sums" / "report.json", cwd=tmp_path)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_rows_for_load_tests_are_kept_unless_the_recipe_forbids_it(tmp_path: Path, keep: bool) -> None:
+    file = write_project(tmp_path / "project", train="network:train", variants=["onnx-fp32"])
+    recipe = yaml.safe_load(file.read_text())
+    source = recipe["evaluation"]
+    recipe["evaluation"] = {**(source if isinstance(source, dict) else {"from": source}), "keep_rows": keep}
+    file.write_text(yaml.safe_dump(recipe))
+    hone("optimize", file, cwd=tmp_path)
+    entry = store.resolve("sums")
+    kept = read_rows(entry.path)
+    assert (kept is not None) is keep
+    if kept is not None:
+        report = json.loads((tmp_path / "out" / "sums" / "report.json").read_text())
+        (array,) = kept.values()
+        assert len(array) == report["evaluation_rows"]
+    store.remove(entry)
 
 
 @pytest.mark.slow
