@@ -203,7 +203,7 @@ def rows_of(case: Case, module: Any) -> str:
 def write_recipe(case: Case, folder: Path, module: Any) -> Path:
     """Write a project with the case's module and recipe."""
     folder.mkdir(parents=True)
-    shutil.copyfile(ROOT / "tests" / "zoo" / f"{case.module}.py", folder / f"{case.module}.py")
+    shutil.copyfile(ROOT / "tests" / "models" / "zoo" / f"{case.module}.py", folder / f"{case.module}.py")
     model = getattr(module, case.model)
     source = {"file": case.file(model(), folder).name} if case.file else {"loader": f"{case.module}:{case.model}"}
     data = f"{case.module}:{rows_of(case, module)}"
