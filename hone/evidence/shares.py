@@ -15,13 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from hone.errors import UnavailableError
-
-Verdict = Literal["met", "missed", "undecided"]
+from hone.records import Verdict
 
 BATCHES = 20
 FEWEST = 5 * BATCHES
@@ -121,6 +120,11 @@ def share_over(over: np.ndarray, values: np.ndarray, allowed: float) -> Share:
     return Share(int(over.sum()), len(over), effect)
 
 
+def share_failed(failed: np.ndarray) -> Share:
+    """Return the share of requests that failed, in the order in which they were meant to start."""
+    return Share(int(failed.sum()), len(failed), effect_of(failed))
+
+
 def effect_of(marks: np.ndarray) -> float:
     """Return how many marked or unmarked requests tell as much as one would if they were independent.
 
@@ -142,8 +146,13 @@ def _beta_quantile(a: float, b: float, probability: float) -> float:
 
 
 def _quantile_ratio(confidence: float) -> float:
-    special = _scipy().special
-    return float((special.ndtri(confidence) / special.stdtrit(BATCHES - 1, confidence)) ** 2)
+    normal = float(_scipy().special.ndtri(confidence))
+    return (normal / student(BATCHES - 1, confidence)) ** 2
+
+
+def student(degrees: float, probability: float) -> float:
+    """Return the quantile of Student's distribution."""
+    return float(_scipy().special.stdtrit(degrees, probability))
 
 
 def _scipy() -> Any:

@@ -10,9 +10,9 @@ BATCH = 5
 def warm_up(values: np.ndarray) -> int:
     """Return how many values to leave out at the start, at most half of them: MSER-5.
 
-    The rest is that whose mean has the smallest standard error, in batches of five (White, Cobb and Spratt, A comparison
-    of five steady-state truncation heuristics for simulation, Winter Simulation Conference 2000). Half of the values
-    means that the series didn't settle.
+    The rest is that whose mean has the smallest standard error, in batches of five (White, Cobb and Spratt, A
+    comparison of five steady-state truncation heuristics for simulation, Winter Simulation Conference 2000). Half of
+    the values means that the series didn't settle.
 
     Args:
         values: in the order of time.
