@@ -57,11 +57,12 @@ def find_target(url: str, reference: str, access: Access) -> Target:
     """Return what a service says of the model that a load test names.
 
     Raises:
-        UnavailableError: Locust is not installed.
+        UnavailableError: Locust or SciPy is not installed.
         HoneError: nothing answers, the key is refused, or the service doesn't serve that.
     """
-    if find_spec("locust") is None:
-        raise UnavailableError("locust is not installed", "pip install 'hone[bench]'")
+    for package in ("locust", "scipy"):  # before the load: what it measured would be lost
+        if find_spec(package) is None:
+            raise UnavailableError(f"{package} is not installed", "pip install 'hone[bench]'")
     return ask(url, access, reference)
 
 

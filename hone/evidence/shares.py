@@ -164,5 +164,5 @@ def _scipy() -> Any:
     try:
         import scipy.special
     except ImportError:
-        raise UnavailableError("scipy is not installed", "install the [bench] extra") from None
+        raise UnavailableError("scipy is not installed", "pip install 'hone[bench]'") from None
     return scipy

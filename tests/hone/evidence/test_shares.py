@@ -90,7 +90,7 @@ def test_missing_scipy_is_said_with_the_extra_that_has_it(monkeypatch: pytest.Mo
         return found(name, *arguments)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(UnavailableError, match=r"scipy is not installed; install the \[bench\] extra"):
+    with pytest.raises(UnavailableError, match=r"scipy is not installed; pip install 'hone\[bench\]'"):
         Share(1, 1000).high(0.99)
 
 
