@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from hone.errors import HoneError
 from hone.plan import Plan
-from hone.records import Record, read_record
+from hone.records import Record, Verdict, read_record
 
 
 class Slo(Record):
@@ -18,6 +18,15 @@ class Slo(Record):
     percentile: Literal["p50_ms", "p95_ms", "p99_ms", "p999_ms"] = "p99_ms"
     limit_ms: float = Field(gt=0)
     errors: float = Field(0.001, ge=0, lt=1, description="Largest share of requests that may fail.")
+
+    @property
+    def allowed(self) -> float:
+        """The share of requests that may be over the latency limit."""
+        return {"p50_ms": 0.5, "p95_ms": 0.05, "p99_ms": 0.01, "p999_ms": 0.001}[self.percentile]
+
+    @property
+    def words(self) -> str:
+        return f"{self.percentile.removesuffix('_ms')} <= {self.limit_ms:g} ms"
 
 
 class Trial(Record):
@@ -34,7 +43,19 @@ class Trial(Record):
     late_share: float = Field(description="Share of requests that the generator itself started late.")
     cpu_cores: float | None = Field(None, description="Cores that the service kept busy; null for one elsewhere.")
     rss_mb: float | None = Field(None, description="Most resident memory of its processes together, MiB.")
-    passed: bool
+    passed: bool = Field(description="It met the limits, by its bounds or, where they don't tell, by its figures.")
+    verdict: Verdict | None = Field(None, description="By bounds; null in files from before there were any.")
+    duration_s: float = Field(0.0, description="Seconds of it that count.")
+    warm_up_s: float = Field(0.0, description="Seconds that were left out at its start.")
+    settled_s: float = Field(0.0, description="Seconds after which its own latencies settled (MSER-5).")
+    took_s: float = Field(0.0, description="All of it, with its start.")
+    asked_s: float = Field(0.0, description="Seconds that were asked for.")
+    requests: int = Field(0, description="That count.")
+    over: int = Field(0, description="Of these, over the latency limit or failed.")
+    effect: float = Field(1.0, description="Requests that tell as much of `over` as one independent one.")
+    failed: int = Field(0, description="Of these, failed.")
+    failed_effect: float = Field(1.0, description="As `effect`, of `failed`.")
+    goodput: float | None = Field(None, description="Requests answered within the limit, per second.")
 
 
 class Capacity(Record):
@@ -52,13 +73,16 @@ class Capacity(Record):
     slo: Slo
     rows: int = Field(description="Rows in each request.")
     workers: int
-    rate: float = Field(description="Requests per second at which most repeats met the limits.")
+    rate: float = Field(description="Requests per second at which the limits are just met, as all trials together say.")
+    rate_lower_95: float | None = Field(None, description="A rate that is below the capacity with 95 % confidence.")
+    goodput: float | None = Field(None, description="Requests answered within the limit, per second, in the repeats.")
     rows_per_s: float
-    spread: float = Field(description="(highest - lowest) / median of the percentile, over the repeats at that rate.")
-    in_flight_rows: float = Field(description="Mean rows in flight at that rate: rate x mean latency x rows.")
+    spread: float = Field(description="(highest - lowest) / median of the percentile, over the repeats.")
+    in_flight_rows: float = Field(description="Mean rows in flight in the repeats: rate x mean latency x rows.")
     ready_s: float | None = Field(description="From start to ready; null for a service that was running already.")
     limited_by: Literal["service", "generator"] = Field(description="`generator`: the service may hold more.")
-    repeats: list[Trial]
+    open_question: str = Field("", description="What would prove a bound, or a higher one, in words; empty: nothing.")
+    repeats: list[Trial] = Field(description="At `rate_lower_95`; where no rate was proven, at the last one tried.")
     search: list[Trial]
 
     @model_validator(mode="after")
@@ -87,6 +111,11 @@ class Capacity(Record):
             )
 
     @property
+    def safe_rate(self) -> float:
+        """The rate to plan with: what is proven, where something is."""
+        return self.rate_lower_95 or self.rate
+
+    @property
     def at_capacity(self) -> Trial:
         """The repeat in the middle."""
         passed = [trial for trial in self.repeats if trial.passed] or self.repeats
@@ -96,8 +125,8 @@ class Capacity(Record):
         """Return the result in a few lines, for the terminal."""
         trial = self.at_capacity
         lines = [
-            f"{self.model}: {self.rate:,.0f} requests/s ({self.rows_per_s:,.0f} rows/s) with "
-            f"{self.slo.percentile.removesuffix('_ms')} <= {self.slo.limit_ms:g} ms",
+            f"{self.model}: {self.rate:,.0f} requests/s ({self.rows_per_s:,.0f} rows/s) with {self.slo.words}",
+            *self._bound(),
             f"p50 {trial.p50_ms:.2f} ms, p95 {trial.p95_ms:.2f} ms, p99 {trial.p99_ms:.2f} ms; "
             f"{sum(t.passed for t in self.repeats)} of {len(self.repeats)} repeats passed, spread {self.spread:.0%}",
         ]
@@ -107,7 +136,15 @@ class Capacity(Record):
             )
         if self.limited_by == "generator":
             lines.append("note: the load generator was the limit; the service may hold more. Run it on another host")
+        if self.open_question:
+            lines.append(f"note: {self.open_question}")
         return "\n".join(lines)
+
+    def _bound(self) -> list[str]:
+        if self.rate_lower_95 is None:
+            return []
+        goodput = f"; there {self.goodput:,.0f}/s were answered in time" if self.goodput is not None else ""
+        return [f"at least {self.rate_lower_95:,.0f}/s with 95 % confidence{goodput}"]
 
 
 def read_capacity(file: Path) -> Capacity:

@@ -70,6 +70,12 @@ class LimitError(HoneError):
     exit_code = 3
 
 
+class UndecidedError(HoneError):
+    """A load test was too short to tell whether its limits hold."""
+
+    exit_code = 4
+
+
 MOST_QUOTED = 100
 """Characters of a name that a message quotes; callers make names up, of any length."""
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hone.errors import HoneError, first_problem, one_line
 
 Kind = TypeVar("Kind", bound=BaseModel)
+Verdict = Literal["met", "missed", "undecided"]
+"""Whether a limit holds: beyond doubt, beyond doubt not, or what was measured doesn't tell."""
 
 
 class Record(BaseModel):

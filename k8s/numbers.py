@@ -103,7 +103,7 @@ def numbers_of(capacity: Capacity, tag: str, file: Path, peak: float | None = No
     in_flight = max(0.1, round(HEADROOM * capacity.in_flight_rows, 2))
     startup = max(15, math.ceil(3 * capacity.ready_s / 2))
     maximum, most = _most_pods(capacity, peak)
-    at = f"at the measured {capacity.rate:g} requests/s"
+    at = f"at the measured {trial.rate:g} requests/s"
     bound = "" if capacity.limited_by == "service" else " (the generator's limit: the service may hold more)"
     sources = (
         Number("cpu", str(cpu), f"{trial.cpu_cores:g} cores busy {at}, in whole cores{bound}"),
@@ -123,8 +123,11 @@ def _most_pods(capacity: Capacity, peak: float | None) -> tuple[int, str]:
         return 10, "the base's; not measured, give --peak"
     if peak <= 0:
         raise HoneError("--peak: give the requests per second that are expected at most")
-    pods = max(FEWEST_PODS + 1, math.ceil(peak / (HEADROOM * capacity.rate)) + 1)
-    return pods, f"{peak:g} requests/s expected / ({HEADROOM:g} x {capacity.rate:g} a pod) + 1 for a pod that is lost"
+    pods = max(FEWEST_PODS + 1, math.ceil(peak / (HEADROOM * capacity.safe_rate)) + 1)
+    return (
+        pods,
+        f"{peak:g} requests/s expected / ({HEADROOM:g} x {capacity.safe_rate:g} a pod) + 1 for a pod that is lost",
+    )
 
 
 def _round_up(value: float, step: int) -> int:

@@ -1,178 +1,204 @@
-"""Capacity: the highest arrival rate at which a service still meets its latency and error limits.
+"""The search: from a first rate to a capacity, and a rate below it that is proven.
 
-Each trial is an open loop with Poisson arrivals (`benchmarks.load.run.run_load`), so a rate that the service can't keep
-up with shows as latency, not as a slower generator. The search doubles until a rate fails, then halves the gap; the
-rate that it ends with is tried again and again, and lowered until most of those trials pass. What the repeats differ by
-is part of the result.
+It takes a function that makes a trial, so a service and a simulated one are searched alike, and it reads no clock: time
+is what the trials say that they took.
+
+First the rate doubles until it fails, and the gap is halved; short runs are enough to see where the limit is about.
+What is left of the time goes into proof: at a rate a little below, runs go on until the share of slow requests is
+below what the limit allows at 99 % confidence, or above, or the time is over. At most five rates are tried so,
+together with 95 % confidence (Bonferroni), whatever their order.
 """
 
 from __future__ import annotations
 
-import datetime
-import statistics
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import urlsplit
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
-import psutil
+from hone.capacity import Slo, Trial
 
-from hone.capacity import Capacity, Slo, Trial
-from hone.errors import HoneError
-from hone.files import atomic_write
-from hone.hardware import host
-
-from ..load.run import calls_for, run_load
-from ..load.target import Target
-from ..records import LATE_SHARE, measure
-from ..sampling import sampled
-from ..scenarios import Scenario
-
-Sample = tuple[float, float]
-"""Processor seconds so far, and resident memory in MiB, of a service's processes."""
+from .curve import Curve, fit
+from .runs import CONFIDENCE, LOOKS, Runs, judge, slow_share
 
 GAP = 0.05
-"""The search ends when the rate that passed and the one that failed are so close."""
+"""The first part ends when the rate that passed and the one that failed are so close."""
 
 FIRST_RATE = 20.0
 ENOUGH = 5
 """Requests that a trial at the lowest rate should have."""
 
 HIGHEST_RATE = 200_000.0
+PROOFS = 5
+"""Rates that a proof is tried at: as many as 1 % of doubt each makes 5 % together."""
+
+CLOSE = 0.97
+"""A proven rate of so much of the capacity is near enough."""
+
+STEP = 0.985
+BRACKET_SHARE = 0.5
+"""Of the time, for the first part."""
+
+REFINEMENTS = 2
+REFINE_SHARE = 0.06
+"""Of the time, for each of the longer runs that follow."""
+
+TRY_SHARE = 0.6
+"""Of the time that is left, for the proof at one rate."""
+
+SPARE = 1.5
+"""So much longer than expected a proof may be planned to take: how requests follow each other shows late."""
 
 
-def find_capacity(
-    target: Target,
-    *,
-    slo: Slo,
-    rows: int = 1,
-    duration_s: float = 10.0,
-    repeats: int = 3,
-    workers: int = 1,
-    ready_s: float | None = None,
-    image: str | None = None,
-    command: str = "",
-    progress: Callable[[str], None] = lambda _: None,
-) -> Capacity:
-    """Search the capacity of a running service.
+@dataclass(frozen=True)
+class Effort:
+    """How long a search may take.
+
+    Attributes:
+        duration_s: of a run in the first part.
+        repeats: runs of that length at each rate that is to be proven, at least.
+        budget_s: for all.
+    """
+
+    duration_s: float = 10.0
+    repeats: int = 3
+    budget_s: float = 600.0
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The runs at one rate that was to be proven."""
+
+    rate: float
+    trials: tuple[Trial, ...]
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found.
+
+    Attributes:
+        search: trials of the first part.
+        proofs: tries at a proof, in their order.
+        rate: at which the limits are just met, as all trials say.
+    """
+
+    search: list[Trial]
+    proofs: list[Proof]
+    rate: float
+
+    @property
+    def proven(self) -> Proof | None:
+        met = [proof for proof in self.proofs if proof.verdict == "met"]
+        return max(met, key=lambda proof: proof.rate, default=None)
+
+
+def search(runs: Runs, effort: Effort) -> Found:
+    """Search a capacity; without a rate that passes, there are no proofs and the rate is 0."""
+    return Search(runs, effort).run()
+
+
+class Search:
+    """One search.
 
     Args:
-        target: the model; the service's processes are watched when they run on this host.
-        slo: the limits.
-        rows: in each request.
-        duration_s: of each trial, after a second of warm-up.
-        repeats: trials at the rate that is reported.
-        workers: of the service, for the record, where the service doesn't tell its plan.
-        ready_s: how long it took to become ready, for the record.
-        image: that the service runs from, for the record; None: from none.
-        command: for the record.
-        progress: told of each trial, in words.
-
-    Raises:
-        HoneError: the service misses the limits at any load.
-    """
-    trial = Trials(target, slo, rows, duration_s, progress)
-    search = list(_search(trial, ENOUGH / duration_s))
-    rate, again = _confirm(trial, _best(search, target, slo), repeats)
-    return Capacity(
-        model=target.tag,
-        digest=target.digest,
-        image=image,
-        plan=target.plan,
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        host=host(),
-        command=command,
-        slo=slo,
-        rows=rows,
-        workers=target.plan.workers if target.plan is not None else workers,
-        ready_s=None if ready_s is None else round(ready_s, 2),
-        search=search,
-        **_measured(rate, rows, slo, search, again),
-    )
-
-
-def _best(search: list[Trial], target: Target, slo: Slo) -> float:
-    """Return the highest rate that passed.
-
-    Raises:
-        HoneError: none did.
-    """
-    passed = [found.rate for found in search if found.passed]
-    if passed:
-        return max(passed)
-    worst = search[-1]
-    raise HoneError(
-        f"{target.tag} misses {slo.percentile.removesuffix('_ms')} <= {slo.limit_ms:g} ms even at {worst.rate:g} "
-        f"requests/s ({getattr(worst, slo.percentile):.1f} ms, {worst.error_share:.1%} errors); raise the limit"
-    )
-
-
-def _measured(rate: float, rows: int, slo: Slo, search: list[Trial], again: list[Trial]) -> dict[str, Any]:
-    """Return the measured fields of a capacity: a rate, and what its repeats and the search tell of it."""
-    values = [getattr(found, slo.percentile) for found in again]
-    return {
-        "rate": round(rate, 1),
-        "rows_per_s": round(rate * rows, 1),
-        "spread": round((max(values) - min(values)) / statistics.median(values), 4),
-        "in_flight_rows": round(rate * rows * statistics.median(found.mean_ms for found in again) / 1e3, 3),
-        "limited_by": _limited_by(rate, search),
-        "repeats": again,
-    }
-
-
-def _limited_by(rate: float, search: list[Trial]) -> Literal["service", "generator"]:
-    """Return what gave out above a rate: the generator, when it was late in every trial that failed there."""
-    failed = [found for found in search if not found.passed and found.rate > rate]
-    return "generator" if failed and all(found.late_share > LATE_SHARE for found in failed) else "service"
-
-
-class Trials:
-    """Loads one service at one rate after another; each trial has arrivals of its own.
-
-    Args:
-        target: the model; the service's processes are watched when they run on this host.
-        slo: the limits.
-        rows: in each request.
-        duration_s: of each trial, after a second of warm-up.
-        progress: told of each trial, in words.
+        runs: what makes the trials.
+        effort: how long it may take.
     """
 
-    def __init__(self, target: Target, slo: Slo, rows: int, duration_s: float, progress: Callable[[str], None]) -> None:
-        self._target = target
-        self._slo = slo
-        self._scenario = Scenario(rows=rows, duration_s=duration_s, warm_up_s=1.0)
-        self._progress = progress
-        self._calls = calls_for(target, rows)
-        self._processes = _listeners(target.url)
+    def __init__(self, runs: Runs, effort: Effort) -> None:
+        self._runs = runs
+        self._slo: Slo = runs.slo
+        self._effort = effort
+        self._search: list[Trial] = []
+        self._proofs: list[Proof] = []
 
-    def __call__(self, rate: float) -> Trial:
-        """Return what a trial at so many requests per second found."""
-        self._scenario = self._scenario.model_copy(update={"rate": rate, "seed": self._scenario.seed + 1})
-        with _watched(self._processes) as usage:
-            found = measure(run_load(self._target, self._scenario, self._calls), self._scenario)
-        errors, value = found["errors"] / found["requests"], found[self._slo.percentile]
-        passed = value <= self._slo.limit_ms and errors <= self._slo.errors
-        self._progress(
-            f"{rate:,.1f}/s: {self._slo.percentile.removesuffix('_ms')} {value:.1f} ms, {'met' if passed else 'missed'}"
-        )
-        return Trial(
-            rate=rate,
-            answered=found["rate"],
-            **{name: found[name] for name in ("p50_ms", "p95_ms", "p99_ms", "p999_ms", "mean_ms", "late_share")},
-            error_share=round(errors, 5),
-            cpu_cores=usage.get("cpu_cores"),
-            rss_mb=usage.get("rss_mb"),
-            passed=passed,
-        )
+    @property
+    def _left_s(self) -> float:
+        return self._effort.budget_s - self._runs.spent_s
+
+    def run(self) -> Found:
+        end_s = BRACKET_SHARE * self._effort.budget_s
+        for trial in bracket(self._quick, ENOUGH / self._effort.duration_s):
+            self._search.append(trial)
+            if self._runs.spent_s > end_s:
+                break
+        if not any(trial.passed for trial in self._search):
+            return Found(self._search, [], 0.0)
+        for _ in range(REFINEMENTS):
+            self._search.append(self._refine())
+        while len(self._proofs) < PROOFS and (rate := self._next()):
+            self._proofs.append(self._prove(rate))
+        return Found(self._search, self._proofs, self._rate())
+
+    def _quick(self, rate: float) -> Trial:
+        return self._runs(rate, self._effort.duration_s, self._left_s)
+
+    def _refine(self) -> Trial:
+        """Make a longer run a little below the limit, where proofs are tried: how requests follow each other shows in
+        long runs only."""
+        curve = self._curve()
+        rate = CLOSE * (curve.crossing if curve else max(trial.rate for trial in self._search if trial.passed))
+        return self._runs(rate, max(self._effort.duration_s, REFINE_SHARE * self._effort.budget_s), self._left_s)
+
+    def _next(self) -> float:
+        """Return the highest rate that the time left can prove; 0: none, or none that is worth it."""
+        proven = max((proof.rate for proof in self._proofs if proof.verdict == "met"), default=0.0)
+        ceiling = STEP * min((proof.rate for proof in self._proofs if proof.verdict != "met"), default=math.inf)
+        curve = self._curve()
+        best = curve.crossing if curve else max(trial.rate for trial in self._search if trial.passed)
+        floor = max(proven / STEP, 0.0)
+        rate = min(best * STEP, ceiling)
+        shortest = self._effort.duration_s * self._effort.repeats
+        if proven >= CLOSE * best or self._left_s < shortest:
+            return 0.0
+        time_s = TRY_SHARE * self._left_s
+        lowest = 0.8 * rate
+        while rate > max(lowest, floor) and curve and curve.seconds_to_prove(rate, self._confidence) * SPARE > time_s:
+            rate *= STEP
+        return rate if rate > floor else 0.0
+
+    @property
+    def _confidence(self) -> float:
+        return 1 - (1 - CONFIDENCE) / LOOKS
+
+    def _prove(self, rate: float) -> Proof:
+        """Run at a rate until its verdict is beyond doubt, or the time is over; each run as long as all before."""
+        end_s = self._left_s * (1 - TRY_SHARE)
+        trials = [self._go_on(rate, self._effort.duration_s) for _ in range(self._effort.repeats)]
+        for look in range(LOOKS):
+            verdict = judge(trials, self._slo, LOOKS)
+            more_s = sum(trial.asked_s for trial in trials)
+            if verdict != "undecided" or look == LOOKS - 1 or self._left_s - more_s < end_s:
+                break
+            if look and self._is_hopeless(trials, self._left_s - end_s):
+                break
+            trials.append(self._go_on(rate, more_s))
+        return Proof(rate, tuple(trials), verdict)
+
+    def _is_hopeless(self, trials: Sequence[Trial], seconds: float) -> bool:
+        """True when twice the time would not prove the rate if requests stay as they are: a lower one will be."""
+        share = slow_share(trials)
+        wanted = share.requests_to_decide(self._slo.allowed, self._confidence)
+        return wanted is None or wanted - share.of > 2 * seconds * trials[-1].answered
+
+    def _go_on(self, rate: float, seconds: float) -> Trial:
+        return self._runs(rate, seconds, self._left_s)
+
+    def _curve(self) -> Curve | None:
+        return fit(self._runs.done, self._slo.allowed)
+
+    def _rate(self) -> float:
+        """Return the estimate of all trials, above what is proven and below what beyond doubt failed."""
+        curve = self._curve()
+        passed = [trial.rate for trial in self._search if trial.passed]
+        rate = curve.crossing if curve else max(passed)
+        proven = max((proof.rate for proof in self._proofs if proof.verdict == "met"), default=0.0)
+        missed = min((proof.rate for proof in self._proofs if proof.verdict == "missed"), default=math.inf)
+        return max(proven, min(rate, missed))
 
 
-def write_capacity(capacity: Capacity, file: Path) -> None:
-    atomic_write(file, capacity.model_dump_json(indent=2) + "\n")
-
-
-def _search(trial: Callable[[float], Trial], lowest: float = 0.05) -> Iterator[Trial]:
+def bracket(trial: Callable[[float], Trial], lowest: float = 0.05) -> Iterator[Trial]:
     """Double the rate until it fails, then halve the gap between what passed and what failed.
 
     Args:
@@ -198,53 +224,11 @@ def _search(trial: Callable[[float], Trial], lowest: float = 0.05) -> Iterator[T
         passed, failed = (found.rate, failed) if found.passed else (passed, found.rate)
 
 
-def _confirm(trial: Callable[[float], Trial], rate: float, repeats: int) -> tuple[float, list[Trial]]:
-    """Return a rate at which more than half of the repeats pass, at or a little under one that passed once."""
-    for _ in range(8):
-        again = [trial(rate) for _ in range(repeats)]
-        if sum(found.passed for found in again) * 2 > repeats:
-            return rate, again
-        rate *= 1 - GAP
-    raise HoneError("the service passes at no rate twice; the host is too noisy to measure on")
-
-
-def _listeners(url: str) -> list[psutil.Process]:
-    """Return the process that listens on a local URL's port with its whole family, or nothing."""
-    address = urlsplit(url)
-    if address.hostname not in ("127.0.0.1", "localhost", "::1"):
-        return []
-    try:
-        found = {c.pid for c in psutil.net_connections("tcp") if c.laddr and c.laddr.port == address.port and c.pid
-                 and c.status == psutil.CONN_LISTEN}  # fmt: skip
-        roots = [psutil.Process(pid) for pid in found]
-    except psutil.Error:
-        return []  # macOS shows other processes' sockets to root only
-    family = {process.pid: process for root in roots for process in (root, *root.children(recursive=True))}
-    return list(family.values())
-
-
-@contextmanager
-def _watched(processes: list[psutil.Process]) -> Iterator[dict[str, float]]:
-    """Fill in, at the end, the cores that processes kept busy on average and the most memory they had."""
-    result: dict[str, float] = {}
-    if not processes:
-        yield result
-        return
-    started, before = time.monotonic(), _usage(processes)
-    with sampled(lambda: _usage(processes)[1], 0.5) as memory:
-        yield result
-    after = _usage(processes)
-    result["cpu_cores"] = round((after[0] - before[0]) / (time.monotonic() - started), 3)
-    result["rss_mb"] = round(max([*memory, after[1]]), 1)
-
-
-def _usage(processes: list[psutil.Process]) -> Sample:
-    seconds, memory = 0.0, 0.0
-    for process in processes:
-        try:
-            times = process.cpu_times()
-            seconds += times.user + times.system
-            memory += process.memory_info().rss / 2**20
-        except psutil.NoSuchProcess:
-            continue
-    return seconds, memory
+def requests_to_decide(proofs: Sequence[Proof], slo: Slo) -> int | None:
+    """Return how many requests more would decide the last proof; None: its share is too near to the limit, or no proof
+    was tried."""
+    if not proofs:
+        return None
+    share = slow_share(proofs[-1].trials)
+    wanted = share.requests_to_decide(slo.allowed, 1 - (1 - CONFIDENCE) / LOOKS)
+    return None if wanted is None else max(wanted - share.of, 1)

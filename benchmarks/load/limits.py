@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from hone.errors import HoneError, LimitError
+from hone.errors import HoneError, LimitError, UndecidedError
 
 from ..records import Check, LoadReport
 from ..scenarios import Scenario
@@ -21,11 +21,15 @@ class Limits:
 
     Attributes:
         ms: by percentile field (`p99_ms`), in milliseconds.
-        errors: share of requests that may fail.
+        errors: share of requests that may fail; None: nobody asked, and 1 % is a safety net.
     """
 
     ms: dict[str, float] = field(default_factory=dict)
-    errors: float = MAX_ERRORS
+    errors: float | None = None
+
+    @property
+    def most_errors(self) -> float:
+        return MAX_ERRORS if self.errors is None else self.errors
 
 
 @dataclass(frozen=True)
@@ -56,15 +60,15 @@ def judge(measured: dict[str, Any], limits: Limits) -> list[Check]:
     """Return a check for each limit.
 
     Args:
-        measured: of `benchmarks.records.measure`.
+        measured: of `benchmarks.measures.measure`.
         limits: what it is judged by.
     """
-    share = round(measured["errors"] / measured["requests"], 6)
+    share, most = round(measured["errors"] / measured["requests"], 6), limits.most_errors
     checks = [
         Check(name=name, measured=measured[name], limit=limit, against="limit", met=measured[name] <= limit)
         for name, limit in limits.ms.items()
     ]
-    errors = Check(name="error_share", measured=share, limit=limits.errors, against="limit", met=share <= limits.errors)
+    errors = Check(name="error_share", measured=share, limit=most, against="limit", met=share <= most)
     return [*checks, errors]
 
 
@@ -80,13 +84,22 @@ def compare(measured: dict[str, Any], baseline: Baseline) -> list[Check]:
 
 
 def require_met(report: LoadReport) -> None:
-    """Raise LimitError naming every limit that a run missed, HoneError when it is void: it says nothing of them."""
+    """Judge a run.
+
+    Raises:
+        LimitError: it missed limits; the message names every one.
+        UndecidedError: it is too short to tell of some.
+        HoneError: it is void, and says nothing of them.
+    """
     if report.void:
         busy = report.checked is None or not report.checked.wrong
         hint = "; lower --rate, let the machine do less beside it, or allow it: --max-late" if busy else ""
         raise HoneError(f"the run is void: {report.void}{hint}")
     if report.missed:
         raise LimitError("missed: " + "; ".join(map(str, report.missed)))
+    if report.undecided:
+        wanting = "; ".join(check.words for check in report.undecided)
+        raise UndecidedError(f"undecided: {wanting}; give a longer --duration")
 
 
 def parse_ms(text: str) -> float:

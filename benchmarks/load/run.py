@@ -13,15 +13,17 @@ from hone import store
 from hone.errors import HoneError, StoreError, UnavailableError
 from hone.hardware import host
 
-from ..records import FIGURES, LATE_SHARE, Answers, LoadReport, RateSource, Sent, measure
+from ..measures import measure, outcomes
+from ..records import FIGURES, LATE_SHARE, Answers, LoadReport, RateSource, Sent
 from ..reports.load import write_load_report
 from ..scenarios import Scenario
 from . import workload as workloads
 from .answers import check
-from .limits import Baseline, Limits, compare, judge
+from .limits import Baseline, Limits
 from .payload import rows_for
 from .sending.trial import Trial, run_trial
 from .target import Access, Target, ask, cache_looks
+from .verdicts import judged
 from .wire import WIRES
 from .workload import Workload
 
@@ -55,11 +57,12 @@ def find_target(url: str, reference: str, access: Access) -> Target:
     """Return what a service says of the model that a load test names.
 
     Raises:
-        UnavailableError: Locust is not installed.
+        UnavailableError: Locust or SciPy is not installed.
         HoneError: nothing answers, the key is refused, or the service doesn't serve that.
     """
-    if find_spec("locust") is None:
-        raise UnavailableError("locust is not installed", "pip install 'hone[bench]'")
+    for package in ("locust", "scipy"):  # before the load: what it measured would be lost
+        if find_spec(package) is None:
+            raise UnavailableError(f"{package} is not installed", "pip install 'hone[bench]'")
     return ask(url, access, reference)
 
 
@@ -140,10 +143,10 @@ def _report(target: Target, workload: Workload, run: _Run, options: Options) -> 
     entry = stored(target)
     checked = check(target, entry.opened() if entry else None, workload, run.trial.kept, options.wire)
     measured = _without_figures(run.measured, _why_void(target, run.measured, checked))
-    checks = []
+    verdicts = {}
     if not measured["generator"].void:
-        checks = judge(measured, options.limits)
-        checks += compare(measured, options.baseline) if options.baseline else []
+        latencies, failed = outcomes(run.trial.sent, run.scenario)
+        verdicts = judged(measured, latencies, failed, options.limits, options.baseline)
     return LoadReport(
         model=target.tag,
         digest=target.digest,
@@ -157,7 +160,7 @@ def _report(target: Target, workload: Workload, run: _Run, options: Options) -> 
         rows_from=workload.rows.source,
         cache_hit_ratio=run.cache_hit_ratio,
         checked=checked,
-        checks=checks,
+        **verdicts,
         **measured,
     )
 

@@ -12,6 +12,7 @@ from hone.pages.figures import BLUE, ORANGE, RED, log_axis, new_figure, to_svg
 from hone.pages.render import render
 
 from ..records import LATE_MS, LATE_SHARE, LoadReport, read_load_report
+from .junit import Case, junit
 
 MAIN, TAIL, BAD = BLUE, ORANGE, RED
 
@@ -35,6 +36,14 @@ def draw(report: LoadReport, folder: Path) -> None:
     template = Path(__file__).with_name("load.html")
     page = render(template, report=report, plot=svg, late_ms=LATE_MS, late_limit=LATE_SHARE)
     atomic_write(folder / "load.html", page)
+    if report.checks:
+        atomic_write(folder / "load.xml", to_junit(report))
+
+
+def to_junit(report: LoadReport) -> str:
+    """Return what the run was judged by as JUnit XML."""
+    cases = [Case(f"{check.name}, {check.against}", check.decision, check.words) for check in report.checks]
+    return junit(f"hone bench {report.model}", cases)
 
 
 def plot(report: LoadReport) -> str:

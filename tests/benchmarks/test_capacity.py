@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import socket
@@ -9,17 +10,25 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
+import numpy as np
 import psutil
 import pytest
 from click.testing import CliRunner
 
-from hone.benchmarks.capacity.search import GAP, _confirm, _listeners, _search, _watched
-from hone.capacity import Trial, read_capacity
+from hone.benchmarks.capacity.find import Request, find_capacity
+from hone.benchmarks.capacity.runs import Load, Observed
+from hone.benchmarks.capacity.search import GAP, Effort, bracket
+from hone.benchmarks.capacity.service import listeners, watched
+from hone.benchmarks.load.target import Access, Target
+from hone.benchmarks.reports.capacity import redraw
+from hone.capacity import Capacity, Slo, Trial, read_capacity
 from hone.cli.main import cli
 from hone.errors import HoneError
 from hone.services.launch import free_port
 from tests.capacities import capacity
+from tests.models.dense import dense_signature
 from tests.plans import plan
 
 
@@ -50,36 +59,128 @@ def test_file_from_before_plans_still_reads(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("limit", [0.5, 7, 20, 333, 12_345])
 def test_search_ends_close_under_the_limit(limit: float) -> None:
-    trials = list(_search(lambda rate: result(rate, rate <= limit)))
+    trials = list(bracket(lambda rate: result(rate, rate <= limit)))
     best = max(trial.rate for trial in trials if trial.passed)
     assert limit * (1 - GAP) <= best <= limit
     assert len(trials) < 20
 
 
 def test_service_that_never_passes_is_not_searched_forever() -> None:
-    trials = list(_search(lambda rate: result(rate, False)))
+    trials = list(bracket(lambda rate: result(rate, False)))
     assert not any(trial.passed for trial in trials)
     assert len(trials) < 8
 
 
-def test_rate_is_lowered_until_most_repeats_pass() -> None:
-    seen: list[float] = []
+class Clockwork:
+    """Answers in no time up to a rate, and not in time above it; counts the loads, and may end them."""
 
-    def trial(rate: float) -> Trial:
-        seen.append(rate)
-        return result(rate, rate <= 90 or len(seen) == 1)
+    def __init__(self, limit: float, ends_at: int = 10_000, error: BaseException | None = None) -> None:
+        self.limit, self.ends_at, self.error, self.loads = limit, ends_at, error, 0
 
-    rate, again = _confirm(trial, 100, 3)
-    assert 85 < rate <= 90
-    assert [found.passed for found in again] == [True] * 3
+    def __call__(self, rate: float, seconds: float, seed: int) -> Observed:
+        if self.loads == self.ends_at:
+            assert self.error is not None
+            raise self.error
+        self.loads += 1
+        intended = np.arange(max(1, int(rate * seconds))) / rate
+        latencies = np.full(len(intended), 10.0 if rate <= self.limit else 500.0)
+        return Observed(intended, latencies, np.zeros(len(intended), bool), seconds, seconds)
 
 
-def test_host_that_is_too_noisy_is_said_so() -> None:
-    with pytest.raises(HoneError, match="too noisy"):
-        _confirm(lambda rate: result(rate, False), 100, 3)
+def find(load: Load, out: Path, said: list[str] | None = None) -> Capacity:
+    target = Target("http://127.0.0.1:9", Access(), "dense", "v1", None, "/models/dense", dense_signature(), {})
+    request = Request(Slo(limit_ms=100), effort=Effort(budget_s=300), command="hone bench capacity dense --p99 100ms")
+    return find_capacity(target, request, out, (said if said is not None else []).append, load)
 
 
-def test_processes_of_a_local_service_are_found_and_watched() -> None:
+def test_capacity_is_written_with_its_curve_and_what_pipelines_read(tmp_path: Path) -> None:
+    out = tmp_path / "capacity.json"
+    said: list[str] = []
+    found = find(Clockwork(333), out, said)
+    assert 333 * (1 - GAP) <= found.rate <= 333 * (1 + GAP)
+    assert found.rate_lower_95 is not None
+    assert 333 * 0.9 <= found.rate_lower_95 <= 333
+    assert found.goodput == pytest.approx(found.rate_lower_95, rel=0.01)
+    assert read_capacity(out) == found
+    assert sorted(file.name for file in tmp_path.iterdir() if file.is_file()) == [
+        f"capacity.{kind}" for kind in ("csv", "html", "json", "xml")
+    ]
+    rows = list(csv.DictReader((tmp_path / "capacity.csv").open()))
+    assert [float(row["rate"]) for row in rows] == sorted(t.rate for t in [*found.search, *found.repeats])
+    suite = ElementTree.parse(tmp_path / "capacity.xml").find("testsuite")
+    assert suite is not None
+    assert suite.attrib["failures"] == suite.attrib["skipped"] == "0"
+    page = (tmp_path / "capacity.html").read_text()
+    assert "<svg" in page
+    (tmp_path / "capacity.html").unlink()
+    redraw(out)
+    assert (tmp_path / "capacity.html").read_text() == page
+    assert "missed" in "".join(said)
+    assert said[-1].endswith("left")
+
+
+def test_interrupted_search_keeps_its_trials_and_goes_on_from_them(tmp_path: Path) -> None:
+    whole = Clockwork(333)
+    expected = find(whole, tmp_path / "whole" / "capacity.json")
+    out = tmp_path / "capacity.json"
+    with pytest.raises(HoneError, match=r"interrupted; 7 trials are kept in .*the same command goes on") as ended:
+        find(Clockwork(333, ends_at=7, error=KeyboardInterrupt()), out)
+    assert ended.value.exit_code == 130
+    assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["capacity.json.partial"]
+    said: list[str] = []
+    rest = Clockwork(333)
+    assert find(rest, out, said).repeats == expected.repeats
+    assert rest.loads == whole.loads - 7
+    assert said[0].startswith("going on from 7 trials")
+    assert not out.with_name("capacity.json.partial").exists()
+
+
+def test_trials_of_another_question_are_not_gone_on_from(tmp_path: Path) -> None:
+    out = tmp_path / "capacity.json"
+    with pytest.raises(HoneError):
+        find(Clockwork(333, ends_at=3, error=KeyboardInterrupt()), out)
+    partial = out.with_name("capacity.json.partial")
+    partial.write_text(partial.read_text().replace('"limit_ms":100.0', '"limit_ms":50.0'))
+    load = Clockwork(333)
+    find(load, out)
+    assert load.loads > 3
+    partial.write_text("{")
+    find(Clockwork(333), out)
+
+
+def test_service_that_dies_leaves_what_was_measured(tmp_path: Path) -> None:
+    out = tmp_path / "capacity.json"
+    with pytest.raises(HoneError, match=r"^the service died; 4 trials are kept in"):
+        find(Clockwork(333, ends_at=4, error=HoneError("the service died")), out)
+    assert not out.exists()
+
+
+def test_limit_that_nothing_meets_is_said(tmp_path: Path) -> None:
+    with pytest.raises(HoneError, match=r"dense:v1 misses p99 <= 100 ms even at .* raise the limit"):
+        find(Clockwork(0), tmp_path / "capacity.json")
+    assert not any(file.is_file() for file in tmp_path.iterdir())
+
+
+def test_disk_that_is_full_is_found_out_before_the_load(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    load = Clockwork(333)
+    with pytest.raises(HoneError, match="can't be written"):
+        find(load, tmp_path / "file" / "capacity.json")
+    assert load.loads == 0
+
+
+def test_capacity_of_before_there_were_bounds_is_still_read(tmp_path: Path) -> None:
+    old = capacity().model_dump(mode="json", exclude_defaults=True)
+    assert "rate_lower_95" not in old
+    file = tmp_path / "capacity.json"
+    file.write_text(json.dumps(old))
+    found = read_capacity(file)
+    assert (found.rate, found.rate_lower_95, found.at_capacity.verdict) == (1000, None, None)
+    assert "at least" not in found.summary()
+    redraw(file)
+
+
+def test_processes_of_a_local_service_are_found_andwatched() -> None:
     port = free_port()
     code = (
         "import socket, time\n"
@@ -96,17 +197,17 @@ def test_processes_of_a_local_service_are_found_and_watched() -> None:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     break
             time.sleep(0.05)
-        found = _listeners(f"http://127.0.0.1:{port}")
+        found = listeners(f"http://127.0.0.1:{port}")
         assert [each.pid for each in found] == [process.pid]
-        with _watched(found) as usage:
+        with watched(found) as usage:
             time.sleep(1.5)
         assert usage["rss_mb"] > 50
         assert usage["cpu_cores"] > 0.1
     finally:
         process.kill()
         process.wait()
-    assert _listeners("http://192.0.2.1:80") == []
-    with _watched([psutil.Process(os.getpid())]) as usage:
+    assert listeners("http://192.0.2.1:80") == []
+    with watched([psutil.Process(os.getpid())]) as usage:
         pass
     assert usage["rss_mb"] > 0
 

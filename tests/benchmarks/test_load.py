@@ -22,7 +22,8 @@ from hone.benchmarks.load.limits import Baseline, Limits, compare, require_met
 from hone.benchmarks.load.run import Options, bench, calls_for, run_load
 from hone.benchmarks.load.target import Access, Target, ask
 from hone.benchmarks.load.workload import requests
-from hone.benchmarks.records import CPU_SHARE, LATE_SHARE, LoadReport, Sent, measure, read_load_report
+from hone.benchmarks.measures import measure
+from hone.benchmarks.records import CPU_SHARE, LATE_SHARE, LoadReport, Sent, read_load_report
 from hone.benchmarks.reports.load import redraw
 from hone.benchmarks.scenarios import Scenario
 from hone.errors import HoneError, LimitError

@@ -58,10 +58,11 @@ ROWS = {
     ],
     "`hone bench MODEL`": [
         "hone bench wine --url http://localhost:3000 --rate 20 --duration 2",
-        "hone bench wine --url http://localhost:3000 --users 2 --duration 2 --p99 30s --max-errors 1% --out closed",
+        "hone bench wine --url http://localhost:3000 --users 2 --duration 2 --p95 30s --errors 5% --out closed",
         "hone bench wine --url http://localhost:3000 --baseline closed/load.json --tolerance 5000% --duration 2",
     ],
     "`hone bench capacity MODEL --p99 50ms`": [],
+    "`hone bench compare A B`": [],  # tests/benchmarks/test_compare.py
     "`locust -f benchmarks/locustfile.py --host URL`": [
         "locust -f benchmarks/locustfile.py --host http://localhost:3000 --headless -u 2 -r 2 -t 2s "
         "--protocol v2-binary --max-errors 0",

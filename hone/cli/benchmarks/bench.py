@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from hone.benchmarks.load.target import Access, Target
     from hone.benchmarks.scenarios import Scenario
     from hone.capacity import Slo
+
+MOST_ERRORS = 0.5
 
 
 def _service_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -45,57 +48,45 @@ def bench() -> None:
 @click.option("--p50", help="Limit of the median latency, such as 20ms.")
 @click.option("--p95", help="Limit of the 95th percentile.")
 @click.option("--p99", help="Limit of the 99th percentile. One limit must be given.")
-@click.option("--errors", type=click.FloatRange(0, 0.5), default=0.001, show_default=True, help="Share that may fail.")
+@click.option("--errors", default="0.001", show_default=True, help="Share that may fail, such as 0.1%.")
 @_service_options
 @click.option("--workers", type=click.IntRange(1), help="Of the service that is started. [default: 1, or the plan's]")
 @click.option("--image-record", type=click.Path(path_type=Path), help="image.json of the image that --url runs.")
 @click.option("--rows", type=click.IntRange(1), default=1, show_default=True, help="Rows in each request.")
 @click.option(
-    "--duration",
-    "duration_s",
-    type=click.FloatRange(min=2),
-    default=10.0,
-    show_default=True,
-    help="Seconds of a trial.",
+    "--duration", type=click.FloatRange(min=2), default=10.0, show_default=True, help="Seconds of a short trial."
 )
-@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Trials at the capacity.")
+@click.option(
+    "--repeats", type=click.IntRange(1), default=3, show_default=True, help="Trials before a proof is judged."
+)
+@click.option("--minutes", type=click.FloatRange(min=0.2), default=10.0, show_default=True, help="For all trials.")
 @click.option("--out", type=click.Path(path_type=Path), help="[default: out/NAME/capacity.json]")
-def capacity(
-    model: str,
-    errors: float,
-    url: str | None,
-    api_key: str,
-    ca: Path | None,
-    workers: int | None,
-    image_record: Path | None,
-    rows: int,
-    duration_s: float,
-    repeats: int,
-    out: Path | None,
-    **percentiles: str | None,
-) -> None:
+def capacity(model: str, url: str | None, api_key: str, ca: Path | None, out: Path | None, **given: Any) -> None:
     """Find the highest rate at which MODEL meets a latency limit, and write capacity.json.
 
-    Open loop: each rate is tried with Poisson arrivals; the rate found is tried again --repeats times.
+    Open loop: each rate is tried with Poisson arrivals. A rate a little below is proven: the lower bound of the
+    capacity, with 95 % confidence. Trials are kept: after Ctrl-C the same command goes on from there.
     """
-    from hone.benchmarks.capacity.search import find_capacity, write_capacity
+    from hone.benchmarks.capacity.find import Request, find_capacity
+    from hone.benchmarks.capacity.search import Effort
+    from hone.benchmarks.load.limits import parse_share
     from hone.benchmarks.load.run import find_target
     from hone.k8s.tools.image_record import measured_image
     from hone.services.launch import served
 
-    if image_record is not None and url is None:
+    if given["image_record"] is not None and url is None:
         raise click.UsageError("--image-record is of an image that runs: give its --url")
-    slo, limit = _slo(percentiles, errors)
+    slo, limit = _slo({name: given[name] for name in ("p50", "p95", "p99")}, parse_share(given["errors"]))
+    effort = Effort(given["duration"], given["repeats"], given["minutes"] * 60)
+    rows, workers = given["rows"], given["workers"]
     command = f"hone bench capacity {model} {limit} --rows {rows}"
     with served(url, model, workers) as (base, ready_s):
         target = find_target(base, model, _access(api_key, ca))
-        image = None if image_record is None else measured_image(image_record, target.tag, target.digest)
-        found = find_capacity(
-            target, slo=slo, rows=rows, duration_s=duration_s, repeats=repeats, workers=workers or 1, ready_s=ready_s,
-            image=image, command=command, progress=_say,
-        )  # fmt: skip
-    file = out or Path("out") / target.name / "capacity.json"
-    write_capacity(found, file)
+        record = given["image_record"]
+        image = None if record is None else measured_image(record, target.tag, target.digest)
+        file = out or Path("out") / target.name / "capacity.json"
+        request = Request(slo, rows, effort, url, workers or 1, ready_s, image, command)
+        found = find_capacity(target, request, file, _say)
     click.echo(found.summary())
     click.echo(f"capacity: {file}")
 
@@ -108,9 +99,65 @@ def _slo(percentiles: Mapping[str, str | None], errors: float) -> tuple[Slo, str
     limits = [(name, text) for name, text in percentiles.items() if text]
     if len(limits) != 1:
         raise click.UsageError("give one of --p50, --p95 and --p99")
+    if errors > MOST_ERRORS:
+        raise click.UsageError(f"--errors {errors:g}: a service that fails so often has no capacity")
     name, text = limits[0]
     percentile: Any = f"{name}_ms"
     return Slo(percentile=percentile, limit_ms=parse_ms(text), errors=errors), f"--{name} {text}"
+
+
+@bench.command()
+@click.argument("a")
+@click.argument("b")
+@click.option("--model", default="", help="Of services that are given by their address. [default: the first]")
+@click.option("--api-key", envvar="HONE_BENCH_KEY", default="", help="Better: $HONE_BENCH_KEY.")
+@click.option("--ca", type=click.Path(path_type=Path, exists=True), help="Certificates to check their own with.")
+@click.option("--turns", type=click.IntRange(1), default=20, show_default=True, help="Each loads A, B and A again.")
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Poisson arrivals at this rate instead.")
+@click.option("--users", type=click.IntRange(1), help="Closed loop with this many callers. [default: 8]")
+@click.option("--rows", type=click.IntRange(1), default=1, show_default=True, help="Rows in each request.")
+@click.option(
+    "--duration", type=click.FloatRange(min=1), default=3.0, show_default=True, help="Seconds of one load in a turn."
+)
+@click.option(
+    "--by", type=click.Choice(["p50", "p95", "p99", "rate"]), default="p50", show_default=True, help="For the verdict."
+)
+@click.option("--out", type=click.Path(path_type=Path), help="[default: out/NAME/compare.json]")
+def compare(a: str, b: str, model: str, api_key: str, ca: Path | None, out: Path | None, **given: Any) -> None:
+    """Compare two services in turns: A and B are stored models, or addresses of running services.
+
+    Says whether B is faster, slower, or that it can't be told, and what difference would have been seen. Exits with
+    status 3 when B is slower.
+    """
+    from hone.benchmarks.compare.turns import StoppedError
+    from hone.benchmarks.compare.turns import compare as run_compare
+    from hone.benchmarks.scenarios import Scenario
+    from hone.errors import LimitError
+
+    users = given["users"] or (None if given["rate"] else 8)
+    wanted = Scenario.from_options(rate=given["rate"], users=users, rows=given["rows"], duration_s=given["duration"])
+    with _target(a, model, api_key, ca) as first, _target(b, model, api_key, ca) as second:
+        file = out or Path("out") / first.name / "compare.json"
+        by = "s_per_request" if given["by"] == "rate" else f"{given['by']}_ms"
+        found = run_compare(first, second, wanted, out=file, turns=given["turns"], by=by, progress=_say)
+    click.echo(found.summary())
+    click.echo(f"comparison: {file}")
+    if found.interrupted:
+        raise StoppedError(f"interrupted after {len(found.turns)} turns; {file} has them")
+    if found.ratio.verdict == "slower":
+        raise LimitError(f"B is slower: {given['by']} of {found.b.model}")
+
+
+@contextmanager
+def _target(reference: str, model: str, api_key: str, ca: Path | None) -> Iterator[Target]:
+    """Yield a model of the service at an address, or of one that is started for it and stopped afterwards."""
+    from hone.benchmarks.load.run import find_target
+    from hone.services.launch import served
+
+    url = reference if "://" in reference else None
+    wanted = model if url else reference
+    with served(url, wanted) as (base, _):
+        yield find_target(base, wanted, _access(api_key, ca))
 
 
 @bench.command()
@@ -132,7 +179,7 @@ def _slo(percentiles: Mapping[str, str | None], errors: float) -> tuple[Slo, str
 @click.option("--p50", help="Limit of the median latency, such as 20ms.")
 @click.option("--p95", help="Limit of the 95th percentile.")
 @click.option("--p99", help="Limit of the 99th percentile.")
-@click.option("--max-errors", default="1%", show_default=True, help="Share of requests that may fail.")
+@click.option("--max-errors", "--errors", help="Share of requests that may fail. [default: 1%]")
 @click.option(
     "--max-late", default="5%", show_default=True, help="Share that the generator may start over 1 ms late; else void."
 )
@@ -142,7 +189,8 @@ def load(model: str, url: str | None, api_key: str, ca: Path | None, out: Path |
     """Load-test a MODEL with Locust: open loop, Poisson arrivals.
 
     Writes load.json, load.html and a plot. Exits with status 3 when a limit is missed, or a figure is worse than the
-    baseline's by more than the tolerance; with 1 when the run is void: the generator was too busy, or an answer wrong.
+    baseline's by more than the tolerance, beyond doubt; with 4 when the run is too short to tell; with 1 when it is
+    void: the generator was too busy, or an answer wrong.
     """
     from hone.benchmarks.load.limits import require_met
     from hone.benchmarks.load.run import bench as run_bench
@@ -158,6 +206,8 @@ def load(model: str, url: str | None, api_key: str, ca: Path | None, out: Path |
     click.echo(report.summary())
     if report.interrupted:
         raise KeyboardInterrupt
+    for check in report.checks:
+        click.echo(f"{check.decision}: {check.words}")
     require_met(report)
 
 
@@ -177,7 +227,7 @@ def _load_options(given: dict[str, Any]) -> tuple[Scenario, Options]:
     )
     options = Options(
         rows=given["data"],
-        limits=Limits(percentiles, parse_share(given["max_errors"])),
+        limits=Limits(percentiles, parse_share(given["max_errors"]) if given["max_errors"] else None),
         baseline=before,
         most_late=parse_share(given["max_late"]),
     )

@@ -1,0 +1,64 @@
+"""Trials of a search that isn't over: kept in a file beside its result, so that the next search goes on from there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from hone.capacity import Slo, Trial
+from hone.files import atomic_write
+from hone.records import Record
+
+
+class Question(Record):
+    """What a search is of: trials of another one are no answer to it."""
+
+    model: str
+    digest: str | None
+    url: str | None
+    host: dict[str, Any]
+    slo: Slo
+    rows: int
+    workers: int
+    duration_s: float
+    repeats: int
+
+
+class _Content(Record):
+    question: Question
+    trials: list[Trial]
+
+
+class Kept:
+    """The file of one search.
+
+    Args:
+        result: file that the result will be written to; the trials are beside it, in `NAME.partial`.
+        question: what is searched.
+    """
+
+    def __init__(self, result: Path, question: Question) -> None:
+        self.file = result.with_name(f"{result.name}.partial")
+        self._question = question
+
+    def read(self) -> list[Trial]:
+        """Return the trials of a search of the same that was ended early; none when there was none, or of another."""
+        try:
+            content = _Content.model_validate_json(self.file.read_bytes())
+        except (OSError, ValidationError):
+            return []
+        return content.trials if content.question == self._question else []
+
+    def write(self, trials: list[Trial]) -> None:
+        """Keep all trials so far.
+
+        Raises:
+            OSError: the file can't be written.
+        """
+        content = _Content(question=self._question, trials=trials)
+        atomic_write(self.file, content.model_dump_json() + "\n")
+
+    def remove(self) -> None:
+        self.file.unlink(missing_ok=True)

@@ -1,0 +1,114 @@
+"""A running service as the search of a capacity loads it: an open loop, and its processes watched meanwhile."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import numpy as np
+import psutil
+
+from hone.errors import HoneError
+
+from ..load.run import calls_for, run_load
+from ..load.target import Target, require_ready
+from ..measures import measure, outcomes
+from ..sampling import sampled
+from ..scenarios import Scenario
+from .runs import Observed
+
+Sample = tuple[float, float]
+"""Processor seconds so far, and resident memory in MiB, of a service's processes."""
+
+ASKED = 3
+"""Times that a service that answered nothing is asked whether it is there: it may have been overloaded."""
+
+
+class Service:
+    """Loads one service at one rate after another.
+
+    Args:
+        target: the model; the service's processes are watched when they run on this host.
+        rows: in each request.
+    """
+
+    def __init__(self, target: Target, rows: int) -> None:
+        self._target = target
+        self._scenario = Scenario(rows=rows, warm_up_s=1.0)
+        self._calls = calls_for(target, rows)
+        self._processes = listeners(target.url)
+
+    def __call__(self, rate: float, seconds: float, seed: int) -> Observed:
+        scenario = self._scenario.model_copy(update={"rate": rate, "duration_s": seconds, "seed": seed})
+        started = time.monotonic()
+        with watched(self._processes) as usage:
+            sent = run_load(self._target, scenario, self._calls)
+        found = measure(sent, scenario)
+        latencies, failed = outcomes(sent, scenario)
+        if failed.all():
+            self._require_alive(rate, next(iter(found["errors_by_kind"])))
+        return Observed(
+            intended=np.sort(sent.after(scenario.warm_up_s).intended) - scenario.warm_up_s,
+            latencies_ms=latencies,
+            failed=failed,
+            seconds=found["duration_s"],
+            took_s=time.monotonic() - started,
+            late_share=found["late_share"],
+            cpu_cores=usage.get("cpu_cores"),
+            rss_mb=usage.get("rss_mb"),
+        )
+
+    def _require_alive(self, rate: float, why: str) -> None:
+        """Raise HoneError unless the service answers, a little after a load of which it answered nothing."""
+        for attempt in range(ASKED):
+            try:
+                require_ready(self._target.url, self._target.access)
+                return
+            except HoneError as error:
+                if attempt == ASKED - 1:
+                    raise HoneError(f"the service died at {rate:,.1f} requests/s ({why}): {error}") from None
+                time.sleep(1.0)
+
+
+def listeners(url: str) -> list[psutil.Process]:
+    """Return the process that listens on a local URL's port with its whole family, or nothing."""
+    address = urlsplit(url)
+    if address.hostname not in ("127.0.0.1", "localhost", "::1"):
+        return []
+    try:
+        found = {c.pid for c in psutil.net_connections("tcp") if c.laddr and c.laddr.port == address.port and c.pid
+                 and c.status == psutil.CONN_LISTEN}  # fmt: skip
+        roots = [psutil.Process(pid) for pid in found]
+    except psutil.Error:
+        return []  # macOS shows other processes' sockets to root only
+    family = {process.pid: process for root in roots for process in (root, *root.children(recursive=True))}
+    return list(family.values())
+
+
+@contextmanager
+def watched(processes: list[psutil.Process]) -> Iterator[dict[str, float]]:
+    """Fill in, at the end, the cores that processes kept busy on average and the most memory they had."""
+    result: dict[str, float] = {}
+    if not processes:
+        yield result
+        return
+    started, before = time.monotonic(), _usage(processes)
+    with sampled(lambda: _usage(processes)[1], 0.5) as memory:
+        yield result
+    after = _usage(processes)
+    result["cpu_cores"] = round((after[0] - before[0]) / (time.monotonic() - started), 3)
+    result["rss_mb"] = round(max([*memory, after[1]]), 1)
+
+
+def _usage(processes: list[psutil.Process]) -> Sample:
+    seconds, memory = 0.0, 0.0
+    for process in processes:
+        try:
+            times = process.cpu_times()
+            seconds += times.user + times.system
+            memory += process.memory_info().rss / 2**20
+        except psutil.NoSuchProcess:
+            continue
+    return seconds, memory

@@ -1,0 +1,156 @@
+"""`hone bench compare` with two real services, and with turns that end early."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from hone.benchmarks.compare.records import FIGURES, Comparison
+from hone.benchmarks.compare.turns import ORDERS, SIDES, StoppedError, compare, ratios, take_turns
+from hone.benchmarks.load.target import Access, Target
+from hone.benchmarks.scenarios import Scenario
+from hone.errors import HoneError
+from hone.services.launch import free_port
+from hone.signature import Signature
+from tests.models.dense import dense_signature
+from tests.servers import HONE, ROOT, stop, wait_ready
+
+SERVICE = """
+import asyncio, json, sys
+import uvicorn
+
+async def app(scope, receive, send):
+    if scope["type"] != "http":
+        return
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body, more = body + message.get("body", b""), message.get("more_body")
+    answer = {}
+    if scope["path"] == "/v2/models/dense":
+        answer = {"name": "dense", "versions": ["v1"]} | {
+            side: [{"name": name, "datatype": "FP32", "shape": [-1, size]}]
+            for side, name, size in (("inputs", "features", 4), ("outputs", "scores", 3))
+        }
+    if scope["path"] == "/models/dense/predict":
+        await asyncio.sleep(float(sys.argv[2]))
+        rows = len(json.loads(body)["inputs"]["features"])
+        answer = {"outputs": {"scores": [[0.0] * 3] * rows}, "model": "dense:v1"}
+    data = json.dumps(answer).encode()
+    head = [(b"content-length", str(len(data)).encode()), (b"content-type", b"application/json")]
+    await send({"type": "http.response.start", "status": 200, "headers": head})
+    await send({"type": "http.response.body", "body": data})
+
+uvicorn.run(app, port=int(sys.argv[1]), log_level="error")
+"""
+
+
+@contextmanager
+def running(folder: Path, takes_s: float) -> Iterator[str]:
+    """A small service that answers after so many seconds; yields its address."""
+    port, script, log = free_port(), folder / "service.py", folder / "service.log"
+    script.write_text(SERVICE)
+    with log.open("w") as stream:
+        process = subprocess.Popen([sys.executable, str(script), str(port), str(takes_s)], stdout=stream, stderr=stream)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            wait_ready(client, process, log)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        stop(process)
+
+
+def command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [HONE, "bench", "compare", *arguments], cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=280, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_service_that_takes_twice_as_long_is_slower(tmp_path: Path) -> None:
+    with running(tmp_path, 0.02) as a, running(tmp_path, 0.04) as b:
+        done = command(a, b, "--model", "dense", "--turns", "6", "--duration", "1", "--users", "2", folder=tmp_path)
+    assert done.returncode == 3, done.stderr
+    assert "turn 6 of 6" in done.stderr
+    assert "B is slower: p50_ms +" in done.stdout
+    found = Comparison.model_validate_json((tmp_path / "out" / "dense" / "compare.json").read_bytes())
+    assert found.ratio.ratio == pytest.approx(2, rel=0.4)
+    assert found.ratio.control[0] <= 1 <= found.ratio.control[1]
+    assert {tuple(turn.order) for turn in found.turns} == set(ORDERS)
+
+
+def target(port: int = 9, signature: Signature | None = None) -> Target:
+    return Target(f"http://127.0.0.1:{port}", Access(), "dense", "v1", None, "/models/dense",
+                  signature or dense_signature(), {})  # fmt: skip
+
+
+def steady(side: str, turn: int) -> dict[str, float]:
+    return dict.fromkeys(FIGURES, (2.0 if side == "b" else 1.0) + 0.001 * ((turn * 7 + SIDES.index(side)) % 5))
+
+
+def test_orders_change_so_that_no_side_is_always_first() -> None:
+    turns = take_turns(steady, 12)
+    assert all(sum(turn.order[place] == side for turn in turns) == 4 for place in range(3) for side in SIDES)
+    assert {ratio.verdict for ratio in ratios(turns)} == {"slower"}
+
+
+def test_ctrl_c_keeps_the_turns_that_were_done() -> None:
+    def stopped(at: int) -> list[object]:
+        def until(side: str, turn: int) -> dict[str, float]:
+            if turn == at:
+                raise KeyboardInterrupt
+            return steady(side, turn)
+
+        return list(take_turns(until, 20))
+
+    assert len(stopped(8)) == 8
+    with pytest.raises(StoppedError, match="interrupted after 3 turns; nothing can be said from under 6") as error:
+        stopped(3)
+    assert error.value.exit_code == 130
+
+
+def test_services_that_cannot_be_compared_are_refused_before_the_load(tmp_path: Path) -> None:
+    (spec,) = dense_signature().inputs
+    other = Signature(inputs=(spec.model_copy(update={"shape": ("batch", 5)}),), outputs=dense_signature().outputs)
+    out, scenario = tmp_path / "compare.json", Scenario(kind="closed", users=1, duration_s=1)
+    with pytest.raises(HoneError, match="take different inputs"):
+        compare(target(), target(signature=other), scenario, out=out, turns=6)
+    with pytest.raises(HoneError, match="--turns 3: nothing can be said from under 6"):
+        compare(target(), target(), scenario, out=out, turns=3)
+
+
+def test_service_that_dies_is_named_and_nothing_is_written(tmp_path: Path) -> None:
+    out, scenario = tmp_path / "compare.json", Scenario(kind="closed", users=1, duration_s=1, warm_up_s=0)
+    with pytest.raises(HoneError, match=r"^http://127\.0\.0\.1:9: 100% of the requests to dense:v1 failed in a turn"):
+        compare(target(), target(), scenario, out=out, turns=6)
+    assert not out.exists()
+
+
+def test_address_where_nothing_listens_is_said(tmp_path: Path) -> None:
+    done = command("http://127.0.0.1:9", "http://127.0.0.1:9", folder=tmp_path)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "no service answers" in done.stderr
+
+
+def test_result_says_what_it_could_not_have_seen() -> None:
+    def even(side: str, turn: int) -> dict[str, float]:
+        return dict.fromkeys(FIGURES, 1.0 + 0.02 * ((turn * 7 + 3 * SIDES.index(side)) % 5))
+
+    turns = take_turns(even, 12)
+    side = {"model": "dense:v1", "digest": None, "url": "http://h"}
+    found = Comparison.model_validate(
+        {"created": "now", "host": {}, "a": side, "b": side, "scenario": Scenario(), "by": "p50_ms",
+         "turns": turns, "ratios": ratios(turns)}
+    )  # fmt: skip
+    assert "can't tell: by p50_ms, a difference under" in found.summary()
+    assert json.loads(found.model_dump_json())["kind"] == "comparison"
