@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -27,9 +28,11 @@ from hone.capacity import Capacity, Slo, Trial, read_capacity
 from hone.cli.main import cli
 from hone.errors import HoneError
 from hone.services.launch import free_port
+from tests.benchmarks.small_service import running
 from tests.capacities import capacity
 from tests.models.dense import dense_signature
 from tests.plans import plan
+from tests.servers import HONE, ROOT
 
 
 def result(rate: float, passed: bool) -> Trial:
@@ -210,6 +213,43 @@ def test_processes_of_a_local_service_are_found_andwatched() -> None:
     with watched([psutil.Process(os.getpid())]) as usage:
         pass
     assert usage["rss_mb"] > 0
+
+
+@pytest.mark.slow
+def test_capacity_of_a_real_service_goes_on_after_ctrl_c(tmp_path: Path) -> None:
+    command = [
+        HONE,
+        "bench",
+        "capacity",
+        "dense",
+        "--p50",
+        "200ms",
+        "--errors",
+        "10%",
+        "--duration",
+        "2",
+        "--repeats",
+        "1",
+    ]
+    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with running(tmp_path, 0.02) as url:
+        command += ["--url", url, "--repeats", "1", "--minutes", "0.7"]
+        with subprocess.Popen(command, cwd=tmp_path, env=variables, stderr=subprocess.PIPE, text=True) as started:
+            assert started.stderr is not None
+            while "40.0/s" not in (line := started.stderr.readline()):
+                assert line, "it ended"
+            started.send_signal(signal.SIGINT)
+            said = started.stderr.read().splitlines()
+        assert started.returncode == 130
+        assert said[-1].startswith("error: interrupted; 2 trials are kept in out/dense/capacity.json.partial")
+        assert [file.name for file in (tmp_path / "out" / "dense").iterdir()] == ["capacity.json.partial"]
+        done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[0].startswith("going on from 2 trials")
+    found = read_capacity(tmp_path / "out" / "dense" / "capacity.json")
+    assert [trial.rate for trial in found.search[:2]] == [20, 40]
+    assert found.rate > 40
+    assert found.at_capacity.cpu_cores is not None
 
 
 @pytest.mark.parametrize("options", [[], ["--p99", "50ms", "--p95", "20ms"]])
