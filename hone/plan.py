@@ -16,6 +16,9 @@ VARIABLE = "HONE_PLAN"
 
 WHAT = "a plan"
 
+MOST = 1024
+"""Processes, threads or batches side by side: no host is quicker with more, and so many threads can bring one down."""
+
 
 class _Strict(Record):
     # A number in quotes, or true in place of 1, is a slip of whoever wrote the file.
@@ -54,9 +57,9 @@ class Plan(_Strict):
     kind: Literal["plan"] = "plan"
     model: str = Field(description="The tag of the artifact.")
     digest: str = Field(description="Of its content: the plan is for nothing else.")
-    workers: int = Field(ge=1, description="Processes of a server.")
-    threads: int = Field(ge=1, description="Of one inference.")
-    in_flight: int = Field(ge=1, description="Batches side by side in a worker.")
+    workers: int = Field(ge=1, le=MOST, description="Processes of a server.")
+    threads: int = Field(ge=1, le=MOST, description="Of one inference.")
+    in_flight: int = Field(ge=1, le=MOST, description="Batches side by side in a worker.")
     max_batch_rows: int = Field(ge=1, description="Rows of one batch at most.")
     max_batch_cells: int = Field(0, ge=0, description="Rows x size of a row at most; 0: rows have one length.")
     inline: bool = Field(description="The runtime is called on the event loop, not in threads.")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
 from hone.errors import HoneError
-from hone.plan import Plan, given_plan
+from hone.plan import MOST, Plan, given_plan
 
 PREFIX = "HONE_"
 LAUNCHER = "HONE_LAUNCHER"
@@ -255,4 +255,6 @@ def _parse(variable: str, name: str, text: str, kind: type) -> object:
     smallest = 0 if name in (*ZERO_MEANS_AUTO, *MAY_BE_ZERO) else 1 if kind is int else 1e-6
     if not value >= smallest or value == float("inf"):
         raise HoneError(f"{variable}: {text} is too small or not finite; give at least {smallest:g}")
+    if name in ("workers", "threads", "in_flight") and value > MOST:
+        raise HoneError(f"{variable}: {text} is too large; give at most {MOST}")
     return value

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 FILE = click.Path(path_type=Path)
 ABOVE_0 = click.FloatRange(min=0, min_open=True)
-SECONDS = click.FloatRange(min=1)
+SECONDS = click.FloatRange(min=1, max=86400)
 
 
 @click.command()

@@ -159,8 +159,10 @@ def shape(name: str, lowest: float, highest: float) -> Trace:
         highest: at its peak.
 
     Raises:
-        HoneError: there is no such shape.
+        HoneError: there is no such shape, or its peak is below its lowest rate.
     """
+    if highest < lowest:
+        raise HoneError(f"--peak: {highest:g} is less than the lowest rate, {lowest:g}; give more, or a lower --rate")
     if name not in SHAPES:
         raise HoneError(f"--trace: '{name}' is neither a file nor a shape{did_you_mean(name, SHAPES)}")
     rates, seconds = SHAPES[name]

@@ -101,4 +101,6 @@ class V1(Protocol):
 
 
 def _row(value: Any) -> Any:
+    if isinstance(value, np.integer):
+        return int(value)  # orjson knows NumPy's int64, but not its long long, which is ONNX Runtime's
     return np.ascontiguousarray(value) if isinstance(value, np.ndarray) and value.ndim else value

@@ -156,6 +156,8 @@ def test_wrong_pod_is_one_line_with_its_field(changes: dict[str, Any], words: st
         (("--trace", "step", "--pod", "pod.json", "--gb-hour", "1"), "a pod file says nothing of memory"),
         (("--trace", "step", "--pod", "pod.json", "--kubernetes", "new"), "'new' is not a release, such as 1.33"),
         (("--trace", "step", "--pod", "pod.json", "--window", "20"), "--window: a rate needs two scrapes"),
+        (("--trace", "day", "--pod", "pod.json", "--rate", "500", "--peak", "100"),
+         "--peak: 100 is less than the lowest rate, 500; give more"),
         (("--trace", "step", "--pod", "pod.json", "--component", "redis"), "'redis' doesn't change the autoscaler"),
         (("--trace", "step", "--pod", "pod.json", "--out", "run.txt"), "'run.txt' has to end with .json"),
         (("--trace", "step", "--pod", "pod.json", "--peak", "9000", "--budget", "1", "--write", "f.yaml"),

@@ -135,6 +135,7 @@ def test_answer_keeps_values_and_has_null_for_nan() -> None:
         ("HONE_THREADS", "two"), ("HONE_THREADS", "-1"), ("HONE_MAX_BATCH_ROWS", "-1"), ("HONE_MAX_BODY_MB", "nan"),
         ("HONE_MAX_BODY_MB", "inf"), ("HONE_QUEUE_ROWS", "0"), ("HONE_INSECURE", "yes"), ("HONE_ACCESS_LOG", "some"),
         ("HONE_TRACE_SAMPLE", "2"), ("HONE_WORKERS", "0"), ("HONE_GRPC_PORT", "70000"),
+        ("HONE_THREADS", "100000"), ("HONE_IN_FLIGHT", "1025"), ("HONE_WORKERS", "100000"),
     ],
 )  # fmt: skip
 def test_wrong_setting_names_the_variable(variable: str, value: str) -> None:
@@ -160,3 +161,16 @@ def test_a_table_row_of_v1_has_plain_values_for_columns_of_one() -> None:
     assert protocol.decode({}, orjson.dumps({"inputs": columns})).inputs["count"].tolist() == [[4]]
     with pytest.raises(SignatureError, match="ragged"):
         protocol.decode({}, orjson.dumps({"inputs": {**columns, "count": [[4], 5]}}))
+
+
+@pytest.mark.parametrize("code", ["q", "l", "Q", "L", "i", "b"])
+def test_rows_of_v1_hold_classes_beside_probabilities(code: str) -> None:
+    """ONNX Runtime's int64 is C's long long, whose values are of another type than those of NumPy's int64."""
+    from hone.services.protocols.v1 import V1
+
+    protocol = V1(SIGNATURE, "m", "v")
+    request = protocol.decode({}, orjson.dumps({"instances": [{"x": [1, 2.5], "count": 3, "flag": True, "word": "a"}]}))
+    outputs = {"label": np.array([1, 0], code), "scores": np.array([[0.1, 0.9], [0.5, 0.5]], np.float32)}
+    assert orjson.loads(protocol.encode(request, outputs)[1]) == {
+        "predictions": [{"label": 1, "scores": [0.1, 0.9]}, {"label": 0, "scores": [0.5, 0.5]}]
+    }
