@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from hone.errors import did_you_mean
+from hone.errors import HoneError, did_you_mean, one_line
 
 
 class HoneGroup(click.Group):
@@ -56,8 +56,23 @@ class FoundGroup(HoneGroup):
         place = places(self._package).get(cmd_name)
         if place is None:
             return None
-        command: click.Command = getattr(importlib.import_module(place), cmd_name)
+        try:
+            command: click.Command = getattr(importlib.import_module(place), cmd_name)
+        except Exception as error:  # noqa: BLE001 - the other commands, and the help, work all the same
+            return _broken(cmd_name, place, error)
         return command
+
+
+def _broken(name: str, place: str, error: Exception) -> click.Command:
+    """Return a command that says why its file can't be imported."""
+    why = f"{place} can't be imported: {type(error).__name__}: {one_line(error)}"
+
+    def fail(**_: object) -> None:
+        raise HoneError(why) from error
+
+    anything = {"ignore_unknown_options": True}
+    arguments = [click.Argument(["arguments"], nargs=-1)]
+    return click.Command(name, anything, fail, arguments, help=why, short_help=why, add_help_option=False)
 
 
 @cache

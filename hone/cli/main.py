@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from typing import Any, NoReturn
 
@@ -30,12 +31,21 @@ class Commands(FoundGroup):
                 raise  # click ends without a word, as `| head` wants it
             _fail_unexpected(error)
         except KeyboardInterrupt as error:
-            _fail(error, "interrupted; finished passes are cached, the next run goes on from there", 130)
+            cached = "; finished passes are cached, the next run goes on from there"
+            _fail(error, f"interrupted{cached if ctx.invoked_subcommand == 'optimize' else ''}", 130)
         except OSError as error:
-            place = f"{error.filename}: " if error.filename else ""
-            _fail(error, f"{place}{error.strerror or one_line(error)}", 1)
+            _fail(error, _of_the_system(error), 1)
         except Exception as error:  # noqa: BLE001 - people get one line, --debug gets the rest
             _fail_unexpected(error)
+
+
+def _of_the_system(error: OSError) -> str:
+    """Return the file and what is wrong with it; of a tree that couldn't be copied, with the first of its files."""
+    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
+        _, target, why = error.args[0][0]
+        return f"{target}: {why.partition('] ')[2].partition(': ')[0] or why}"
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}{error.strerror or one_line(error)}"
 
 
 def _reader_is_gone() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from click.testing import CliRunner
 import hone.cli
 from hone.cli.groups import places
 from hone.cli.main import UNEXPECTED, cli
-from hone.errors import BudgetError
+from hone.errors import BudgetError, HoneError
 
 FOLDER = Path(hone.cli.__file__).parent
 FILES = sorted(file for file in FOLDER.glob("*/*.py") if file.name != "__init__.py")
@@ -79,7 +80,12 @@ def test_misspelled_command_names_the_nearest() -> None:
     [
         (BudgetError("no variant meets the budget"), 3, "error: no variant meets the budget"),
         (FileNotFoundError(2, "No such file or directory", "x.json"), 1, "error: x.json: No such file or directory"),
-        (KeyboardInterrupt(), 130, "error: interrupted; finished passes are cached"),
+        (KeyboardInterrupt(), 130, "error: interrupted\n"),
+        (
+            shutil.Error([("a", "b/c", str(OSError(28, "No space left on device", "a", None, "b/c"))), ("d", "e", "")]),
+            1,
+            "error: b/c: No space left on device\n",
+        ),
         (ZeroDivisionError("why"), UNEXPECTED, "error: unexpected ZeroDivisionError: why; 'hone --debug'"),
     ],
 )
@@ -96,6 +102,53 @@ def test_error_is_one_line_and_a_status(path: list[str], error: BaseException, s
     result = CliRunner().invoke(Root(name="test", package="hone.cli"), path)
     assert result.exit_code == status
     assert result.stderr.startswith(told) and len(result.stderr.splitlines()) == 1
+
+
+def test_interrupted_optimization_says_what_is_kept() -> None:
+    @click.command()
+    def optimize() -> None:
+        raise KeyboardInterrupt
+
+    class Root(type(cli)):  # type: ignore[misc]
+        def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+            return optimize
+
+    result = CliRunner().invoke(Root(name="test", package="hone.cli"), ["optimize"])
+    assert result.exit_code == 130
+    assert result.stderr == "error: interrupted; finished passes are cached, the next run goes on from there\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("def broken(:", "SyntaxError: invalid syntax"),
+        ("other = 1", "AttributeError: module 'commands_of_a_test.room.broken' has no attribute 'broken'"),
+    ],
+)
+def test_file_that_cannot_be_imported_spoils_its_own_command_alone(
+    text: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = tmp_path / "commands_of_a_test" / "room"
+    room.mkdir(parents=True)
+    for folder in (room.parent, room):
+        (folder / "__init__.py").touch()
+    (room / "broken.py").write_text(text)
+    (room / "greet.py").write_text("import click\n\n\n@click.command()\ndef greet():\n    click.echo('hello')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.startswith("commands_of_a_test")]:
+        monkeypatch.delitem(sys.modules, name)
+    places.cache_clear()
+    group = type(cli)(name="test", package="commands_of_a_test")
+    told = CliRunner().invoke(group, ["--help"])
+    assert told.exit_code == 0 and "can't be imported" in told.output
+    assert CliRunner().invoke(group, ["greet"]).output == "hello\n"
+    for arguments in (["broken"], ["broken", "--help", "x"]):
+        result = CliRunner().invoke(group, arguments)
+        assert result.exit_code == HoneError.exit_code
+        assert result.stderr.startswith("error: commands_of_a_test.room.broken can't be imported: " + why)
+        assert len(result.stderr.splitlines()) == 1
+    places.cache_clear()
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
