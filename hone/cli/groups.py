@@ -71,7 +71,7 @@ def _broken(name: str, place: str, error: Exception) -> click.Command:
         raise HoneError(why) from error
 
     anything = {"ignore_unknown_options": True}
-    arguments = [click.Argument(["arguments"], nargs=-1)]
+    arguments: list[click.Parameter] = [click.Argument(["arguments"], nargs=-1)]
     return click.Command(name, anything, fail, arguments, help=why, short_help=why, add_help_option=False)
 
 
