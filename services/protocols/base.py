@@ -170,11 +170,11 @@ def register(endpoint: Endpoint, *values: bytes) -> Callable[[Kind], Kind]:
         taken = {template for other in _REGISTER if other != endpoint for template in other.templates}
         for template in endpoint.templates:
             if template in taken:
-                raise ValueError(f"{template} is registered twice")
+                raise ValueError(f"{protocol.__module__}: {template} is registered twice")
         there = _REGISTER.setdefault(endpoint, {})
         for value in values or (b"",):
             if value in there:
-                raise ValueError(f"{endpoint.model}: '{value.decode()}' is registered twice")
+                raise ValueError(f"{protocol.__module__}: {endpoint.model}: '{value.decode()}' is registered twice")
             there[value] = protocol
         return protocol
 
