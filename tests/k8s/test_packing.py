@@ -20,7 +20,9 @@ from hone.k8s.tools.containerize import containerize
 from hone.k8s.tools.image_record import ImageRecord, PackedModel, image_to_deploy, measured_image, read_image_record
 from hone.k8s.tools.packing import KINDS, Request, pack
 from hone.k8s.tools.sbom import read_lock
+from hone.k8s.tools.serving_code import CODE_ROOT, serving_code
 from hone.services.models.loading import candidates
+from tests.house import files, imports, target
 from tests.k8s.test_render import capacity, written
 from tests.models.dense import dense_artifact
 from tests.servers import use_store
@@ -267,10 +269,22 @@ def test_every_folder_of_serving_code_is_packed() -> None:
     """A bento that lacks a module fails when it is started, long after it was built."""
     import yaml
 
-    from hone.k8s.tools.serving_code import CODE_ROOT, serving_code
-
     names = {place.removeprefix("hone/") if "/services/" in place else place for place in serving_code()}
     patterns = yaml.safe_load((CODE_ROOT / "bentofile.yaml").read_text())["include"]
     spec = pathspec.PathSpec.from_lines("gitwildmatch", patterns)
     found = set(spec.match_tree_files(CODE_ROOT, follow_links=False))
     assert names == {file for file in found if not file.startswith(".venv/")}
+
+
+def test_what_serving_imports_is_packed() -> None:
+    """Also what it imports in functions, wherever the imports of those lead."""
+    needed, waiting = set(), [file for file in files() if file.startswith("services/")]
+    uses: dict[str, set[str]] = {}
+    for found in imports():
+        uses.setdefault(found.file, set()).add(target(found) or "")
+    while waiting:
+        file = waiting.pop()
+        needed.add(file)
+        waiting += [other for other in uses.get(file, set()) - needed - {""} if other not in waiting]
+    packed = {place.removeprefix("hone/") if "/services/" in place else place for place in serving_code()}
+    assert needed <= packed

@@ -18,7 +18,7 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import uvicorn
-from onnx_model import Model, port
+from peer_model import Model, port
 
 model = Model()
 

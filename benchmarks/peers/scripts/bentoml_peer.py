@@ -24,7 +24,7 @@ os.environ["BENTOML_DO_NOT_TRACK"] = "True"
 
 import bentoml
 import numpy as np
-from onnx_model import MAX_BATCH, Model
+from peer_model import MAX_BATCH, Model
 
 
 @bentoml.service(workers=1, traffic={"timeout": 60})

@@ -30,7 +30,7 @@ import numpy as np
 import orjson
 import uvicorn
 from fastapi import FastAPI, Request, Response
-from onnx_model import Model, port
+from peer_model import Model, port
 
 model = Model()
 app = FastAPI()

@@ -19,7 +19,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import litserve
 import numpy as np
-from onnx_model import MAX_BATCH, Model, port
+from peer_model import MAX_BATCH, Model, port
 
 
 class Api(litserve.LitAPI):

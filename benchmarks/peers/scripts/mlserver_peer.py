@@ -21,7 +21,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from mlserver import MLModel, MLServer, ModelSettings, Settings
 from mlserver.codecs import NumpyCodec
 from mlserver.types import InferenceRequest, InferenceResponse
-from onnx_model import MAX_BATCH, Model, port
+from peer_model import MAX_BATCH, Model, port
 
 
 class Onnx(MLModel):

@@ -22,7 +22,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 os.environ["RAY_DEDUP_LOGS"] = "0"  # read when Ray is imported
 
 import ray
-from onnx_model import MAX_BATCH, Model, port
+from peer_model import MAX_BATCH, Model, port
 from ray import serve
 from starlette.requests import Request
 from starlette.responses import Response
