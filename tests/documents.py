@@ -96,7 +96,7 @@ class Project:
     def serving(self, shown: str, scheme: str = "http") -> Iterator[None]:
         """Run a command that serves, on the project's port, until the end of the block."""
         log = self.folder / "serve.log"
-        command = f"exec {self.command(shown)} --port {self.port}"
+        command = f"exec env {self.command(shown)} --port {self.port}"  # variables may stand before it
         with log.open("w") as stream:
             process = subprocess.Popen(
                 ["bash", "-c", command], cwd=self.folder, env=self.environment, stdout=stream, stderr=stream
