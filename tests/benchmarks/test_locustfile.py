@@ -84,8 +84,8 @@ def test_plain_command_loads_what_the_service_serves(service: Server, tmp_path: 
 
 def test_every_protocol_is_answered(service: Server, tmp_path: Path) -> None:
     users = ["JsonUser", "RowsUser", "V2JsonUser", "V2BinaryUser", "ArrowUser"]
-    done = locust("--host", address(service), *QUICK, "-t", "5s", "-u", "5", "--model", "reverse:onnx-fp32", "--rows", "3",
-                  "--csv", str(tmp_path / "run"), *users)  # fmt: skip
+    done = locust("--host", address(service), *QUICK, "-t", "5s", "-u", "5", "--model", "reverse:onnx-fp32",
+                  "--rows", "3", "--csv", str(tmp_path / "run"), *users)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert f"{{{', '.join(f'{json.dumps(name)}: 1' for name in sorted(users))}}}" in done.stderr
     found = totals(tmp_path / "run")

@@ -58,8 +58,10 @@ ROWS = {
     ],
     "`hone bench MODEL`": [
         "hone bench wine --url http://localhost:3000 --rate 20 --duration 2 --max-late 100%",
-        "hone bench wine --url http://localhost:3000 --users 2 --duration 2 --p95 30s --errors 5% --max-late 100% --out closed",
-        "hone bench wine --url http://localhost:3000 --baseline closed/load.json --tolerance 5000% --duration 2 --max-late 100%",
+        "hone bench wine --url http://localhost:3000 --users 2 --duration 2 --max-late 100% --p95 30s --errors 5% "
+        "--out closed",
+        "hone bench wine --url http://localhost:3000 --baseline closed/load.json --tolerance 5000% --duration 2 "
+        "--max-late 100%",
     ],
     "`hone bench capacity MODEL --p99 50ms`": [],
     "`hone bench compare A B`": [],  # tests/benchmarks/test_compare.py
