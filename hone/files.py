@@ -20,21 +20,22 @@ from typing import IO
 from hone.errors import HoneError, one_line
 
 
-def atomic_write(path: Path, text: str | bytes, mode: int = 0o644) -> None:
+def atomic_write(path: Path, text: str | bytes, mode: int = 0o644, *, durable: bool = True) -> None:
     """Write a file so that a reader sees either the old content or the whole new one.
 
     Args:
         mode: permissions; until its name is there the file is readable by its owner only.
+        durable: False doesn't wait for the disk, so that a crash of the machine may leave an empty file.
 
     Raises:
         OSError: naming `path`.
     """
-    with atomic_stream(path, mode) as stream:
+    with atomic_stream(path, mode, durable=durable) as stream:
         stream.write(text.encode() if isinstance(text, str) else text)
 
 
 @contextmanager
-def atomic_stream(path: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
+def atomic_stream(path: Path, mode: int = 0o644, *, durable: bool = True) -> Iterator[IO[bytes]]:
     """Yield a stream whose content takes the place of a file when the block succeeds; see `atomic_write`."""
     partial = None
     try:
@@ -43,7 +44,8 @@ def atomic_stream(path: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
         with os.fdopen(handle, "wb") as stream:
             yield stream
             stream.flush()
-            os.fsync(stream.fileno())
+            if durable:
+                os.fsync(stream.fileno())
             if mode != 0o600:  # what mkstemp makes
                 os.fchmod(stream.fileno(), mode)
         Path(partial).replace(path)

@@ -16,7 +16,7 @@ from .latency import LatencyModel
 from .options import LaneOptions
 from .padding import FIXED, Joiner
 from .queue import BatchQueue, Trail, Work
-from .running import BatchTimes, Outcome, Runner, failed, settle
+from .running import BatchTimes, Ran, Runner, failed, settle
 from .scheduler import Scheduler
 
 SOLO_LEARNS = 7
@@ -212,8 +212,7 @@ class Lane:
         self.flying += 1
         works = batch.works
         if self.options.executor is None:
-            outcomes = self._call(works)
-            self._finish(works, batch.rows, started, outcomes)
+            self._finish(works, batch.rows, started, self._call(works))
             self._single_batches = self._single_batches + 1 if len(works) == 1 else 0
             self._alone = self._single_batches >= SINGLE_BATCHES
             return True
@@ -223,20 +222,19 @@ class Lane:
         future.add_done_callback(lambda done: self._landed(works, batch.rows, started, end, done))
         return True
 
-    def _landed(
-        self, works: list[Work], rows: int, started: float, end: float, done: asyncio.Future[list[Outcome]]
-    ) -> None:
+    def _landed(self, works: list[Work], rows: int, started: float, end: float, done: asyncio.Future[Ran]) -> None:
         self._ends.remove(end)
         error = None if done.cancelled() else done.exception()
         if done.cancelled() or error is not None:
-            outcomes: list[Outcome] = [InferenceError(f"the batch was lost: {error}")] * len(works)
+            ran: Ran = [InferenceError(f"the batch was lost: {error}")] * len(works), 0.0, 0.0
         else:
-            outcomes = done.result()
-        self._finish(works, rows, started, outcomes)
+            ran = done.result()
+        self._finish(works, rows, started, ran)
         self._scheduler.landed(self)
 
-    def _finish(self, works: list[Work], rows: int, started: float, outcomes: list[Outcome]) -> None:
+    def _finish(self, works: list[Work], rows: int, started: float, ran: Ran) -> None:
         ended = monotonic()
+        outcomes, joining, splitting = ran
         seconds = ended - started
         self.flying -= 1
         failed = False
@@ -251,7 +249,8 @@ class Lane:
         elif all(isinstance(outcome, Exception) and not isinstance(outcome, InputError) for outcome in outcomes):
             self.failures_in_a_row += 1
         self.virtual_time += seconds * self.options.threads
-        self._observe(BatchTimes([started - work.arrived for work in works], seconds, rows))
+        queued = [started - work.arrived for work in works]
+        self._observe(BatchTimes(queued, seconds, rows, joining, splitting, failed))
         self._rest()
 
     def _rest(self) -> None:

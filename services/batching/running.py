@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from time import monotonic
+from typing import NamedTuple
 
 from hone.errors import InputError
 from hone.signature import Tensors
@@ -18,19 +19,28 @@ logger = logging.getLogger("hone.batching")
 Outcome = Tensors | Exception
 
 
-@dataclass(frozen=True, slots=True)
-class BatchTimes:
+class BatchTimes(NamedTuple):
     """What one batch took, for the metrics.
 
     Attributes:
         queued: seconds in the queue, one a work.
-        inference: seconds in the runtime.
+        inference: seconds in the runtime, with what went before it and came after it.
         rows: joined.
+        joining: seconds of the inference that joined the works to one batch.
+        splitting: seconds of it that took the answers apart.
+        failed: the runtime failed on some of the works.
     """
 
     queued: list[float]
     inference: float
     rows: int
+    joining: float = 0.0
+    splitting: float = 0.0
+    failed: bool = False
+
+
+Ran = tuple[list[Outcome], float, float]
+"""What became of each work of a batch, and the seconds that joining and splitting took; a work alone needs neither."""
 
 
 class Runner:
@@ -45,22 +55,29 @@ class Runner:
         self._run = run
         self._joiner = joiner
 
-    def call(self, works: list[Work]) -> list[Outcome]:
+    def call(self, works: list[Work]) -> Ran:
         """Return what became of each work.
 
         When a batch fails that holds several callers' rows, each runs alone: one caller's poison must not fail the
         others. The log gets every failure but those that are a caller's own mistake.
         """
         try:
-            if self._joiner is None:
-                return [self._run(works[0].inputs)]
-            return [*self._joiner.split(self._run(self._joiner.join(works)), works)]
+            joiner = self._joiner
+            if joiner is None:
+                return [self._run(works[0].inputs)], 0.0, 0.0
+            if len(works) == 1:
+                return [self._run(joiner.alone(works[0].inputs))], 0.0, 0.0
+            began = monotonic()
+            inputs = joiner.join(works)
+            joined = monotonic()
+            outputs = self._run(inputs)
+            ran = monotonic()
+            parts = joiner.split(outputs, works)
+            return [*parts], joined - began, monotonic() - ran
         except Exception as error:  # noqa: BLE001 - whatever it is, it is what its callers get
             if len(works) > 1:
-                return [self.call([work])[0] for work in works]
-            if isinstance(error, InputError):
-                return [error]
-            return [failed(error, works[0].rows)]
+                return [self.call([work])[0][0] for work in works], 0.0, 0.0
+            return [error if isinstance(error, InputError) else failed(error, works[0].rows)], 0.0, 0.0
 
 
 def failed(error: Exception, rows: int) -> InferenceError:

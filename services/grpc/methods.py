@@ -44,6 +44,7 @@ class Methods:
             "ServerMetadata": Call(pb.ServerMetadataRequest, self._server_metadata, "read"),
             "ModelMetadata": Call(pb.ModelMetadataRequest, self._model_metadata, "read", "name"),
             "ModelConfig": Call(pb.ModelConfigRequest, self._model_config, "read", "name"),
+            "ModelStatistics": Call(pb.ModelStatisticsRequest, self._model_statistics, "read", "name"),
             "ModelInfer": Call(pb.ModelInferRequest, self._infer, "predict", "model_name"),
             "RepositoryIndex": Call(pb.RepositoryIndexRequest, self._index, "list"),
             "RepositoryModelLoad": Call(pb.RepositoryModelLoadRequest, self._load, "admin", "model_name"),
@@ -75,6 +76,11 @@ class Methods:
     async def _model_config(self, received: Received) -> Any:
         request = received.message
         return pb.ModelConfigResponse(config=model_config(self._hub.get(request.name, request.version)))
+
+    async def _model_statistics(self, received: Received) -> Any:
+        request = received.message
+        found = self._hub.statistics(request.name, request.version)
+        return pb.ModelStatisticsResponse(model_stats=found)
 
     async def _index(self, received: Received) -> Any:
         return pb.RepositoryIndexResponse(models=self._repository.index(received.message.ready))

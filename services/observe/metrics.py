@@ -19,10 +19,12 @@ from hone.signature import Tensors
 
 from ..batching.running import BatchTimes
 from .shadow import Comparison
+from .statistics import Statistics
 from .tallies import DriftSample, Tally
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+OK = 200
 MIN_DRIFT_ROWS = 100
 """So many rows are in what the drift feed shows, at least."""
 
@@ -33,16 +35,22 @@ MOST_SOLO = 4096
 class Metrics:
     """Metrics of one served model.
 
+    Args:
+        model, version: for the labels.
+        statistics: that count the same requests, for callers of the V2 protocol.
+
     Attributes:
         in_flight: requests being answered now.
         wants_sample: True when the next answered request should be given to `sample`, for the drift feed.
     """
 
-    def __init__(self, model: str, version: str) -> None:
+    def __init__(self, model: str, version: str, statistics: Statistics | None = None) -> None:
         self._labels = {"model": model, "version": version}
         self._requests: dict[tuple[str, int], int] = {}
         self._shed: dict[str, int] = {}
         self._cache: dict[str, int] = {}
+        self._statistics = statistics or Statistics()
+        self._failed, self._failed_seconds = 0, 0.0
         self._row_seconds = 0.0
         self._latency, self._queue, self._inference = Tally(SECONDS), Tally(SECONDS), Tally(SECONDS)
         self._rows = Tally(ROWS)
@@ -71,14 +79,18 @@ class Metrics:
         key = (protocol, status)
         self._requests[key] = self._requests.get(key, 0) + 1
         self._latency.observe(seconds)
+        if status != OK:
+            self._failed += 1
+            self._failed_seconds += seconds
 
     def shed(self, reason: str) -> None:
         """Count a request that was refused unread or uncomputed: queue_full, deadline or stopping."""
         self._shed[reason] = self._shed.get(reason, 0) + 1
 
-    def cache(self, result: str) -> None:
-        """Count a look into the prediction cache: memory_hit, remote_hit, miss or joined."""
+    def cache(self, result: str, seconds: float = 0.0) -> None:
+        """Count a look into the prediction cache: memory_hit, remote_hit, miss or joined; and how long it took."""
         self._cache[result] = self._cache.get(result, 0) + 1
+        self._statistics.add("cache_miss" if result == "miss" else "cache_hit", 1, seconds)
 
     def shadow(self, comparison: Comparison) -> None:
         """Count a comparison with the shadow."""
@@ -93,6 +105,8 @@ class Metrics:
             self._queue.observe(seconds)
         self._inference.observe(times.inference)
         self._rows.observe(times.rows)
+        if not times.failed:
+            self._statistics.batch(times)
 
     def solo(self, seconds: float, rows: int) -> None:
         """Record a batch of one request that did not wait; the histograms get it at the next flush."""
@@ -102,8 +116,10 @@ class Metrics:
 
     def _count_solo(self) -> None:
         self._queue.observe_many(np.zeros(len(self._solo)))
-        self._inference.observe_many(np.array([seconds for seconds, _ in self._solo]))
-        self._rows.observe_many(np.array([rows for _, rows in self._solo]))
+        seconds, rows = np.array([seconds for seconds, _ in self._solo]), np.array([rows for _, rows in self._solo])
+        self._inference.observe_many(seconds)
+        self._rows.observe_many(rows)
+        self._statistics.solo(seconds, rows)
         self._solo.clear()
 
     def sample(self, inputs: Tensors, outputs: Tensors) -> None:
@@ -119,6 +135,7 @@ class Metrics:
         families, labels = self._families, self._labels
         if self._solo:
             self._count_solo()
+        self._sum_up()
         for (protocol, status), count in self._requests.items():
             families["requests"].labels(**labels, protocol=protocol, status=str(status)).inc(count)
         for reason, count in self._shed.items():
@@ -145,6 +162,14 @@ class Metrics:
                 self._drift.show(families, labels)
                 self._drift = DriftSample()
         self.wants_sample = True
+
+    def _sum_up(self) -> None:
+        """Add what came since the last flush to the statistics."""
+        answered, seconds = self._latency.total
+        if answered:
+            self._statistics.requests(answered, seconds, self._failed, self._failed_seconds)
+            self._failed, self._failed_seconds = 0, 0.0
+        self._statistics.add("queue", *self._queue.total)
 
     def forget(self) -> None:
         """Show nothing in flight any more, when the model is unloaded; what was counted stays."""

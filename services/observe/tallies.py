@@ -25,6 +25,11 @@ class Tally:
         self._counts = [0] * (len(bounds) + 1)
         self._sum = 0.0
 
+    @property
+    def total(self) -> tuple[int, float]:
+        """How many values came since the last flush, and their sum."""
+        return sum(self._counts), self._sum
+
     def observe(self, value: float) -> None:
         self._counts[bisect_left(self._bounds, value)] += 1
         self._sum += value

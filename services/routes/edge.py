@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ..http.bodies import Bodies
 from ..http.budget import Budget
 from ..http.responses import Head
+from ..observe.statistics import SharedStatistics
 from ..settings import Settings
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Edge:
         recorder: of sampled traffic.
         tracer: of sampled requests.
         audit: of admin actions.
+        statistics: of the models.
         bodies: the larger ones that are held at once.
         answers: a budget of as many bytes for larger answers. Who waits for it holds a body, never the other way round.
     """
@@ -50,6 +52,7 @@ class Edge:
     recorder: Recorder | None = None
     tracer: Tracer | None = None
     audit: Audit | None = None
+    statistics: SharedStatistics = field(default_factory=SharedStatistics)
     bodies: Bodies = field(init=False)
     answers: Budget = field(init=False)
     _recorded: Recorded | None = None

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from time import monotonic
+from typing import Any
 
 from hone import store
 from hone.errors import HoneError
@@ -210,6 +211,23 @@ class Hub:
         self._edge.flush()
         for served in [*self.models(), *self._aside]:
             served.flush()
+        self._edge.statistics.publish()
+
+    def statistics(self, name: str = "", version: str = "") -> list[dict[str, Any]]:
+        """Return what models have done in all workers: all models, all versions of one, or one version.
+
+        Raises:
+            NotFoundError: it isn't loaded.
+        """
+        if name:
+            self.get(name, version)
+        self.flush()
+        chosen = [served.entry for served in self.models()]
+        return [
+            self._edge.statistics.total(entry.name, entry.version)
+            for entry in chosen
+            if name in ("", entry.name) and version in ("", entry.version)
+        ]
 
     async def close(self) -> None:
         """Answer what was accepted and unload everything."""

@@ -29,6 +29,9 @@ from .repository import Repository
 
 logger = logging.getLogger("hone.serving")
 
+STATISTICS = ["v2", "models", "stats"]
+"""Of all models, where none has that name."""
+
 MOST_BYTES = 65_536
 """Of a request's body: a few parameters."""
 
@@ -89,6 +92,8 @@ class Management:
             return 200, {"name": "hone", "version": __version__, "extensions": EXTENSIONS}
         if path == ["v1", "models"]:
             return 200, {"models": self._hub.names()}
+        if path == STATISTICS and path[2] not in self._hub.names():
+            return 200, {"model_stats": self._hub.statistics()}
         if len(path) < 3 or path[1] != "models":
             raise NotFoundError(f"no such path: /{'/'.join(path)}")
         if path[0] == "v1":
@@ -100,6 +105,8 @@ class Management:
         if rest[:1] == ["versions"] and len(rest) > 1:
             version, rest = rest[1], rest[2:]
         served = self._hub.get(name, version)
+        if rest == ["stats"]:
+            return 200, {"model_stats": self._hub.statistics(name, version)}
         if rest == []:
             # What exactly answers: a version has a name, which may be used again elsewhere; its content has a hash.
             exactly = {"tag": served.tag, "digest": served.loaded.artifact.digest}
@@ -135,6 +142,8 @@ class Management:
 
 def _model_of(path: list[str]) -> str:
     """Return the model that a path under /v1 or /v2 names, or an empty string."""
+    if path == STATISTICS:
+        return ""
     return path[2].partition(":")[0] if path[1:2] == ["models"] and len(path) > 2 else ""
 
 

@@ -9,7 +9,7 @@ from hone.signature import BATCH, TensorSpec
 from ..protocols.v2 import DATATYPES
 from .served import ServedModel
 
-EXTENSIONS = ["binary_tensor_data", "parameters", "model_repository", "model_configuration"]
+EXTENSIONS = ["binary_tensor_data", "parameters", "model_repository", "model_configuration", "statistics"]
 
 
 def model_metadata(served: ServedModel, versions: list[str]) -> dict[str, Any]:

@@ -42,9 +42,12 @@ METADATA = (
     Path("/v2/models/{name}", "GET"),
     Path("/v2/models/{name}/ready", "GET"),
     Path("/v2/models/{name}/config", "GET"),
+    Path("/v2/models/{name}/stats", "GET"),
+    Path("/v2/models/stats", "GET"),
     Path("/v2/models/{name}/versions/{version}", "GET"),
     Path("/v2/models/{name}/versions/{version}/ready", "GET"),
     Path("/v2/models/{name}/versions/{version}/config", "GET"),
+    Path("/v2/models/{name}/versions/{version}/stats", "GET"),
 )
 """Answered by `Management`."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from concurrent.futures import Executor, ThreadPoolExecutor
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import TYPE_CHECKING
 
 from hone.signature import Tensors
@@ -45,7 +45,8 @@ class ServedModel:
         self.loaded = loaded
         self.entry = loaded.entry
         self.tag = loaded.entry.tag
-        self.metrics = Metrics(loaded.entry.name, loaded.entry.version)
+        name, version = loaded.entry.name, loaded.entry.version
+        self.metrics = Metrics(name, version, edge.statistics.of(name, version))
         self.metrics.pinned(loaded.prepared.given)
         self._shadow: Shadow | None = None
         self.followed = edge.recorder is not None
@@ -126,18 +127,23 @@ class ServedModel:
     ) -> Tensors:
         from ..cache.predictions import request_key
 
+        began, metrics = perf_counter(), self.metrics
         key = request_key(self._digest, inputs)
         known = cache.peek(key)
         if known is not None:
-            self.metrics.cache("memory_hit")
+            metrics.cache("memory_hit", perf_counter() - began)
             return known
         if deadline is not None:
             # A request in a hurry computes by itself: joined with another it would inherit that one's deadline.
-            self.metrics.cache("miss")
+            metrics.cache("miss", perf_counter() - began)
             outputs = await self._lane.submit(inputs, deadline, trail)
             cache.remember(key, outputs)
             return outputs
-        return await cache.get_or_compute(key, lambda: self._lane.submit(inputs, None, trail), self.metrics.cache)
+
+        def observe(result: str) -> None:
+            metrics.cache(result, perf_counter() - began)
+
+        return await cache.get_or_compute(key, lambda: self._lane.submit(inputs, None, trail), observe)
 
     def account(self, inputs: Tensors, outputs: Tensors, request_id: bytes, seconds: float) -> None:
         """Record a request before it is answered, where every answer must be recorded.
