@@ -80,7 +80,9 @@ class Methods:
     async def _model_statistics(self, received: Received) -> Any:
         request = received.message
         found = self._hub.statistics(request.name, request.version)
-        return pb.ModelStatisticsResponse(model_stats=found)
+        return pb.ModelStatisticsResponse(
+            model_stats=[{field: value for field, value in each.items() if field != "tag"} for each in found]
+        )
 
     async def _index(self, received: Received) -> Any:
         return pb.RepositoryIndexResponse(models=self._repository.index(received.message.ready))

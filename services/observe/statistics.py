@@ -141,18 +141,18 @@ class SharedStatistics:
         self._published: dict[str, float] = {}
         self._complained = False
 
-    def of(self, name: str, version: str) -> Statistics:
+    def of(self, tag: str) -> Statistics:
         """Return what this worker counts of a model; one that is loaded again goes on where it was."""
-        return self._models.setdefault(f"{name}:{version}", Statistics())
+        return self._models.setdefault(tag, Statistics())
 
-    def total(self, name: str, version: str) -> dict[str, Any]:
-        """Return what all workers have counted of a model, as the statistics extension names it."""
-        tag, found = f"{name}:{version}", Statistics()
+    def total(self, tag: str) -> dict[str, Any]:
+        """Return what all workers have counted of a model, under the names of the statistics extension."""
+        found = Statistics()
         for models in self._others():
             if tag in models:
                 found.include(models[tag])
-        found.include(self.of(name, version).plain())
-        return {"name": name, "version": version, **found.described()}
+        found.include(self.of(tag).plain())
+        return found.described()
 
     def _others(self) -> Iterator[dict[str, Any]]:
         files = [] if self._folder is None else sorted(self._folder.glob("statistics-*.json"))

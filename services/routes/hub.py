@@ -92,7 +92,7 @@ class Hub:
         return list(self._models.get(name, {}))
 
     def get(self, name: str, version: str = "") -> ServedModel:
-        """Return a model; without a version the one loaded last.
+        """Return a model; without a version, which may be its number, the one loaded last.
 
         Raises:
             NotFoundError: it isn't loaded.
@@ -102,9 +102,10 @@ class Hub:
             raise NotFoundError(f"no model '{name}' is loaded; there is {', '.join(self._models) or 'none'}")
         if not version:
             return self._newest[name]
-        if version not in versions:
+        found = versions.get(version) or next((each for each in versions.values() if each.number == version), None)
+        if found is None:
             raise NotFoundError(f"no version '{version}' of '{name}' is loaded; there is {', '.join(versions)}")
-        return versions[version]
+        return found
 
     async def load(
         self, reference: str, *, keep: bool = False, entries: list[store.Entry] | None = None
@@ -163,9 +164,9 @@ class Hub:
             NotFoundError: it isn't loaded.
         """
         async with self._lock:
-            self.get(name, version)
+            named = self.get(name, version).entry.version
             versions = self._models[name]
-            gone = [versions.pop(version)] if version else [versions.pop(key) for key in list(versions)]
+            gone = [versions.pop(named)] if version else [versions.pop(key) for key in list(versions)]
             if versions:
                 self._newest[name] = list(versions.values())[-1]
             else:
@@ -189,7 +190,8 @@ class Hub:
                     if served is self._newest[name]:
                         templates += [endpoint.model, endpoint.default if name == self.default else ""]
                     answer = InferEndpoint(endpoint, served, protocols, self._edge)
-                    routes.update((path.format(name=name, version=version), answer) for path in templates if path)
+                    for called in (served.number, version):
+                        routes.update((path.format(name=name, version=called), answer) for path in templates if path)
         self.routes = routes
 
     async def heal(self) -> None:
@@ -216,17 +218,21 @@ class Hub:
     def statistics(self, name: str = "", version: str = "") -> list[dict[str, Any]]:
         """Return what models have done in all workers: all models, all versions of one, or one version.
 
+        A version is named as it was asked for; where all are asked for, by its number: Triton's versions are numbers,
+        and its clients read these as such.
+
         Raises:
             NotFoundError: it isn't loaded.
         """
-        if name:
-            self.get(name, version)
+        chosen = [self.get(name, version)] if version else self.models()
+        if name and not version:
+            self.get(name)
         self.flush()
-        chosen = [served.entry for served in self.models()]
         return [
-            self._edge.statistics.total(entry.name, entry.version)
-            for entry in chosen
-            if name in ("", entry.name) and version in ("", entry.version)
+            {"name": served.entry.name, "version": version or served.number, "tag": served.tag}
+            | self._edge.statistics.total(served.tag)
+            for served in chosen
+            if name in ("", served.entry.name)
         ]
 
     async def close(self) -> None:

@@ -109,7 +109,7 @@ class Management:
             return 200, {"model_stats": self._hub.statistics(name, version)}
         if rest == []:
             # What exactly answers: a version has a name, which may be used again elsewhere; its content has a hash.
-            exactly = {"tag": served.tag, "digest": served.loaded.artifact.digest}
+            exactly = {"tag": served.tag, "number": served.number, "digest": served.loaded.artifact.digest}
             return 200, {
                 **model_metadata(served, self._hub.versions(name)),
                 "parameters": exactly,

@@ -39,14 +39,21 @@ class ServedModel:
         loaded: verified, warm and calibrated.
         scheduler: of the worker.
         edge: of the worker.
+
+    Attributes:
+        tag: name and version.
+        number: stands for the version where a client takes only numbers: when the artifact was made, in digits, so that
+            a later one has a higher number, and four digits of its digest. Every worker and replica gives the same.
     """
 
     def __init__(self, loaded: LoadedModel, scheduler: Scheduler, edge: Edge) -> None:
         self.loaded = loaded
         self.entry = loaded.entry
         self.tag = loaded.entry.tag
-        name, version = loaded.entry.name, loaded.entry.version
-        self.metrics = Metrics(name, version, edge.statistics.of(name, version))
+        manifest = loaded.artifact.manifest
+        made = "".join(filter(str.isdigit, manifest.created.partition("+")[0]))
+        self.number = f"{made}{int(manifest.digest[:8], 16) % 10_000:04}".lstrip("0") or "0"
+        self.metrics = Metrics(loaded.entry.name, loaded.entry.version, edge.statistics.of(self.tag))
         self.metrics.pinned(loaded.prepared.given)
         self._shadow: Shadow | None = None
         self.followed = edge.recorder is not None
