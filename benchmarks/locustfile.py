@@ -16,9 +16,9 @@ import sys
 if os.environ.get("HONE_LOAD"):
     from hone.benchmarks.load.scenario_user import Caller
 else:
-    from hone.benchmarks.load.users import ArrowUser, JsonUser, RowsUser, V2BinaryUser, V2JsonUser
+    from hone.benchmarks.load.users import ArrowUser, GrpcUser, JsonUser, RowsUser, V2BinaryUser, V2JsonUser
 
-__all__ = ["ArrowUser", "Caller", "JsonUser", "RowsUser", "V2BinaryUser", "V2JsonUser"]
+__all__ = ["ArrowUser", "Caller", "GrpcUser", "JsonUser", "RowsUser", "V2BinaryUser", "V2JsonUser"]
 
 if __name__ == "__main__":
     from locust.main import main

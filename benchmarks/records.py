@@ -134,6 +134,7 @@ class LoadReport(Record):
     created: str
     scenario: Scenario
     rate_source: RateSource
+    protocol: str = Field("json", description="What the requests were sent in.")
     probed_capacity: float | None = Field(None, description="Requests per second that the probe reached.")
     host: dict[str, Any]
     duration_s: float
@@ -218,7 +219,8 @@ class LoadReport(Record):
     def load(self) -> str:
         """The load in words, with where its rate is from."""
         source = f", {self.rate_source}" if "capacity" in self.rate_source else ""
-        return f"{self.scenario.words}{source}"
+        protocol = "" if self.protocol == "json" else f", {self.protocol}"
+        return f"{self.scenario.words}{source}{protocol}"
 
 
 def read_load_report(file: Path) -> LoadReport:

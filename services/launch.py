@@ -150,16 +150,18 @@ def running_service(service: str, root: Path, **settings: object) -> Iterator[st
 
 
 @contextlib.contextmanager
-def served(url: str | None, reference: str, workers: int | None = None) -> Iterator[tuple[str, float | None]]:
+def served(
+    url: str | None, reference: str, workers: int | None = None, **settings: object
+) -> Iterator[tuple[str, float | None]]:
     """Give a running service: the one at `url`, or one that is started for it and stopped afterwards.
 
-    Yields its URL, and the seconds that a started one took to become ready.
+    Yields its URL, and the seconds that a started one took to become ready; settings are of that one, as of `running`.
     """
     if url is not None:
         yield url, None
         return
     started = time.monotonic()
-    with running(reference, workers=workers) as base:
+    with running(reference, workers=workers, **settings) as base:
         yield base, time.monotonic() - started
 
 

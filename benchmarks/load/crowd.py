@@ -12,10 +12,10 @@ import numpy as np
 
 from .payload import Pool
 from .sending.fleet import Child, Fleet
-from .sending.plan import Plan, request_bytes
+from .sending.plan import Plan
 from .statistics import tell
-from .target import Target
-from .wire import Call, wire
+from .target import Target, grpc_address
+from .wire import GRPC, Call, wire
 from .workload import calls_of
 
 
@@ -43,7 +43,9 @@ class Crowd:
     users: Counter[str] = field(default_factory=Counter)
 
     def prepare(self, protocol: str) -> None:
-        """Make the requests of a protocol; raises HoneError when it can't carry them."""
+        """Make the requests of a protocol; raises HoneError when they can't be sent."""
+        if protocol == GRPC:
+            grpc_address(self.target)
         if protocol not in self.calls:
             self.calls[protocol] = calls_of(self.target, self.inputs, self.sizes, wire(protocol))
 
@@ -60,18 +62,9 @@ class Crowd:
         if protocol in self.fleets:
             return
         self.prepare(protocol)
-        calls, target = self.calls[protocol], self.target
+        calls = self.calls[protocol]
         place = Path(self.folder.name) / protocol
-        Plan(
-            url=target.url,
-            requests=[request_bytes(target.url, call, target.access.headers) for call in calls],
-            rows=np.array([call.rows for call in calls]),
-            ca=str(target.access.ca.resolve()) if target.access.ca else None,
-            wire=protocol,
-            tag=target.tag,
-            outputs=target.signature.outputs,
-            order=np.arange(len(calls), dtype=np.uint32),
-        ).write(place)
+        Plan.of(self.target, calls, protocol, order=np.arange(len(calls), dtype=np.uint32)).write(place)
         self.fleets[protocol] = Fleet([place], self.spare)
 
     def tell(self, stats: Any) -> None:

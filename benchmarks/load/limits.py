@@ -39,13 +39,15 @@ class Baseline:
     report: LoadReport
     tolerance: float
 
-    def require_same(self, target: Target, scenario: Scenario) -> None:
+    def require_same(self, target: Target, scenario: Scenario, protocol: str = "json") -> None:
         """Raise HoneError unless a run of this load on this model can be compared with it."""
         name = self.report.model.partition(":")[0]
         if name != target.name:
             raise HoneError(f"--baseline is of {self.report.model}, not of {target.tag}: they can't be compared")
         if self.report.void:
             raise HoneError(f"--baseline is void: {self.report.void}; there is nothing to compare with")
+        if self.report.protocol != protocol:
+            raise HoneError(f"--baseline was sent in {self.report.protocol}, not in {protocol}; give that --protocol")
         then = self.report.scenario
         for field_name in ("kind", "arrival", "rate", "users", "rows", "sizes"):
             before, now = getattr(then, field_name), getattr(scenario, field_name)

@@ -125,7 +125,7 @@ def bench(
     """
     options = options or Options()
     if options.baseline is not None:
-        options.baseline.require_same(target, scenario)
+        options.baseline.require_same(target, scenario, options.wire)
     workload = options.workload or make(target, scenario, options.rows, options.wire)
     progress(workload.words)
     if options.workload is None and scenario.kind == "open" and scenario.rate is None:
@@ -154,6 +154,7 @@ def _report(target: Target, workload: Workload, run: _Run, options: Options) -> 
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         scenario=run.scenario,
         rate_source=run.source,
+        protocol=options.wire,
         probed_capacity=run.capacity,
         host=host(),
         distinct_rows=workload.rows.distinct,

@@ -11,6 +11,7 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
@@ -36,10 +37,12 @@ class Access:
     Attributes:
         api_key: sent as `x-api-key`; empty: none.
         ca: file of the certificates that the service's is checked with; None: those that Python knows.
+        grpc: HOST:PORT of its gRPC; empty: what the service says.
     """
 
     api_key: str = ""
     ca: Path | None = None
+    grpc: str = ""
 
     def __repr__(self) -> str:
         return f"Access(api_key={'***' if self.api_key else ''!r}, ca={self.ca})"
@@ -123,6 +126,26 @@ def ask(url: str, access: Access, reference: str = "") -> Target:
     digest = exactly.get("digest")
     signature, example = _signature(metadata), _example(url, access, name)
     return Target(url, access, name, version, digest, path, signature, example, _plan(metadata))
+
+
+def grpc_address(target: Target) -> str:
+    """Return where a service answers gRPC: grpc://HOST:PORT, or grpcs:// where its HTTP has TLS.
+
+    Raises:
+        HoneError: it says that it doesn't, or nothing answers.
+    """
+    place = urlsplit(target.url)
+    scheme = "grpcs" if place.scheme == "https" else "grpc"
+    if target.access.grpc:
+        return f"{scheme}://{target.access.grpc}"
+    port = _json(target.url, "/v2", target.access).get("grpc_port")
+    if not port:
+        raise HoneError(
+            f"{target.url} has no gRPC port; start it with --grpc-port (HONE_GRPC_PORT), or give the address: "
+            "--grpc-address HOST:PORT"
+        )
+    host = place.hostname or ""
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def _first_model(url: str, access: Access) -> str:

@@ -55,6 +55,9 @@ def add_options(parser: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--ca", default="", help="File of certificates to check the service's with.")
     parser.add_argument(
+        "--grpc-address", default="", help="HOST:PORT of the service's gRPC, where that isn't what it says itself."
+    )
+    parser.add_argument(
         "--p99", default="", type=_checked(parse_ms),
         help="Limit of the 99th percentile, such as 50ms: exit status 1 when it is missed. Locust knows latencies to "
         "two digits, and to a millisecond; hone bench keeps every one.",
@@ -141,7 +144,8 @@ def _read(environment: Any) -> Crowd:
     if options.rows < 1:
         raise HoneError(f"--rows {options.rows}: give a number from 1 up")
     limits_of(options)
-    access = Access(options.api_key or os.environ.get(KEY_VARIABLE, ""), Path(options.ca) if options.ca else None)
+    key, ca = options.api_key or os.environ.get(KEY_VARIABLE, ""), Path(options.ca) if options.ca else None
+    access = Access(key, ca, options.grpc_address)
     target = ask(environment.host, access, options.model)
     rows = rows_for(target, Path(options.data) if options.data else None)
     inputs, sizes = requests(rows.pool, target.signature, (options.rows,))
@@ -213,6 +217,12 @@ class V2BinaryUser(Predicting):
     """Open Inference Protocol V2 with binary tensors, as Triton's clients send it."""
 
     protocol = "v2-binary"
+
+
+class GrpcUser(Predicting):
+    """Open Inference Protocol V2 over gRPC, with raw tensors."""
+
+    protocol = "grpc"
 
 
 class ArrowUser(Predicting):

@@ -19,6 +19,9 @@ import orjson
 from hone.errors import HoneError, did_you_mean
 from hone.signature import Signature, TensorSpec
 
+from .sending import protobuf
+from .sending.protobuf import field
+
 Inputs = Mapping[str, np.ndarray]
 
 V2_TYPES = {
@@ -28,6 +31,7 @@ V2_TYPES = {
 }  # fmt: skip
 HEADER_LENGTH = "inference-header-content-length"
 ARROW = "application/vnd.apache.arrow.stream"
+GRPC, GRPC_METHOD = "grpc", "/inference.GRPCInferenceService/ModelInfer"
 
 
 @dataclass(frozen=True)
@@ -238,6 +242,33 @@ class Arrow(Wire):
             return {reader.read_all().num_rows}, ""
 
 
+class Grpc(Wire):
+    """V2 over gRPC, with raw tensors both ways: ModelInferRequest and ModelInferResponse of the protocol."""
+
+    name = GRPC
+
+    def call(self, model_path: str, signature: Signature, inputs: Inputs) -> Call:
+        name, _, version = model_path.removeprefix("/models/").partition("/versions/")
+        dtypes = _dtypes(signature)
+        message = [field(1, name), *([field(2, version)] if version else [])]
+        for tensor, array in inputs.items():
+            described = [field(1, tensor), field(2, V2_TYPES[dtypes[tensor]]), field(3, array.shape)]
+            message.append(field(5, b"".join(described)))
+        raw = [field(7, to_bytes(array, dtypes[tensor])) for tensor, array in inputs.items()]
+        return Call(GRPC_METHOD, {}, b"".join([*message, *raw]))
+
+    def counts(self, answer: bytes, fields: Mapping[str, str], expected: Expected) -> tuple[set[int], str]:
+        found: dict[int, list[Any]] = {1: [], 2: [], 5: []}
+        for number, value in protobuf.fields(answer):
+            found.setdefault(number, []).append(value)
+        shapes = [
+            [size for number, value in protobuf.fields(output) if number == 3 for size in protobuf.numbers(value)]
+            for output in found[5]
+        ]
+        tag = b":".join(found[1] + found[2]).decode() if found[2] else ""
+        return {shape[0] for shape in shapes}, tag
+
+
 def _pyarrow() -> Any:
     try:
         import pyarrow
@@ -260,7 +291,7 @@ def _dtypes(signature: Signature) -> dict[str, str]:
     return {spec.name: spec.dtype for spec in signature.inputs}
 
 
-WIRES: dict[str, Wire] = {wire.name: wire for wire in (Json(), Rows(), V2Json(), V2Binary(), Arrow())}
+WIRES: dict[str, Wire] = {wire.name: wire for wire in (Json(), Rows(), V2Json(), V2Binary(), Grpc(), Arrow())}
 
 
 def wire(name: str) -> Wire:

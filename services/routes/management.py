@@ -89,7 +89,9 @@ class Management:
 
     def _read(self, path: list[str]) -> tuple[int, Any]:
         if path == ["v2"]:
-            return 200, {"name": "hone", "version": __version__, "extensions": EXTENSIONS}
+            port = self._edge.settings.grpc_port
+            where = {"grpc_port": port} if port else {}
+            return 200, {"name": "hone", "version": __version__, "extensions": EXTENSIONS, **where}
         if path == ["v1", "models"]:
             return 200, {"models": self._hub.names()}
         if path == STATISTICS and path[2] not in self._hub.names():

@@ -147,7 +147,7 @@ FRAMEWORKS = {
     # What servers, load and pages are made with.
     "_bentoml_sdk": ("services/routes/server.py",),
     "bentoml": ("hone/store", "services"),
-    "grpc": ("services/grpc",),
+    "grpc": ("services/grpc", "benchmarks/load/sending/grpc_sender.py"),
     "jinja2": ("hone/pages/render.py", "k8s/tools/new_service.py"),
     "jwt": ("services/access/tokens.py",),
     "locust": ("benchmarks/load", "benchmarks/locustfile.py"),

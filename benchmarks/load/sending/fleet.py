@@ -15,8 +15,7 @@ import numpy as np
 from hone.errors import HoneError
 from hone.processes import why_failed
 
-from .plan import RECORDS, Reader
-from .sender import GRACE_S
+from .plan import GRACE_S, RECORDS, Reader
 
 HEAD_START_S = 0.02
 """Between the word and the moment that senders begin at: they must have heard it."""

@@ -17,8 +17,8 @@ import numpy as np
 from hone.errors import HoneError
 from hone.signature import TensorSpec
 
-from ..target import Access
-from ..wire import Call
+from ..target import Access, Target, grpc_address
+from ..wire import GRPC, Call
 
 RECORD = struct.Struct("<dddIHHI")
 RECORDS = np.dtype(
@@ -31,6 +31,14 @@ from 1), which of several senders sent it, and the bytes of the answer's body.""
 NOT_SENT = "not sent: too many in flight"
 INTERRUPTED = "no answer: the run was over"
 MAX_IN_FLIGHT = 2000
+TIMEOUT_S = 30.0
+GRACE_S = 2.0
+"""So long answers are waited for after a stop."""
+TICK_S = 0.2
+PAUSE_S = 0.1
+"""So long a caller waits who got no connection: it would only ask for another, as fast as it can."""
+REMEMBERED = 16_384
+"""Bytes of an answer that is remembered, so that the same one again isn't taken apart again."""
 _PLAN, _RECORDS, _ERRORS, _KEPT, _SUMMARY = "plan.npz", "records", "errors", "kept", "summary.json"
 _FRAME = struct.Struct("<III")
 
@@ -40,8 +48,8 @@ class Plan:
     """What one sender does.
 
     Attributes:
-        url: of the service.
-        requests: whole HTTP requests.
+        url: of the service: http, https, or of its gRPC: grpc, grpcs.
+        requests: whole HTTP requests, or gRPC messages.
         rows: of each request's answer; 0: not known.
         ca: file of certificates; None: those that Python knows.
         wire: protocol that answers are checked by; empty: every answer with status 200 is good.
@@ -54,6 +62,7 @@ class Plan:
         keep_every_s: an answer is kept so often, to be checked; 0: none.
         in_flight: requests at once, at most; what comes beyond is noted as not sent.
         number: of this sender among several.
+        metadata: of each gRPC call.
     """
 
     url: str
@@ -70,6 +79,27 @@ class Plan:
     keep_every_s: float = 0.0
     in_flight: int = MAX_IN_FLIGHT
     number: int = 0
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, target: Target, calls: list[Call], wire: str, **load: Any) -> Plan:
+        """Return a plan for requests to a model.
+
+        Raises:
+            HoneError: a header can't be sent, or the service has no gRPC and the protocol is that.
+        """
+        headers, grpc = target.access.headers, wire == GRPC
+        return cls(
+            url=grpc_address(target) if grpc else target.url,
+            requests=[call.body if grpc else request_bytes(target.url, call, headers) for call in calls],
+            metadata=headers if grpc else {},
+            rows=np.array([call.rows for call in calls]),
+            ca=str(target.access.ca.resolve()) if target.access.ca else None,
+            wire=wire,
+            tag=target.tag,
+            outputs=target.signature.outputs,
+            **load,
+        )
 
     @property
     def access(self) -> Access:
@@ -81,8 +111,10 @@ class Plan:
         folder.mkdir(parents=True, exist_ok=True)
         words = {
             name: getattr(self, name)
-            for name in ("url", "ca", "wire", "tag", "users", "duration_s", "keep_every_s", "in_flight", "number")
-        }
+            for name in (
+                "url", "ca", "wire", "tag", "users", "duration_s", "keep_every_s", "in_flight", "number", "metadata",
+            )
+        }  # fmt: skip
         words["outputs"] = [spec.model_dump() for spec in self.outputs]
         arrivals = np.zeros(0) if self.arrivals is None else self.arrivals
         np.savez(

@@ -25,19 +25,11 @@ from hone.errors import HoneError, one_line
 
 from ..wire import WIRES, Expected
 from .connection import READ, WRITE, BadAnswerError, Connection, Endpoint
-from .plan import INTERRUPTED, NOT_SENT, Log, Plan
+from .plan import GRACE_S, INTERRUPTED, NOT_SENT, PAUSE_S, REMEMBERED, TICK_S, TIMEOUT_S, Log, Plan
 from .poller import new_poller
 
-TIMEOUT_S = 30.0
-GRACE_S = 2.0
-"""So long answers are waited for after a stop."""
-TICK_S = 0.2
-PAUSE_S = 0.1
-"""So long a caller waits who got no connection: it would only ask for another, as fast as it can."""
 BURST = 16
 """Requests that go out before answers are looked at."""
-REMEMBERED = 16_384
-"""Bytes of an answer that is remembered, so that the same one again isn't taken apart again."""
 OPENED = 32
 """Connections that are open before an open loop begins; more are opened when they are needed."""
 
@@ -292,8 +284,15 @@ def main() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536) if hard > 0 else 65536, hard))
     print("up", flush=True)  # noqa: T201 - to who started this
     word, _, folder = os.read(sys.stdin.fileno(), 4096).decode().strip().partition(" ")
-    if word == "plan":
-        Sender(Plan.read(Path(folder)), Path(folder)).run()
+    if word != "plan":
+        return
+    plan = Plan.read(Path(folder))
+    if plan.url.startswith("grpc"):
+        from .grpc_sender import GrpcSender
+
+        GrpcSender(plan, Path(folder)).run()
+    else:
+        Sender(plan, Path(folder)).run()
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from ...records import Sent
 from ...scenarios import Scenario
 from ..target import Target
 from ..workload import Workload
-from .plan import MAX_IN_FLIGHT, RECORDS, Plan, Reader, request_bytes
+from .plan import MAX_IN_FLIGHT, RECORDS, Plan, Reader
 
 LOCUSTFILE = Path(__file__).parents[2] / "locustfile.py"
 SENDER_RATE = 6000.0
@@ -90,14 +90,10 @@ def _seconds(scenario: Scenario, workload: Workload) -> float:
 def _plan(target: Target, scenario: Scenario, workload: Workload, wire: str, number: int, count: int) -> Plan:
     arrivals = workload.arrivals
     seconds = _seconds(scenario, workload)
-    return Plan(
-        url=target.url,
-        requests=[request_bytes(target.url, call, target.access.headers) for call in workload.calls],
-        rows=np.array([call.rows for call in workload.calls]),
-        ca=str(target.access.ca.resolve()) if target.access.ca else None,
-        wire=wire,
-        tag=target.tag,
-        outputs=target.signature.outputs,
+    return Plan.of(
+        target,
+        workload.calls,
+        wire,
         arrivals=None if arrivals is None else arrivals[number::count],
         order=workload.order[number::count],
         users=scenario.users if arrivals is None else 0,

@@ -32,10 +32,10 @@ def _service_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def _access(api_key: str, ca: Path | None) -> Access:
+def _access(api_key: str, ca: Path | None, grpc: str = "") -> Access:
     from hone.benchmarks.load.target import Access
 
-    return Access(api_key, ca)
+    return Access(api_key, ca, grpc)
 
 
 @click.group(cls=DefaultGroup, default="load")
@@ -171,6 +171,8 @@ def _target(reference: str, model: str, api_key: str, ca: Path | None) -> Iterat
 @click.option("--users", type=click.IntRange(1), help="Closed loop instead, with this many callers.")
 @click.option("--rows", type=click.IntRange(1), help="Rows in each request. [default: 1]")
 @click.option("--sizes", help="Rows in requests, with their shares, such as 1:70%,8:25%,64:5%.")
+@click.option("--protocol", default="json", show_default=True, help="Or rows, v2, v2-binary, grpc, arrow.")
+@click.option("--grpc-address", default="", help="HOST:PORT of --url's gRPC, where that isn't what it says itself.")
 @click.option("--data", type=click.Path(path_type=Path), help="Rows to send: .npz, .parquet, .csv or .json.")
 @click.option("--traffic", type=click.Path(path_type=Path), help="Replay what a service recorded in this folder.")
 @click.option("--trace", type=click.Path(path_type=Path), help="Replay the times of a .csv: time in seconds, rows.")
@@ -195,11 +197,11 @@ def load(model: str, url: str | None, api_key: str, ca: Path | None, out: Path |
     from hone.benchmarks.load.limits import require_met
     from hone.benchmarks.load.run import bench as run_bench
     from hone.benchmarks.load.run import find_target
-    from hone.services.launch import served
+    from hone.services.launch import free_port, served
 
     scenario, options = _load_options(given)
-    with served(url, model) as (base, _):
-        target = find_target(base, model, _access(api_key, ca))
+    with served(url, model, grpc_port=free_port() if options.wire == "grpc" else None) as (base, _):
+        target = find_target(base, model, _access(api_key, ca, given["grpc_address"]))
         scenario, options = _recorded(target, scenario, options, given)
         folder = out or Path("out") / target.name
         report = run_bench(target, out=folder, scenario=scenario, progress=_say, options=options)
@@ -215,6 +217,7 @@ def _load_options(given: dict[str, Any]) -> tuple[Scenario, Options]:
     """Return what the options of `hone bench` ask for, as far as it can be known before the service answers."""
     from hone.benchmarks.load.limits import Limits, parse_ms, parse_share
     from hone.benchmarks.load.run import Options
+    from hone.benchmarks.load.wire import wire
     from hone.benchmarks.scenarios import Scenario, parse_arrival
 
     percentiles = {f"{name}_ms": parse_ms(given[name]) for name in ("p50", "p95", "p99") if given[name]}
@@ -230,6 +233,7 @@ def _load_options(given: dict[str, Any]) -> tuple[Scenario, Options]:
         limits=Limits(percentiles, parse_share(given["max_errors"]) if given["max_errors"] else None),
         baseline=before,
         most_late=parse_share(given["max_late"]),
+        wire=wire(given["protocol"]).name,
     )
     return scenario, options
 
