@@ -151,17 +151,17 @@ def running_service(service: str, root: Path, **settings: object) -> Iterator[st
 
 @contextlib.contextmanager
 def served(
-    url: str | None, reference: str, workers: int | None = None, **settings: object
+    url: str | None, reference: str, workers: int | None = None, grpc_port: int | None = None
 ) -> Iterator[tuple[str, float | None]]:
     """Give a running service: the one at `url`, or one that is started for it and stopped afterwards.
 
-    Yields its URL, and the seconds that a started one took to become ready; settings are of that one, as of `running`.
+    Yields its URL, and the seconds that a started one took to become ready; the other arguments are of that one.
     """
     if url is not None:
         yield url, None
         return
     started = time.monotonic()
-    with running(reference, workers=workers, **settings) as base:
+    with running(reference, workers=workers, grpc_port=grpc_port) as base:
         yield base, time.monotonic() - started
 
 

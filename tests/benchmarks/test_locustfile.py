@@ -15,6 +15,7 @@ import httpx
 import numpy as np
 import pytest
 
+from hone.benchmarks.load.wire import GRPC_METHOD
 from hone.services.launch import free_port
 from tests.servers import HONE, ROOT, Server, put, self_signed, server
 
@@ -28,7 +29,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     home = tmp_path_factory.mktemp("plain")
     put(home, home / "one", "dense", "onnx-fp32-1")
     put(home, home / "two", "reverse", "onnx-fp32-1", seed=1)
-    command = [HONE, "serve", "dense", "--and", "reverse", "--port", "{port}"]
+    command = [HONE, "serve", "dense", "--and", "reverse", "--port", "{port}", "--grpc-port", str(free_port())]
     with server(command, home, PYTHONPATH=str(ROOT)) as running:
         yield running
 
@@ -44,6 +45,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str
     )
     key = made.stdout.strip()
     command = [HONE, "serve", "dense", "--port", "{port}", "--api-keys", str(home / "keys.yaml"),
+               "--grpc-port", str(free_port()),
                "--ssl-certfile", str(certificate), "--ssl-keyfile", str(secret)]  # fmt: skip
     with server(command, home, scheme="https", PYTHONPATH=str(ROOT)) as running:
         yield f"https://localhost:{running.port}", key, certificate
@@ -83,14 +85,14 @@ def test_plain_command_loads_what_the_service_serves(service: Server, tmp_path: 
 
 
 def test_every_protocol_is_answered(service: Server, tmp_path: Path) -> None:
-    users = ["JsonUser", "RowsUser", "V2JsonUser", "V2BinaryUser", "ArrowUser"]
-    done = locust("--host", address(service), *QUICK, "-t", "5s", "-u", "5", "--model", "reverse:onnx-fp32",
+    users = ["JsonUser", "RowsUser", "V2JsonUser", "V2BinaryUser", "GrpcUser", "ArrowUser"]
+    done = locust("--host", address(service), *QUICK, "-t", "5s", "-u", "6", "--model", "reverse:onnx-fp32",
                   "--rows", "3", "--csv", str(tmp_path / "run"), *users)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert f"{{{', '.join(f'{json.dumps(name)}: 1' for name in sorted(users))}}}" in done.stderr
     found = totals(tmp_path / "run")
     prefix = "/models/reverse/versions/onnx-fp32-1"
-    assert set(found) == {f"{prefix}/predict", f"/v2{prefix}/infer", "Aggregated"}
+    assert set(found) == {f"{prefix}/predict", f"/v2{prefix}/infer", GRPC_METHOD, "Aggregated"}
     assert all(requests > 5 and not failures for requests, failures in found.values())
 
 
@@ -113,6 +115,7 @@ def test_load_is_spread_over_processes(service: Server, tmp_path: Path) -> None:
         (["--model", "nope"], 1, "serves no model 'nope'; valid: dense, reverse"),
         (["--model", "dense:nope"], 1, "was asked for dense:nope, which it doesn't serve; there is dense:onnx-fp32-1"),
         (["--host", "http://127.0.0.1:9"], 1, "http://127.0.0.1:9: no service answers"),
+        (["--protocol", "grpc", "--grpc-address", "127.0.0.1:9"], 1, "grpc://127.0.0.1:9: no gRPC service answers"),
         (["--p99", "soon"], 2, "argument --p99: 'soon' is no duration; write 50ms or 0.2s"),
     ],
 )
@@ -228,6 +231,22 @@ def answered(metrics: str, model: str) -> float:
     return sum(float(line.split()[-1]) for line in lines)
 
 
+def test_bench_over_grpc_says_so_and_compares_with_nothing_else(service: Server, tmp_path: Path) -> None:
+    wanted = ["reverse", "--url", address(service), "--users", "2", "--protocol", "grpc"]
+    done = bench(*wanted, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    file = tmp_path / "out" / "reverse" / "load.json"
+    report = json.loads(file.read_text())
+    assert (report["protocol"], report["errors"]) == ("grpc", 0)
+    assert report["requests"] > 20
+    assert ", grpc)" in done.stdout
+    other = bench("reverse", "--url", address(service), "--baseline", str(file), folder=tmp_path)
+    assert other.returncode == 1
+    assert other.stderr == "error: --baseline was sent in grpc, not in json; give that --protocol\n"
+    wrong = bench("reverse", "--url", address(service), "--protocol", "gprc", folder=tmp_path)
+    assert wrong.stderr == "error: no protocol 'gprc'; did you mean 'grpc'?\n"
+
+
 @pytest.mark.parametrize("command", [["nope"], ["reverse:nope"], ["capacity", "reverse:nope", "--p99", "50ms"]])
 def test_report_of_another_artifact_than_the_one_named_is_refused(
     service: Server, tmp_path: Path, command: list[str]
@@ -251,6 +270,8 @@ def test_keys_and_certificates_are_sent_and_checked(guarded: tuple[str, str, Pat
     done = bench(*trusting, folder=tmp_path, HONE_BENCH_KEY=key)
     assert done.returncode == 0, done.stderr
     assert key not in (tmp_path / "out" / "load.json").read_text()
-    done = locust("--host", url, *QUICK, "--ca", str(certificate), "--max-errors", "0", HONE_BENCH_KEY=key)
-    assert done.returncode == 0, done.stderr
+    for protocol in ("json", "grpc"):
+        allowed = [*QUICK, "--ca", str(certificate), "--max-errors", "0", "--protocol", protocol]
+        done = locust("--host", url, *allowed, HONE_BENCH_KEY=key)
+        assert done.returncode == 0, done.stderr
     assert locust("--host", url, *QUICK, "--ca", str(certificate)).returncode == 1
