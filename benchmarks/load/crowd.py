@@ -14,7 +14,7 @@ from .payload import Pool
 from .sending.fleet import Child, Fleet
 from .sending.plan import Plan
 from .statistics import tell
-from .target import Target, grpc_address
+from .target import Target, require_grpc
 from .wire import GRPC, Call, wire
 from .workload import calls_of
 
@@ -45,7 +45,7 @@ class Crowd:
     def prepare(self, protocol: str) -> None:
         """Make the requests of a protocol; raises HoneError when they can't be sent."""
         if protocol == GRPC:
-            grpc_address(self.target)
+            require_grpc(self.target)
         if protocol not in self.calls:
             self.calls[protocol] = calls_of(self.target, self.inputs, self.sizes, wire(protocol))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import socket
 import ssl
 import urllib.error
 import urllib.request
@@ -146,6 +147,21 @@ def grpc_address(target: Target) -> str:
         )
     host = place.hostname or ""
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def require_grpc(target: Target) -> None:
+    """Raise HoneError unless something listens where the service answers gRPC."""
+    address = grpc_address(target)
+    place = urlsplit(address)
+    try:
+        if not place.hostname or not place.port:
+            raise ValueError
+        socket.create_connection((place.hostname, place.port), TIMEOUT_S).close()
+    except OSError as error:
+        reason = error.strerror or one_line(error)
+        raise HoneError(f"{address}: no gRPC service answers: {reason}; --grpc-address gives another one") from None
+    except ValueError:
+        raise HoneError(f"--grpc-address {target.access.grpc}: write HOST:PORT") from None
 
 
 def _first_model(url: str, access: Access) -> str:

@@ -116,6 +116,7 @@ def test_load_is_spread_over_processes(service: Server, tmp_path: Path) -> None:
         (["--model", "dense:nope"], 1, "was asked for dense:nope, which it doesn't serve; there is dense:onnx-fp32-1"),
         (["--host", "http://127.0.0.1:9"], 1, "http://127.0.0.1:9: no service answers"),
         (["--protocol", "grpc", "--grpc-address", "127.0.0.1:9"], 1, "grpc://127.0.0.1:9: no gRPC service answers"),
+        (["--protocol", "grpc", "--grpc-address", "host"], 1, "--grpc-address host: write HOST:PORT"),
         (["--p99", "soon"], 2, "argument --p99: 'soon' is no duration; write 50ms or 0.2s"),
     ],
 )

@@ -125,7 +125,7 @@ class GrpcSender:
             await asyncio.wait_for(channel.channel_ready(), CONNECT_S)
         except TimeoutError:
             raise HoneError(
-                f"{self._plan.url}: no gRPC service answers; is this its address? (--grpc-address)"
+                f"{self._plan.url}: no gRPC service answers; --grpc-address gives another one"
             ) from None
         self._methods.append(channel.unary_unary(GRPC_METHOD))
 
