@@ -124,9 +124,7 @@ class GrpcSender:
         try:
             await asyncio.wait_for(channel.channel_ready(), CONNECT_S)
         except TimeoutError:
-            raise HoneError(
-                f"{self._plan.url}: no gRPC service answers; --grpc-address gives another one"
-            ) from None
+            raise HoneError(f"{self._plan.url}: no gRPC service answers; --grpc-address gives another one") from None
         self._methods.append(channel.unary_unary(GRPC_METHOD))
 
     def _obey(self, commands: int) -> None:
