@@ -22,12 +22,14 @@ from hone.processes import why_failed
 from ...records import Sent
 from ...scenarios import Scenario
 from ..target import Target
+from ..wire import GRPC
 from ..workload import Workload
 from .plan import MAX_IN_FLIGHT, RECORDS, Plan, Reader
 
 LOCUSTFILE = Path(__file__).parents[2] / "locustfile.py"
 SENDER_RATE = 6000.0
 """Requests per second that one sender is given at most; a rate above is shared by several."""
+GRPC_RATE = 2000.0
 KEPT = 200
 """Answers of a run that are kept to be checked."""
 SPARE_S = 120.0
@@ -59,7 +61,7 @@ def run_trial(target: Target, scenario: Scenario, workload: Workload, wire: str)
     Raises:
         HoneError: Locust or a sender ended with an error.
     """
-    count = senders_for(scenario, workload)
+    count = senders_for(scenario, workload, wire)
     with tempfile.TemporaryDirectory(prefix="hone-load-") as name:
         folders = [Path(name) / str(number) for number in range(count)]
         try:
@@ -73,13 +75,13 @@ def run_trial(target: Target, scenario: Scenario, workload: Workload, wire: str)
         return _read(folders, workload, interrupted)
 
 
-def senders_for(scenario: Scenario, workload: Workload) -> int:
+def senders_for(scenario: Scenario, workload: Workload, wire: str = "json") -> int:
     """Return how many processes share a load: one, but for rates that would keep one too busy to be in time."""
     spare = max(1, cores() - 1)
     if workload.arrivals is None:
         return 1
     rate = len(workload.arrivals) / max(_seconds(scenario, workload), 1.0)
-    return min(spare, max(1, math.ceil(rate / SENDER_RATE)))
+    return min(spare, max(1, math.ceil(rate / (GRPC_RATE if wire == GRPC else SENDER_RATE))))
 
 
 def _seconds(scenario: Scenario, workload: Workload) -> float:
