@@ -1,7 +1,7 @@
 """The sender of a plan whose requests are gRPC messages: the same records, by the same rules, with grpcio's client.
 
-HTTP/2 is not written by hand here. The client's own time for a call, about three times what a request of HTTP/1.1 takes the
-sender, is part of the latencies.
+HTTP/2 is not written by hand here. The client's own time for a call is part of the latencies; it is about three times
+what a request of HTTP/1.1 takes.
 """
 
 from __future__ import annotations
