@@ -73,7 +73,8 @@ class Load:
         tick_s: length of a tick.
         arrivals: requests per second in each tick.
         cpu_s: core-seconds of one ready pod up to each tick's begin.
-        row_s: row-seconds in flight of one ready pod.
+        row_s: row-seconds in flight of one ready pod; a refused row counts as long as those answered meanwhile took, as
+            the service counts it (`services/observe/demand.py`).
         requests: that one ready pod has answered.
         outside: whether a tick was outside of the SLO.
         shed: requests that were refused in it.
@@ -103,7 +104,8 @@ class Load:
             return
         arrivals = self.arrivals[first:last]
         if ready and not self.waiting and arrivals.max() <= ready * pod.capacity_rps:
-            self._add(first, last, arrivals / ready, np.zeros(last - first), pod)
+            none = np.zeros(last - first)
+            self._add(first, last, arrivals / ready, none, none, pod)
             return
         served, waiting = np.zeros(last - first), np.zeros(last - first)
         held = ready * pod.capacity_rps * self.tick_s
@@ -119,16 +121,17 @@ class Load:
         # What is left of a request in a fluid is none.
         self.waiting = queue if queue > EMPTY * held else 0.0
         pods = max(ready, 1)
-        self._add(first, last, served / pods / self.tick_s, waiting / pods, pod)
+        self._add(first, last, served / pods / self.tick_s, waiting / pods, self.shed[first:last] / pods, pod)
 
-    def _add(self, first: int, last: int, rate: Rates, waiting: Rates, pod: Pod) -> None:
-        """Add what one ready pod did: answered so many per second, while so many waited for it."""
+    def _add(self, first: int, last: int, rate: Rates, waiting: Rates, refused: Rates, pod: Pod) -> None:
+        """Add what one ready pod did: answered so many per second, while so many waited for it; and those it refused."""
         span = slice(first + 1, last + 1)
         answered = np.cumsum(rate) * self.tick_s
         self.requests[span] = self.requests[first] + answered
         self.cpu_s[span] = self.cpu_s[first] + answered * (pod.cpu_cores / pod.capacity_rps)
-        rows = answered * pod.latency_s + np.cumsum(waiting) * self.tick_s
-        self.row_s[span] = self.row_s[first] + rows * pod.rows
+        seconds = (rate * pod.latency_s + waiting) * self.tick_s
+        asked = 1 + np.divide(refused, rate * self.tick_s, out=np.zeros(last - first), where=rate > 0)
+        self.row_s[span] = self.row_s[first] + np.cumsum(seconds * asked) * pod.rows
 
 
 EMPTY = 1e-9

@@ -141,6 +141,7 @@ class BatchQueue:
                 f"can't answer within the {max(0.0, left_s) * 1e3:.3g} ms that are left: about "
                 f"{(ahead + own) * 1e3:.3g} ms would be needed",
                 ceil(ahead),
+                hopeless=left_s <= 0 or own > left_s,
             )
 
     def backlog_s(self) -> float:

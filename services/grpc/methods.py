@@ -117,7 +117,7 @@ class Methods:
         except Exception as error:
             status, problem, _ = status_of(error)
             if isinstance(error, OverloadedError):
-                served.metrics.shed(error.reason)
+                served.metrics.shed(error, row_count(inputs))
             raise
         finally:
             seconds = time.perf_counter() - started

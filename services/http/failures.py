@@ -79,25 +79,36 @@ class OverloadedError(RequestError):
 
     Attributes:
         reason: why it was shed, in the metrics.
+        is_demand: more replicas would have answered it, so it counts for the autoscaler.
     """
 
     status = 503
     reason = "queue_full"
+    is_demand = True
 
     def __init__(self, message: str, retry_after_s: int = 1) -> None:
         super().__init__(message, (("retry-after", str(max(1, retry_after_s))),))
 
 
 class DeadlineError(OverloadedError):
-    """The request's deadline can't be met, so it isn't computed."""
+    """The request's deadline can't be met, so it isn't computed.
+
+    Args:
+        hopeless: not even an idle service could meet it.
+    """
 
     reason = "deadline"
+
+    def __init__(self, message: str, retry_after_s: int = 1, *, hopeless: bool = False) -> None:
+        super().__init__(message, retry_after_s)
+        self.is_demand = not hopeless
 
 
 class StoppingError(OverloadedError):
     """The service or the model is on its way out."""
 
     reason = "stopping"
+    is_demand = False
 
     def __init__(self) -> None:
         super().__init__("the service is stopping")

@@ -18,6 +18,8 @@ import numpy as np
 from hone.signature import Tensors
 
 from ..batching.running import BatchTimes
+from ..http.failures import OverloadedError
+from .demand import Demand
 from .shadow import Comparison
 from .statistics import Statistics
 from .tallies import DriftSample, Tally
@@ -30,6 +32,8 @@ MIN_DRIFT_ROWS = 100
 
 MOST_SOLO = 4096
 """So many requests that ran alone are kept before they are counted without a flush."""
+
+REFUSED = OverloadedError.status
 
 
 class Metrics:
@@ -51,7 +55,7 @@ class Metrics:
         self._cache: dict[str, int] = {}
         self._statistics = statistics or Statistics()
         self._failed, self._failed_seconds = 0, 0.0
-        self._row_seconds = 0.0
+        self._demand = Demand()
         self._latency, self._queue, self._inference = Tally(SECONDS), Tally(SECONDS), Tally(SECONDS)
         self._rows = Tally(ROWS)
         self._solo: list[tuple[float, int]] = []
@@ -72,10 +76,10 @@ class Metrics:
         Args:
             protocol, status: as the counter's labels have them.
             seconds: from its head to its answer.
-            rows: that it brought; their time adds up, so that its rate is the mean number of rows in flight (Little's
-                law), which a gauge read now and then would miss.
+            rows: that it brought; see `Demand`.
         """
-        self._row_seconds += rows * seconds
+        if rows and status != REFUSED:
+            self._demand.answered(rows, seconds)
         key = (protocol, status)
         self._requests[key] = self._requests.get(key, 0) + 1
         self._latency.observe(seconds)
@@ -83,9 +87,16 @@ class Metrics:
             self._failed += 1
             self._failed_seconds += seconds
 
-    def shed(self, reason: str) -> None:
-        """Count a request that was refused unread or uncomputed: queue_full, deadline or stopping."""
-        self._shed[reason] = self._shed.get(reason, 0) + 1
+    def shed(self, error: OverloadedError, rows: int = 0) -> None:
+        """Count a request that was refused.
+
+        Args:
+            error: why: queue_full, deadline or stopping.
+            rows: that it brought; 0 where it was refused unread.
+        """
+        self._shed[error.reason] = self._shed.get(error.reason, 0) + 1
+        if error.is_demand:
+            self._demand.refused(rows)
 
     def cache(self, result: str, seconds: float = 0.0) -> None:
         """Count a look into the prediction cache: memory_hit, remote_hit, miss or joined; and how long it took."""
@@ -144,8 +155,7 @@ class Metrics:
             families["cache"].labels(**labels, result=result).inc(count)
         for counts in (self._requests, self._shed, self._cache):
             counts.clear()
-        families["row_seconds"].labels(**labels).inc(self._row_seconds)
-        self._row_seconds = 0.0
+        families["row_seconds"].labels(**labels).inc(self._demand.take())
         for name, tally in (
             ("latency", self._latency),
             ("queue", self._queue),
@@ -215,7 +225,7 @@ def _families() -> dict[str, Any]:
         "rows": Histogram("hone_batch_rows", "Rows of one batch.", labels, buckets=ROWS),
         "in_flight": Gauge("hone_in_flight_requests", "Requests being answered.", labels, multiprocess_mode="livesum"),
         "waiting": Gauge("hone_waiting_rows", "Rows that wait for a batch.", labels, multiprocess_mode="livesum"),
-        "row_seconds": Counter("hone_row_seconds", "Seconds that rows spent here; its rate is rows in flight.", labels),
+        "row_seconds": Counter("hone_row_seconds", "Seconds of rows; its rate is rows in flight, with those refused.", labels),
         "shed": Counter("hone_shed", "Requests refused to protect the others.", (*labels, "reason")),
         "cache": Counter("hone_cache", "Looks into the prediction cache, by result.", (*labels, "result")),
         "mean": Gauge(

@@ -112,7 +112,7 @@ class InferEndpoint:
         except ClientGoneError:
             return
         except Exception as error:  # noqa: BLE001 - every error becomes an answer
-            status, problem, fields, answer = self._failure(error, head)
+            status, problem, fields, answer = self._failure(error, head, rows)
         finally:
             seconds = time.perf_counter() - started
             metrics.in_flight -= 1
@@ -173,10 +173,10 @@ class InferEndpoint:
             raise MediaTypeError(f"content type '{media.decode('latin-1')}' is not supported; send one of: {known}")
         return protocol
 
-    def _failure(self, error: Exception, head: Head) -> tuple[int, str, Fields, Body]:
+    def _failure(self, error: Exception, head: Head, rows: int) -> tuple[int, str, Fields, Body]:
         status, message, headers = status_of(error)
         if isinstance(error, OverloadedError):
-            self._served.metrics.shed(error.reason)
+            self._served.metrics.shed(error, rows)
         if is_unexpected(error):
             logger.error("request %s failed", self._edge.request_id(head).decode(), exc_info=error)
         fields = [(b"content-type", JSON), NO_STORE, *((name.encode(), value.encode()) for name, value in headers)]
