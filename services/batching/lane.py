@@ -12,7 +12,7 @@ from hone.errors import InputError
 from hone.signature import Tensors
 
 from ..http.failures import DeadlineError, InferenceError, StoppingError
-from .latency import LatencyModel
+from .latency import LatencyModel, Reserve
 from .options import LaneOptions
 from .padding import FIXED, Joiner
 from .queue import BatchQueue, Trail, Work
@@ -68,6 +68,8 @@ class Lane:
             self.options.in_flight,
             self.options.max_batch_cells,
         )
+        self._reserve = Reserve()
+        self.queue.reserve = self._reserve.share
         self._observe = observe
         self._observe_solo = observe_solo
         self._solo_runs = 0
@@ -205,6 +207,7 @@ class Lane:
         started = monotonic()
         batch = self.queue.take(started)
         for work in batch.expired:
+            self._learn_reserve(work, started)
             settle(work, DeadlineError("the deadline passed while the request waited"))
         if not batch.works:
             self._rest()
@@ -241,6 +244,8 @@ class Lane:
         for work, outcome in zip(works, outcomes, strict=True):
             if work.trail is not None:
                 work.trail.append((started - work.arrived, seconds, rows))
+            if work.deadline is not None:
+                self._learn_reserve(work, ended)
             settle(work, outcome)
             failed = failed or isinstance(outcome, Exception)
         if not failed:
@@ -252,6 +257,11 @@ class Lane:
         queued = [started - work.arrived for work in works]
         self._observe(BatchTimes(queued, seconds, rows, joining, splitting, failed))
         self._rest()
+
+    def _learn_reserve(self, work: Work, ended: float) -> None:
+        assert work.deadline is not None
+        self._reserve.answered(work.arrived, work.deadline, ended)
+        self.queue.reserve = self._reserve.share
 
     def _rest(self) -> None:
         if not self.flying and not self.queue.rows:

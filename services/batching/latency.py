@@ -11,6 +11,15 @@ MARGIN = 2.0
 """A prediction is the mean plus so many mean deviations: a deadline is promised, not hoped for."""
 
 
+LATE_SHARE = 0.0005
+"""Of the answers with a deadline that may be late; `Reserve` keeps to it."""
+
+LATE_STEP = 0.02
+MOST_RESERVE = 0.5
+WAY_BACK = 0.05
+"""Of a caller's time that the answer needs from the runtime to the caller."""
+
+
 @dataclass
 class _Running:
     """Exponentially weighted mean and mean absolute deviation."""
@@ -67,6 +76,29 @@ class LatencyModel:
         variance = self._xx - self._x * self._x
         slope = max(0.0, (self._xy - self._x * self._y) / variance) if variance > 1e-12 * self._xx else 0.0
         return max(0.0, self._y + slope * (row_size * rows - self._x))
+
+
+class Reserve:
+    """The share of a caller's time that is left over when a request is accepted behind others.
+
+    Predictions err, hosts stall, and answers have a way back. A late answer makes the share larger by a step, one in
+    time smaller by LATE_SHARE of a step: it comes to rest where LATE_SHARE of the answers are late (stochastic
+    approximation, Robbins and Monro 1951). While nothing waits it isn't used, so that a single request may take all of
+    its time.
+
+    Attributes:
+        share: 0 to MOST_RESERVE.
+    """
+
+    def __init__(self) -> None:
+        self.share = 0.1
+
+    def answered(self, arrived: float, deadline: float, ended: float) -> None:
+        """Learn from an answer; the times are of one clock, in seconds."""
+        if ended > deadline - WAY_BACK * (deadline - arrived):
+            self.share = min(MOST_RESERVE, self.share + LATE_STEP)
+        else:
+            self.share = max(0.0, self.share - LATE_STEP * LATE_SHARE)
 
 
 def _power_of_two(rows: int) -> int:

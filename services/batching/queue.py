@@ -89,6 +89,7 @@ class BatchQueue:
         in_flight: batches that may run side by side.
         max_batch_cells: of one call: rows times the size of a row; long rows make small batches. 0: no limit.
         rows: waiting now.
+        reserve: share of a caller's time that must be left over when others are ahead.
     """
 
     max_batch_rows: int
@@ -97,6 +98,7 @@ class BatchQueue:
     in_flight: int = 1
     max_batch_cells: int = 0
     rows: int = 0
+    reserve: float = 0.0
     _buckets: dict[Bucket, deque[Work]] = field(default_factory=dict)
     _bucket_rows: dict[Bucket, int] = field(default_factory=dict)
 
@@ -136,7 +138,7 @@ class BatchQueue:
     def _check_deadline(self, works: list[Work], left_s: float, busy_s: float) -> None:
         own = sum(self.predict(work.bucket.row_size, work.rows) for work in works)
         ahead = busy_s + self.backlog_s()
-        if left_s <= 0 or ahead + own > left_s:
+        if left_s <= 0 or ahead + own > (left_s * (1 - self.reserve) if ahead else left_s):
             raise DeadlineError(
                 f"can't answer within the {max(0.0, left_s) * 1e3:.3g} ms that are left: about "
                 f"{(ahead + own) * 1e3:.3g} ms would be needed",

@@ -6,12 +6,15 @@ save up time. Batches of models that run in threads go side by side while their 
 
 Before a batch starts, the event loop gets another turn as long as the last one brought rows: callers that were answered
 together send their next requests a moment apart, and would otherwise be split into two smaller batches for good. There
-is no timer in it: a turn that brings nothing costs some microseconds and ends the gathering.
+is no timer in it: a turn that brings nothing costs some microseconds and ends the gathering. Between two batches that
+hold the loop for long it gets some turns in any case: a request is read in one, decided on in the next and answered in a
+third, and a batch in each of them would make even a refusal take several batches.
 """
 
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 from typing import Protocol
 
 from .options import LaneOptions
@@ -19,6 +22,13 @@ from .queue import BatchQueue
 
 MOST_TURNS = 8
 """So many turns of the event loop may bring rows before a batch starts that isn't full."""
+
+
+LONG_S = 0.0005
+"""After a batch that held the event loop for so long, the turns of a request cost little beside the next one."""
+
+TURNS_BETWEEN = 4
+"""So many turns a request takes from the socket to its answer, or its refusal."""
 
 
 class Scheduled(Protocol):
@@ -59,6 +69,7 @@ class Scheduler:
         self._scheduled = False
         self._gathered = 0
         self._turns = 0
+        self._owed = 0
         self._loop = asyncio.get_running_loop()
 
     def add(self, lane: Scheduled) -> None:
@@ -98,9 +109,11 @@ class Scheduler:
             if not inline and self._used and self._used + lane.options.threads > self._cores:
                 return  # its turn has come; letting others pass would starve a model that needs many cores
             self._clock = max(self._clock, lane.virtual_time)
+            began = monotonic()
             if not lane.launch():
                 continue
             if inline:
+                self._owed = TURNS_BETWEEN if monotonic() - began > LONG_S else 0
                 # The event loop reads sockets between batches, or arrivals could never join the next one.
                 if self._next() is not None:
                     self.wake()
@@ -109,6 +122,9 @@ class Scheduler:
 
     def _gathering(self) -> bool:
         """Return whether to let the event loop read more requests before the next batch starts."""
+        if self._owed:
+            self._owed -= 1
+            return True
         ready = [lane for lane in self._lanes if lane.ready]
         rows = sum(lane.queue.rows for lane in ready)
         full = any(lane.queue.rows >= lane.options.max_batch_rows for lane in ready)

@@ -79,7 +79,7 @@ class InferEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # One function, as long as it is: each call on the way of a small request shows in what a worker can answer.
-        started = time.perf_counter()
+        started = time.monotonic()
         served, metrics = self._served, self._served.metrics
         metrics.in_flight += 1
         head = dict(scope["headers"])
@@ -101,20 +101,20 @@ class InferEndpoint:
             rows = row_count(request.inputs)
             if rows > self._small_rows:  # before anything is computed: its size shows in the inputs
                 room = await self._sizes.room(request.inputs, protocol.in_text(request), self._answers)
-            outputs = await served.infer(request.inputs, request.timeout_s, trail)
+            outputs = await served.infer(request.inputs, request.timeout_s, trail, started)
             if room is None and self._sizes.known:
                 fields, answer = protocol.encode(request, outputs)
             else:
                 room, (fields, answer) = await self._encode(protocol, request, outputs, room)
             if self._accounted:
-                self._account(head, request, outputs, time.perf_counter() - started)
+                self._account(head, request, outputs, time.monotonic() - started)
             status = 200
         except ClientGoneError:
             return
         except Exception as error:  # noqa: BLE001 - every error becomes an answer
             status, problem, fields, answer = self._failure(error, head, rows)
         finally:
-            seconds = time.perf_counter() - started
+            seconds = time.monotonic() - started
             metrics.in_flight -= 1
             if large is not None or room is not None:
                 room = _release(large, room, status)

@@ -107,20 +107,23 @@ class ServedModel:
             return False
         return True
 
-    async def infer(self, inputs: Tensors, timeout_s: float | None = None, trail: Trail | None = None) -> Tensors:
+    async def infer(
+        self, inputs: Tensors, timeout_s: float | None = None, trail: Trail | None = None, since: float | None = None
+    ) -> Tensors:
         """Return the outputs of checked inputs, from the cache where it holds them.
 
         Args:
             inputs: in signature order.
             timeout_s: how long the caller waits.
             trail: gets (seconds in the queue, seconds in the runtime, rows of the batch) of each part.
+            since: of `time.monotonic`, from when the caller waits; None: from now on.
 
         Raises:
             OverloadedError, DeadlineError, StoppingError: refused; InferenceError: the runtime failed.
         """
         if timeout_s is None:
             timeout_s = self._default_timeout_s
-        deadline = None if timeout_s is None else monotonic() + timeout_s
+        deadline = None if timeout_s is None else (monotonic() if since is None else since) + timeout_s
         if self._cache is None:
             return await self._lane.submit(inputs, deadline, trail)
         return await self._cached(self._cache, inputs, deadline, trail)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hone.services.batching.lane import SINGLE_BATCHES, Lane
-from hone.services.batching.latency import LatencyModel
+from hone.services.batching.latency import MOST_RESERVE, LatencyModel, Reserve
 from hone.services.batching.options import LaneOptions
 from hone.services.batching.padding import FIXED, Joiner
 from hone.services.batching.queue import BatchQueue, Bucket, Work
@@ -70,6 +70,31 @@ def test_rows_that_follow_each_other_turn_by_turn_share_a_batch() -> None:
     asyncio.run(scenario())
 
 
+def test_turns_of_a_request_wait_for_one_long_batch_not_for_one_each() -> None:
+    batches = 0
+
+    def run(inputs: Tensors) -> Tensors:
+        nonlocal batches
+        batches += 1
+        time.sleep(0.001)
+        return {"y": inputs["x"]}
+
+    async def scenario() -> None:
+        lane = Lane(Scheduler(), run, Joiner(FIXED_ROWS), LaneOptions(max_batch_rows=1))
+        waiting = [asyncio.ensure_future(lane.submit({"x": np.zeros((1, 1))})) for _ in range(12)]
+        while batches < 3:
+            await asyncio.sleep(0)
+        for _ in range(5):  # at any moment between two batches
+            before = batches
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert batches - before <= 1
+        await asyncio.gather(*waiting)
+        assert batches == 12
+
+    asyncio.run(scenario())
+
+
 class TestQueue:
     def test_batch_counts_rows_and_keeps_order(self) -> None:
         queue = BatchQueue(max_batch_rows=8, max_queue_rows=100)
@@ -122,6 +147,17 @@ class TestQueue:
         queue.offer([work(1, deadline=16.0)], 10.0, busy_s=1.0)
         with pytest.raises(DeadlineError):
             BatchQueue(2, 100).offer([work(1, deadline=10.0)], 10.0)
+
+    def test_reserve_is_kept_free_behind_others_only(self) -> None:
+        queue = BatchQueue(max_batch_rows=2, max_queue_rows=100, predict=second_a_row, reserve=0.25)
+        queue.offer([work(2, deadline=2.0)], 0.0)  # nobody is ahead: it may take all of its time
+        with pytest.raises(DeadlineError) as caught:
+            queue.offer([work(1, deadline=3.9)], 0.0)
+        assert caught.value.is_demand
+        queue.offer([work(1, deadline=4.0)], 0.0)
+        with pytest.raises(DeadlineError) as caught:
+            queue.offer([work(2, deadline=1.9)], 0.0)
+        assert not caught.value.is_demand  # not even alone
 
     def test_deadline_keeps_its_batch_small(self) -> None:
         queue = BatchQueue(max_batch_rows=8, max_queue_rows=100, predict=second_a_row)
@@ -183,6 +219,28 @@ class TestLatencyModel:
             steady.observe(1, 1, 0.010)
             noisy.observe(1, 1, 0.005 if index % 2 else 0.015)
         assert noisy.predict(1, 1) > 1.5 * steady.predict(1, 1)
+
+
+class TestReserve:
+    def test_comes_to_rest_where_next_to_no_answer_is_late(self) -> None:
+        """Answers that come up to 30 % of their time later than foreseen, by chance."""
+        random, reserve = np.random.default_rng(0), Reserve()
+        late = 0
+        for number in range(200_000):
+            ended = 1 - reserve.share + random.exponential(0.04)
+            reserve.answered(0.0, 1.0, ended)
+            late += number >= 100_000 and ended > 1
+        assert late / 100_000 < 0.001
+        assert 0 < reserve.share < MOST_RESERVE
+
+    def test_is_bounded_and_goes_back(self) -> None:
+        reserve = Reserve()
+        for _ in range(100):
+            reserve.answered(0.0, 1.0, 2.0)
+        assert reserve.share == MOST_RESERVE
+        for _ in range(100_000):
+            reserve.answered(0.0, 1.0, 0.1)
+        assert reserve.share == 0.0
 
 
 class TestPadding:
