@@ -19,10 +19,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hone import store
 from hone.artifact import Artifact, Manifest, Selection, seal
+from hone.hardware import cores
 from hone.plan import Plan
 from hone.services.launch import free_port
 from hone.signature import Signature, TensorSpec
-from tests.servers import HONE, ROOT, Server, server, use_store
+from tests.servers import HONE, ROOT, Server, put, server, use_store
 
 WIDTH = 768
 SERVE = [HONE, "serve", "wide", "--port", "{port}"]
@@ -153,3 +154,30 @@ def test_worker_rests_after_a_request_unless_its_plan_says_that_it_spins(home: P
         spinning_s = idle_s(spinning)
     assert resting_s <= IDLE_S
     assert spinning_s > resting_s
+
+
+def threads_of(home: Path, *options: str, **environment: str) -> int:
+    """Return the threads of a worker that has answered; two batches may be in flight, so none runs on the loop."""
+    with server([*SERVE, *options], home, HONE_IN_FLIGHT="2", **environment) as running:
+        assert running.client.post("/predict", json={"inputs": {"x": [[0.0] * WIDTH]}}).status_code == 200
+        (worker,) = running.workers()
+        return psutil.Process(worker).num_threads()
+
+
+@pytest.mark.slow
+def test_runtime_has_as_many_threads_as_it_is_given(home: Path) -> None:
+    """The thread that calls the runtime is the first of them; the process counts the others."""
+    one = threads_of(home, "--threads", "1")
+    assert threads_of(home, "--threads", "4") == one + 3
+    assert threads_of(home, HONE_THREADS="4") == one + 3
+
+
+@pytest.mark.slow
+def test_auto_starts_as_many_workers_as_it_says(tmp_path: Path) -> None:
+    """A model that runs on the event loop shares its core with the handling of requests: a worker for each core."""
+    put(tmp_path / "home", tmp_path / "dense", "dense", "first")
+    command = [HONE, "serve", "dense", "--workers", "auto", "--port", "{port}"]
+    with server(command, tmp_path / "home") as running:
+        assert f"workers: {cores()}, as measured" in running.log.read_text()
+        assert len(running.workers()) == cores()
+        assert running.client.get("/v2/models/dense").json()["plan"]["workers"] == cores()
