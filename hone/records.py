@@ -1,7 +1,8 @@
-"""Records that one command writes as JSON and another reads: a measured capacity, a load report."""
+"""Records that one command writes as JSON and another reads: a measured capacity, a load report; findings of checks."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -18,6 +19,27 @@ class Record(BaseModel):
     """Base of records: a field that isn't known is an error, and none changes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was checked before a deployment, or of a running one.
+
+    Attributes:
+        name: what was looked at.
+        state: ok; missing or failed; unknown: it could not be looked at.
+        detail: what was found.
+        remedy: what to do when it isn't ok.
+    """
+
+    name: str
+    state: str
+    detail: str
+    remedy: str = ""
+
+    @property
+    def is_bad(self) -> bool:
+        return self.state in ("missing", "failed")
 
 
 def read_record(file: Path, kind: type[Kind], what: str, writer: str = "") -> Kind:

@@ -33,7 +33,7 @@ RUN_MIB = 64
 """The service's tmpfs, which counts as its memory."""
 
 FEWEST_PODS = 2
-REFUSED = "rows that a pod refuses for want of room count like those that it answers, so overload shows"
+REFUSED = "; rows that are refused for want of room count like others, so overload shows"
 
 Object = dict[str, Any]
 
@@ -110,7 +110,7 @@ def numbers_of(capacity: Capacity, tag: str, file: Path, peak: float | None = No
         Number("cpu", str(cpu), f"{trial.cpu_cores:g} cores busy {at}, in whole cores{bound}"),
         Number("memory", f"{memory}Mi", f"{trial.rss_mb:g} MiB {at} x {MEMORY_ROOM:g} + {RUN_MIB} MiB of tmpfs"),
         Number("cpu utilization target", f"{target} %", f"{HEADROOM:g} x {trial.cpu_cores:g} of {cpu} cores"),
-        Number("rows in flight target", f"{in_flight:g}", f"{HEADROOM:g} x {capacity.in_flight_rows:g} {at}; {REFUSED}"),
+        Number("rows in flight target", f"{in_flight:g}", f"{HEADROOM:g} x {capacity.in_flight_rows:g} {at}{REFUSED}"),
         Number("startup probe", f"{startup} x 2 s", f"3 x {capacity.ready_s:g} s from start to ready"),
         Number("minReplicas", str(FEWEST_PODS), "one may be lost while the other serves"),
         Number("maxReplicas", str(maximum), most),

@@ -1,4 +1,4 @@
-"""Does a service at several times its capacity go on working: `make bench-overload`, or `python -m benchmarks.overload`.
+"""Does a service at several times its capacity go on: `make bench-overload`, or `python -m benchmarks.overload`.
 
 It is started here, its capacity is searched for a while or given, and then requests come at a multiple of it, each with
 a deadline. What is answered in time, what refusals take and how long `/readyz` takes are judged; exit status 3 when an

@@ -1,4 +1,4 @@
-"""What runs beside the load, each in a process of its own: `python -m hone.benchmarks.overload.beside ready URL SECONDS`.
+"""What runs beside the load, in processes of their own: `python -m hone.benchmarks.overload.beside ready URL SECONDS`.
 
 `ready` asks for `/readyz` as a kubelet does, on a new connection each time; `sleep` only sleeps, and shows what the
 machine alone makes late. Both print milliseconds, as JSON, at their end.

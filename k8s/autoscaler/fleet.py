@@ -124,7 +124,7 @@ class Load:
         self._add(first, last, served / pods / self.tick_s, waiting / pods, self.shed[first:last] / pods, pod)
 
     def _add(self, first: int, last: int, rate: Rates, waiting: Rates, refused: Rates, pod: Pod) -> None:
-        """Add what one ready pod did: answered so many per second, while so many waited for it; and those it refused."""
+        """Add what one ready pod did: answered so many per second, while so many waited and some were refused."""
         span = slice(first + 1, last + 1)
         answered = np.cumsum(rate) * self.tick_s
         self.requests[span] = self.requests[first] + answered

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,13 @@ def manifests(overlay: Path) -> list[dict[str, Any]]:
     except HoneError as error:
         raise HoneError(f"{overlay}: doesn't render: {error}") from None
     return [item for item in yaml.safe_load_all(text) if item]
+
+
+def containers(item: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the containers of an object's pods; none where it makes none."""
+    if item["kind"] not in ("Deployment", "StatefulSet", "DaemonSet"):
+        return []
+    return list(item["spec"]["template"]["spec"].get("containers", []))
 
 
 def _require_kubectl() -> None:

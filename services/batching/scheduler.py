@@ -7,8 +7,8 @@ save up time. Batches of models that run in threads go side by side while their 
 Before a batch starts, the event loop gets another turn as long as the last one brought rows: callers that were answered
 together send their next requests a moment apart, and would otherwise be split into two smaller batches for good. There
 is no timer in it: a turn that brings nothing costs some microseconds and ends the gathering. Between two batches that
-hold the loop for long it gets some turns in any case: a request is read in one, decided on in the next and answered in a
-third, and a batch in each of them would make even a refusal take several batches.
+hold the loop for long it gets some turns in any case: a request is read in one, decided on in the next and answered in
+a third, and a batch in each of them would make even a refusal take several batches.
 """
 
 from __future__ import annotations

@@ -225,7 +225,7 @@ def _families() -> dict[str, Any]:
         "rows": Histogram("hone_batch_rows", "Rows of one batch.", labels, buckets=ROWS),
         "in_flight": Gauge("hone_in_flight_requests", "Requests being answered.", labels, multiprocess_mode="livesum"),
         "waiting": Gauge("hone_waiting_rows", "Rows that wait for a batch.", labels, multiprocess_mode="livesum"),
-        "row_seconds": Counter("hone_row_seconds", "Seconds of rows; its rate is rows in flight, with those refused.", labels),
+        "row_seconds": Counter("hone_row_seconds", "Seconds of rows, with those refused; its rate: in flight.", labels),
         "shed": Counter("hone_shed", "Requests refused to protect the others.", (*labels, "reason")),
         "cache": Counter("hone_cache", "Looks into the prediction cache, by result.", (*labels, "result")),
         "mean": Gauge(

@@ -1,4 +1,4 @@
-"""A real service at several times what it holds: what callers, probes and the autoscaler see of it. Shares, no times."""
+"""A real service at several times what it holds: what callers, probes and the autoscaler see of it, in shares."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 import numpy as np
@@ -42,7 +41,7 @@ def row_seconds(client: httpx.Client) -> float:
 
 
 def held(client: httpx.Client) -> float:
-    """Return the requests per second that one caller without a pause gets answered: less than what the service holds."""
+    """Return the requests per second that one caller without a pause gets answered: less than the service holds."""
     body = {"inputs": {"x": np.zeros((ROWS, 16)).tolist()}}
     count, end = 0, time.monotonic() + 2.0
     while time.monotonic() < end:

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import hashlib
 import json
+import os
 import shutil
+import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from hone.cli.main import cli
 from hone.errors import HoneError
 from hone.k8s.tools.cluster import Cluster
-from hone.k8s.tools.preflight import Finding, preflight, quantity
+from hone.k8s.tools.preflight import Finding, images, preflight, quantity
+from hone.k8s.tools.preflight.images import ImagePlace
+from hone.k8s.tools.preflight.scraped import selects
+from hone.services.access.api_keys import new_key
+from hone.services.launch import free_port
+from hone.services.status.host import backup_age
 
 K8S = Path(__file__).parents[2] / "k8s"
 FORBIDDEN = object()
+TEAM = {"matchExpressions": [{"key": "team", "operator": "In", "values": ["other"]}]}
 
 pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 
@@ -45,6 +59,21 @@ def node(**allocatable: str) -> dict[str, Any]:
     }
 
 
+def secret(*keys: dict[str, Any], name: str = "keys.yaml") -> dict[str, Any]:
+    """Return the secret that `kubectl create secret generic --from-file` makes of a key file."""
+    content = base64.b64encode(yaml.safe_dump({"keys": list(keys)}).encode()).decode()
+    return {**named("hone-api-keys"), "data": {name: content}}
+
+
+def guessed(word: str) -> dict[str, Any]:
+    return {"id": "ci", "sha256": hashlib.sha256(word.encode()).hexdigest()}
+
+
+def prometheus(**changes: Any) -> dict[str, Any]:
+    spec: dict[str, Any] = {"podMonitorSelector": {}, "podMonitorNamespaceSelector": {}, **changes}
+    return {**named("main", namespace="monitoring"), "spec": spec}
+
+
 def cluster(**changes: Any) -> dict[str, Any]:
     """Return answers by path of a cluster that has everything; changes by part of a path, None leaves it out."""
     answers: dict[str, Any] = {
@@ -62,7 +91,9 @@ def cluster(**changes: Any) -> dict[str, Any]:
         "/apis/custom.metrics.k8s.io/v1beta1": resources("MetricValueList"),
         "/api/v1/namespaces/hone": named("hone", labels={"pod-security.kubernetes.io/enforce": "restricted"}),
         "/api/v1/namespaces/hone/resourcequotas": items(),
-        "/api/v1/namespaces/hone/secrets/hone-api-keys": named("hone-api-keys"),
+        "/api/v1/namespaces/hone/secrets/hone-api-keys": secret(new_key("ci", ("predict",))[1]),
+        "/api/v1/namespaces/monitoring": named("monitoring", labels={"hone.dev/monitoring": "true"}),
+        "/apis/monitoring.coreos.com/v1/prometheuses": items(prometheus()),
         "/api/v1/nodes": items(node(gpu="1")),
         "/apis/networking.k8s.io/v1/ingressclasses": items(named("nginx")),
         "/apis/gateway.networking.k8s.io/v1/gatewayclasses": items(named("envoy")),
@@ -124,6 +155,16 @@ def test_complete_cluster_lacks_nothing(overlay: str) -> None:
         ("cpu", {"custom.metrics.k8s.io__v1beta1": None}, "custom.metrics.k8s.io", "install prometheus-adapter"),
         ("cpu", {"apis__metrics.k8s.io__v1beta1": None}, "metrics.k8s.io", "install metrics-server"),
         ("cpu", {"secrets__hone-api-keys": None}, "secret", "hone keys new NAME"),
+        ("cpu", {"secrets__hone-api-keys": secret()}, "secret", "hone keys new NAME"),
+        ("cpu", {"secrets__hone-api-keys": secret(name="keys.yml")}, "secret", "hone keys new NAME"),
+        ("cpu", {"secrets__hone-api-keys": secret(guessed("changeme"))}, "secret", "delete secret hone-api-keys"),
+        ("cpu", {"secrets__hone-api-keys": FORBIDDEN}, "secrets", "as a user who may read it"),
+        ("cpu", {"prometheuses": items()}, "monitoring", "podMonitorSelector"),
+        ("cpu", {"prometheuses": items(prometheus(podMonitorSelector=TEAM))}, "monitoring", "podMonitorSelector"),
+        ("cpu", {"prometheuses": items(prometheus(podMonitorNamespaceSelector=None))}, "monitoring", "labels"),
+        ("cpu", {"prometheuses": None}, "monitoring", "prometheus-operator.dev"),
+        ("cpu", {"namespaces__monitoring": named("monitoring")}, "monitoring", "hone.dev/monitoring=true"),
+        ("dev", {}, "monitoring", "components/metrics"),
         ("cpu", {"ingressclasses": {"items": [{"metadata": {"name": "traefik"}}]}}, "ingress class", "patch"),
         ("cuda", {"nodes": {"items": [node()]}}, "nvidia.com/gpu", "GPU operator or device plugin"),
         ("cuda", {"storageclasses": {"items": []}}, "storage class", "install one"),
@@ -159,7 +200,9 @@ def test_command_lists_and_exits_with_1_when_something_is_missing() -> None:
         result = CliRunner().invoke(cli, ["deploy", "preflight", str(K8S / "overlays" / "cpu"), "--server", server])
     assert result.exit_code == 1
     assert "missing  secret: no 'hone-api-keys' in 'hone'" in result.output
-    assert result.output.strip().endswith("1 missing")
+    assert "missing  image: registry.example.com/hone/digits:cpu is at an example's address" in result.output
+    assert "unknown  backup: where backups lie isn't known" in result.output
+    assert result.output.strip().endswith("2 missing")
 
 
 @pytest.mark.parametrize(("text", "value"), [("2", 2), ("500m", 0.5), ("1Gi", 2**30), ("1.5G", 1.5e9), (3, 3)])
@@ -170,3 +213,138 @@ def test_quantities(text: object, value: float) -> None:
 def test_unknown_quantity_is_named() -> None:
     with pytest.raises(HoneError, match="'1 GB' is no Kubernetes quantity"):
         quantity("1 GB")
+
+
+def deployment(*names: str) -> list[dict[str, Any]]:
+    pods = {"spec": {"containers": [{"name": "c", "image": name} for name in names]}}
+    return [{"kind": "Deployment", "metadata": {"name": "d"}, "spec": {"template": pods}}]
+
+
+@contextmanager
+def registry(folder: Path) -> Iterator[str]:
+    """Run a real registry that keeps everything in a folder; yield its host."""
+    port = free_port()
+    settings = {"version": 0.1, "storage": {"filesystem": {"rootdirectory": str(folder / "data")}},
+                "http": {"addr": f"127.0.0.1:{port}"}, "log": {"level": "error"}}  # fmt: skip
+    (folder / "registry.yaml").write_text(yaml.safe_dump(settings))
+    process = subprocess.Popen(["docker-registry", "serve", str(folder / "registry.yaml")], stderr=subprocess.DEVNULL)
+    try:
+        host = f"127.0.0.1:{port}"
+        for _ in range(200):
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"http://{host}/v2/").status_code == 200:
+                    break
+            time.sleep(0.05)
+        yield host
+    finally:
+        process.kill()
+        process.wait()
+
+
+def push(host: str, name: str, tag: str) -> str:
+    """Put an image without layers into a registry, and return its digest."""
+    config = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}).encode()
+    digest = f"sha256:{hashlib.sha256(config).hexdigest()}"
+    upload = httpx.post(f"http://{host}/v2/{name}/blobs/uploads/").headers["location"]
+    assert httpx.put(upload, params={**httpx.URL(upload).params, "digest": digest}, content=config).status_code == 201
+    kind = "application/vnd.oci.image.manifest.v1+json"
+    manifest = {"schemaVersion": 2, "mediaType": kind, "layers": [],
+                "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "size": len(config),
+                           "digest": digest}}  # fmt: skip
+    put = httpx.put(f"http://{host}/v2/{name}/manifests/{tag}", json=manifest, headers={"content-type": kind})
+    assert put.status_code == 201, put.text
+    return str(put.headers["docker-content-digest"])
+
+
+@pytest.mark.skipif(shutil.which("docker-registry") is None, reason="docker-registry is not installed")
+def test_images_are_asked_of_their_registry(tmp_path: Path) -> None:
+    with registry(tmp_path) as host:
+        digest = push(host, "hone/digits", "1")
+        names = (f"{host}/hone/digits:1", f"{host}/hone/digits@{digest}", f"{host}/hone/digits:2", f"{host}/other:1")
+        states = {finding.detail.split()[0]: finding.state for finding in images(deployment(*names[:2]))}
+        assert states == {names[0]: "ok", names[1]: "ok"}
+        for finding in images(deployment(*names[2:])):
+            assert finding.state == "missing" and "--push" in finding.remedy
+    (silent,) = images(deployment(names[0]))
+    assert (silent.state, silent.detail.startswith(f"{host} can't be asked from here")) == ("unknown", True)
+
+
+def test_registry_that_asks_for_a_login_gets_the_one_of_docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A registry with a service for tokens, as hosted ones are."""
+    login = base64.b64encode(b"ann:secret").decode()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            token = {"token": "t0k3n"} if self.headers.get("authorization") == f"Basic {login}" else {}
+            self.answer(200, json.dumps(token).encode())
+
+        def do_HEAD(self) -> None:
+            if self.headers.get("authorization") == "Bearer t0k3n":
+                self.answer(200)
+            else:
+                realm = f'Bearer realm="http://127.0.0.1:{self.server.server_port}/token",service="r",scope="pull"'
+                self.answer(401, **{"www-authenticate": realm})
+
+        def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
+            self.send_response(status)
+            for name, value in {"content-length": str(len(body)), **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    host = f"127.0.0.1:{server.server_port}"
+    try:
+        (stranger,) = images(deployment(f"{host}/digits:1"))
+        assert (stranger.state, f"docker login {host}" in stranger.remedy) == ("unknown", True)
+        (tmp_path / ".docker").mkdir()
+        (tmp_path / ".docker" / "config.json").write_text(json.dumps({"auths": {host: {"auth": login}}}))
+        (known,) = images(deployment(f"{host}/digits:1"))
+        assert known.state == "ok"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("image", "url"),
+    [
+        ("redis", "https://registry-1.docker.io/v2/library/redis/manifests/latest"),
+        ("team/app:1", "https://registry-1.docker.io/v2/team/app/manifests/1"),
+        ("docker.io/library/redis:8.2", "https://registry-1.docker.io/v2/library/redis/manifests/8.2"),
+        ("r.net:5000/a/b", "https://r.net:5000/v2/a/b/manifests/latest"),
+        ("localhost:5000/a:1@sha256:ff", "http://localhost:5000/v2/a/manifests/sha256:ff"),
+    ],
+)
+def test_names_of_images_are_read_as_engines_do(image: str, url: str) -> None:
+    assert ImagePlace.of(image).url == url
+
+
+@pytest.mark.parametrize(
+    ("operator", "values", "labels", "selected"),
+    [
+        ("In", ["a"], {"k": "a"}, True), ("In", ["a"], {}, False),
+        ("NotIn", ["a"], {"k": "b"}, True), ("NotIn", ["a"], {"k": "a"}, False), ("NotIn", ["a"], {}, True),
+        ("Exists", None, {"k": ""}, True), ("Exists", None, {}, False),
+        ("DoesNotExist", None, {}, True), ("DoesNotExist", None, {"k": "a"}, False),
+    ],
+)  # fmt: skip
+def test_selectors_select_as_kubernetes_does(
+    operator: str, values: list[str] | None, labels: dict[str, str], selected: bool
+) -> None:
+    assert selects({"matchExpressions": [{"key": "k", "operator": operator, "values": values}]}, labels) is selected
+
+
+@pytest.mark.parametrize(("age_days", "state"), [(None, "missing"), (0.5, "ok"), (1.5, "missing")])
+def test_age_of_the_newest_backup_counts(tmp_path: Path, age_days: float | None, state: str) -> None:
+    if age_days is not None:
+        for days in (9.0, age_days):
+            file = tmp_path / f"hone-2026010{days:.0f}T000000Z.tar.gz"
+            file.touch()
+            os.utime(file, (time.time() - days * 86_400,) * 2)
+    assert backup_age(tmp_path, 1.0).state == state

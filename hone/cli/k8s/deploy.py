@@ -19,18 +19,24 @@ def deploy() -> None:
 @click.argument("overlay", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--context", "cluster", help="Of kubectl's configuration. [default: the current one]")
 @click.option("--server", help="Address of the API server, for one without a kubectl configuration.")
-def preflight(overlay: Path, cluster: str | None, server: str | None) -> None:
-    """List what a cluster lacks for the manifests of OVERLAY; exits with status 1 when something is missing."""
-    from hone.k8s.tools.cluster import Cluster
+@click.option("--backups", type=click.Path(path_type=Path), help="Folder that hone backup writes to.")
+@click.option("--backup-days", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True)
+def preflight(overlay: Path, cluster: str | None, server: str | None, backups: Path | None, backup_days: float) -> None:
+    """List what a deployment of the manifests of OVERLAY lacks; exits with status 1 when something is missing.
+
+    The cluster is asked for what the manifests need, its secrets for keys, its Prometheus whether it will scrape the
+    pods, and registries whether they have the images.
+    """
+    from hone.cli.findings import show
+    from hone.k8s.tools.cluster import Cluster, manifests
+    from hone.k8s.tools.preflight import images
     from hone.k8s.tools.preflight import preflight as check
+    from hone.services.status.host import backup_age
 
     arguments = (*(("--context", cluster) if cluster else ()), *(("--server", server) if server else ()))
     findings = check(overlay, Cluster(arguments))
-    colors = {"ok": "green", "missing": "red", "unknown": "yellow"}
-    for finding in findings:
-        click.echo(f"{click.style(f'{finding.state:8}', fg=colors[finding.state])} {finding.name}: {finding.detail}")
-        if finding.state != "ok":
-            click.echo(f"         {finding.remedy}")
-    lacking = sum(finding.state == "missing" for finding in findings)
+    findings += [*images(manifests(overlay)), backup_age(backups, backup_days)]
+    show(findings)
+    lacking = sum(finding.is_bad for finding in findings)
     click.echo(f"{lacking} missing" if lacking else "nothing is missing")
     sys.exit(1 if lacking else 0)

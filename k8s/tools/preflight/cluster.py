@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hone.errors import HoneError
+from hone.records import Finding
 
-from .cluster import Cluster, manifests
+from ..cluster import Cluster, containers, manifests
+from .keys import secrets
+from .scraped import monitoring
 
 OLDEST, NEWEST = (1, 32), (1, 37)
 """Versions of Kubernetes that the manifests are checked against."""
@@ -24,23 +26,6 @@ CRD_OWNERS = {
 }
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One check.
-
-    Attributes:
-        name: what was looked at.
-        state: ok, missing, or unknown (the cluster would not say).
-        detail: what was found.
-        remedy: what to do when it is missing.
-    """
-
-    name: str
-    state: str
-    detail: str
-    remedy: str = ""
-
-
 def preflight(overlay: Path, cluster: Cluster) -> list[Finding]:
     """Check a cluster for what the manifests of an overlay need.
 
@@ -50,7 +35,7 @@ def preflight(overlay: Path, cluster: Cluster) -> list[Finding]:
     objects = manifests(overlay)
     namespace = next((item["metadata"]["name"] for item in objects if item["kind"] == "Namespace"), "default")
     findings = [_version(cluster)]
-    for check in (_namespace, _apis, _metrics, _gpu, _quota, _secrets, _classes):
+    for check in (_namespace, _apis, _metrics, _gpu, _quota, secrets, _classes, monitoring):
         findings += _asked(check, cluster, objects, namespace)
     return findings
 
@@ -139,7 +124,7 @@ def _gpu(cluster: Cluster, objects: list[dict[str, Any]], namespace: str) -> lis
     wanted = [
         (item["metadata"]["name"], name)
         for item in objects
-        for container in _containers(item)
+        for container in containers(item)
         for name in container.get("resources", {}).get("limits", {})
         if "/" in name
     ]
@@ -148,7 +133,7 @@ def _gpu(cluster: Cluster, objects: list[dict[str, Any]], namespace: str) -> lis
     nodes = cluster.get("/api/v1/nodes")["items"]
     findings = []
     for owner, resource in wanted:
-        selector = next(item for item in objects if item["metadata"]["name"] == owner and _containers(item))
+        selector = next(item for item in objects if item["metadata"]["name"] == owner and containers(item))
         labels = selector["spec"]["template"]["spec"].get("nodeSelector", {})
         fitting = [
             node
@@ -197,10 +182,10 @@ def _requests(objects: list[dict[str, Any]]) -> dict[str, float]:
     total: dict[str, float] = {}
     for item in objects:
         count = minimum.get(item["metadata"]["name"], item.get("spec", {}).get("replicas", 1))
-        containers = _containers(item)
-        if containers:
+        each = containers(item)
+        if each:
             total["pods"] = total.get("pods", 0) + count
-        for container in containers:
+        for container in each:
             for name, amount in container.get("resources", {}).get("requests", {}).items():
                 total[name] = total.get(name, 0) + count * quantity(amount)
     return total
@@ -214,28 +199,6 @@ def quantity(text: Any) -> float:
     if match is None or match[2] not in factors:
         raise HoneError(f"'{text}' is no Kubernetes quantity")
     return float(match[1]) * factors[match[2]]
-
-
-def _secrets(cluster: Cluster, objects: list[dict[str, Any]], namespace: str) -> list[Finding]:
-    names = {
-        volume["secret"]["secretName"]
-        for item in objects
-        if _containers(item)
-        for volume in item["spec"]["template"]["spec"].get("volumes", [])
-        if "secret" in volume and not volume["secret"].get("optional")
-    }
-    findings = []
-    for name in sorted(names):
-        try:
-            cluster.get(f"/api/v1/namespaces/{namespace}/secrets/{name}")
-            findings.append(Finding("secret", "ok", f"'{name}' is there"))
-        except LookupError:
-            remedy = (
-                "hone keys new NAME --file keys.yaml && "
-                f"kubectl -n {namespace} create secret generic {name} --from-file=keys.yaml"
-            )
-            findings.append(Finding("secret", "missing", f"no '{name}' in '{namespace}'", remedy))
-    return findings
 
 
 def _classes(cluster: Cluster, objects: list[dict[str, Any]], namespace: str) -> list[Finding]:
@@ -269,9 +232,3 @@ def _classes(cluster: Cluster, objects: list[dict[str, Any]], namespace: str) ->
             detail = f"no '{name}'; there are: {', '.join(names) or 'none'}"
             findings.append(Finding(kind, "missing", detail, f"install one, or patch the {kind} in your overlay"))
     return findings
-
-
-def _containers(item: Mapping[str, Any]) -> list[dict[str, Any]]:
-    if item["kind"] not in ("Deployment", "StatefulSet", "DaemonSet"):
-        return []
-    return list(item["spec"]["template"]["spec"].get("containers", []))
