@@ -8,10 +8,12 @@ import logging
 import secrets
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from ..http.bodies import Bodies
 from ..http.budget import Budget
+from ..http.failures import OverloadedError
 from ..http.responses import Head
 from ..observe.statistics import SharedStatistics
 from ..settings import Settings
@@ -28,6 +30,8 @@ logger = logging.getLogger("hone.access")
 
 REQUEST_ID = b"x-request-id"
 MAX_REQUEST_ID = 128
+MOST_REFUSALS = 10
+"""Refused requests that get a line of the log each, a second."""
 
 
 @dataclass
@@ -57,6 +61,8 @@ class Edge:
     answers: Budget = field(init=False)
     _recorded: Recorded | None = None
     _prefix: str = field(default_factory=lambda: secrets.token_hex(4))
+    _logged: int = 0
+    _logged_since: float = 0.0
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
 
     def __post_init__(self) -> None:
@@ -102,6 +108,8 @@ class Edge:
         wanted = self.settings.access_log
         if wanted == "off" or (wanted == "errors" and status < 500 and status not in (401, 403, 429)):
             return
+        if wanted == "errors" and status == OverloadedError.status and not self._has_room_in_log():
+            return
         logger.info(
             "%s %s %d %.1f ms",
             model,
@@ -120,6 +128,18 @@ class Edge:
                 }
             },
         )
+
+    def _has_room_in_log(self) -> bool:
+        """Return whether a refusal gets its line: under overload they are thousands a second, and each line costs as
+        much as the refusal itself."""
+        now = monotonic()
+        if now - self._logged_since >= 1.0:
+            left_out, self._logged_since = self._logged - MOST_REFUSALS, now
+            self._logged = 0
+            if left_out > 0:
+                logger.warning("%d more requests were refused within a second; they have no line each", left_out)
+        self._logged += 1
+        return self._logged <= MOST_REFUSALS
 
     def flush(self) -> None:
         """Bring the metrics up to date."""

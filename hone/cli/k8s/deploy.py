@@ -27,11 +27,11 @@ def preflight(overlay: Path, cluster: str | None, server: str | None, backups: P
     The cluster is asked for what the manifests need, its secrets for keys, its Prometheus whether it will scrape the
     pods, and registries whether they have the images.
     """
-    from hone.cli.findings import show
     from hone.k8s.tools.cluster import Cluster, manifests
     from hone.k8s.tools.preflight import images
     from hone.k8s.tools.preflight import preflight as check
     from hone.services.status.host import backup_age
+    from hone.services.status.printing import show
 
     arguments = (*(("--context", cluster) if cluster else ()), *(("--server", server) if server else ()))
     findings = check(overlay, Cluster(arguments))

@@ -1,0 +1,5 @@
+"""`hone status`."""
+
+from hone.services.status.command import status
+
+__all__ = ["status"]
