@@ -178,6 +178,8 @@ def for_server(objects: list[Object], namespace: str = "") -> list[Object]:
     for item in copy.deepcopy(objects):
         old = {"autoscaling/v2": "autoscaling/v2beta2", "policy/v1": "policy/v1beta1"}
         item["apiVersion"] = old.get(item["apiVersion"], item["apiVersion"])
+        if item["kind"] == "CronJob":
+            item["apiVersion"] = "batch/v1beta1"
         if item["kind"] == "PodDisruptionBudget":
             item["spec"].pop("unhealthyPodEvictionPolicy", None)
         pod = item.get("spec", {}).get("template", {}).get("spec", {}) if item["kind"] == "Deployment" else {}

@@ -129,6 +129,7 @@ FRAMEWORKS = {
         "converters/passes",
         "converters/sources",
         "benchmarks/converters/arithmetic.py",
+        "benchmarks/overload/model.py",
     ),
     "onnxscript": ("converters/graph/packed_attention.py", "converters/passes/export/fuse.py"),
     "openvino": ("hone/runtimes/openvino.py", "converters/passes/export/openvino.py"),

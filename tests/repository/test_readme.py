@@ -84,6 +84,10 @@ ROWS = {
         "hone backup verify store.tar.gz",
     ],
     "`hone deploy preflight OVERLAY`": [],
+    "`hone status URL`": [
+        "hone status http://localhost:3000 --errors 100",
+        "hone status http://127.0.0.1:9 || test $? = 3",
+    ],
     "`hone models …`": [
         "hone models list | grep wine:",
         "hone models show wine",

@@ -17,7 +17,7 @@ from .scraped import monitoring
 OLDEST, NEWEST = (1, 32), (1, 37)
 """Versions of Kubernetes that the manifests are checked against."""
 
-BUILT_IN = ("apps", "autoscaling", "policy", "networking.k8s.io", "scheduling.k8s.io", "")
+BUILT_IN = ("apps", "autoscaling", "batch", "policy", "networking.k8s.io", "scheduling.k8s.io", "")
 CRD_OWNERS = {
     "keda.sh": "KEDA: keda.sh/docs/latest/deploy",
     "gateway.networking.k8s.io": "the Gateway API's CRDs and a controller: gateway-api.sigs.k8s.io",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from hone import store
+from hone.k8s.tools.serving_code import serving_code
 from hone.services.status.figures import figures_of
 from tests.capacities import capacity
 from tests.models.dense import dense_artifact
@@ -142,6 +146,24 @@ def test_every_address_of_a_name_is_asked_by_the_module_alone(running: Server) -
     assert done.returncode in (0, 3), done.stderr  # localhost may have an address that nobody listens on
     assert f"ok       ready: http://127.0.0.1:{running.port} is ready" in done.stdout
     assert "all that was checked is in order" in done.stdout or "not in order" in done.stdout
+
+
+def test_code_in_an_image_can_check(tmp_path: Path) -> None:
+    """It has what serves, and no more."""
+    for place, file in serving_code().items():
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, tmp_path / place)
+    checks = yaml.safe_load_all((ROOT / "k8s" / "components" / "checks" / "cronjob.yaml").read_text())
+    (arguments,) = [
+        container["args"]
+        for item in checks
+        if item["kind"] == "CronJob"
+        for container in item["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    ]
+    command = [sys.executable, *("http://127.0.0.1:9" if "hone-pods" in part else part for part in arguments[1:])]
+    done = subprocess.run(command, cwd=tmp_path, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True)
+    assert done.returncode == 3, done.stderr
+    assert json.loads(done.stdout)["findings"][0]["name"] == "ready"
 
 
 METRICS = """# HELP hone_request_seconds From head to answer.
