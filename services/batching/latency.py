@@ -84,7 +84,7 @@ class Reserve:
     Predictions err, hosts stall, and answers have a way back. A late answer makes the share larger by a step, one in
     time smaller by LATE_SHARE of a step: it comes to rest where LATE_SHARE of the answers are late (stochastic
     approximation, Robbins and Monro 1951). While nothing waits it isn't used, so that a single request may take all of
-    its time.
+    its time; and it never keeps a full batch from gathering (`BatchQueue`).
 
     Attributes:
         share: 0 to MOST_RESERVE.

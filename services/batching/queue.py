@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from typing import NamedTuple
@@ -137,8 +137,9 @@ class BatchQueue:
 
     def _check_deadline(self, works: list[Work], left_s: float, busy_s: float) -> None:
         own = sum(self.predict(work.bucket.row_size, work.rows) for work in works)
-        ahead = busy_s + self.backlog_s()
-        if left_s <= 0 or ahead + own > (left_s * (1 - self.reserve) if ahead else left_s):
+        # In the last batch it has company: a batch of its own would cost the others' overhead once more.
+        ahead = busy_s + max(0.0, self._seconds(works) - own) / self.in_flight
+        if left_s <= 0 or ahead + own > (self._usable(works[0].bucket, left_s) if ahead else left_s):
             raise DeadlineError(
                 f"can't answer within the {max(0.0, left_s) * 1e3:.3g} ms that are left: about "
                 f"{(ahead + own) * 1e3:.3g} ms would be needed",
@@ -146,17 +147,34 @@ class BatchQueue:
                 hopeless=left_s <= 0 or own > left_s,
             )
 
+    def _usable(self, bucket: Bucket, left_s: float) -> float:
+        """Return the seconds that a request behind others may be foreseen to take.
+
+        However large the reserve, a full batch may gather while another ends: with less the runtime would go hungry.
+        """
+        batches_s = 1.5 * self.predict(bucket.row_size, self.limit(bucket))
+        return min(left_s, max(left_s * (1 - self.reserve), batches_s))
+
     def backlog_s(self) -> float:
         """Return the seconds that the waiting rows are expected to take."""
+        return self._seconds() / self.in_flight
+
+    def _seconds(self, more: Sequence[Work] = ()) -> float:
+        """Return the seconds of all batches that the waiting rows make, and these with them."""
+        waiting = self._bucket_rows
+        if more:
+            waiting = dict(waiting)
+            for work in more:
+                waiting[work.bucket] = waiting.get(work.bucket, 0) + work.rows
         total = 0.0
-        for bucket, rows in self._bucket_rows.items():
+        for bucket, rows in waiting.items():
             most = self.limit(bucket)
             full, rest = divmod(rows, most)
             if full:
                 total += full * self.predict(bucket.row_size, most)
             if rest:
                 total += self.predict(bucket.row_size, rest)
-        return total / self.in_flight
+        return total
 
     def limit(self, bucket: Bucket) -> int:
         """Return the most rows of a batch from this bucket."""

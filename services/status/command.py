@@ -68,7 +68,7 @@ def _wanted(
     from .checks import Wanted
 
     measured = None if capacity is None else read_capacity(capacity)
-    limits = {} if measured is None else {measured.slo.percentile: measured.slo.limit_ms}
+    limits: dict[str, float] = {} if measured is None else {measured.slo.percentile: measured.slo.limit_ms}
     if p99_ms is not None:
         limits["p99_ms"] = p99_ms
     return Wanted(

@@ -16,7 +16,7 @@ MONITORING = "hone.dev/monitoring"
 
 def monitoring(cluster: Cluster, objects: list[dict[str, Any]], namespace: str) -> list[Finding]:
     """The pods must be meant by a PodMonitor that a Prometheus of the cluster takes up, and be reached from there."""
-    (deployment,) = [item for item in objects if item["kind"] == "Deployment" and _serves(item)][:1] or [None]
+    deployment = next((item for item in objects if item["kind"] == "Deployment" and _serves(item)), None)
     if deployment is None:
         return []
     template = deployment["spec"]["template"]

@@ -151,10 +151,11 @@ class TestQueue:
     def test_reserve_is_kept_free_behind_others_only(self) -> None:
         queue = BatchQueue(max_batch_rows=2, max_queue_rows=100, predict=second_a_row, reserve=0.25)
         queue.offer([work(2, deadline=2.0)], 0.0)  # nobody is ahead: it may take all of its time
+        queue.offer([work(2, deadline=4.0)], 0.0, busy_s=-1.0)  # as much as a batch and a half is never held back
         with pytest.raises(DeadlineError) as caught:
-            queue.offer([work(1, deadline=3.9)], 0.0)
+            queue.offer([work(1, deadline=6.6)], 0.0)
         assert caught.value.is_demand
-        queue.offer([work(1, deadline=4.0)], 0.0)
+        queue.offer([work(1, deadline=6.7)], 0.0)
         with pytest.raises(DeadlineError) as caught:
             queue.offer([work(2, deadline=1.9)], 0.0)
         assert not caught.value.is_demand  # not even alone
