@@ -32,6 +32,11 @@ def _service_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+_max_late = click.option(
+    "--max-late", default="5%", show_default=True, help="Share that the generator may start over 1 ms late; else void."
+)
+
+
 def _access(api_key: str, ca: Path | None, grpc: str = "") -> Access:
     from hone.benchmarks.load.target import Access
 
@@ -60,6 +65,7 @@ def bench() -> None:
     "--repeats", type=click.IntRange(1), default=3, show_default=True, help="Trials before a proof is judged."
 )
 @click.option("--minutes", type=click.FloatRange(min=0.2), default=10.0, show_default=True, help="For all trials.")
+@_max_late
 @click.option("--out", type=click.Path(path_type=Path), help="[default: out/NAME/capacity.json]")
 def capacity(model: str, url: str | None, api_key: str, ca: Path | None, out: Path | None, **given: Any) -> None:
     """Find the highest rate at which MODEL meets a latency limit, and write capacity.json.
@@ -85,7 +91,8 @@ def capacity(model: str, url: str | None, api_key: str, ca: Path | None, out: Pa
         record = given["image_record"]
         image = None if record is None else measured_image(record, target.tag, target.digest)
         file = out or Path("out") / target.name / "capacity.json"
-        request = Request(slo, rows, effort, url, workers or 1, ready_s, image, command)
+        late = parse_share(given["max_late"])
+        request = Request(slo, rows, effort, url, workers or 1, ready_s, image, command, late)
         found = find_capacity(target, request, file, _say)
     click.echo(found.summary())
     click.echo(f"capacity: {file}")
@@ -170,7 +177,7 @@ def _target(reference: str, model: str, api_key: str, ca: Path | None) -> Iterat
 @click.option("--arrivals", help="poisson, constant, burst, ramp or day. [default: poisson]")
 @click.option("--users", type=click.IntRange(1), help="Closed loop instead, with this many callers.")
 @click.option("--rows", type=click.IntRange(1), help="Rows in each request. [default: 1]")
-@click.option("--sizes", help="Rows in requests, with their shares, such as 1:70%,8:25%,64:5%.")
+@click.option("--sizes", help="Rows in requests, with shares, 1:70%,8:25%,64:5%, or weights.")
 @click.option("--protocol", default="json", show_default=True, help="Or rows, v2, v2-binary, grpc, arrow.")
 @click.option("--grpc-address", default="", help="HOST:PORT of --url's gRPC, where that isn't what it says itself.")
 @click.option("--data", type=click.Path(path_type=Path), help="Rows to send: .npz, .parquet, .csv or .json.")
@@ -182,9 +189,7 @@ def _target(reference: str, model: str, api_key: str, ca: Path | None) -> Iterat
 @click.option("--p95", help="Limit of the 95th percentile.")
 @click.option("--p99", help="Limit of the 99th percentile.")
 @click.option("--max-errors", "--errors", help="Share of requests that may fail. [default: 1%]")
-@click.option(
-    "--max-late", default="5%", show_default=True, help="Share that the generator may start over 1 ms late; else void."
-)
+@_max_late
 @click.option("--baseline", type=click.Path(path_type=Path), help="A load.json: repeat its load and compare with it.")
 @click.option("--tolerance", default="10%", show_default=True, help="How much worse than the baseline is allowed.")
 def load(model: str, url: str | None, api_key: str, ca: Path | None, out: Path | None, **given: Any) -> None:
