@@ -19,7 +19,7 @@ from ..records import LATE_SHARE
 from ..reports.capacity import write_capacity_report
 from .kept import Content, Kept, Question
 from .runs import TRIES, Load, Runs, Void, slow_share
-from .search import Effort, Found, requests_to_decide, search
+from .search import Effort, Found, minutes, requests_to_decide, search
 from .service import Service
 
 _Runs = Trial | Void
@@ -128,15 +128,10 @@ def _follow(
         value = getattr(trial, slo.percentile)
         progress(
             f"{trial.rate:,.1f}/s for {trial.duration_s:.0f} s: {slo.percentile.removesuffix('_ms')} {value:.1f} ms, "
-            f"{trial.verdict}; at most {_minutes(left_s - trial.took_s)} left"
+            f"{trial.verdict}; at most {minutes(left_s - trial.took_s)} left"
         )
 
     return follow
-
-
-def _minutes(seconds: float) -> str:
-    seconds = max(seconds, 0.0)
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def _kept_in(runs: Runs, kept: Kept[Question, _Runs]) -> str:
@@ -222,4 +217,4 @@ def _open_question(found: Found, request: Request) -> str:
     rate, wanted = found.proofs[-1].rate, requests_to_decide(found.proofs, request.slo)
     if wanted is None:
         return f"{words}, and {rate:,.1f}/s is too near to the limit to be decided; give more --minutes"
-    return f"{words}; at {rate:,.1f}/s about {wanted:,} more requests ({_minutes(wanted / rate)}) would decide"
+    return f"{words}; at {rate:,.1f}/s about {wanted:,} more requests ({minutes(wanted / rate)}) would decide"

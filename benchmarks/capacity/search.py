@@ -67,6 +67,12 @@ class Effort:
     budget_s: float = 600.0
 
 
+def minutes(seconds: float) -> str:
+    """Return a time in words, as progress tells it: `90 s`, `12 min`."""
+    seconds = max(seconds, 0.0)
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
 @dataclass(frozen=True)
 class Proof:
     """The runs at one rate that was to be proven."""
