@@ -190,3 +190,13 @@ def test_options_that_do_not_go_together_are_refused(options: list[str], message
     answer = CliRunner().invoke(cli, ["bench", "capacity", "dense", "--p99", "50ms", *options])
     assert answer.exit_code == 2
     assert message in answer.output
+
+
+def test_service_that_does_not_start_is_out_with_the_reason(tmp_path: Path) -> None:
+    entry = put(tmp_path, tmp_path / "a", "dense", "onnx-fp32-1")
+    model = entry.path / "model.onnx"
+    model.write_bytes(model.read_bytes()[:-20])
+    visit = Visits([Choice(model=entry.tag)], SLO)(0, 2.0)
+    assert visit.rate is None
+    assert "model.onnx: corrupt, " in visit.out
+    assert "\n" not in visit.out

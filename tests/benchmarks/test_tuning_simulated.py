@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from hone.benchmarks.tuned import Cost
-from hone.benchmarks.tuning.elimination import Elimination, Remaining, Rules, Visit
+from hone.benchmarks.tuning.elimination import Elimination, Remaining, Rules, Visit, front
 from hone.benchmarks.tuning.ramp import LEAST, PEAK
 from hone.capacity import Slo
 from tests.benchmarks.queues import Queue, constant, exponential, two_kinds
