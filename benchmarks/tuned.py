@@ -13,6 +13,10 @@ from hone.records import Record
 HOURS_PER_SECOND = 1 / 3600
 
 
+UNMEASURED = "can't be measured: "
+"""What a candidate is out with that the generator could not keep up with."""
+
+
 class Choice(Record):
     """Settings that a service is started with; 0: the service chooses."""
 
@@ -111,12 +115,25 @@ class Tuning(Record):
         """What no other candidate beats in rate and cost, the most rate first."""
         return sorted((tried for tried in self.tried if not tried.out), key=lambda tried: -tried.holds)
 
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know of the search, in words."""
+        found = []
+        unmeasured = sum(tried.out.startswith(UNMEASURED) for tried in self.tried)
+        if unmeasured:
+            count = _count(unmeasured, "candidate")
+            found.append(f"the load generator was the limit of {count}, which may hold more: run it on another host")
+        if len(self.seconds) == 1 and sum(tried.rate is not None for tried in self.tried) > 1:
+            found.append("the time was enough for one round: nothing is told apart beyond doubt; give more --minutes")
+        return found
+
     def table(self) -> list[str]:
-        """Return the front and what is left out of it, as lines for the terminal."""
+        """Return the front, what is left out of it and the notes, as lines for the terminal."""
         head = f"{'':2}{'requests/s':>12}{'proven':>10}{'cores':>8}{'MiB':>8}"
         head += f"{'price/h':>10}{'per million':>13}" if self.prices.given else ""
         left = sorted((tried for tried in self.tried if tried.out), key=lambda tried: -(tried.rate or 0.0))
-        return [f"{head}  settings", *(self._line(tried) for tried in [*self.front, *left])]
+        lines = [self._line(tried) for tried in [*self.front, *left]]
+        return [f"{head}  settings", *lines, *(f"note: {note}" for note in self.notes)]
 
     def _line(self, tried: Tried) -> str:
         cost = tried.cost

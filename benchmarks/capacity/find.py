@@ -18,7 +18,7 @@ from ..load.target import Target
 from ..records import LATE_SHARE
 from ..reports.capacity import write_capacity_report
 from .kept import Content, Kept, Question
-from .runs import TRIES, Load, Runs, Void, slow_share
+from .runs import Load, Runs, Void, slow_share
 from .search import Effort, Found, minutes, requests_to_decide, search
 from .service import Service
 
@@ -149,7 +149,7 @@ def _nothing_passes(found: Found, target: Target, slo: Slo) -> str:
     worst, void = found.search[-1] if found.search else None, found.void
     if void and (worst is None or void.rate < worst.rate):
         return (
-            f"the load generator was the limit: at {void.rate:g} requests/s {void.void}, in {TRIES} runs; nothing was "
+            f"the load generator was the limit: at {void.rate:g} requests/s {void.void}, each time; nothing was "
             "proven; let the machine do less beside it, or allow it: --max-late"
         )
     assert worst is not None

@@ -45,7 +45,7 @@ REFINE_SHARE = 0.06
 TRY_SHARE = 0.6
 """Of the time that is left, for the proof at one rate."""
 
-BELOW = 0.9
+BELOW = 0.95
 """Of a rate that the generator can't hold, what it is tried at next."""
 
 SPARE = 1.5

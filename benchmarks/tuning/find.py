@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import time
 from pathlib import Path
 
 from hone.capacity import Capacity, read_capacity
@@ -111,17 +112,14 @@ def _capacity(
     if file.is_file():
         return read_capacity(file)
     effort = Effort(request.effort.duration_s, request.effort.repeats, budget_s)
+    started = time.monotonic()
     with running(choice.model, **settings_of(choice, plan)) as url:
+        ready_s = time.monotonic() - started
         target = ask(url, Access(), choice.model)
         wanted = CapacityRequest(
-            request.slo,
-            request.rows,
-            effort,
-            None,
-            choice.workers,
-            command=request.command,
+            request.slo, request.rows, effort, workers=choice.workers, ready_s=ready_s, command=request.command,
             most_late=request.most_late,
-        )
+        )  # fmt: skip
         return find_capacity(target, wanted, file, progress)
 
 

@@ -19,7 +19,7 @@ from ..load.workload import Workload
 from ..measures import measure, outcomes
 from ..records import CPU_SHARE, LATE_MS, LATE_SHARE, Sent
 from ..scenarios import Scenario
-from ..tuned import Choice, Cost
+from ..tuned import UNMEASURED, Choice, Cost
 from .elimination import Visit
 from .ramp import PEAK, Rising
 
@@ -104,10 +104,10 @@ class Visits:
             if not void and not seen.is_nowhere(self.slo):
                 return seen.rate(seen.crossed_s(self.slo))
             require_ready(target.url, target.access)
-            problems.append(f"can't be measured: {void}" if void else f"misses {self.slo.words} at any rate")
+            problems.append(f"{UNMEASURED}{void}" if void else f"misses {self.slo.words} at any rate")
             if len(problems) == TRIES:
                 raise HoneError(problems[-1])
-        raise HoneError("can't be measured: no rate is too high for it here")
+        raise HoneError(f"{UNMEASURED}no rate is too high for it here")
 
     def _rising(self, target: Target, seconds: float, peak: float) -> tuple[Rising, str]:
         """Raise the load once; return what was seen, and why it is void."""

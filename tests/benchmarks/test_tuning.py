@@ -153,7 +153,7 @@ def tuning(prices: Prices) -> Tuning:
     ]  # fmt: skip
     return Tuning(
         model="dense", created="2026-01-01T00:00:00+00:00", host={"cpu": "x", "cores": 2}, command="hone", slo=SLO,
-        rows=1, prices=prices, seconds=[5.0], took_s=60.0, tried=tried, winner=1,
+        rows=1, prices=prices, seconds=[5.0, 5.0], took_s=60.0, tried=tried, winner=1,
     )  # fmt: skip
 
 
@@ -177,6 +177,17 @@ def test_table_and_page_show_the_front_the_winner_and_what_is_out(tmp_path: Path
     assert (tmp_path / "tune.html").read_text() == page
     assert read_record(file, Tuning, "a search") == found
     assert "price/h" not in tuning(Prices()).table()[0]
+
+
+def test_limits_of_the_search_itself_are_said() -> None:
+    found = tuning(Prices())
+    bad = found.tried[2].model_copy(update={"out": "can't be measured: the generator used 93% of a core"})
+    notes = found.model_copy(update={"tried": [*found.tried[:2], bad], "seconds": [5.0]}).table()[-2:]
+    assert (
+        notes[0] == "note: the load generator was the limit of 1 candidate, which may hold more: run it on another host"
+    )
+    assert notes[1].startswith("note: the time was enough for one round")
+    assert found.notes == []
 
 
 @pytest.mark.parametrize(
