@@ -1,4 +1,4 @@
-"""Write a search of serving settings: `tune.json`, and beside it a page with its front; drawn again from the JSON."""
+"""Write a search of serving settings: `tune.json`, and beside it a page with its front."""
 
 from __future__ import annotations
 
@@ -7,26 +7,16 @@ from pathlib import Path
 from hone.files import atomic_write
 from hone.pages.figures import BLUE, GRAY, GREEN, new_figure, to_svg
 from hone.pages.render import render
-from hone.records import read_record
 
 from ..tuned import Tried, Tuning
 
 
 def write_tuning_report(tuning: Tuning, file: Path) -> None:
     """Write a search and its page; the JSON last: where it is, all is."""
-    draw(tuning, file)
-    atomic_write(file, tuning.model_dump_json(indent=2) + "\n")
-
-
-def redraw(file: Path) -> None:
-    """Draw the page of a `tune.json` again."""
-    draw(read_record(file, Tuning, "a search of settings", "hone bench capacity MODEL --p99 50ms --tune"), file)
-
-
-def draw(tuning: Tuning, file: Path) -> None:
     left = sorted((tried for tried in tuning.tried if tried.out), key=lambda tried: -(tried.rate or 0.0))
     page = render(Path(__file__).with_name("tune.html"), tuning=tuning, plot=plot(tuning), left=left)
     atomic_write(file.with_suffix(".html"), page)
+    atomic_write(file, tuning.model_dump_json(indent=2) + "\n")
 
 
 def plot(tuning: Tuning) -> str:

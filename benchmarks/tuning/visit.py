@@ -98,12 +98,13 @@ class Visits:
         problems: list[str] = []
         for _ in range(LIFTS):
             seen, void = self._rising(target, seconds, self.peaks[candidate])
+            if seen.failed[-1]:  # overloaded, or dead
+                require_ready(target.url, target.access)
             if not void and seen.is_too_low(self.slo):
                 self.peaks[candidate] *= 2
                 continue
             if not void and not seen.is_nowhere(self.slo):
                 return seen.rate(seen.crossed_s(self.slo))
-            require_ready(target.url, target.access)
             problems.append(f"{UNMEASURED}{void}" if void else f"misses {self.slo.words} at any rate")
             if len(problems) == TRIES:
                 raise HoneError(problems[-1])

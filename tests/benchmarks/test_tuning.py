@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from hone.benchmarks.capacity.kept import Content, Kept
 from hone.benchmarks.capacity.search import Effort
-from hone.benchmarks.reports.tuning import redraw, write_tuning_report
+from hone.benchmarks.reports.tuning import write_tuning_report
 from hone.benchmarks.tuned import Choice, Cost, Prices, Tried, Tuning
 from hone.benchmarks.tuning.candidates import candidates, variants
 from hone.benchmarks.tuning.elimination import Visit, front
@@ -172,9 +172,6 @@ def test_table_and_page_show_the_front_the_winner_and_what_is_out(tmp_path: Path
     page = (tmp_path / "tune.html").read_text()
     assert "<svg" in page
     assert "the service &lt;died&gt;" in page
-    (tmp_path / "tune.html").unlink()
-    redraw(file)
-    assert (tmp_path / "tune.html").read_text() == page
     assert read_record(file, Tuning, "a search") == found
     assert "price/h" not in tuning(Prices()).table()[0]
 
