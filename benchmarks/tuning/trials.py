@@ -101,13 +101,17 @@ class Trials:
         rules = Rules(names, lambda cost: cost.axes(request.prices), request.effort.duration_s, budget_s)
         self._progress(f"{len(names)} candidates; at most {minutes(budget_s)} of trials, then proofs")
         if self.earlier:
-            self._progress(f"going on from {len(self.earlier)} trials in {self.kept.file}")
+            count = len(self.earlier)
+            self._progress(f"going on from {count} trial{'s' if count > 1 else ''} in {self.kept.file}")
         try:
             remaining = Elimination(rules, self._visit, self._follow).run()
         except KeyboardInterrupt:
             count = len(self._made)
+            if not count:
+                raise StoppedError("interrupted") from None
             raise StoppedError(
-                f"interrupted; {count} trials are kept in {self.kept.file}, the same command goes on from there"
+                f"interrupted; {count} trial{'s are' if count > 1 else ' is'} kept in {self.kept.file}, "
+                "the same command goes on from there"
             ) from None
         if not remaining.alive:
             self.kept.remove()
