@@ -55,7 +55,10 @@ def find_settings(request: Request, out: Path, progress: Progress = lambda _: No
         for stale in proofs.glob("*/capacity.json"):
             stale.unlink()
     remaining = trials.search()
-    proven = _prove(request, choices, remaining, proofs, trials.left_s, progress)
+    try:
+        proven = _prove(request, choices, remaining, proofs, trials.left_s, progress)
+    except KeyboardInterrupt:
+        raise trials.stopped() from None
     tuning = _tuning(request, choices, remaining, proven, trials.spent_s)
     capacity = proven[tuning.winner]
     write_capacity_report(capacity, out)

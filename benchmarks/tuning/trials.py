@@ -106,18 +106,18 @@ class Trials:
         try:
             remaining = Elimination(rules, self._visit, self._follow).run()
         except KeyboardInterrupt:
-            count = len(self._made)
-            if not count:
-                raise StoppedError("interrupted") from None
-            raise StoppedError(
-                f"interrupted; {count} trial{'s are' if count > 1 else ' is'} kept in {self.kept.file}, "
-                "the same command goes on from there"
-            ) from None
+            raise self.stopped() from None
         if not remaining.alive:
             self.kept.remove()
             reasons = dict.fromkeys(remaining.out.values())
             raise HoneError(f"no candidate holds {request.slo.words}: {'; '.join(reasons)}")
         return remaining
+
+    def stopped(self) -> StoppedError:
+        """Return the error for Ctrl-C, with what is kept."""
+        count = len(self._made)
+        kept = f"{count} trial{'s are' if count > 1 else ' is'} kept in {self.kept.file}"
+        return StoppedError(f"interrupted; {kept}, the same command goes on from there" if count else "interrupted")
 
     def _visit(self, candidate: int, seconds: float) -> Visit:
         place = len(self._made)
