@@ -13,6 +13,9 @@ from hone.records import Record
 HOURS_PER_SECOND = 1 / 3600
 
 
+UNTRIED = "not tried: the time was too short; give more --minutes"
+"""What a candidate is out with that the first round had no time for."""
+
 UNMEASURED = "can't be measured: "
 """What a candidate is out with that the generator could not keep up with."""
 
@@ -123,6 +126,8 @@ class Tuning(Record):
         if unmeasured:
             count = _count(unmeasured, "candidate")
             found.append(f"the load generator was the limit of {count}, which may hold more: run it on another host")
+        if untried := sum(tried.out == UNTRIED for tried in self.tried):
+            found.append(f"{untried} of {_count(len(self.tried), 'candidate')} {UNTRIED}")
         if len(self.seconds) == 1 and sum(tried.rate is not None for tried in self.tried) > 1:
             found.append("the time was enough for one round: nothing is told apart beyond doubt; give more --minutes")
         return found
@@ -131,7 +136,9 @@ class Tuning(Record):
         """Return the front, what is left out of it and the notes, as lines for the terminal."""
         head = f"{'':2}{'requests/s':>12}{'proven':>10}{'cores':>8}{'MiB':>8}"
         head += f"{'price/h':>10}{'per million':>13}" if self.prices.given else ""
-        left = sorted((tried for tried in self.tried if tried.out), key=lambda tried: -(tried.rate or 0.0))
+        left = sorted(
+            (tried for tried in self.tried if tried.out not in ("", UNTRIED)), key=lambda tried: -(tried.rate or 0.0)
+        )
         lines = [self._line(tried) for tried in [*self.front, *left]]
         return [f"{head}  settings", *lines, *(f"note: {note}" for note in self.notes)]
 

@@ -25,7 +25,7 @@ from hone.evidence.bounds import CONFIDENCE, MATERIAL
 from hone.plan import Plan
 from hone.records import Record
 
-from ..tuned import Cost
+from ..tuned import UNTRIED, Cost
 
 FIRST_SHARE = 0.45
 """Of the time, for the first round; what wasn't tried by then isn't."""
@@ -166,7 +166,7 @@ class Elimination:
         order = state.alive[:] if number == 1 else np.random.default_rng(number).permutation(state.alive).tolist()
         for one in order:
             if number == 1 and self._spent_s > FIRST_SHARE * rules.budget_s:
-                state.leave(one, "not tried: the time was too short; give more --minutes")
+                state.leave(one, UNTRIED)
                 continue
             visit = self._measure(one, seconds)
             self._spent_s += visit.took_s

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from hone.benchmarks.capacity.kept import Content, Kept
 from hone.benchmarks.capacity.search import Effort
 from hone.benchmarks.reports.tuning import write_tuning_report
-from hone.benchmarks.tuned import Choice, Cost, Prices, Tried, Tuning
+from hone.benchmarks.tuned import UNTRIED, Choice, Cost, Prices, Tried, Tuning
 from hone.benchmarks.tuning.candidates import candidates, variants
 from hone.benchmarks.tuning.elimination import Visit, front
 from hone.benchmarks.tuning.trials import Question, Request, Trials
@@ -185,6 +185,9 @@ def test_limits_of_the_search_itself_are_said() -> None:
     )
     assert notes[1].startswith("note: the time was enough for one round")
     assert found.notes == []
+    untried = found.tried[2].model_copy(update={"out": UNTRIED})
+    shown = found.model_copy(update={"tried": [*found.tried[:2], untried]}).table()
+    assert shown[3:] == ["note: 1 of 3 candidates not tried: the time was too short; give more --minutes"]
 
 
 @pytest.mark.parametrize(
