@@ -16,6 +16,8 @@ BURST = 10
 NIGHT = 0.2
 """Of a day's mean rate, what arrives at its quietest; noon has as much more as the night has less."""
 MOST_ARRIVALS = 20_000_000
+ROUNDING = 0.1
+"""So far from 100 % shares of requests may be together, as thirds of one digit are."""
 
 
 class Scenario(BaseModel):
@@ -160,16 +162,18 @@ def _poisson(random: np.random.Generator, rate: float, seconds: float) -> np.nda
 
 
 def parse_sizes(text: str) -> tuple[tuple[int, float], ...]:
-    """Return sizes such as `1:70%,8:25%,64:5%`; a size alone has the share 1.
+    """Return sizes such as `1:70%,8:25%,64:5%`, or with weights, `1:14,8:5,64:1`; a size alone has the weight 1.
 
     Raises:
-        HoneError: a part is none.
+        HoneError: a part is none, or shares and weights are mixed, or shares are not 100 % together.
     """
     sizes = []
+    percents = 0
     for part in filter(None, (part.strip() for part in text.split(","))):
         rows, _, share = part.partition(":")
         try:
             size, weight = int(rows), float(share.strip().removesuffix("%") or 1)
+            percents += share.strip().endswith("%")
         except ValueError:
             size, weight = 0, 0.0
         if size < 1 or not 0 < weight < math.inf:
@@ -177,6 +181,11 @@ def parse_sizes(text: str) -> tuple[tuple[int, float], ...]:
         sizes.append((size, weight))
     if not sizes:
         raise HoneError("--sizes names no size; write 1:70%,8:25%,64:5%")
+    if percents and percents < len(sizes):
+        raise HoneError("--sizes: some shares have a % and some have none; write 1:70%,8:30%, or weights: 1:7,8:3")
+    total = sum(weight for _, weight in sizes)
+    if percents and abs(total - 100) > ROUNDING:
+        raise HoneError(f"--sizes: the shares are {total:g}% together, not 100%; weights have no %: 1:7,8:3")
     return tuple(sizes)
 
 

@@ -81,6 +81,9 @@ class Capacity(Record):
     in_flight_rows: float = Field(description="Mean rows in flight in the repeats: rate x mean latency x rows.")
     ready_s: float | None = Field(description="From start to ready; null for a service that was running already.")
     limited_by: Literal["service", "generator"] = Field(description="`generator`: the service may hold more.")
+    generator_limit: str = Field(
+        "", description="The lowest rate that the generator could not hold, and why; empty: none."
+    )
     open_question: str = Field("", description="What would prove a bound, or a higher one, in words; empty: nothing.")
     repeats: list[Trial] = Field(description="At `rate_lower_95`; where no rate was proven, at the last one tried.")
     search: list[Trial]
@@ -135,10 +138,17 @@ class Capacity(Record):
                 f"{trial.cpu_cores:.2f} cores, {trial.rss_mb:.0f} MiB, {self.in_flight_rows:.1f} rows in flight"
             )
         if self.limited_by == "generator":
-            lines.append("note: the load generator was the limit; the service may hold more. Run it on another host")
+            lines.append(f"note: {self.limit_words}")
         if self.open_question:
             lines.append(f"note: {self.open_question}")
         return "\n".join(lines)
+
+    @property
+    def limit_words(self) -> str:
+        """Where the generator was the limit: at which rate, what was proven up to then, and what to do."""
+        proven = "nothing" if self.rate_lower_95 is None else f"{self.rate_lower_95:,.0f}/s"
+        why = f": {self.generator_limit}; {proven} was proven up to then" if self.generator_limit else ""
+        return f"the load generator was the limit{why}; the service may hold more. Run it on another host"
 
     def _bound(self) -> list[str]:
         if self.rate_lower_95 is None:

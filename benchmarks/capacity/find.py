@@ -17,10 +17,13 @@ from hone.hardware import host
 from ..load.target import Target
 from ..records import LATE_SHARE
 from ..reports.capacity import write_capacity_report
-from .kept import Kept, Question
-from .runs import Load, Runs, slow_share
-from .search import Effort, Found, requests_to_decide, search
+from .kept import Content, Kept, Question
+from .runs import Load, Runs, Void, slow_share
+from .search import Effort, Found, minutes, requests_to_decide, search
 from .service import Service
+
+_Runs = Trial | Void
+_KEPT = Content[Question, _Runs]
 
 
 class StoppedError(HoneError):
@@ -41,6 +44,7 @@ class Request:
         workers, ready_s: of the service, for the record, where the service doesn't tell its plan.
         image: that the service runs from, for the record; None: from none.
         command: for the record.
+        most_late: share of requests that the generator may start late; above it, a run is void.
     """
 
     slo: Slo
@@ -51,6 +55,7 @@ class Request:
     ready_s: float | None = None
     image: str | None = None
     command: str = ""
+    most_late: float = LATE_SHARE
 
 
 def find_capacity(
@@ -72,16 +77,17 @@ def find_capacity(
         load: what loads the service; None: an open loop, with Locust.
 
     Raises:
-        HoneError: the service misses the limits at any load, died, or nothing can be written to the folder.
+        HoneError: the service misses the limits at any load, died, the generator holds no rate, or nothing can be
+            written to the folder.
         StoppedError: Ctrl-C.
     """
     check_writable(out.parent, f"{out.name} (--out)")
-    kept = Kept(out, _question(target, request))
+    kept = Kept(out, _question(target, request), _KEPT)
     earlier = kept.read()
     if earlier:
         progress(f"going on from {len(earlier)} trials in {kept.file}")
-    runs = Runs(load or Service(target, request.rows), request.slo, earlier)
-    runs.on_trial = _follow(runs, kept, request, len(earlier), progress)
+    runs = Runs(load or Service(target, request.rows, request.most_late), request.slo, earlier)
+    runs.on_run = _follow(runs, kept, request, len(earlier), progress)
     try:
         found = search(runs, request.effort)
     except KeyboardInterrupt:
@@ -90,7 +96,7 @@ def find_capacity(
         raise HoneError(f"{error}{_kept_in(runs, kept)}") from None
     if not found.rate:
         kept.remove()
-        raise HoneError(_nothing_passes(found.search[-1], target, request.slo))
+        raise HoneError(_nothing_passes(found, target, request.slo))
     capacity = _capacity(target, request, found)
     write_capacity_report(capacity, out)
     kept.remove()
@@ -102,45 +108,51 @@ def _question(target: Target, request: Request) -> Question:
     return Question(
         model=target.tag, digest=target.digest, url=request.url, host=host(), slo=request.slo, rows=request.rows,
         workers=request.workers, duration_s=effort.duration_s, repeats=effort.repeats,
+        most_late=request.most_late,
     )  # fmt: skip
 
 
 def _follow(
-    runs: Runs, kept: Kept, request: Request, earlier: int, progress: Callable[[str], None]
-) -> Callable[[Trial, float], None]:
+    runs: Runs, kept: Kept[Question, _Runs], request: Request, earlier: int, progress: Callable[[str], None]
+) -> Callable[[_Runs, float], None]:
     """Return what keeps each trial that ran, and tells of it."""
     slo = request.slo
 
-    def follow(trial: Trial, left_s: float) -> None:
-        if len(runs.done) <= earlier and runs.earlier:
+    def follow(trial: _Runs, left_s: float) -> None:
+        if len(runs.made) <= earlier and runs.earlier:
             return
-        kept.write(runs.done)
+        kept.write(runs.made)
+        if isinstance(trial, Void):
+            progress(f"{trial.rate:,.1f}/s for {trial.asked_s:.0f} s: void, {trial.void}")
+            return
         value = getattr(trial, slo.percentile)
         progress(
             f"{trial.rate:,.1f}/s for {trial.duration_s:.0f} s: {slo.percentile.removesuffix('_ms')} {value:.1f} ms, "
-            f"{trial.verdict}; at most {_minutes(left_s - trial.took_s)} left"
+            f"{trial.verdict}; at most {minutes(left_s - trial.took_s)} left"
         )
 
     return follow
 
 
-def _minutes(seconds: float) -> str:
-    seconds = max(seconds, 0.0)
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
-
-
-def _kept_in(runs: Runs, kept: Kept) -> str:
-    count = len(runs.done)
+def _kept_in(runs: Runs, kept: Kept[Question, _Runs]) -> str:
+    count = len(runs.made)
     if not count:
         return ""
     return f"; {count} trial{'s are' if count > 1 else ' is'} kept in {kept.file}, the same command goes on from there"
 
 
-def _interrupted(runs: Runs, kept: Kept) -> str:
+def _interrupted(runs: Runs, kept: Kept[Question, _Runs]) -> str:
     return f"interrupted{_kept_in(runs, kept)}"
 
 
-def _nothing_passes(worst: Trial, target: Target, slo: Slo) -> str:
+def _nothing_passes(found: Found, target: Target, slo: Slo) -> str:
+    worst, void = found.search[-1] if found.search else None, found.void
+    if void and (worst is None or void.rate < worst.rate):
+        return (
+            f"the load generator was the limit: at {void.rate:g} requests/s {void.void}, each time; nothing was "
+            "proven; let the machine do less beside it, or allow it: --max-late"
+        )
+    assert worst is not None
     return (
         f"{target.tag} misses {slo.words} even at {worst.rate:g} requests/s ({getattr(worst, slo.percentile):.1f} ms, "
         f"{worst.error_share:.1%} errors); raise the limit"
@@ -164,6 +176,7 @@ def _capacity(target: Target, request: Request, found: Found) -> Capacity:
         ready_s=None if request.ready_s is None else round(request.ready_s, 2),
         search=[*found.search, *(trial for other in found.proofs if other is not proof for trial in other.trials)],
         open_question=_open_question(found, request),
+        generator_limit=f"at {found.void.rate:,.1f}/s {found.void.void}" if found.void else "",
         **_measured(found, request, repeats),
     )
 
@@ -187,19 +200,21 @@ def _measured(found: Found, request: Request, repeats: list[Trial]) -> dict[str,
 
 
 def _limited_by(found: Found) -> Literal["service", "generator"]:
-    """Return what gave out above the rate: the generator, when it was late in every trial that failed there."""
+    """Return what gave out above the rate: the generator, when it held no rate there that the service failed at."""
     failed = [trial for trial in found.search if not trial.passed and trial.rate > found.rate]
-    return "generator" if failed and all(trial.late_share > LATE_SHARE for trial in failed) else "service"
+    return "generator" if found.void and not failed else "service"
 
 
 def _open_question(found: Found, request: Request) -> str:
     """Return what would prove a rate, where the time was too short for one."""
     if found.proven:
         return ""
+    if found.void and not found.proofs:
+        return "no rate is proven: the load generator was the limit"
     words = "no rate is proven: the time was too short"
     if not found.proofs:
         return f"{words} for a proof; give more --minutes"
     rate, wanted = found.proofs[-1].rate, requests_to_decide(found.proofs, request.slo)
     if wanted is None:
         return f"{words}, and {rate:,.1f}/s is too near to the limit to be decided; give more --minutes"
-    return f"{words}; at {rate:,.1f}/s about {wanted:,} more requests ({_minutes(wanted / rate)}) would decide"
+    return f"{words}; at {rate:,.1f}/s about {wanted:,} more requests ({minutes(wanted / rate)}) would decide"

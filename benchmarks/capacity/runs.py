@@ -8,17 +8,39 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
+from pydantic import Field
 
 from hone.capacity import Slo, Trial
+from hone.errors import HoneError
 from hone.evidence.shares import Share, pooled, share_failed, share_over
 from hone.evidence.warmup import warm_up
-from hone.records import Verdict
+from hone.records import Record, Verdict
 
 CONFIDENCE = 0.99
 """Of the verdict on a rate, as in MLPerf Inference."""
 
 LOOKS = 6
 """Times that the runs at a rate are looked at, at most: each look has its part of the doubt (Bonferroni)."""
+
+TRIES = 3
+"""Runs at a rate after which the generator is known not to hold it."""
+
+
+class Void(Record):
+    """A run whose generator was too busy or late: nothing that it saw is a figure of the service."""
+
+    rate: float = Field(description="Requests meant to arrive per second.")
+    void: str = Field(description="What the generator did, in words.")
+    asked_s: float = Field(description="Seconds that were asked for.")
+    took_s: float = Field(description="All of it, with its start.")
+
+
+class GeneratorLimitError(HoneError):
+    """The generator can't hold a rate: run after run was void."""
+
+    def __init__(self, void: Void) -> None:
+        super().__init__(f"the load generator was the limit: at {void.rate:,.1f} requests/s {void.void}")
+        self.void = void
 
 
 @dataclass(frozen=True)
@@ -30,6 +52,7 @@ class Observed:
         latencies_ms: [requests] from then to the answer.
         failed: [requests] whether there was no good answer.
         late_share: requests that the generator itself started late.
+        void: why latencies are partly the generator's own; empty: they aren't.
         seconds: that count; all of it with its start took `took_s`.
         cpu_cores, rss_mb: of the service; None: it is elsewhere.
     """
@@ -40,6 +63,7 @@ class Observed:
     seconds: float
     took_s: float
     late_share: float = 0.0
+    void: str = ""
     cpu_cores: float | None = None
     rss_mb: float | None = None
 
@@ -57,38 +81,57 @@ class Load(Protocol):
 
 @dataclass
 class Runs:
-    """Makes a trial of each run, and keeps all of them.
+    """Makes a trial of each run, and keeps all of them; a void run is repeated.
 
     Attributes:
         load: the service.
         slo: the limits.
-        earlier: trials of a search that was ended early, in their order; they stand in for runs that would be the same.
-        on_trial: told of each trial, and how many seconds are left as it seems.
-        done: all trials so far.
+        earlier: runs of a search that was ended early, in their order; they stand in for runs that would be the same.
+        on_run: told of each run, and how many seconds are left as it seems.
+        made: all runs so far, in their order.
     """
 
     load: Load
     slo: Slo
-    earlier: Sequence[Trial] = ()
-    on_trial: Callable[[Trial, float], None] = lambda trial, left_s: None
-    done: list[Trial] = field(default_factory=list)
+    earlier: Sequence[Trial | Void] = ()
+    on_run: Callable[[Trial | Void, float], None] = lambda run, left_s: None
+    made: list[Trial | Void] = field(default_factory=list)
+
+    @property
+    def done(self) -> list[Trial]:
+        """All that says something of the service."""
+        return [run for run in self.made if isinstance(run, Trial)]
 
     @property
     def spent_s(self) -> float:
-        return sum(trial.took_s for trial in self.done)
+        return sum(run.took_s for run in self.made)
 
     def __call__(self, rate: float, seconds: float, left_s: float = 0.0) -> Trial:
-        """Return what a run at so many requests per second found."""
-        trial = self._earlier(rate, seconds)
-        if trial is None:
-            self.earlier = ()
-            trial = self._trial(rate, self.load(rate, seconds, len(self.done) + 1), seconds)
-        self.done.append(trial)
-        self.on_trial(trial, left_s)
-        return trial
+        """Return what a run at so many requests per second found.
 
-    def _earlier(self, rate: float, seconds: float) -> Trial | None:
-        place = len(self.done)
+        Raises:
+            GeneratorLimitError: it was void each time that there was time for it.
+        """
+        tries = 0
+        while True:
+            run = self._earlier(rate, seconds) or self._run(rate, seconds)
+            self.made.append(run)
+            self.on_run(run, left_s)
+            if isinstance(run, Trial):
+                return run
+            tries, left_s = tries + 1, left_s - run.took_s
+            if tries == TRIES or left_s < run.took_s:
+                raise GeneratorLimitError(run)
+
+    def _run(self, rate: float, seconds: float) -> Trial | Void:
+        self.earlier = ()
+        seen = self.load(rate, seconds, len(self.made) + 1)
+        if seen.void:
+            return Void(rate=rate, void=seen.void, asked_s=seconds, took_s=round(seen.took_s, 3))
+        return self._trial(rate, seen, seconds)
+
+    def _earlier(self, rate: float, seconds: float) -> Trial | Void | None:
+        place = len(self.made)
         if place >= len(self.earlier):
             return None
         kept = self.earlier[place]

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from hone.capacity import Slo, Trial
 
 from .curve import Curve, fit
-from .runs import CONFIDENCE, LOOKS, Runs, judge, slow_share
+from .runs import CONFIDENCE, LOOKS, GeneratorLimitError, Runs, Void, judge, slow_share
 
 GAP = 0.05
 """The first part ends when the rate that passed and the one that failed are so close."""
@@ -45,6 +45,9 @@ REFINE_SHARE = 0.06
 TRY_SHARE = 0.6
 """Of the time that is left, for the proof at one rate."""
 
+BELOW = 0.95
+"""Of a rate that the generator can't hold, what it is tried at next."""
+
 SPARE = 1.5
 """So much longer than expected a proof may be planned to take: how requests follow each other shows late."""
 
@@ -64,6 +67,12 @@ class Effort:
     budget_s: float = 600.0
 
 
+def minutes(seconds: float) -> str:
+    """Return a time in words, as progress tells it: `90 s`, `12 min`."""
+    seconds = max(seconds, 0.0)
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
 @dataclass(frozen=True)
 class Proof:
     """The runs at one rate that was to be proven."""
@@ -81,11 +90,13 @@ class Found:
         search: trials of the first part.
         proofs: tries at a proof, in their order.
         rate: at which the limits are just met, as all trials say.
+        void: a run at the lowest rate that the generator could not hold; None: it held all.
     """
 
     search: list[Trial]
     proofs: list[Proof]
     rate: float
+    void: Void | None = None
 
     @property
     def proven(self) -> Proof | None:
@@ -112,6 +123,7 @@ class Search:
         self._effort = effort
         self._search: list[Trial] = []
         self._proofs: list[Proof] = []
+        self._void: Void | None = None
 
     @property
     def _left_s(self) -> float:
@@ -120,26 +132,44 @@ class Search:
     def run(self) -> Found:
         end_s = BRACKET_SHARE * self._effort.budget_s
         for trial in bracket(self._quick, ENOUGH / self._effort.duration_s):
-            self._search.append(trial)
+            self._search += [trial] if trial else []
             if self._runs.spent_s > end_s:
                 break
         if not any(trial.passed for trial in self._search):
-            return Found(self._search, [], 0.0)
+            return Found(self._search, [], 0.0, self._void)
         for _ in range(REFINEMENTS):
-            self._search.append(self._refine())
-        while len(self._proofs) < PROOFS and (rate := self._next()):
-            self._proofs.append(self._prove(rate))
-        return Found(self._search, self._proofs, self._rate())
+            refined = self._refine()
+            self._search += [refined] if refined else []
+        for _ in range(PROOFS):
+            if not (rate := self._next()):
+                break
+            self._proofs += self._prove(rate)
+        return Found(self._search, self._proofs, self._rate(), self._void)
 
-    def _quick(self, rate: float) -> Trial:
-        return self._runs(rate, self._effort.duration_s, self._left_s)
+    def _run(self, rate: float, seconds: float) -> Trial | None:
+        """Make a trial; None where the generator can't hold the rate, which then bounds those that follow."""
+        try:
+            return self._runs(rate, seconds, self._left_s)
+        except GeneratorLimitError as error:
+            if self._void is None or error.void.rate < self._void.rate:
+                self._void = error.void
+            return None
 
-    def _refine(self) -> Trial:
+    @property
+    def _holds(self) -> float:
+        """The highest rate that is left to try, for what the generator can hold."""
+        return math.inf if self._void is None else BELOW * self._void.rate
+
+    def _quick(self, rate: float) -> Trial | None:
+        return self._run(rate, self._effort.duration_s)
+
+    def _refine(self) -> Trial | None:
         """Make a longer run a little below the limit, where proofs are tried: how requests follow each other shows in
         long runs only."""
         curve = self._curve()
         rate = CLOSE * (curve.crossing if curve else max(trial.rate for trial in self._search if trial.passed))
-        return self._runs(rate, max(self._effort.duration_s, REFINE_SHARE * self._effort.budget_s), self._left_s)
+        seconds = max(self._effort.duration_s, REFINE_SHARE * self._effort.budget_s)
+        return self._run(min(rate, self._holds), seconds)
 
     def _next(self) -> float:
         """Return the highest rate that the time left can prove; 0: none, or none that is worth it."""
@@ -148,7 +178,7 @@ class Search:
         curve = self._curve()
         best = curve.crossing if curve else max(trial.rate for trial in self._search if trial.passed)
         floor = max(proven / STEP, 0.0)
-        rate = min(best * STEP, ceiling)
+        rate = min(best * STEP, ceiling, self._holds)
         shortest = self._effort.duration_s * self._effort.repeats
         if proven >= CLOSE * best or self._left_s < shortest:
             return 0.0
@@ -162,10 +192,17 @@ class Search:
     def _confidence(self) -> float:
         return 1 - (1 - CONFIDENCE) / LOOKS
 
-    def _prove(self, rate: float) -> Proof:
-        """Run at a rate until its verdict is beyond doubt, or the time is over; each run as long as all before."""
+    def _prove(self, rate: float) -> list[Proof]:
+        """Run at a rate until its verdict is beyond doubt, or the time is over; each run as long as all before.
+
+        A generator that can't hold the rate leaves it undecided, and untried when it never could.
+        """
         end_s = self._left_s * (1 - TRY_SHARE)
-        trials = [self._go_on(rate, self._effort.duration_s) for _ in range(self._effort.repeats)]
+        trials: list[Trial] = []
+        for _ in range(self._effort.repeats):
+            if not (trial := self._run(rate, self._effort.duration_s)):
+                return [Proof(rate, tuple(trials), "undecided")] if trials else []
+            trials.append(trial)
         for look in range(LOOKS):
             verdict = judge(trials, self._slo, LOOKS)
             more_s = sum(trial.asked_s for trial in trials)
@@ -173,17 +210,16 @@ class Search:
                 break
             if look and self._is_hopeless(trials, self._left_s - end_s):
                 break
-            trials.append(self._go_on(rate, more_s))
-        return Proof(rate, tuple(trials), verdict)
+            if not (trial := self._run(rate, more_s)):
+                break
+            trials.append(trial)
+        return [Proof(rate, tuple(trials), verdict)]
 
     def _is_hopeless(self, trials: Sequence[Trial], seconds: float) -> bool:
         """True when twice the time would not prove the rate if requests stay as they are: a lower one will be."""
         share = slow_share(trials)
         wanted = share.requests_to_decide(self._slo.allowed, self._confidence)
         return wanted is None or wanted - share.of > 2 * seconds * trials[-1].answered
-
-    def _go_on(self, rate: float, seconds: float) -> Trial:
-        return self._runs(rate, seconds, self._left_s)
 
     def _curve(self) -> Curve | None:
         return fit(self._runs.done, self._slo.allowed)
@@ -198,18 +234,18 @@ class Search:
         return max(proven, min(rate, missed))
 
 
-def bracket(trial: Callable[[float], Trial], lowest: float = 0.05) -> Iterator[Trial]:
+def bracket(trial: Callable[[float], Trial | None], lowest: float = 0.05) -> Iterator[Trial | None]:
     """Double the rate until it fails, then halve the gap between what passed and what failed.
 
     Args:
-        trial: of a rate.
+        trial: of a rate; None: the generator can't hold it, which is as far as the search goes.
         lowest: rate that is tried: under it, a trial has too few requests to say anything.
     """
     passed, failed, rate = 0.0, 0.0, FIRST_RATE
     while rate <= HIGHEST_RATE:
         found = trial(rate)
         yield found
-        if not found.passed:
+        if not found or not found.passed:
             failed = rate
             break
         passed, rate = rate, rate * 2
@@ -217,11 +253,12 @@ def bracket(trial: Callable[[float], Trial], lowest: float = 0.05) -> Iterator[T
     while failed and not passed and failed / 4 >= lowest:
         found = trial(failed / 4)
         yield found
-        passed, failed = (failed / 4, failed) if found.passed else (0.0, failed / 4)
+        passed, failed = (failed / 4, failed) if found and found.passed else (0.0, failed / 4)
     while passed and failed and (failed - passed) / failed > GAP:
-        found = trial((passed + failed) / 2)
+        rate = (passed + failed) / 2
+        found = trial(rate)
         yield found
-        passed, failed = (found.rate, failed) if found.passed else (passed, found.rate)
+        passed, failed = (rate, failed) if found and found.passed else (passed, rate)
 
 
 def requests_to_decide(proofs: Sequence[Proof], slo: Slo) -> int | None:

@@ -15,6 +15,7 @@ from hone.errors import HoneError
 from ..load.run import calls_for, run_load
 from ..load.target import Target, require_ready
 from ..measures import measure, outcomes
+from ..records import LATE_SHARE
 from ..sampling import sampled
 from ..scenarios import Scenario
 from .runs import Observed
@@ -32,10 +33,12 @@ class Service:
     Args:
         target: the model; the service's processes are watched when they run on this host.
         rows: in each request.
+        most_late: share of requests that may be started late; above it, a run is void.
     """
 
-    def __init__(self, target: Target, rows: int) -> None:
+    def __init__(self, target: Target, rows: int, most_late: float = LATE_SHARE) -> None:
         self._target = target
+        self._most_late = most_late
         self._scenario = Scenario(rows=rows, warm_up_s=1.0)
         self._calls = calls_for(target, rows)
         self._processes = listeners(target.url)
@@ -45,7 +48,7 @@ class Service:
         started = time.monotonic()
         with watched(self._processes) as usage:
             sent = run_load(self._target, scenario, self._calls)
-        found = measure(sent, scenario)
+        found = measure(sent, scenario, self._most_late)
         latencies, failed = outcomes(sent, scenario)
         if failed.all():
             self._require_alive(rate, next(iter(found["errors_by_kind"])))
@@ -56,6 +59,7 @@ class Service:
             seconds=found["duration_s"],
             took_s=time.monotonic() - started,
             late_share=found["late_share"],
+            void=found["generator"].void or "",
             cpu_cores=usage.get("cpu_cores"),
             rss_mb=usage.get("rss_mb"),
         )

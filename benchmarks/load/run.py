@@ -60,10 +60,15 @@ def find_target(url: str, reference: str, access: Access) -> Target:
         UnavailableError: Locust or SciPy is not installed.
         HoneError: nothing answers, the key is refused, or the service doesn't serve that.
     """
-    for package in ("locust", "scipy"):  # before the load: what it measured would be lost
+    require_packages()
+    return ask(url, access, reference)
+
+
+def require_packages() -> None:
+    """Raise UnavailableError where Locust or SciPy is missing: before the load, for what it measured would be lost."""
+    for package in ("locust", "scipy"):
         if find_spec(package) is None:
             raise UnavailableError(f"{package} is not installed", "pip install 'hone[bench]'")
-    return ask(url, access, reference)
 
 
 def calls_for(target: Target, rows: int, seed: int = 0) -> Workload:

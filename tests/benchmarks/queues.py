@@ -11,6 +11,7 @@ from scipy.linalg import expm
 from scipy.optimize import brentq
 
 from hone.benchmarks.capacity.runs import Observed
+from hone.benchmarks.tuning.ramp import Rising
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 
@@ -52,6 +53,12 @@ class Queue:
             )
 
         return run
+
+    def rise(self, peak: float, seconds: float, generator: np.random.Generator) -> Rising:
+        """Return what a load sees whose rate rises from none to a peak."""
+        arrivals = np.sort(seconds * np.sqrt(generator.random(generator.poisson(peak * seconds / 2))))
+        latencies = sojourn(arrivals, self.draw(generator, len(arrivals)))
+        return Rising(arrivals, latencies * 1e3, np.zeros(len(arrivals), bool), seconds, peak)
 
 
 def sojourn(arrivals: np.ndarray, service: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -62,14 +63,14 @@ def test_file_from_before_plans_still_reads(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("limit", [0.5, 7, 20, 333, 12_345])
 def test_search_ends_close_under_the_limit(limit: float) -> None:
-    trials = list(bracket(lambda rate: result(rate, rate <= limit)))
+    trials = [trial for trial in bracket(lambda rate: result(rate, rate <= limit)) if trial]
     best = max(trial.rate for trial in trials if trial.passed)
     assert limit * (1 - GAP) <= best <= limit
     assert len(trials) < 20
 
 
 def test_service_that_never_passes_is_not_searched_forever() -> None:
-    trials = list(bracket(lambda rate: result(rate, False)))
+    trials = [trial for trial in bracket(lambda rate: result(rate, False)) if trial]
     assert not any(trial.passed for trial in trials)
     assert len(trials) < 8
 
@@ -77,8 +78,14 @@ def test_service_that_never_passes_is_not_searched_forever() -> None:
 class Clockwork:
     """Answers in no time up to a rate, and not in time above it; counts the loads, and may end them."""
 
-    def __init__(self, limit: float, ends_at: int = 10_000, error: BaseException | None = None) -> None:
-        self.limit, self.ends_at, self.error, self.loads = limit, ends_at, error, 0
+    def __init__(
+        self,
+        limit: float,
+        ends_at: int = 10_000,
+        error: BaseException | None = None,
+        generator: Callable[[float, int], bool] = lambda rate, load: True,
+    ) -> None:
+        self.limit, self.ends_at, self.error, self.loads, self.generator = limit, ends_at, error, 0, generator
 
     def __call__(self, rate: float, seconds: float, seed: int) -> Observed:
         if self.loads == self.ends_at:
@@ -87,7 +94,11 @@ class Clockwork:
         self.loads += 1
         intended = np.arange(max(1, int(rate * seconds))) / rate
         latencies = np.full(len(intended), 10.0 if rate <= self.limit else 500.0)
-        return Observed(intended, latencies, np.zeros(len(intended), bool), seconds, seconds)
+        if self.generator(rate, self.loads):
+            return Observed(intended, latencies, np.zeros(len(intended), bool), seconds, seconds)
+        # What a void run saw is anything: here, the opposite of what is true.
+        wrong, why = 510.0 - latencies, "the generator used 93% of a core"
+        return Observed(intended, wrong, np.zeros(len(intended), bool), seconds, seconds, void=why)
 
 
 def find(load: Load, out: Path, said: list[str] | None = None) -> Capacity:
@@ -149,6 +160,52 @@ def test_trials_of_another_question_are_not_gone_on_from(tmp_path: Path) -> None
     assert load.loads > 3
     partial.write_text("{")
     find(Clockwork(333), out)
+
+
+def test_void_trial_is_repeated_and_counts_for_nothing(tmp_path: Path) -> None:
+    """Every third run of the generator is void, and says the opposite of what is true."""
+    said: list[str] = []
+    found = find(Clockwork(333, generator=lambda rate, load: load % 3 != 0), tmp_path / "capacity.json", said)
+    assert 333 * (1 - GAP) <= found.rate <= 333 * (1 + GAP)
+    assert found.rate_lower_95 is not None
+    assert 333 * 0.9 <= found.rate_lower_95 <= 333
+    assert (found.limited_by, found.generator_limit) == ("service", "")
+    assert all((trial.p99_ms < 100) == (trial.rate <= 333) for trial in [*found.search, *found.repeats])
+    assert any(line.endswith("void, the generator used 93% of a core") for line in said)
+
+
+def test_search_ends_where_the_generator_does_and_says_what_was_proven(tmp_path: Path) -> None:
+    said: list[str] = []
+    found = find(Clockwork(100_000, generator=lambda rate, load: rate < 500), tmp_path / "capacity.json", said)
+    assert found.limited_by == "generator"
+    assert found.rate_lower_95 is not None
+    assert 500 * 0.85 <= found.rate_lower_95 <= found.rate < 500
+    assert all(trial.passed and trial.rate < 500 for trial in [*found.search, *found.repeats])
+    (line,) = [line for line in found.summary().splitlines() if "generator" in line]
+    assert "the load generator was the limit: at " in line
+    assert f"used 93% of a core; {found.rate_lower_95:,.0f}/s was proven up to then" in line
+    assert line.removeprefix("note: the") in (tmp_path / "capacity.html").read_text()
+
+
+def test_generator_that_holds_no_rate_proves_nothing(tmp_path: Path) -> None:
+    load = Clockwork(333, generator=lambda rate, load: False)
+    with pytest.raises(HoneError, match=r"generator was the limit: .* used 93% of a core, each time; nothing was prov"):
+        find(load, tmp_path / "capacity.json")
+    assert not any(file.is_file() for file in tmp_path.iterdir())
+
+
+def test_interrupted_search_goes_on_over_void_runs(tmp_path: Path) -> None:
+    def holds(rate: float, load: int) -> bool:
+        return rate < 500
+
+    whole = Clockwork(100_000, generator=holds)
+    expected = find(whole, tmp_path / "whole" / "capacity.json")
+    out = tmp_path / "capacity.json"
+    with pytest.raises(HoneError, match="interrupted"):
+        find(Clockwork(100_000, ends_at=11, error=KeyboardInterrupt(), generator=holds), out)
+    rest = Clockwork(100_000, generator=holds)
+    assert find(rest, out).repeats == expected.repeats
+    assert rest.loads == whole.loads - 11
 
 
 def test_service_that_dies_leaves_what_was_measured(tmp_path: Path) -> None:
@@ -228,8 +285,8 @@ def test_capacity_of_a_real_service_goes_on_after_ctrl_c(tmp_path: Path) -> None
         "10%",
         "--duration",
         "2",
-        "--repeats",
-        "1",
+        "--max-late",
+        "100%",  # other tests may run beside this one
     ]
     variables = {**os.environ, "PYTHONPATH": str(ROOT)}
     with running(tmp_path, 0.02) as url:

@@ -76,6 +76,10 @@ def test_arrivals_have_their_mean_rate_in_any_shape(shape: str, least: float) ->
         ({"sizes": "1:0"}, "'1:0' is no size with its share"),
         ({"sizes": "x"}, "'x' is no size with its share"),
         ({"sizes": ","}, "--sizes names no size"),
+        ({"sizes": "1:70%,8:25%"}, "the shares are 95% together, not 100%; weights have no %: 1:7,8:3"),
+        ({"sizes": "1:70%,8:30%,64:5%"}, "the shares are 105% together"),
+        ({"sizes": "1:70%,8:30"}, "some shares have a % and some have none"),
+        ({"sizes": "1:70%,8"}, "some shares have a % and some have none"),
         ({"rate": 0}, "rate: Input should be greater than 0"),
     ],
 )

@@ -64,6 +64,7 @@ ROWS = {
         "--max-late 100%",
     ],
     "`hone bench capacity MODEL --p99 50ms`": [],
+    "`hone bench capacity MODEL --p99 50ms --tune`": [],  # tests/e2e/test_tuning.py
     "`hone bench compare A B`": [],  # tests/benchmarks/test_compare.py
     "`locust -f benchmarks/locustfile.py --host URL`": [
         "locust -f benchmarks/locustfile.py --host http://localhost:3000 --headless -u 2 -r 2 -t 2s "

@@ -12,6 +12,7 @@ import click
 from hone.cli.groups import DefaultGroup
 
 if TYPE_CHECKING:
+    from hone.benchmarks.capacity.search import Effort
     from hone.benchmarks.load.limits import Baseline
     from hone.benchmarks.load.run import Options
     from hone.benchmarks.load.target import Access, Target
@@ -30,6 +31,11 @@ def _service_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = option(command)
     return command
+
+
+_max_late = click.option(
+    "--max-late", default="5%", show_default=True, help="Share that the generator may start over 1 ms late; else void."
+)
 
 
 def _access(api_key: str, ca: Path | None, grpc: str = "") -> Access:
@@ -59,13 +65,20 @@ def bench() -> None:
 @click.option(
     "--repeats", type=click.IntRange(1), default=3, show_default=True, help="Trials before a proof is judged."
 )
-@click.option("--minutes", type=click.FloatRange(min=0.2), default=10.0, show_default=True, help="For all trials.")
+@click.option("--minutes", type=click.FloatRange(min=0.2), help="For all trials. [default: 10, with --tune 60]")
+@_max_late
+@click.option("--tune", is_flag=True, help="Search variants and serving settings for the most rate at the least cost.")
+@click.option("--cpu-hour", type=click.FloatRange(min=0), help="With --tune: price of a core for an hour.")
+@click.option("--gb-hour", type=click.FloatRange(min=0), help="With --tune: price of a GB of memory for an hour.")
 @click.option("--out", type=click.Path(path_type=Path), help="[default: out/NAME/capacity.json]")
 def capacity(model: str, url: str | None, api_key: str, ca: Path | None, out: Path | None, **given: Any) -> None:
     """Find the highest rate at which MODEL meets a latency limit, and write capacity.json.
 
     Open loop: each rate is tried with Poisson arrivals. A rate a little below is proven: the lower bound of the
     capacity, with 95 % confidence. Trials are kept: after Ctrl-C the same command goes on from there.
+
+    With --tune the service is started with other workers, threads, batches and variants of MODEL, too; those that are
+    beaten leave, the rest are proven, and capacity.json is that of the best: `hone k8s render` runs pods with its plan.
     """
     from hone.benchmarks.capacity.find import Request, find_capacity
     from hone.benchmarks.capacity.search import Effort
@@ -77,17 +90,45 @@ def capacity(model: str, url: str | None, api_key: str, ca: Path | None, out: Pa
     if given["image_record"] is not None and url is None:
         raise click.UsageError("--image-record is of an image that runs: give its --url")
     slo, limit = _slo({name: given[name] for name in ("p50", "p95", "p99")}, parse_share(given["errors"]))
-    effort = Effort(given["duration"], given["repeats"], given["minutes"] * 60)
+    minutes = given["minutes"] or (60.0 if given["tune"] else 10.0)
+    effort, late = Effort(given["duration"], given["repeats"], minutes * 60), parse_share(given["max_late"])
     rows, workers = given["rows"], given["workers"]
     command = f"hone bench capacity {model} {limit} --rows {rows}"
+    if given["tune"]:
+        if url is not None:
+            raise click.UsageError("--tune starts services with settings of its own: leave --url out")
+        _tune(model, slo, effort, late, out, f"{command} --tune", given)
+        return
+    if given["cpu_hour"] is not None or given["gb_hour"] is not None:
+        raise click.UsageError("--cpu-hour and --gb-hour are prices for --tune: give that, too")
     with served(url, model, workers) as (base, ready_s):
         target = find_target(base, model, _access(api_key, ca))
         record = given["image_record"]
         image = None if record is None else measured_image(record, target.tag, target.digest)
         file = out or Path("out") / target.name / "capacity.json"
-        request = Request(slo, rows, effort, url, workers or 1, ready_s, image, command)
+        request = Request(slo, rows, effort, url, workers or 1, ready_s, image, command, late)
         found = find_capacity(target, request, file, _say)
     click.echo(found.summary())
+    click.echo(f"capacity: {file}")
+
+
+def _tune(
+    model: str, slo: Slo, effort: Effort, late: float, out: Path | None, command: str, given: dict[str, Any]
+) -> None:
+    from hone.benchmarks.load.run import require_packages
+    from hone.benchmarks.tuned import Prices
+    from hone.benchmarks.tuning.find import find_settings
+    from hone.benchmarks.tuning.trials import Request
+
+    require_packages()
+    prices = Prices(cpu_hour=given["cpu_hour"], gb_hour=given["gb_hour"])
+    request = Request(model, slo, given["rows"], effort, given["workers"], prices, late, command)
+    file = out or Path("out") / model.partition(":")[0] / "capacity.json"
+    tuning, found = find_settings(request, file, _say)
+    for line in tuning.table():
+        click.echo(line)
+    click.echo(found.summary())
+    click.echo(f"settings: {file.with_name('tune.json')}")
     click.echo(f"capacity: {file}")
 
 
@@ -170,7 +211,7 @@ def _target(reference: str, model: str, api_key: str, ca: Path | None) -> Iterat
 @click.option("--arrivals", help="poisson, constant, burst, ramp or day. [default: poisson]")
 @click.option("--users", type=click.IntRange(1), help="Closed loop instead, with this many callers.")
 @click.option("--rows", type=click.IntRange(1), help="Rows in each request. [default: 1]")
-@click.option("--sizes", help="Rows in requests, with their shares, such as 1:70%,8:25%,64:5%.")
+@click.option("--sizes", help="Rows in requests, with shares, 1:70%,8:25%,64:5%, or weights.")
 @click.option("--protocol", default="json", show_default=True, help="Or rows, v2, v2-binary, grpc, arrow.")
 @click.option("--grpc-address", default="", help="HOST:PORT of --url's gRPC, where that isn't what it says itself.")
 @click.option("--data", type=click.Path(path_type=Path), help="Rows to send: .npz, .parquet, .csv or .json.")
@@ -182,9 +223,7 @@ def _target(reference: str, model: str, api_key: str, ca: Path | None) -> Iterat
 @click.option("--p95", help="Limit of the 95th percentile.")
 @click.option("--p99", help="Limit of the 99th percentile.")
 @click.option("--max-errors", "--errors", help="Share of requests that may fail. [default: 1%]")
-@click.option(
-    "--max-late", default="5%", show_default=True, help="Share that the generator may start over 1 ms late; else void."
-)
+@_max_late
 @click.option("--baseline", type=click.Path(path_type=Path), help="A load.json: repeat its load and compare with it.")
 @click.option("--tolerance", default="10%", show_default=True, help="How much worse than the baseline is allowed.")
 def load(model: str, url: str | None, api_key: str, ca: Path | None, out: Path | None, **given: Any) -> None:
