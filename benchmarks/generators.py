@@ -166,6 +166,8 @@ def by_locust(url: str, connections: int, seconds: float) -> Reached:
         output_of([*command, "--csv", f"{folder}/run"], "Locust")
         with (Path(folder) / "run_stats.csv").open() as stream:
             total = [*csv.DictReader(stream)][-1]
+    if total["99%"] == "N/A":
+        raise HoneError(f"Locust was answered nothing in {seconds:g} s; give more --seconds")
     return Reached(float(total["Requests/s"]), float(total["99%"]))
 
 

@@ -27,40 +27,71 @@ def serving(record: Entry) -> Findings:
     runs = record["runs"]
     if not any(run["server"] == "hone" for run in runs):
         raise HoneError(f"Hone was not measured: {(left_out or ['no run'])[0]}")
-    single = [run for run in runs if (run["model"], run["payload"]) == ("digits", SINGLE)]
     return Findings(
-        result=_beside_hone(single) or "digits were not asked for",
-        spread=f"medians of {record['rounds']} rounds of {record['seconds']:g} s; in brackets their quartiles",
+        result=_beside_hone(runs),
+        spread=f"medians of {record['rounds']} rounds of {record['seconds']:g} s, in brackets their quartiles"
+        if record["rounds"] > 1
+        else f"one round of {record['seconds']:g} s",
         tables=[_served(runs, *key) for key in dict.fromkeys((run["model"], run["payload"]) for run in runs)],
         left_out=left_out,
     )
 
 
 def _beside_hone(runs: list[Entry]) -> str:
-    """Return Hone's rate, and how often it is that of the others, by connections."""
-    hone = {run["connections"]: run for run in runs if run["server"] == "hone"}
-    if BUSY not in hone:
-        return ""
-    at = hone[BUSY]
+    """Return the rate of single rows, and how often it is that of the others; then the other payloads."""
+    single = _by_server(runs, "digits", SINGLE)
+    hone = single.get("hone", {})
+    parts = []
+    if BUSY in hone:
+        rate, tail = (f"{_figure(hone[BUSY], name)}{_between(hone[BUSY], name)}" for name in ("rps", "p99_ms"))
+        parts.append(f"single binary rows of digits over {BUSY} connections: {rate} requests/s, p99 {tail} ms")
+    connections = sorted(hone)
+    times = []
+    for server, theirs in single.items():
+        if server not in ("hone", "in-process") and set(connections) <= set(theirs):
+            each = " · ".join(_times(hone[at], theirs[at]) for at in connections)
+            times.append(f"{each} times {server}")
+    if times:
+        parts.append(f"over {' · '.join(map(str, connections))} connections {', '.join(times)}")
+    parts += _others(runs)
+    return "; ".join(parts) or "no single rows of digits were asked for"
+
+
+def _others(runs: list[Entry]) -> list[str]:
+    """Return how requests of many rows stand to ONNX Runtime without a server, and texts to the other servers."""
+    many = _by_server(runs, "digits", "binary-64")
     parts = [
-        f"single binary rows of digits, {BUSY} connections: {at['rps']:,.0f} requests/s{_between(at, 'rps')}, "
-        f"p99 {at['p99_ms']:.1f} ms{_between(at, 'p99_ms')}"
+        f"requests of 64 rows reach {run['rows_per_s'] / many['in-process'][at]['rows_per_s']:.1f} of ONNX Runtime's "
+        "rows/s without a server"
+        for at, run in many.get("hone", {}).items()
+        if at in many.get("in-process", {})
     ]
-    several = sorted(connections for connections in hone if connections > 1)
-    for server in dict.fromkeys(run["server"] for run in runs if run["server"] not in ("hone", "in-process")):
-        theirs = {run["connections"]: run["rps"] for run in runs if run["server"] == server and not run["errors"]}
-        if set(several) <= set(theirs):
-            times = " · ".join(f"{hone[connections]['rps'] / theirs[connections]:.1f}" for connections in several)
-            parts.append(f"{times} times {server}")
-    return "; ".join(parts)
+    texts = _by_server(runs, "minilm", "mixed-1")
+    for at, run in texts.get("hone", {}).items():
+        others = {name: theirs[at] for name, theirs in texts.items() if name != "hone" and at in theirs}
+        times = [f"{_times(run, theirs)} times {name}" for name, theirs in others.items()]
+        parts += [f"texts of several lengths (MiniLM): {', '.join(times)}"] if times else []
+    return parts
+
+
+def _times(run: Entry, other: Entry) -> str:
+    return f"{run['rps'] / other['rps']:.1f}"
+
+
+def _by_server(runs: list[Entry], model: str, payload: str) -> dict[str, dict[int, Entry]]:
+    """Return a payload's runs that were answered without an error, by server and connections."""
+    found: dict[str, dict[int, Entry]] = {}
+    for run in runs:
+        if (run["model"], run["payload"]) == (model, payload) and run["rps"] and not run["errors"]:
+            found.setdefault(run["server"], {})[run["connections"]] = run
+    return found
 
 
 def _served(runs: list[Entry], model: str, payload: str) -> Table:
     rows = [
         [
-            run["server"], str(run["connections"]), f"{run['rps']:,.0f}{_between(run, 'rps')}",
-            f"{run['p50_ms']:.2f}{_between(run, 'p50_ms')}", f"{run['p99_ms']:.2f}{_between(run, 'p99_ms')}",
-            str(run["errors"]),
+            run["server"], str(run["connections"]),
+            *(f"{_figure(run, name)}{_between(run, name)}" for name in ("rps", "p50_ms", "p99_ms")), str(run["errors"]),
         ]
         for run in sorted(runs, key=lambda run: (run["connections"], -run["rps"]))
         if (run["model"], run["payload"]) == (model, payload)
@@ -72,13 +103,16 @@ def _served(runs: list[Entry], model: str, payload: str) -> Table:
     )
 
 
-def _between(run: Entry, figure: str) -> str:
+def _figure(run: Entry, name: str) -> str:
+    return f"{run[name]:,.0f}" if name == "rps" else f"{run[name]:.2f}"
+
+
+def _between(run: Entry, name: str) -> str:
     """Return quartiles in brackets; nothing where there was one round, or a record has none."""
-    low, high = run.get("quartiles", {}).get(figure, (None, None))
+    low, high = run.get("quartiles", {}).get(name, (None, None))
     if low is None or run["rounds"] < 2:
         return ""
-    digits = 0 if figure == "rps" else 1 if high >= 10 else 2
-    return f" ({low:,.{digits}f} to {high:,.{digits}f})"
+    return f" ({_figure({name: low}, name)} to {_figure({name: high}, name)})"
 
 
 def converters(record: Entry) -> Findings:
