@@ -122,8 +122,8 @@ def bench(
         options: how it is run.
 
     Raises:
-        HoneError: the service gives no good answer, nothing can be written to `out`, or the baseline is of another model
-            or load.
+        HoneError: the service gives no good answer, `out` can't be written to, or the baseline is of another model or
+            load.
     """
     options = options or Options()
     check_writable(out, "load.json (--out)")

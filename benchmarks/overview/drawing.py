@@ -26,10 +26,15 @@ def to_json(overview: Overview) -> str:
     return overview.model_dump_json(indent=2) + "\n"
 
 
+def to_table(overview: Overview) -> list[str]:
+    """Return the lines of a table with a row for each section that has figures; none where none has."""
+    rows = [_row(section) for section in overview.sections if section.findings is not None]
+    return ["| | result | spread | made |", "|---|---|---|---|", *rows] if rows else []
+
+
 def to_markdown(overview: Overview) -> str:
-    """Return a table with a row a section, and a line for each that has no figures."""
-    lines = ["| | result | spread | made |", "|---|---|---|---|"]
-    lines += [_row(section) for section in overview.sections if section.findings is not None]
+    """Return the table, and a line for each section that has no figures."""
+    lines = to_table(overview)
     missing = [section for section in overview.sections if section.findings is None]
     if missing:
         lines += [
@@ -47,7 +52,7 @@ def _row(section: Section) -> str:
 
 
 def with_block(text: str, overview: Overview) -> str:
-    """Return a document whose marked block is what an overview says.
+    """Return a document whose marked block is the table of an overview, and names what has no figures.
 
     Raises:
         HoneError: it has no such block.
@@ -56,4 +61,7 @@ def with_block(text: str, overview: Overview) -> str:
     _, end, tail = rest.partition(END)
     if not begin or not end:
         raise HoneError(f"no block of benchmarks: write '{BEGIN}' and '{END}' where it belongs")
-    return f"{head}{BEGIN}\n{to_markdown(overview)}{END}{tail}"
+    missing = [section.title for section in overview.sections if section.findings is None]
+    lines = to_table(overview) + (["", f"Not measured: {', '.join(missing)}."] if missing else [])
+    block = "\n".join(lines).strip("\n")
+    return f"{head}{BEGIN}\n{block}\n{END}{tail}"
