@@ -40,16 +40,16 @@ def serving(record: Entry) -> Findings:
 def _beside_hone(runs: list[Entry]) -> str:
     """Return the rate of single rows, and how often it is that of the others; then the other payloads."""
     single = _by_server(runs, "digits", SINGLE)
-    hone = single.get("hone", {})
+    ours = single.get("hone", {})
     parts = []
-    if BUSY in hone:
-        rate, tail = (f"{_figure(hone[BUSY], name)}{_between(hone[BUSY], name)}" for name in ("rps", "p99_ms"))
+    if BUSY in ours:
+        rate, tail = (f"{_figure(ours[BUSY], name)}{_between(ours[BUSY], name)}" for name in ("rps", "p99_ms"))
         parts.append(f"single binary rows of digits over {BUSY} connections: {rate} requests/s, p99 {tail} ms")
-    connections = sorted(hone)
+    connections = sorted(ours)
     times = []
     for server, theirs in single.items():
         if server not in ("hone", "in-process") and set(connections) <= set(theirs):
-            each = " · ".join(_times(hone[at], theirs[at]) for at in connections)
+            each = " · ".join(_times(ours[at], theirs[at]) for at in connections)
             times.append(f"{each} times {server}")
     if times:
         parts.append(f"over {' · '.join(map(str, connections))} connections {', '.join(times)}")
