@@ -8,6 +8,8 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
+import orjson
+
 from hone.capacity import Capacity
 from hone.errors import HoneError
 
@@ -167,7 +169,7 @@ def _p50(entry: Entry) -> str:
 
 def capacity(record: Entry) -> Findings:
     """Return what `capacity.json` says."""
-    found = Capacity.model_validate(record)
+    found = Capacity.model_validate_json(orjson.dumps(record))
     at, bound = found.at_capacity, found.rate_lower_95
     proven = "no rate is proven" if bound is None else f"at least {bound:,.0f} with 95 % confidence"
     trials = sorted([*found.search, *found.repeats], key=lambda trial: trial.rate)
@@ -195,7 +197,7 @@ def capacity(record: Entry) -> Findings:
 
 def compare(record: Entry) -> Findings:
     """Return what `compare.json` says."""
-    found = Comparison.model_validate(record)
+    found = Comparison.model_validate_json(orjson.dumps(record))
     rows = [
         [
             ratio.figure, f"{ratio.ratio:.3f}", f"{ratio.low:.3f} to {ratio.high:.3f}",
