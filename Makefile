@@ -15,7 +15,7 @@ EXTRAS_cpu :=
 EXTRAS_cuda := ,cuda
 INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c $(CONSTRAINTS) --overrides requirements/$(TARGET).txt
 
-.PHONY: demo test test-all fuzz lint serve bench bench-serving bench-converters bench-soak bench-overload schema dashboard proto clean help
+.PHONY: demo test test-all fuzz lint serve bench bench-serving bench-converters bench-soak bench-overload bench-report schema dashboard proto clean help
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -93,6 +93,12 @@ bench-soak: $(VENV)/dev.stamp examples/digits/model.safetensors  ## A million re
 
 bench-overload: $(VENV)/dev.stamp  ## Three times the capacity for ten minutes: what is answered, refused and ready.
 	$(BIN)/python -m benchmarks.overload
+
+# What has a record in out/bench is not run again: make bench-report AGAIN=--again.
+bench-report: $(VENV)/embeddings.stamp examples/digits/model.safetensors  ## Run every benchmark that has no record, and draw one page of all.
+	$(BIN)/hone optimize examples/digits/recipe.yaml --out out/digits --only onnx-fp32 --only onnx-int8-static
+	$(BIN)/hone optimize examples/embeddings/recipe.yaml --out out/minilm
+	$(BIN)/python -m benchmarks.overview $(AGAIN)
 
 schema: $(VENV)/demo.stamp  ## Rewrite the recipe's JSON Schema and reference in docs/.
 	$(BIN)/hone schema --out docs/recipe.schema.json

@@ -36,6 +36,7 @@ from .load.sending.fleet import Fleet
 from .load.sending.plan import Plan, Reader, request_bytes
 from .load.target import Access, ask
 from .load.wire import Call
+from .made import made
 from .records import LATE_MS
 from .sampling import sampled
 from .scenarios import Scenario
@@ -84,7 +85,8 @@ def main(rounds: int, seconds: float, connections: int, url: str | None, model: 
             report = on_nothing(rounds, seconds, connections)
     except HoneError as error:
         raise click.ClickException(str(error)) from error
-    report = {"host": f"{cpu_name()}, {cores()} cores", "connections": connections, **report}
+    about = {**made("benchmarks.generators"), "machine": f"{cpu_name()}, {cores()} cores"}
+    report = {**about, "connections": connections, **report}
     if out is not None:
         atomic_write(out / "generators.json", orjson.dumps(report, option=orjson.OPT_INDENT_2))
     click.echo(to_text(report))
@@ -129,7 +131,8 @@ def in_turns(turns: dict[str, Callable[[], Reached]], rounds: int) -> dict[str, 
 def _beside(runs: list[Reached], base: list[Reached]) -> dict[str, Any]:
     def ratios(value: Callable[[Reached], float]) -> dict[str, float]:
         each = [value(run) / value(other) for run, other in zip(runs, base, strict=True)]
-        return {"median": statistics.median(each), "least": min(each), "most": max(each)}
+        low, high = (float(value) for value in np.percentile(each, (25, 75)))
+        return {"median": statistics.median(each), "low": low, "high": high, "least": min(each), "most": max(each)}
 
     shares = [run.cpu_share for run in runs if run.cpu_share is not None]
     return {
@@ -163,6 +166,8 @@ def by_locust(url: str, connections: int, seconds: float) -> Reached:
         output_of([*command, "--csv", f"{folder}/run"], "Locust")
         with (Path(folder) / "run_stats.csv").open() as stream:
             total = [*csv.DictReader(stream)][-1]
+    if total["99%"] == "N/A":
+        raise HoneError(f"Locust was answered nothing in {seconds:g} s; give more --seconds")
     return Reached(float(total["Requests/s"]), float(total["99%"]))
 
 
@@ -244,7 +249,7 @@ def _wait(port: int) -> None:
 def to_text(report: dict[str, Any]) -> str:
     """Return the comparison as lines; the ratios are what holds on another day."""
     where = f"{report['model']}: " if "model" in report else "a server that answers at once: "
-    lines = [f"{where}{report['connections']} connections, {report['rounds']} rounds in turns ({report['host']})"]
+    lines = [f"{where}{report['connections']} connections, {report['rounds']} rounds in turns ({report['machine']})"]
     for name, found in report["generators"].items():
         rate, p99 = found["rate_to_wrk"], found["p99_to_wrk"]
         core = "" if found["cpu_share"] is None else f", {found['cpu_share']:.0%} of a core"

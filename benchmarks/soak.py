@@ -24,6 +24,7 @@ from hone.processes import output_of
 from hone.services.launch import running
 
 from .load.wire import Call
+from .made import made
 from .peers.payloads import call
 from .sampling import sampled
 from .serving import wrk
@@ -45,17 +46,22 @@ def million(url: str, requests: int, pids: list[int]) -> tuple[dict[str, Any], f
     made = _request()
     wrk.load(url, [made], CONNECTIONS, 5)
     rate = wrk.load(url, [made], CONNECTIONS, 5).rps
-    sent, errors, marks = 0, 0, []
+    sent, errors, marks, rates = 0, 0, [], []
     workers = [psutil.Process(pid) for pid in pids]
     with sampled(lambda: sum(worker.memory_info().rss for worker in workers) / 2**20, 1.0) as memory:
         while sent < requests:
             part = wrk.load(url, [made], CONNECTIONS, max(2.0, requests / 10 / rate))
             sent, errors = sent + part.requests, errors + part.errors
+            rates.append(part.rps)
             time.sleep(1.1)  # a sample later
             marks.append({"requests": sent, "mib": round(memory[-1], 1)})
             click.echo(f"{sent:>10,} requests, {marks[-1]['mib']:.1f} MiB", err=True)
     growth = marks[-1]["mib"] - marks[0]["mib"]
-    report = {"requests": sent, "errors": errors, "marks": marks, "growth_mib": round(growth, 2), "rps": round(rate, 1)}
+    low, middle, high = (round(float(value), 1) for value in np.percentile(rates, (25, 50, 75)))
+    report = {
+        "requests": sent, "errors": errors, "marks": marks, "growth_mib": round(growth, 2), "rps": round(rate, 1),
+        "parts": len(rates), "rps_median": middle, "rps_quartiles": [low, high],
+    }  # fmt: skip
     return report, rate
 
 
@@ -136,7 +142,8 @@ def main(out: Path, requests: int, minutes: float, share: float) -> None:
             tail = steady(url, share * rate, minutes)
     except HoneError as error:
         raise click.ClickException(str(error)) from error
-    report = {"schema": 1, "machine": f"{cpu_name()}, {cores()} cores", "memory": volume, "steady": tail}
+    machine = f"{cpu_name()}, {cores()} cores"
+    report = {"schema": 1, **made("benchmarks.soak"), "machine": machine, "memory": volume, "steady": tail}
     atomic_write(out / "soak.json", orjson.dumps(report, option=orjson.OPT_INDENT_2))
     click.echo(orjson.dumps({**tail, "growth_mib": volume["growth_mib"]}).decode())
 

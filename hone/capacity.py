@@ -70,6 +70,7 @@ class Capacity(Record):
     created: str
     host: dict[str, Any]
     command: str = Field(description="What measured it.")
+    made_by: str = Field("", description="Version and commit of Hone.")
     slo: Slo
     rows: int = Field(description="Rows in each request.")
     workers: int

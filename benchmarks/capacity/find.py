@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hone.capacity import Capacity, Slo, Trial
+from hone.describe.revision import made_by
 from hone.errors import HoneError
 from hone.files import check_writable
 from hone.hardware import host
@@ -170,6 +171,7 @@ def _capacity(target: Target, request: Request, found: Found) -> Capacity:
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         host=host(),
         command=request.command,
+        made_by=made_by(),
         slo=request.slo,
         rows=request.rows,
         workers=target.plan.workers if target.plan is not None else request.workers,

@@ -51,6 +51,8 @@ class Comparison(Record):
     kind: Literal["comparison"] = "comparison"
     created: str
     host: dict[str, Any]
+    command: str = Field("", description="What compared them.")
+    made_by: str = Field("", description="Version and commit of Hone.")
     a: Side
     b: Side
     scenario: Scenario

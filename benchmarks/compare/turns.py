@@ -12,6 +12,7 @@ from itertools import permutations
 from pathlib import Path
 from typing import Protocol
 
+from hone.describe.revision import made_by
 from hone.errors import HoneError
 from hone.evidence.turns import FEWEST, against_itself, against_other, outcome
 from hone.files import atomic_write, check_writable
@@ -91,6 +92,7 @@ def compare(
     out: Path,
     turns: int,
     by: str = "p50_ms",
+    command: str = "",
     progress: Callable[[str], None] = lambda _: None,
 ) -> Comparison:
     """Load two services in turns, and write `compare.json`.
@@ -101,6 +103,7 @@ def compare(
         out: file of the result.
         turns: how many.
         by: figure that the verdict is on.
+        command: for the record.
         progress: told of each turn, in words.
 
     Raises:
@@ -117,6 +120,8 @@ def compare(
     comparison = Comparison(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         host=host(),
+        command=command,
+        made_by=made_by(),
         a=_side(a),
         b=_side(b),
         scenario=scenario,

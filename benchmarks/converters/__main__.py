@@ -21,6 +21,7 @@ from hone.errors import HoneError, one_line
 from hone.files import atomic_write
 from hone.hardware import cores, cpu_features, cpu_name
 
+from ..made import made
 from .arithmetic import macs_per_row, note_shares, peak
 from .entries import FP32, summarize, tool_entry
 from .report import draw, to_markdown
@@ -86,6 +87,7 @@ def _report(models: list[dict[str, Any]], not_run: list[dict[str, str]]) -> dict
         note_shares(model, peaks)
     return {
         "schema": 1,
+        **made("benchmarks.converters"),
         "machine": f"{cpu_name()}, {cores()} cores",
         "cpu_features": cpu_features(),
         "peak_gops": peaks,

@@ -22,13 +22,13 @@ def summarize(name: str, report: Report, lines: int) -> dict[str, Any]:
         "seconds": report.seconds,
         "recipe_lines": lines,
         "winner": report.winner,
-        "variants": [_variant(variant, base) for variant in report.variants if not variant.baseline],
+        "variants": [_variant(variant, base, report) for variant in report.variants if not variant.baseline],
     }
     if report.winner is None:
         entry["chosen"] = None
         return entry
     winner = report.variant(report.winner)
-    chosen = _variant(winner, base)
+    chosen = _variant(winner, base, report)
     by_batch = {batch: _ratio(rate, _rates(base).get(batch)) for batch, rate in _rates(winner).items()}
     if report.source == "torch":
         chosen["speedup_vs_torch"] = by_batch
@@ -43,7 +43,7 @@ def summarize(name: str, report: Report, lines: int) -> dict[str, Any]:
     return entry
 
 
-def _variant(variant: VariantReport, base: VariantReport) -> dict[str, Any]:
+def _variant(variant: VariantReport, base: VariantReport, report: Report) -> dict[str, Any]:
     if variant.status != "built":
         return {"variant": variant.name, "status": variant.status, "reason": variant.reason}
     return {
@@ -51,12 +51,19 @@ def _variant(variant: VariantReport, base: VariantReport) -> dict[str, Any]:
         "status": "built",
         "eligible": variant.eligible,
         "speedup_vs_source": variant.speedup,
+        "p50_ms": _p50(report, variant),
         "quality": variant.quality,
         "quality_loss_pct": loss_pct(variant.quality_drop, base.quality),
         "size_ratio": _ratio(variant.size_mb, base.size_mb),
         "rows_per_s": _rates(variant),
         "seconds": round(sum(step.seconds for step in variant.passes), 1),
     }
+
+
+def _p50(report: Report, variant: VariantReport) -> list[float | None]:
+    """Return the median latency at the budget's conditions, and what it is between by the rounds."""
+    found = report.judged(variant)
+    return [found.p50, found.p50_low, found.p50_high]
 
 
 def loss_pct(drop: float | None, base: float | None) -> float | None:

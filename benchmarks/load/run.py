@@ -11,6 +11,7 @@ from typing import Any
 
 from hone import store
 from hone.errors import HoneError, StoreError, UnavailableError
+from hone.files import check_writable
 from hone.hardware import host
 
 from ..measures import measure, outcomes
@@ -126,9 +127,11 @@ def bench(
         options: how it is run.
 
     Raises:
-        HoneError: the service gives no good answer, or the baseline is of another model or load.
+        HoneError: the service gives no good answer, `out` can't be written to, or the baseline is of another model or
+            load.
     """
     options = options or Options()
+    check_writable(out, "load.json (--out)")
     if options.baseline is not None:
         options.baseline.require_same(target, scenario, options.wire)
     workload = options.workload or make(target, scenario, options.rows, options.wire)

@@ -47,7 +47,7 @@ def add_options(parser: Any) -> None:
     parser.add_argument("--rows", type=int, default=1, help="Rows in each request.")
     parser.add_argument(
         "--data", default="",
-        help="Rows to send: .npz with an array an input, or .json as /predict takes it. Default: its example.",
+        help="Rows to send: .npz, .parquet, .csv, or .json as /predict takes it. Default: the service's examples.",
     )  # fmt: skip
     parser.add_argument(
         "--api-key", default="", is_secret=True,
@@ -63,7 +63,7 @@ def add_options(parser: Any) -> None:
         "two digits, and to a millisecond; hone bench keeps every one.",
     )  # fmt: skip
     parser.add_argument(
-        "--max-errors", default="", type=_checked(parse_share),
+        "--max-errors", "--errors", default="", type=_checked(parse_share),
         help="Share of requests that may fail, such as 0.01: exit status 1 above it, 0 below. Default: none.",
     )  # fmt: skip
 

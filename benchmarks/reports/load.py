@@ -18,8 +18,9 @@ MAIN, TAIL, BAD = BLUE, ORANGE, RED
 
 
 def write_load_report(report: LoadReport, folder: Path) -> None:
-    atomic_write(folder / "load.json", report.model_dump_json(indent=2) + "\n")
+    """Write a report and what is drawn of it; the JSON last: where it is, all is."""
     draw(report, folder)
+    atomic_write(folder / "load.json", report.model_dump_json(indent=2) + "\n")
 
 
 def redraw(file: Path) -> None:

@@ -25,9 +25,11 @@ from hone.errors import HoneError, did_you_mean
 from hone.files import atomic_write
 from hone.hardware import cores, cpu_name
 
+from ..made import made
 from ..peers import description
 from ..peers.description import Peer, Server
 from ..peers.environment import environment
+from . import wrk
 from .measure import in_process, line, measure, median_runs
 from .report import to_markdown
 from .servers import Opened, Standing, hone_server, peer_server, standing
@@ -66,11 +68,12 @@ def compare(
         root: folder of the peers' environments.
 
     Raises:
-        HoneError: no server has such a name, the store lacks a model, or a peer's description is wrong.
+        HoneError: no server has such a name, wrk is missing, the store lacks a model, or a peer's description is wrong.
     """
     known = ["hone", "in-process", *(peer.name for peer in description.servers())]
     for name in servers - set(known):
         raise HoneError(f"--server: no '{name}'{did_you_mean(name, known)}")
+    wrk.require()
     problems: dict[tuple[str, str], str] = {}
     chosen = _installed(servers, root, problems)
     measured: list[dict[str, Any]] = []
@@ -81,6 +84,7 @@ def compare(
             measured += turns.runs
     return {
         "schema": 1,
+        **made("benchmarks.serving"),
         "machine": f"{cpu_name()}, {cores()} cores",
         "seconds": seconds,
         "rounds": rounds,

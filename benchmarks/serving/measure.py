@@ -83,7 +83,7 @@ def _run(server: str, model: str, scenario: Scenario, rps: float, rows: int, fou
 
 
 def median_runs(measured: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return one run a scenario: the median of each figure, the sum of the errors."""
+    """Return one run a scenario: the median of each figure with its quartiles, the sum of the errors."""
     grouped: dict[tuple[str, str, str, int], list[dict[str, Any]]] = {}
     for run in measured:
         key = (run["server"], run["model"], run["payload"], run["connections"])
@@ -93,11 +93,17 @@ def median_runs(measured: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         {
             **dict(zip(("server", "model", "payload", "connections"), key, strict=True)),
             **{figure: round(statistics.median(run[figure] for run in runs), 3) for figure in figures},
+            "quartiles": {figure: _quartiles([run[figure] for run in runs]) for figure in figures},
             "errors": sum(run["errors"] for run in runs),
             "rounds": len(runs),
         }
         for key, runs in grouped.items()
     ]
+
+
+def _quartiles(values: list[float]) -> tuple[float, float]:
+    low, high = (round(float(value), 3) for value in np.percentile(values, (25, 75)))
+    return low, high
 
 
 def line(run: dict[str, Any]) -> str:

@@ -44,9 +44,10 @@ end
 """
 
 
-def available() -> bool:
-    """Return whether wrk is installed."""
-    return shutil.which("wrk") is not None
+def require() -> None:
+    """Raise HoneError unless wrk is installed."""
+    if shutil.which("wrk") is None:
+        raise HoneError("wrk is not installed; install it with: apt-get install wrk")
 
 
 def load(url: str, calls: Sequence[Call], connections: int, seconds: float) -> Measured:
@@ -55,8 +56,7 @@ def load(url: str, calls: Sequence[Call], connections: int, seconds: float) -> M
     Raises:
         HoneError: wrk is missing or fails.
     """
-    if not available():
-        raise HoneError("wrk is not installed; install it with: apt-get install wrk")
+    require()
     with tempfile.TemporaryDirectory(prefix="hone-wrk-") as folder:
         script = Path(folder) / "requests.lua"
         script.write_text(_script(calls))

@@ -86,13 +86,13 @@ def check_out(file: Path) -> None:
 
 
 def write_run(file: Path, record: Object, run: Run, pod: Pod) -> Path:
-    """Write the record and, beside it, its picture; return the picture's file."""
+    """Write the record and, before it and beside it, its picture; return the picture's file."""
     import json
 
     picture = file.with_suffix(".svg")
     svg = plot(run, pod)
-    atomic_write(file, json.dumps(record, indent=1, allow_nan=False) + "\n")
     atomic_write(picture, svg)
+    atomic_write(file, json.dumps(record, indent=1, allow_nan=False) + "\n")
     return picture
 
 

@@ -19,12 +19,13 @@ import yaml
 from packaging.utils import canonicalize_name
 
 from hone import __version__
+from hone.describe.revision import git_revision
 from hone.errors import HoneError
 from hone.processes import output_of
 
 from .packing import Packing, Request
 from .sbom import Package, bill_of_materials, read_lock
-from .serving_code import CODE_ROOT, serving_code
+from .serving_code import serving_code
 
 IMAGE = Path(__file__).parent.parent / "image"
 
@@ -63,7 +64,7 @@ def _labels(request: Request, packing: Packing, epoch: int) -> dict[str, str]:
     """Return the image's labels: those of the OCI, and what it holds by tag, digest and lineage."""
     first = packing.entries[0]
     artifacts = [entry.opened(verify=False) for entry in packing.entries]
-    revision = _git_revision()
+    revision = git_revision("hone", "services", "k8s")
     return {
         "org.opencontainers.image.title": first.name,
         "org.opencontainers.image.version": first.version,
@@ -158,14 +159,3 @@ def _pack_bento(target: Path, packing: Packing, epoch: int) -> None:
         record["creation_time"] = datetime.datetime.fromtimestamp(epoch, datetime.UTC).isoformat()
         (target / "bento.yaml").write_text(yaml.safe_dump(record, sort_keys=True))
         shutil.copytree(models, target / "models")
-
-
-def _git_revision() -> str:
-    """Return the commit of the code, with `-dirty` when it was changed since; empty outside a checkout."""
-    git = ["git", "-C", str(CODE_ROOT)]
-    try:
-        commit = output_of([*git, "rev-parse", "HEAD"], "git").strip()
-        changes = output_of([*git, "status", "--porcelain", "--", "hone", "services", "k8s"], "git").strip()
-    except (HoneError, OSError):
-        return ""
-    return commit + ("-dirty" if changes else "")

@@ -12,6 +12,7 @@ from hone.benchmarks.converters.arithmetic import macs_per_row, note_shares, pea
 from hone.benchmarks.converters.entries import summarize
 from hone.benchmarks.converters.report import draw, to_markdown
 from hone.benchmarks.converters.tools import Tool, quantized, tools
+from hone.benchmarks.overview import findings
 from hone.converters.report.records import Percentiles, Report, VariantReport
 from hone.recipe import Budget, Conditions
 from tests.models.perceptron import perceptron, perceptron_rows, perceptron_signature
@@ -65,6 +66,12 @@ def test_entry_holds_the_chosen_variant_and_its_ratios(tmp_path: Path) -> None:
     assert "no NVIDIA GPU" in text and "it broke" in text
     draw(whole, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 1000
+    found = findings.converters({**whole, "peers": [{"model": "small", **peer} for peer in entry["peers"]]})
+    assert found.result.startswith(
+        "1 of 1 examples have a variant within the budget: 5.0 to 5.0 times the source's speed"
+    )
+    assert found.left_out == ["other on small: it broke"]
+    assert found.tables[0].rows[1][:4] == ["onnx-int8 (chosen)", "5.00", "1.000", "0.50"]
 
 
 TOOLS = [tool.name for tool in tools(Path())]

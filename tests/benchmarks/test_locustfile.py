@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 
 from hone.benchmarks.load.wire import GRPC_METHOD
 from hone.services.launch import free_port
+from tests.benchmarks.locusts import LOCUST, address, totals, two_models
 from tests.servers import HONE, ROOT, Server, put, self_signed, server
 
-LOCUST = [sys.executable, "-m", "locust", "-f", "benchmarks/locustfile.py"]
 QUICK = ["--headless", "-r", "100", "-t", "2s", "--only-summary"]
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Two models, no keys."""
-    home = tmp_path_factory.mktemp("plain")
-    put(home, home / "one", "dense", "onnx-fp32-1")
-    put(home, home / "two", "reverse", "onnx-fp32-1", seed=1)
-    command = [HONE, "serve", "dense", "--and", "reverse", "--port", "{port}", "--grpc-port", str(free_port())]
-    with server(command, home, PYTHONPATH=str(ROOT)) as running:
+    with two_models(tmp_path_factory.mktemp("plain")) as running:
         yield running
 
 
@@ -61,16 +53,6 @@ def call(*arguments: str, folder: Path, **environment: str) -> subprocess.Comple
 
 def locust(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return call(*LOCUST, *arguments, folder=ROOT, **environment)
-
-
-def address(service: Server) -> str:
-    return f"http://127.0.0.1:{service.port}"
-
-
-def totals(prefix: Path) -> dict[str, tuple[int, int]]:
-    """Return requests and failures by path of a run with --csv."""
-    with Path(f"{prefix}_stats.csv").open() as stream:
-        return {row["Name"]: (int(row["Request Count"]), int(row["Failure Count"])) for row in csv.DictReader(stream)}
 
 
 def test_plain_command_loads_what_the_service_serves(service: Server, tmp_path: Path) -> None:
@@ -117,6 +99,7 @@ def test_load_is_spread_over_processes(service: Server, tmp_path: Path) -> None:
         (["--host", "http://127.0.0.1:9"], 1, "http://127.0.0.1:9: no service answers"),
         (["--protocol", "grpc", "--grpc-address", "127.0.0.1:9"], 1, "grpc://127.0.0.1:9: no gRPC service answers"),
         (["--protocol", "grpc", "--grpc-address", "host"], 1, "--grpc-address host: write HOST:PORT"),
+        (["--data", "{bad}", "--errors", "0.01"], 1, "of the requests failed, the limit is 1.00%"),
         (["--p99", "soon"], 2, "argument --p99: 'soon' is no duration; write 50ms or 0.2s"),
     ],
 )
@@ -136,71 +119,18 @@ def test_exit_status_says_whether_limits_held(
 def test_options_are_listed() -> None:
     done = call(sys.executable, "-m", "hone.benchmarks.locustfile", "--help", folder=ROOT)
     assert done.returncode == 0
-    for option in ("--protocol", "--model", "--rows", "--data", "--api-key", "--ca", "--p99", "--max-errors"):
+    for option in (
+        "--protocol",
+        "--model",
+        "--rows",
+        "--data",
+        "--api-key",
+        "--ca",
+        "--p99",
+        "--max-errors",
+        "--errors",
+    ):
         assert option in done.stdout
-
-
-def swarm(page: httpx.Client, host: str, **fields: str) -> dict[str, object]:
-    """Start a run from the page, let it run, stop it; return its figures while it ran."""
-    answer = page.post("/swarm", data={"user_count": "3", "spawn_rate": "10", "host": host, **fields})
-    assert answer.json()["success"], answer.text
-    deadline = time.monotonic() + 30
-    figures: dict[str, object] = {}
-    while time.monotonic() < deadline:
-        figures = page.get("/stats/requests").json()
-        exceptions = page.get("/exceptions").json()["exceptions"]
-        if exceptions or (figures["user_count"] == 3 and figures["stats"][-1]["num_requests"] > 5):  # type: ignore[index]
-            break
-        time.sleep(0.2)
-    assert page.post("/stop").json()["success"]
-    while page.get("/stats/requests").json()["state"] != "stopped" and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return figures
-
-
-def names(figures: dict[str, object]) -> set[str]:
-    return {entry["name"] for entry in figures["stats"]} - {"Aggregated"}  # type: ignore[attr-defined,index]
-
-
-def test_web_page_runs_again_with_other_options(service: Server, tmp_path: Path) -> None:
-    port = free_port()
-    with (tmp_path / "locust.log").open("w") as log:
-        process = subprocess.Popen(
-            [*LOCUST, "--web-host", "127.0.0.1", "--web-port", str(port)],
-            cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), "HONE_BENCH_KEY": "not-for-the-page"},
-            stdout=log, stderr=log,
-        )  # fmt: skip
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as page:
-            start = wait_for(page)
-            for option in ("protocol", "model", "rows", "data", "api_key", "ca", "p99", "max_errors"):
-                assert f'"{option}": {{' in start
-            assert "not-for-the-page" not in start
-            first = swarm(page, address(service), protocol="json", p99="0.0001ms")
-            assert first["user_count"] == 3
-            assert names(first) == {"/models/dense/predict"}
-            (problem,) = page.get("/exceptions").json()["exceptions"]
-            assert "the limit is 0.0001 ms" in problem["msg"]
-            second = swarm(page, address(service), protocol="v2-binary", model="reverse", p99="")
-            assert second["user_count"] == 3
-            assert names(second) == {"/v2/models/reverse/infer"}
-            assert page.get("/exceptions").json()["exceptions"] == []
-            swarm(page, "http://127.0.0.1:9")
-            (problem,) = page.get("/exceptions").json()["exceptions"]
-            assert "no service answers" in problem["msg"]
-            assert names(swarm(page, address(service), model="dense")) == {"/v2/models/dense/infer"}
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def wait_for(page: httpx.Client) -> str:
-    for _ in range(300):
-        try:
-            return page.get("/").text
-        except httpx.TransportError:
-            time.sleep(0.1)
-    raise AssertionError("Locust's page didn't come up")
 
 
 def bench(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:

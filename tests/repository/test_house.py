@@ -38,7 +38,7 @@ FLOORS = (
     ("k8s/autoscaler/hpa",),
     ("k8s/autoscaler",),
     ("k8s",),
-    ("benchmarks/scenarios.py", "benchmarks/sampling.py"),
+    ("benchmarks/scenarios.py", "benchmarks/sampling.py", "benchmarks/made.py"),
     ("benchmarks/records.py", "benchmarks/tuned.py"),
     ("benchmarks/measures.py",),
     ("benchmarks/reports",),
@@ -47,6 +47,7 @@ FLOORS = (
     ("benchmarks/capacity", "benchmarks/compare", "benchmarks/serving", "benchmarks/converters"),
     ("benchmarks/tuning",),
     ("benchmarks",),
+    ("benchmarks/overview",),
     ("lifecycle",),
     ("hone/cli",),
 )

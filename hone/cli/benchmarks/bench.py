@@ -180,7 +180,10 @@ def compare(a: str, b: str, model: str, api_key: str, ca: Path | None, out: Path
     with _target(a, model, api_key, ca) as first, _target(b, model, api_key, ca) as second:
         file = out or Path("out") / first.name / "compare.json"
         by = "s_per_request" if given["by"] == "rate" else f"{given['by']}_ms"
-        found = run_compare(first, second, wanted, out=file, turns=given["turns"], by=by, progress=_say)
+        command = f"hone bench compare {a} {b} --turns {given['turns']} --duration {given['duration']:g}"
+        found = run_compare(
+            first, second, wanted, out=file, turns=given["turns"], by=by, command=command, progress=_say
+        )
     click.echo(found.summary())
     click.echo(f"comparison: {file}")
     if found.interrupted:
