@@ -19,13 +19,13 @@ from typing import Any
 import click
 import orjson
 
-from hone.capacity import Slo
+from hone.capacity import Slo, Trial
 from hone.errors import HoneError
 from hone.files import atomic_write
 from hone.hardware import cores, host
 from hone.services.launch import running
 
-from ..capacity.runs import Runs
+from ..capacity.runs import Runs, Void
 from ..capacity.search import Effort, search
 from ..capacity.service import Service
 from ..load.run import find_target
@@ -80,13 +80,16 @@ def _slow_model(folder: Path) -> str:
 def _search(target: Target, rows: int, deadline_ms: float, minutes: float) -> float:
     """Return the rate at which 99 % of the answers take no longer than the deadline."""
     runs = Runs(Service(target, rows), Slo(limit_ms=deadline_ms))
-    runs.on_trial = lambda trial, _: click.echo(
-        f"{trial.rate:,.1f}/s: p99 {trial.p99_ms:.1f} ms, {trial.verdict}", err=True
-    )
+    runs.on_run = lambda run, _: click.echo(_words(run), err=True)
     found = search(runs, Effort(duration_s=4.0, repeats=1, budget_s=minutes * 60))
     if not found.rate:
         raise HoneError(f"{target.tag} misses {deadline_ms:g} ms at any load; give more --deadline-ms")
     return found.rate
+
+
+def _words(run: Trial | Void) -> str:
+    what = run.void if isinstance(run, Void) else f"p99 {run.p99_ms:.1f} ms, {run.verdict}"
+    return f"{run.rate:,.1f}/s: {what}"
 
 
 def _facts(target: Target, load: Load, capacity: float, source: str) -> dict[str, Any]:
