@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from .autoscaler.hpa.quantities import from_milli
 from .autoscaler.hpa.spec import parse_autoscaler
 from .autoscaler.pod import pod_of
 from .autoscaler.reaction import reaction
-from .autoscaler.sight import IN_FLIGHT, Scraping
+from .autoscaler.sight import IN_FLIGHT, Scraping, is_known
 
 K8S = Path(__file__).parent
 HEADROOM = 0.7
@@ -34,6 +34,15 @@ RUN_MIB = 64
 
 FEWEST_PODS = 2
 REFUSED = "; rows that are refused for want of room count like others, so overload shows"
+
+SPARE_PODS = 1
+"""Of those that hold a load, one may be lost: with its node, or while a successor starts."""
+
+KEDA = ("keda", "scheduled-peaks")
+"""Components whose autoscaler is KEDA's."""
+
+METRICS = ("in-flight-hpa", "memory-hpa")
+"""Components that add a metric to the plain autoscaler."""
 
 Object = dict[str, Any]
 
@@ -61,6 +70,7 @@ class Numbers:
         cpu: whole cores of a pod.
         memory_mib: of a pod.
         cpu_target: percent of its cores at which another pod is wanted.
+        memory_target: percent of its memory at which another pod is wanted, with `components/memory-hpa`.
         in_flight: rows in flight of a pod at which another one is wanted.
         startup_failures: probes, two seconds apart, that a pod may miss while it starts.
         minimum, maximum: pods.
@@ -70,6 +80,7 @@ class Numbers:
     cpu: int
     memory_mib: int
     cpu_target: int
+    memory_target: int
     in_flight: float
     startup_failures: int
     minimum: int
@@ -98,9 +109,10 @@ def numbers_of(capacity: Capacity, tag: str, file: Path, peak: float | None = No
             f"{file}: processor, memory and start were not measured, because the service ran elsewhere; "
             "run hone bench capacity without --url on such a host as the pods will get"
         )
-    cpu = max(1, math.ceil(trial.cpu_cores))
-    memory = _round_up(trial.rss_mb * MEMORY_ROOM + RUN_MIB, 64)
+    cpu, memory = cores_of(trial.cpu_cores), memory_of(trial.rss_mb)
     target = max(10, min(90, round(100 * HEADROOM * trial.cpu_cores / cpu)))
+    in_use = trial.rss_mb / memory
+    memory_target = min(95, round(100 * (1 + in_use) / 2))
     in_flight = max(0.1, round(HEADROOM * capacity.in_flight_rows, 2))
     startup = max(15, math.ceil(3 * capacity.ready_s / 2))
     maximum, most = _most_pods(capacity, peak)
@@ -110,12 +122,38 @@ def numbers_of(capacity: Capacity, tag: str, file: Path, peak: float | None = No
         Number("cpu", str(cpu), f"{trial.cpu_cores:g} cores busy {at}, in whole cores{bound}"),
         Number("memory", f"{memory}Mi", f"{trial.rss_mb:g} MiB {at} x {MEMORY_ROOM:g} + {RUN_MIB} MiB of tmpfs"),
         Number("cpu utilization target", f"{target} %", f"{HEADROOM:g} x {trial.cpu_cores:g} of {cpu} cores"),
+        Number(
+            "memory utilization target",
+            f"{memory_target} %",
+            f"the middle between {in_use:.0%} in use {at} and all of it; for components/memory-hpa",
+        ),
         Number("rows in flight target", f"{in_flight:g}", f"{HEADROOM:g} x {capacity.in_flight_rows:g} {at}{REFUSED}"),
         Number("startup probe", f"{startup} x 2 s", f"3 x {capacity.ready_s:g} s from start to ready"),
         Number("minReplicas", str(FEWEST_PODS), "one may be lost while the other serves"),
         Number("maxReplicas", str(maximum), most),
     )
-    return Numbers(cpu, memory, target, in_flight, startup, FEWEST_PODS, maximum, sources)
+    return Numbers(cpu, memory, target, memory_target, in_flight, startup, FEWEST_PODS, maximum, sources)
+
+
+def cores_of(busy: float) -> int:
+    """Return the whole cores of a pod that keeps so many busy."""
+    return max(1, math.ceil(busy))
+
+
+def memory_of(resident_mib: float) -> int:
+    """Return the memory of a pod, in MiB, whose processes were seen to hold so much at most."""
+    return _round_up(resident_mib * MEMORY_ROOM + RUN_MIB, 64)
+
+
+def pods_for(capacity: Capacity, rate: float, spare: int = SPARE_PODS) -> int:
+    """Return the pods that hold a rate, in requests/s, with the headroom of the autoscaler and some to spare.
+
+    Raises:
+        HoneError: the capacity holds no rate.
+    """
+    if capacity.safe_rate <= 0:
+        raise HoneError(f"{capacity.model}: held no rate with {capacity.slo.words}, so no number of pods does")
+    return max(FEWEST_PODS, math.ceil(rate / (HEADROOM * capacity.safe_rate)) + spare)
 
 
 def _most_pods(capacity: Capacity, peak: float | None) -> tuple[int, str]:
@@ -124,7 +162,7 @@ def _most_pods(capacity: Capacity, peak: float | None) -> tuple[int, str]:
         return 10, "the base's; not measured, give --peak"
     if peak <= 0:
         raise HoneError("--peak: give the requests per second that are expected at most")
-    pods = max(FEWEST_PODS + 1, math.ceil(peak / (HEADROOM * capacity.safe_rate)) + 1)
+    pods = max(FEWEST_PODS + 1, pods_for(capacity, peak))
     return (
         pods,
         f"{peak:g} requests/s expected / ({HEADROOM:g} x {capacity.safe_rate:g} a pod) + 1 for a pod that is lost",
@@ -147,10 +185,11 @@ def autoscaler_of(numbers: Numbers | None, components: tuple[str, ...] = (), rel
 
     item: Object = yaml.safe_load((K8S / "base" / "hpa.yaml").read_text())
     spec = item["spec"]
-    if "in-flight-hpa" in components or "keda" in components:
-        (patch,) = yaml.safe_load((K8S / "components" / "in-flight-hpa" / "kustomization.yaml").read_text())["patches"]
+    with_keda = uses_keda(components)
+    for name in ("in-flight-hpa",) if with_keda else metrics_of(components):
+        (patch,) = yaml.safe_load((K8S / "components" / name / "kustomization.yaml").read_text())["patches"]
         spec["metrics"].append(yaml.safe_load(patch["patch"])[0]["value"])
-    if "keda" in components:
+    if with_keda:
         scaled = yaml.safe_load((K8S / "components" / "keda" / "scaledobject.yaml").read_text())["spec"]
         spec["behavior"] = scaled["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
         spec["metrics"][1] = {"type": "External", "external": spec["metrics"][1]["pods"]}
@@ -161,8 +200,22 @@ def autoscaler_of(numbers: Numbers | None, components: tuple[str, ...] = (), rel
     spec["minReplicas"], spec["maxReplicas"] = numbers.minimum, numbers.maximum
     spec["metrics"][0]["resource"]["target"]["averageUtilization"] = numbers.cpu_target
     for metric in spec["metrics"][1:]:
-        metric[metric["type"].lower()]["target"]["averageValue"] = from_milli(round(1000 * numbers.in_flight))
+        target = metric[metric["type"].lower()]["target"]
+        if metric["type"] == "Resource":
+            target["averageUtilization"] = numbers.memory_target
+        else:
+            target["averageValue"] = from_milli(round(1000 * numbers.in_flight))
     return item
+
+
+def uses_keda(components: Iterable[str]) -> bool:
+    """True when the autoscaler is one that KEDA makes."""
+    return bool(set(components) & set(KEDA))
+
+
+def metrics_of(components: Iterable[str]) -> tuple[str, ...]:
+    """Return the components that add a metric to the plain autoscaler, in the order of the metrics after the first."""
+    return tuple(name for name in components if name in METRICS)
 
 
 def with_autoscaler(numbers: Numbers, item: Mapping[str, Any], file: Path) -> Numbers:
@@ -171,7 +224,7 @@ def with_autoscaler(numbers: Numbers, item: Mapping[str, Any], file: Path) -> Nu
     changed = {"minReplicas": str(autoscaler.minimum), "maxReplicas": str(autoscaler.maximum)}
     for metric in autoscaler.metrics:
         if metric.form == "Utilization":
-            changed["cpu utilization target"] = f"{metric.target} %"
+            changed[f"{metric.name} utilization target"] = f"{metric.target} %"
         elif metric.name == IN_FLIGHT:
             changed["rows in flight target"] = f"{metric.target / 1000:g}"
     sources = tuple(
@@ -186,16 +239,21 @@ def with_autoscaler(numbers: Numbers, item: Mapping[str, Any], file: Path) -> Nu
 def reaction_lines(capacity: Capacity, file: Path, item: Mapping[str, Any], release: Release | None) -> list[str]:
     """Return the chapter on how fast the autoscaler reacts."""
     flags = Flags() if release is None else Flags(release=release)
-    links = reaction(pod_of(capacity, file), parse_autoscaler(item, "the rendered autoscaler"), flags, Scraping())
+    autoscaler = parse_autoscaler(item, "the rendered autoscaler")
+    known = tuple(metric for metric in autoscaler.metrics if is_known(metric))
+    left_out = ", ".join(metric.name for metric in autoscaler.metrics if not is_known(metric))
+    head = ["", "## How fast it reacts", ""]
+    if not known:
+        return [*head, f"Not simulated: how {left_out} follows the load isn't known."]
+    links = reaction(pod_of(capacity, file), replace(autoscaler, metrics=known), flags, Scraping())
     return [
-        "",
-        "## How fast it reacts",
-        "",
+        *head,
         "From a change in load to pods that hold it, with the defaults of the controller and of the scrapes.",
         "",
         "| link | takes | |",
         "|---|---|---|",
         *(f"| {link.name} | {link.value} | {link.why} |" for link in links),
+        *(["", f"Without {left_out}, of which it isn't known how it follows the load."] if left_out else []),
     ]
 
 

@@ -53,16 +53,17 @@ def simulate(**options: Any) -> None:
 
     from hone.files import atomic_write
     from hone.k8s.autoscaler.hpa.spec import parse_autoscaler
-    from hone.k8s.autoscaler.report import Price, check_out, summary, to_record, write_run
+    from hone.k8s.autoscaler.report import check_out, pod_hour, summary, to_record, write_run
     from hone.k8s.autoscaler.search import search, to_yaml
     from hone.k8s.autoscaler.simulate import simulate as run_trace
+    from hone.k8s.prices import Price
 
     if options["write"] and options["budget"] is None:
         raise click.UsageError("--write is what --budget finds; give --budget")
     if options["out"]:
         check_out(options["out"])
     setting, item, memory = _setting(options)
-    pod_hour = Price(options["cpu_hour"], options["gb_hour"]).of(setting.pod, memory)
+    cost_hour = pod_hour(Price(options["cpu_hour"], options["gb_hour"]), setting.pod, memory)
     trace = _trace(options, setting)
     if options["budget"] is None:
         run = run_trace(setting, trace)
@@ -72,11 +73,11 @@ def simulate(**options: Any) -> None:
         setting = replace(setting, autoscaler=parse_autoscaler(item, "the search"))
         click.echo(f"{found.tried} settings tried; {_described(item)}")
     if options["out"]:
-        record = to_record(run, setting, item, options["trace"], pod_hour)
+        record = to_record(run, setting, item, options["trace"], cost_hour)
         picture = write_run(options["out"], record, run, setting.pod)
     if options["write"]:
         atomic_write(options["write"], to_yaml(found, f"hone k8s simulate --trace {options['trace']}"))
-    click.echo(summary(run, setting, trace, pod_hour))
+    click.echo(summary(run, setting, trace, cost_hour))
     if options["out"]:
         click.echo(f"wrote {options['out']} and {picture}")
     if options["write"]:
@@ -97,6 +98,8 @@ def _setting(options: dict[str, Any]) -> tuple[Setting, dict[str, Any], int | No
     file, numbers = options["capacity"], None
     if (file is None) == (options["pod_file"] is None):
         raise click.UsageError("give --capacity or --pod: one of them says what a pod holds")
+    if set(options["components"]) & {"memory-hpa", "scheduled-peaks"}:
+        raise HoneError("--component: what memory-hpa and scheduled-peaks do is not simulated; leave them out here")
     if unknown := set(options["components"]) - {"in-flight-hpa", "keda"}:
         raise HoneError(f"--component: '{sorted(unknown)[0]}' doesn't change the autoscaler; in-flight-hpa and keda do")
     if file is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from hone.errors import HoneError
 from hone.files import atomic_write, check_writable
 from hone.pages.figures import BLUE, GRAY, ORANGE, RED, new_figure, to_svg
 
+from ..prices import Price
 from .pod import Pod
 from .simulate import Run, Setting
 from .trace import Trace
@@ -19,27 +19,20 @@ from .trace import Trace
 Object = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Price:
-    """What a pod costs for an hour, as the user says; in whatever currency the prices are."""
+def pod_hour(price: Price, pod: Pod, memory_mib: int | None) -> float | None:
+    """Return a pod's price for an hour; None where no price was given.
 
-    cpu_hour: float = 0.0
-    gb_hour: float = 0.0
-
-    def of(self, pod: Pod, memory_mib: int | None) -> float | None:
-        """Return a pod's price for an hour; None where no price was given.
-
-        Raises:
-            HoneError: memory has a price, but the pod's isn't known.
-        """
-        if not self.cpu_hour and not self.gb_hour:
-            return None
-        if self.gb_hour and memory_mib is None:
-            raise HoneError("--gb-hour: a pod file says nothing of memory; give --capacity")
-        return self.cpu_hour * pod.cpu_request / 1000 + self.gb_hour * (memory_mib or 0) * 1.048576 / 1000
+    Raises:
+        HoneError: memory has a price, but the pod's isn't known.
+    """
+    if not price.known:
+        return None
+    if price.gb_hour and memory_mib is None:
+        raise HoneError("--gb-hour: a pod file says nothing of memory; give --capacity")
+    return sum(price.parts(pod.cpu_request / 1000, memory_mib or 0).values())
 
 
-def to_record(run: Run, setting: Setting, item: Object, trace: str, pod_hour: float | None) -> Object:
+def to_record(run: Run, setting: Setting, item: Object, trace: str, cost_hour: float | None) -> Object:
     """Return a simulation as it is written to a file.
 
     Args:
@@ -47,7 +40,7 @@ def to_record(run: Run, setting: Setting, item: Object, trace: str, pod_hour: fl
         setting: what was simulated.
         item: the autoscaler, as an object.
         trace: a file or the name of a shape.
-        pod_hour: price of a pod for an hour.
+        cost_hour: of a pod.
     """
     return {
         "schema_version": 1,
@@ -58,7 +51,7 @@ def to_record(run: Run, setting: Setting, item: Object, trace: str, pod_hour: fl
         "autoscaler": item["spec"],
         "violation_minutes": round(run.violation_minutes, 4),
         "pod_hours": round(run.pod_hours, 4),
-        "cost": None if pod_hour is None else round(run.pod_hours * pod_hour, 4),
+        "cost": None if cost_hour is None else round(run.pod_hours * cost_hour, 4),
         "shed_share": run.shed_share,
         "limited_minutes": round(run.limited_minutes, 4),
         "steps": [
@@ -120,14 +113,14 @@ def plot(run: Run, pod: Pod) -> str:
     return to_svg(figure)
 
 
-def summary(run: Run, setting: Setting, trace: Trace, pod_hour: float | None) -> str:
+def summary(run: Run, setting: Setting, trace: Trace, cost_hour: float | None) -> str:
     """Return the result in a few lines, for the terminal."""
     wanted = [step.desired for step in run.steps]
     lines = [
         f"{run.violation_minutes:.1f} of {trace.duration_s / 60:.0f} minutes outside the SLO"
         + (f", {run.shed_share:.2%} of the requests refused" if run.shed_share else ""),
         f"{run.pod_hours:,.1f} pod-hours, {min(wanted)} to {max(wanted)} pods"
-        + (f", cost {run.pod_hours * pod_hour:,.2f}" if pod_hour is not None else ""),
+        + (f", cost {run.pod_hours * cost_hour:,.2f}" if cost_hour is not None else ""),
     ]
     if run.limited_minutes:
         maximum = setting.autoscaler.maximum

@@ -41,6 +41,11 @@ class Scraping:
         return self.offset_s + math.ceil((since - self.offset_s) / self.every_s - 1e-9) * self.every_s
 
 
+def is_known(metric: Metric) -> bool:
+    """True for a metric whose value follows from the load on a pod."""
+    return metric.name in (("cpu",) if metric.kind in ("Resource", "ContainerResource") else (IN_FLIGHT, REQUESTS))
+
+
 def check_metrics(autoscaler: Autoscaler, where: str) -> None:
     """Refuse metrics that nobody knows the value of.
 
@@ -48,8 +53,7 @@ def check_metrics(autoscaler: Autoscaler, where: str) -> None:
         HoneError: a metric is none of the processor, rows in flight and requests per second.
     """
     for metric in autoscaler.metrics:
-        known = ("cpu",) if metric.kind in ("Resource", "ContainerResource") else (IN_FLIGHT, REQUESTS)
-        if metric.name not in known:
+        if not is_known(metric):
             raise HoneError(
                 f"{where}: the {metric.kind} metric '{metric.name}' can't be simulated: what it would be is known of "
                 f"cpu as a resource, and of {IN_FLIGHT} and {REQUESTS}"

@@ -54,6 +54,19 @@ def read_trace(file: Path) -> Trace:
     Raises:
         HoneError: it can't be read, a column is missing, or a row is wrong; the message names the line.
     """
+    return _checked(file, read_rows(file))
+
+
+def read_rows(file: Path, time: Callable[[str], float] = float) -> list[tuple[int, float, float]]:
+    """Return (line, t, rate) of each row of a CSV file, as they stand there.
+
+    Args:
+        file: with the columns `t` and `rate`.
+        time: what makes a number of a text of `t`, or raises ValueError.
+
+    Raises:
+        HoneError: it can't be read, a column is missing, or a row holds something else than numbers.
+    """
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream, skipinitialspace=True)
@@ -61,19 +74,18 @@ def read_trace(file: Path) -> Trace:
             if not {"t", "rate"} <= set(names):
                 raise HoneError(f"{file}: the first line has to name the columns t,rate, not '{','.join(names)}'")
             reader.fieldnames = names
-            rows = [(reader.line_num, *_numbers(f"{file}:{reader.line_num}", row)) for row in reader]
+            return [(reader.line_num, *_numbers(f"{file}:{reader.line_num}", row, time)) for row in reader]
     except OSError as error:
         raise HoneError(f"{file}: {error.strerror or error}") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise HoneError(f"{file}: not CSV: {error}") from None
-    return _checked(file, rows)
 
 
-def _numbers(place: str, row: dict[str, str | None]) -> tuple[float, float]:
+def _numbers(place: str, row: dict[str, str | None], time: Callable[[str], float]) -> tuple[float, float]:
     def number(column: str) -> float:
         text = (row[column] or "").strip()
         try:
-            value = float(text)
+            value = time(text) if column == "t" else float(text)
         except ValueError:
             value = math.nan
         if not math.isfinite(value):

@@ -17,20 +17,25 @@ from hone.files import atomic_directory
 from hone.plan import VARIABLE
 
 from ..autoscaler.hpa.flags import Release
-from ..autoscaler.hpa.spec import read_autoscaler
+from ..autoscaler.hpa.spec import parse_autoscaler, read_autoscaler
 from ..numbers import (
+    FEWEST_PODS,
     K8S,
+    KEDA,
     PLAN,
     TOLERANCE_ON,
     TOLERANCE_UP,
     Numbers,
     Object,
     autoscaler_of,
+    metrics_of,
     numbers_of,
     reaction_lines,
     to_markdown,
+    uses_keda,
     with_autoscaler,
 )
+from ..planning.schedule import schedule_of, schedule_patches, schedule_remarks
 from .image_record import parsed_image
 
 
@@ -47,6 +52,7 @@ def render(
     digest: str | None = None,
     autoscaler: Path | None = None,
     release: Release | None = None,
+    forecast: Path | None = None,
 ) -> Numbers:
     """Write a kustomize folder of its own: base, components and an overlay with measured numbers.
 
@@ -62,60 +68,105 @@ def render(
         digest: of the stored artifact; None isn't compared.
         autoscaler: a file whose bounds, metrics and behavior to use in place of the measured ones.
         release: of the cluster's Kubernetes, where it is known: from 1.35 on more pods are wanted at 5 % above target.
+        forecast: of `hone capacity forecast`, whose peaks pods are there for beforehand, by KEDA's cron scaler.
 
     Raises:
         HoneError: the capacity is of another model or lacks a measurement, or an argument is wrong.
     """
     match = parsed_image(image)
-    _check_known(components)
+    components = _checked(components, forecast)
     capacity = read_capacity(capacity_file)
     capacity.require(tag, digest, capacity_file)
+    peak, scheduled, remarks = _scheduled(forecast, capacity, peak, remarks)
     numbers = numbers_of(capacity, tag, capacity_file, peak)
-    item = autoscaler_of(numbers, components, release)
-    if autoscaler:
-        item, numbers = _given(autoscaler, components, numbers)
-    if out.exists():
-        raise HoneError(f"{out} exists; give a new folder, or remove it")
+    item, numbers = _autoscaler(autoscaler, components, numbers, release)
+    _require_new(out)
     with atomic_directory(out) as folder:
         _copy(folder, components, capacity_file, capacity)
         (folder / "measured-deployment.yaml").write_text(_deployment_patch(numbers, capacity))
-        patches = _autoscaler_patches(folder, components, numbers, item if autoscaler else None, release)
+        patches = _autoscaler_patches(folder, components, numbers, item if autoscaler else None, release) + scheduled
         (folder / "kustomization.yaml").write_text(_kustomization(model, match, components, patches, capacity))
         reacts = reaction_lines(capacity, capacity_file, item, release)
         (folder / "numbers.md").write_text(to_markdown(numbers, capacity, remarks, reacts))
     return numbers
 
 
+def _require_new(out: Path) -> None:
+    if out.exists():
+        raise HoneError(f"{out} exists; give a new folder, or remove it")
+
+
+def _scheduled(
+    forecast: Path | None, capacity: Capacity, peak: float | None, remarks: tuple[str, ...]
+) -> tuple[float | None, list[str], tuple[str, ...]]:
+    """Return the most requests/s, the lines of a kustomization and the remarks, with those of a forecast."""
+    if forecast is None:
+        return peak, [], remarks
+    schedule = schedule_of(forecast, capacity, FEWEST_PODS)
+    return schedule.highest(peak), schedule_patches(schedule), (*remarks, *schedule_remarks(schedule))
+
+
 def _copy(folder: Path, components: tuple[str, ...], capacity_file: Path, capacity: Capacity) -> None:
     """Put into a folder what stays as it is: the base, the components, the measurement and its plan."""
     shutil.copytree(K8S / "base", folder / "base")
-    for name in components:
+    needed = ("keda",) if "scheduled-peaks" in components else ()
+    for name in (*components, *needed):
         shutil.copytree(K8S / "components" / name, folder / "components" / name)
     shutil.copyfile(capacity_file, folder / "capacity.json")
     if capacity.plan is not None:
         (folder / PLAN).write_text(capacity.plan.model_dump_json(indent=2) + "\n")
 
 
-def _check_known(components: tuple[str, ...]) -> None:
+def _checked(components: tuple[str, ...], forecast: Path | None) -> tuple[str, ...]:
+    """Return the components to include: the one of a forecast brings KEDA's."""
     known = sorted(path.name for path in (K8S / "components").iterdir() if path.is_dir())
     for name in components:
         if name not in known:
             raise HoneError(f"--component: no '{name}'; there are {', '.join(known)}")
+    if "scheduled-peaks" in components and forecast is None:
+        raise HoneError("--component scheduled-peaks: its times come from a forecast; give --forecast")
+    if forecast is not None:
+        components = (*(name for name in components if name not in KEDA), "scheduled-peaks")
+    if "memory-hpa" in components and uses_keda(components):
+        raise HoneError("--component memory-hpa: with KEDA the autoscaler is KEDA's; leave one of them out")
+    return components
 
 
-def _given(file: Path, components: tuple[str, ...], numbers: Numbers) -> tuple[Object, Numbers]:
-    """Return an autoscaler of the user's, and the numbers that it changes."""
-    if "keda" in components:
+def _autoscaler(
+    file: Path | None, components: tuple[str, ...], numbers: Numbers, release: Release | None
+) -> tuple[Object, Numbers]:
+    """Return the autoscaler: that of the numbers, or one of the user's and the numbers that it changes."""
+    if file is None:
+        return autoscaler_of(numbers, components, release), numbers
+    if uses_keda(components):
         raise HoneError("--autoscaler: with --component keda the autoscaler is KEDA's; leave one of them out")
     item = read_autoscaler(file)
+    _check_provided(item, file)
     return item, with_autoscaler(numbers, item, file)
+
+
+def _check_provided(item: Object, file: Path) -> None:
+    """Refuse a metric of pods that nothing gives the controller: it would scale on nothing, without a word."""
+    import yaml
+
+    adapter = yaml.safe_load((K8S / ADAPTER).read_text())
+    provided = [rule["name"]["as"] for rule in adapter["rules"]["custom"]]
+    for at, metric in enumerate(parse_autoscaler(item, str(file)).metrics):
+        if metric.kind == "Pods" and metric.name not in provided:
+            raise HoneError(
+                f"{file}: spec.metrics[{at}].pods: nothing provides '{metric.name}', so it would never scale; take "
+                f"{', '.join(provided)}, or add a rule for it to k8s/{ADAPTER}"
+            )
+
+
+ADAPTER = "monitoring/prometheus-adapter.yaml"
 
 
 def _autoscaler_patches(
     folder: Path, components: tuple[str, ...], numbers: Numbers, given: Object | None, release: Release | None
 ) -> list[str]:
     """Write the patch of the autoscaler, if one is left, and return the lines that make kustomize use it."""
-    if "keda" in components:
+    if uses_keda(components):
         return _scaled_object_patches(numbers)
     text = _autoscaler_patch(numbers, release) if given is None else _given_autoscaler(given)
     (folder / "measured-autoscaler.yaml").write_text(text)
@@ -229,11 +280,12 @@ def _metric_patches(components: tuple[str, ...], numbers: Numbers) -> list[str]:
         "        path: /spec/metrics/0/resource/target/averageUtilization",
         f"        value: {numbers.cpu_target}",
     ]
-    if "in-flight-hpa" in components:
-        lines += [
-            "      - op: replace",
-            "        path: /spec/metrics/1/pods/target/averageValue",
-            # A quantity: thousandths are written with m.
-            f'        value: "{round(numbers.in_flight * 1000)}m"',
-        ]
+    # A quantity: thousandths are written with m.
+    values = {
+        "in-flight-hpa": ("pods/target/averageValue", f'"{round(numbers.in_flight * 1000)}m"'),
+        "memory-hpa": ("resource/target/averageUtilization", numbers.memory_target),
+    }
+    for at, name in enumerate(metrics_of(components), 1):
+        path, value = values[name]
+        lines += ["      - op: replace", f"        path: /spec/metrics/{at}/{path}", f"        value: {value}"]
     return lines

@@ -89,7 +89,7 @@ def capacity(model: str, url: str | None, api_key: str, ca: Path | None, out: Pa
 
     if given["image_record"] is not None and url is None:
         raise click.UsageError("--image-record is of an image that runs: give its --url")
-    slo, limit = _slo({name: given[name] for name in ("p50", "p95", "p99")}, parse_share(given["errors"]))
+    slo, limit = slo_of({name: given[name] for name in ("p50", "p95", "p99")}, parse_share(given["errors"]))
     minutes = given["minutes"] or (60.0 if given["tune"] else 10.0)
     effort, late = Effort(given["duration"], given["repeats"], minutes * 60), parse_share(given["max_late"])
     rows, workers = given["rows"], given["workers"]
@@ -132,7 +132,7 @@ def _tune(
     click.echo(f"capacity: {file}")
 
 
-def _slo(percentiles: Mapping[str, str | None], errors: float) -> tuple[Slo, str]:
+def slo_of(percentiles: Mapping[str, str | None], errors: float) -> tuple[Slo, str]:
     """Return what the service is to hold, and the option that says so, as it was written."""
     from hone.benchmarks.load.limits import parse_ms
     from hone.capacity import Slo

@@ -29,6 +29,7 @@ k8s.add_command(simulate)
 @click.option("--peak", type=click.FloatRange(min=0, min_open=True), help="Requests per second expected at most.")
 @click.option("--component", "components", multiple=True, help="Of k8s/components; may be repeated.")
 @click.option("--autoscaler", type=click.Path(path_type=Path), help="Its YAML, as hone k8s simulate --write gives it.")
+@click.option("--forecast", type=click.Path(path_type=Path), help="Of hone capacity: pods are there before its peaks.")
 @click.option("--kubernetes", metavar="RELEASE", help="The cluster's; from 1.35 on pods are added at 5 % above target.")
 def render(
     model: str,
@@ -39,6 +40,7 @@ def render(
     peak: float | None,
     components: tuple[str, ...],
     autoscaler: Path | None,
+    forecast: Path | None,
     kubernetes: str | None,
 ) -> None:
     """Write manifests for MODEL whose numbers come from its measured capacity; OUT/numbers.md says which from what.
@@ -57,7 +59,7 @@ def render(
     image, remarks = image_to_deploy(image, image_record, entry.tag, measured, capacity, found.image)
     numbers = write(
         model, entry.tag, image, capacity, out, peak=peak, components=components, remarks=remarks, digest=digest,
-        autoscaler=autoscaler, release=parse_release(kubernetes) if kubernetes else None,
+        autoscaler=autoscaler, release=parse_release(kubernetes) if kubernetes else None, forecast=forecast,
     )  # fmt: skip
     for number in numbers.sources:
         click.echo(f"{number.field:24} {number.value:>10}  {number.origin}")

@@ -40,6 +40,9 @@ class Rules:
     tolerance: float | None = None
 
 
+LONGEST_PERIOD_S, LONGEST_WINDOW_S = 1800, 3600
+"""Of a policy, and of a stabilization; the API server takes no more."""
+
 DEFAULT_UP = Rules(0, "Max", (Policy("Pods", 4, 15), Policy("Percent", 100, 15)))
 DEFAULT_DOWN = Rules(None, "Max", (Policy("Percent", 100, 15),))
 
@@ -132,9 +135,11 @@ def _mapping(value: object, field: str) -> Mapping[str, Any]:
     return value
 
 
-def _whole(value: object, field: str, least: int) -> int:
+def _whole(value: object, field: str, least: int, most: int | None = None) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise HoneError(f"{field}: has to be a whole number of at least {least}, not '{value}'")
+    if most is not None and value > most:
+        raise HoneError(f"{field}: is {value:,}; Kubernetes takes {most:,} at most: give so many, or fewer")
     return value
 
 
@@ -182,7 +187,9 @@ def _rules(entry: object, default: Rules, field: str) -> Rules:
         raise HoneError(f"{field}.policies: has to be a list, not '{policies}'")
     tolerance = entry.get("tolerance")
     return Rules(
-        default.window_s if window is None else _whole(window, f"{field}.stabilizationWindowSeconds", 0),
+        default.window_s
+        if window is None
+        else _whole(window, f"{field}.stabilizationWindowSeconds", 0, LONGEST_WINDOW_S),
         select,
         tuple(_policy(each, f"{field}.policies[{at}]") for at, each in enumerate(policies)) or default.policies,
         None if tolerance is None else to_milli(tolerance, f"{field}.tolerance") / 1000,
@@ -195,4 +202,4 @@ def _policy(entry: object, field: str) -> Policy:
     if kind not in ("Pods", "Percent"):
         raise HoneError(f"{field}.type: '{kind}' is not one of Pods, Percent")
     value = _whole(entry.get("value"), f"{field}.value", 1)
-    return Policy(kind, value, _whole(entry.get("periodSeconds"), f"{field}.periodSeconds", 1))
+    return Policy(kind, value, _whole(entry.get("periodSeconds"), f"{field}.periodSeconds", 1, LONGEST_PERIOD_S))

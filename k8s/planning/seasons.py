@@ -1,0 +1,151 @@
+"""A model of an hourly request rate with the seasons of a day and a week, and paths that it may take from there on.
+
+Dynamic harmonic regression (Hyndman & Athanasopoulos, Forecasting: Principles and Practice, 3rd ed., 12.1): the
+logarithm of the rate is a constant, a linear trend, Fourier terms of a day and of a week, and what the last hours add
+(an autoregression). How many terms, and whether there is a trend, is what the Bayesian information criterion prefers.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+DAY_H, WEEK_H = 24, 168
+DAILY, WEEKLY = (3, 6, 10), (3, 6, 20)
+"""Pairs of Fourier terms to choose from; 20 of a week let each weekday have a shape of its own."""
+
+LAGS = 3
+"""Hours that an hour depends on."""
+
+PATHS = 400
+TREND_H = 3 * WEEK_H
+"""Hours from which on a trend can be told from a week that was unlike the other."""
+
+LEAST_SHARE = 0.02
+"""Of the mean rate, that is added before the logarithm where the rate comes near 0."""
+
+STEADIEST = 0.995
+"""Most that an autoregression may carry over to the next hour: it would never come back from where it is otherwise."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """The terms of a model.
+
+    Attributes:
+        trend: whether there is a linear one, of the logarithm.
+        daily, weekly: pairs of Fourier terms; weekly 0: a week was not seen twice.
+    """
+
+    trend: bool
+    daily: int
+    weekly: int
+
+    @property
+    def words(self) -> str:
+        week = f", {self.weekly} of a week" if self.weekly else ""
+        trend = "with a trend" if self.trend else "without a trend"
+        return f"{self.daily} pairs of Fourier terms of a day{week}, {trend}, autoregression over {LAGS} h"
+
+    def terms(self, hours: Floats) -> Floats:
+        """Return the terms of hours, counted from the begin of the history: [hours, terms]."""
+        # A multiple of seven to the week is one of the day.
+        cycles = [number / DAY_H for number in range(1, self.daily + 1)]
+        cycles += [number / WEEK_H for number in range(1, self.weekly + 1) if number % (WEEK_H // DAY_H)]
+        waves = 2 * np.pi * np.outer(hours, cycles)
+        straight = [np.ones(len(hours)), *([hours / WEEK_H] if self.trend else [])]
+        return np.column_stack((*straight, np.sin(waves), np.cos(waves)))
+
+
+@dataclass(frozen=True)
+class Model:
+    """A fitted model.
+
+    Attributes:
+        form: its terms.
+        result: of statsmodels.
+        logs: [hours] the history that it was fitted to.
+        added: to a rate before its logarithm.
+    """
+
+    form: Form
+    result: Any
+    logs: Floats
+    added: float
+
+    def rates(self, logs: Floats) -> Floats:
+        """Return the rates of logarithms."""
+        most = self.logs.max() + np.log(MOST_GROWTH)
+        return np.maximum(np.exp(np.minimum(logs, most)) - self.added, 0.0)
+
+    def paths(self, hours: int, seed: int = 0) -> Floats:
+        """Return what may come, [PATHS, hours], as logarithms.
+
+        Each path has coefficients of its own, drawn from the distribution of their estimates, and the model's own
+        errors in random order (bootstrap, FPP3 5.5): neither is taken to be known, or normal.
+        """
+        random = np.random.default_rng(seed)
+        terms = self.form.terms(np.arange(len(self.logs), len(self.logs) + hours))
+        covariance = np.asarray(self.result.cov_params())
+        drawn = random.multivariate_normal(np.asarray(self.result.params), covariance, PATHS, check_valid="ignore")
+        level = drawn[:, LAGS:] @ terms.T
+        carried = _steady(drawn[:, :LAGS], np.asarray(self.result.params)[:LAGS])
+        errors = np.asarray(self.result.resid)
+        # Fitted errors are smaller than true ones, by the degrees of freedom that the terms took.
+        errors = errors * np.sqrt(len(errors) / max(1, len(errors) - drawn.shape[1]))
+        shocks = random.choice(errors, (PATHS, hours))
+        past = np.tile(self.logs[::-1][:LAGS], (PATHS, 1))
+        logs = np.empty((PATHS, hours))
+        for hour in range(hours):
+            logs[:, hour] = level[:, hour] + (carried * past).sum(axis=1) + shocks[:, hour]
+            past = np.column_stack((logs[:, hour], past[:, :-1]))
+        return logs
+
+
+MOST_GROWTH = 1000.0
+"""Times the highest rate of the history: no path goes further, so that none is infinite."""
+
+
+def _steady(drawn: Floats, estimated: Floats) -> Floats:
+    """Return autoregressions of which none runs away: such a draw becomes the estimate, such an estimate is shrunk."""
+    lags = drawn.shape[1]
+
+    def radius(coefficients: Floats) -> Floats:
+        companion = np.zeros((len(coefficients), lags, lags))
+        companion[:, 0, :] = coefficients
+        companion[:, np.arange(1, lags), np.arange(lags - 1)] = 1.0
+        found: Floats = np.abs(np.linalg.eigvals(companion)).max(axis=1)
+        return found
+
+    (own,) = radius(estimated[None])
+    if own > STEADIEST:
+        estimated = estimated * (STEADIEST / own) ** np.arange(1, lags + 1)
+    return np.where((radius(drawn) > STEADIEST)[:, None], estimated, drawn)
+
+
+def fit(rates: Floats) -> Model:
+    """Return the model of a history that the criterion prefers.
+
+    Args:
+        rates: [hours] in requests/s, 0 or more, two days or more.
+    """
+    added = 0.0 if rates.min() > LEAST_SHARE * rates.mean() else LEAST_SHARE * rates.mean()
+    logs = np.log(rates + added)
+    weekly = WEEKLY if len(rates) >= 2 * WEEK_H else (0,)
+    trends = (False, True) if len(rates) >= TREND_H else (False,)
+    forms = [Form(trend, daily, week) for trend, daily, week in itertools.product(trends, DAILY, weekly)]
+    # Enough hours are left for the terms to be told from chance.
+    forms = [form for form in forms if 2 * (form.daily + form.weekly) < len(rates) / 4] or forms[:1]
+    return min((_fitted(form, logs, added) for form in forms), key=lambda model: float(model.result.bic))
+
+
+def _fitted(form: Form, logs: Floats, added: float) -> Model:
+    from statsmodels.tsa.ar_model import AutoReg
+
+    terms = form.terms(np.arange(len(logs)))
+    return Model(form, AutoReg(logs, LAGS, trend="n", exog=terms).fit(), logs, added)
