@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from hone.errors import HoneError
 
@@ -39,3 +40,16 @@ def parse_budget(text: str) -> float:
     if not match or match[2] not in HOURS or not float(match[1]):
         raise HoneError(f"--budget: '{text}' is no budget; write 500/month, or for an hour, day, week or year")
     return float(match[1]) / HOURS[match[2]]
+
+
+def price_rules(price: Price, budget_hour: float | None) -> dict[str, Any]:
+    """Return prices and budget as a group of recording rules, which those of `monitoring/rules.yaml` compute with."""
+    values = {
+        "hone:price:cpu_hour": price.cpu_hour,
+        "hone:price:gb_hour": price.gb_hour,
+        "hone:price:gpu_hour": price.gpu_hour,
+    }
+    if budget_hour is not None:
+        values["hone:budget:per_hour"] = budget_hour
+    rules = [{"record": name, "expr": f"vector({value!r})"} for name, value in values.items()]
+    return {"name": "hone.prices", "interval": "30s", "rules": rules}

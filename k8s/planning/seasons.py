@@ -52,8 +52,9 @@ class Form:
         trend = "with a trend" if self.trend else "without a trend"
         return f"{self.daily} pairs of Fourier terms of a day{week}, {trend}, autoregression over {LAGS} h"
 
-    def terms(self, hours: Floats) -> Floats:
-        """Return the terms of hours, counted from the begin of the history: [hours, terms]."""
+    def terms(self, first: int, last: int) -> Floats:
+        """Return the terms of some hours, counted from the begin of the history: [hours, terms]."""
+        hours = np.arange(first, last, dtype=np.float64)
         # A multiple of seven to the week is one of the day.
         cycles = [number / DAY_H for number in range(1, self.daily + 1)]
         cycles += [number / WEEK_H for number in range(1, self.weekly + 1) if number % (WEEK_H // DAY_H)]
@@ -90,7 +91,7 @@ class Model:
         errors in random order (bootstrap, FPP3 5.5): neither is taken to be known, or normal.
         """
         random = np.random.default_rng(seed)
-        terms = self.form.terms(np.arange(len(self.logs), len(self.logs) + hours))
+        terms = self.form.terms(len(self.logs), len(self.logs) + hours)
         covariance = np.asarray(self.result.cov_params())
         drawn = random.multivariate_normal(np.asarray(self.result.params), covariance, PATHS, check_valid="ignore")
         level = drawn[:, LAGS:] @ terms.T
@@ -147,5 +148,5 @@ def fit(rates: Floats) -> Model:
 def _fitted(form: Form, logs: Floats, added: float) -> Model:
     from statsmodels.tsa.ar_model import AutoReg
 
-    terms = form.terms(np.arange(len(logs)))
+    terms = form.terms(0, len(logs))
     return Model(form, AutoReg(logs, LAGS, trend="n", exog=terms).fit(), logs, added)

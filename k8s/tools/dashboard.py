@@ -189,6 +189,15 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 ),
                 "It stays flat: what a service needs it has after its start.",
             ),
+            Panel(
+                "Cost",
+                "short",
+                (
+                    ("an hour", 'hone:cost:per_hour{{namespace="$namespace"}}'),
+                    ("a million requests", 'hone:cost:per_million_requests{{namespace="$namespace"}}'),
+                ),
+                "Of the running pods, where hone k8s rules was given prices.",
+            ),
         ),
     ),
 )
@@ -229,9 +238,9 @@ def to_json() -> str:
     return json.dumps(dashboard(), indent=2) + "\n"
 
 
-def prometheus_rule() -> str:
-    """Return `monitoring/rules.yaml` as an object of the Prometheus operator."""
-    groups = yaml.safe_load((K8S / "monitoring" / "rules.yaml").read_text())["groups"]
+def prometheus_rule(*more: dict[str, Any]) -> str:
+    """Return `monitoring/rules.yaml` as an object of the Prometheus operator, and more groups of rules in it."""
+    groups = [*yaml.safe_load((K8S / "monitoring" / "rules.yaml").read_text())["groups"], *more]
     rule = {
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "PrometheusRule",

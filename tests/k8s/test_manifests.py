@@ -72,12 +72,13 @@ def test_schema_check_finds_a_misspelled_field() -> None:
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_every_component_renders_with_the_base(tmp_path: Path, component: str) -> None:
     shutil.copytree(K8S / "base", tmp_path / "base")
-    shutil.copytree(K8S / "components" / component, tmp_path / "component")
-    (tmp_path / "kustomization.yaml").write_text("resources: [base]\ncomponents: [component]\n")
+    shutil.copytree(K8S / "components", tmp_path / "components")
+    (tmp_path / "kustomization.yaml").write_text(f"resources: [base]\ncomponents: [components/{component}]\n")
     kinds = [item["kind"] for item in manifests(tmp_path)]
     assert "Deployment" in kinds
     # KEDA makes an autoscaler of its own; two of one Deployment would fight.
-    assert ("HorizontalPodAutoscaler" in kinds) == (component != "keda")
+    assert ("HorizontalPodAutoscaler" in kinds) == (component not in ("keda", "scheduled-peaks"))
+    assert kinds.count("ScaledObject") == (component in ("keda", "scheduled-peaks"))
 
 
 @needs_kubectl

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hone.cli.groups import HoneGroup
+from hone.cli.prices import price_options, prices
 from hone.cli.printing import columns
+
+if TYPE_CHECKING:
+    from hone.k8s.planning.cost import Demand
 
 FILE = click.Path(path_type=Path)
 ABOVE_0 = click.FloatRange(min=0, min_open=True)
-PRICE = click.FloatRange(min=0)
 
 
 @click.group(cls=HoneGroup)
@@ -30,9 +33,7 @@ def capacity() -> None:
 @click.option("--errors", default="0.001", show_default=True, help="Share that may fail, such as 0.1%.")
 @click.option("--rows", type=click.IntRange(1), default=1, show_default=True, help="Predictions in each request.")
 @click.option("--spare", type=click.IntRange(0), default=1, show_default=True, help="Pods that may be lost.")
-@click.option("--cpu-hour", type=PRICE, default=0.0, help="Price of a core for an hour.")
-@click.option("--gb-hour", type=PRICE, default=0.0, help="Price of a GB of memory for an hour.")
-@click.option("--gpu-hour", type=PRICE, default=0.0, help="Price of a GPU for an hour.")
+@price_options
 @click.option(
     "--gpu",
     "gpu_variants",
@@ -71,19 +72,13 @@ def plan(files: tuple[Path, ...], **given: Any) -> None:
     require_within_budget(found)
 
 
-def _demand(given: dict[str, Any]) -> Any:
+def _demand(given: dict[str, Any]) -> Demand:
     from hone.benchmarks.load.limits import parse_share
     from hone.cli.benchmarks.bench import slo_of
     from hone.k8s.planning.cost import Demand
-    from hone.k8s.prices import Price, parse_budget
 
     slo, _ = slo_of({name: given[name] for name in ("p50", "p95", "p99")}, parse_share(given["errors"]))
-    price = Price(given["cpu_hour"], given["gb_hour"], given["gpu_hour"])
-    if given["gpu_hour"] and not (given["cpu_hour"] or given["gb_hour"]):
-        raise click.UsageError("--gpu-hour: pods take cores and memory, too; give --cpu-hour and --gb-hour")
-    budget = parse_budget(given["budget"]) if given["budget"] else None
-    if budget is not None and not price.known:
-        raise click.UsageError("--budget: give prices, --cpu-hour and --gb-hour")
+    price, budget = prices(given["cpu_hour"], given["gb_hour"], given["gpu_hour"], given["budget"])
     return Demand(given["rate"], given["rows"], slo, price, given["spare"], budget, given["gpu_variants"])
 
 
@@ -101,7 +96,12 @@ def _measured() -> list[Path]:
 @click.option(
     "--csv", "csv_file", type=FILE, help="Of t,rate in its place: seconds since 1970 or ISO 8601, requests/s."
 )
-@click.option("--fill", type=PRICE, default=0.0, help="Hours of a hole to fill in by a straight line. [default: none]")
+@click.option(
+    "--fill",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    help="Longest hole to fill in, in hours.",
+)
 @click.option("--days", default="7,30", show_default=True, help="To look ahead.")
 @click.option("--capacity", "capacity_file", type=FILE, help="Of hone bench capacity: says the pods for each peak.")
 @click.option("--out", type=FILE, help="JSON, for hone k8s render --forecast too; a page is written beside it.")

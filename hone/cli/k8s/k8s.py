@@ -8,6 +8,7 @@ import click
 
 from hone.cli.groups import HoneGroup
 from hone.cli.k8s.containerize import KIND
+from hone.cli.prices import price_options, prices
 from hone.cli.printing import print_or_write
 from hone.cli.simulation import simulate
 
@@ -78,12 +79,16 @@ def dashboard(out: Path | None) -> None:
 
 
 @k8s.command()
+@price_options
+@click.option("--budget", metavar="AMOUNT/UNIT", help="Such as 500/month; an alert fires at 80 % of it.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write to a file instead of standard output.")
-def rules(out: Path | None) -> None:
-    """Print the alerting rules as an object of the Prometheus operator."""
+def rules(cpu_hour: float, gb_hour: float, gpu_hour: float, budget: str | None, out: Path | None) -> None:
+    """Print the alerting rules as an object of the Prometheus operator; with prices, what running pods cost, too."""
+    from hone.k8s.prices import price_rules
     from hone.k8s.tools.dashboard import prometheus_rule
 
-    print_or_write(prometheus_rule(), out)
+    price, budget_hour = prices(cpu_hour, gb_hour, gpu_hour, budget)
+    print_or_write(prometheus_rule(*([price_rules(price, budget_hour)] if price.known else [])), out)
 
 
 @k8s.command()
