@@ -8,7 +8,7 @@ logarithm of the rate is a constant, a linear trend, Fourier terms of a day and 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -138,11 +138,17 @@ def fit(rates: Floats) -> Model:
     added = 0.0 if rates.min() > LEAST_SHARE * rates.mean() else LEAST_SHARE * rates.mean()
     logs = np.log(rates + added)
     weekly = WEEKLY if len(rates) >= 2 * WEEK_H else (0,)
-    trends = (False, True) if len(rates) >= TREND_H else (False,)
-    forms = [Form(trend, daily, week) for trend, daily, week in itertools.product(trends, DAILY, weekly)]
+    forms = [Form(False, daily, week) for daily, week in itertools.product(DAILY, weekly)]
     # Enough hours are left for the terms to be told from chance.
     forms = [form for form in forms if 2 * (form.daily + form.weekly) < len(rates) / 4] or forms[:1]
-    return min((_fitted(form, logs, added) for form in forms), key=lambda model: float(model.result.bic))
+    best = min((_fitted(form, logs, added) for form in forms), key=_criterion)
+    if len(rates) < TREND_H:
+        return best
+    return min(best, _fitted(replace(best.form, trend=True), logs, added), key=_criterion)
+
+
+def _criterion(model: Model) -> float:
+    return float(model.result.bic)
 
 
 def _fitted(form: Form, logs: Floats, added: float) -> Model:
