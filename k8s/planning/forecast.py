@@ -86,11 +86,14 @@ def _tried(rates: Floats, hours: int, seed: int) -> Trials:
     errors, naive, total = 0.0, 0.0, 0.0
     for origin in origins:
         past, came = rates[:origin], rates[origin : origin + length]
+        if not past.any():
+            continue  # Nothing was asked yet.
         model = fit(past)
         logs = model.paths(length, seed)
         low, middle, high = np.quantile(logs, ((1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2), axis=0)
         off = np.log(np.maximum(came + model.added, TINY)) - middle
-        scores.append(np.where(off > 0, off / (high - middle), off / (low - middle)))
+        widths = np.where(off > 0, high - middle, middle - low)
+        scores.append(np.abs(off) / np.maximum(widths, TINY))
         errors += float(np.abs(model.rates(middle) - came).sum())
         naive += float(np.abs(_as_before(past, length) - came).sum())
         total += float(came.sum())
@@ -98,11 +101,11 @@ def _tried(rates: Floats, hours: int, seed: int) -> Trials:
         return Trials(0, 0, 0.0, 0.0, 0.0, 1.0)
     found: Any = np.concatenate(scores)
     widened = max(1.0, float(np.quantile(found, LEVEL)))
-    return Trials(len(origins), length, float((found <= 1).mean()), errors / total, naive / total, widened)
+    return Trials(len(scores), length, float((found <= 1).mean()), errors / total, naive / total, widened)
 
 
-TINY = 1e-9
-"""In place of a rate of 0, whose logarithm is none."""
+TINY = 1e-6
+"""In place of a rate of 0, whose logarithm is none, and of an interval without a width."""
 
 
 def _as_before(past: Floats, hours: int) -> Floats:
