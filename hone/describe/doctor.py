@@ -23,6 +23,7 @@ TOOLS = (
     ("tf2onnx", "export of Keras models", "tf2onnx", "pip install 'hone[tensorflow]'"),
     ("skl2onnx", "export of scikit-learn models", "skl2onnx", "pip install 'hone[trees]'"),
     ("optuna", "hone optimize --search", "optuna", "pip install 'hone[search]'"),
+    ("statsmodels", "hone capacity forecast", "statsmodels", "pip install 'hone[deploy]'"),
     ("pyarrow", "parquet data", "pyarrow", "pip install 'hone[ops]'"),
 )
 """Parts of Hone that are no runtimes: the module that tells, what they are for, the package, and what brings it."""

@@ -24,6 +24,7 @@ ELSEWHERE = {
     ),
     "hone containerize": ("needs an engine", "tests/e2e/test_deployment.py", '["containerize", "digits"'),
     "hone bench capacity": ("takes minutes", "tests/e2e/test_deployment.py", '["bench", "capacity", "digits", "--p99"'),
+    "hone capacity plan": ("needs a measured capacity", "tests/k8s/planning/test_cost.py", '["capacity", "plan"'),
     "hone k8s render": ("needs an image", "tests/k8s/test_readme.py", '"hone k8s render"'),
     "hone deploy preflight": ("needs a cluster", "tests/k8s/test_readme.py", '"hone deploy preflight"'),
     "hone audit verify traffic": (
@@ -79,6 +80,12 @@ ROWS = {
         """echo '{"capacity_rps": 100, "latency_s": 0.01, "cpu_cores": 0.8, "start_s": 5}' > pod.json""",
         "hone k8s simulate --trace step --pod pod.json --out run.json | grep 'minutes outside the SLO'",
         "hone k8s simulate --trace burst --pod pod.json --budget 5 --write autoscaler.yaml",
+    ],
+    "`hone capacity plan`": [],
+    "`hone capacity forecast`": [
+        "(echo t,rate; seq 0 99 | awk '{print 3600 * $1 \",\" 100 + $1 % 24}') > load.csv",
+        "hone capacity forecast --csv load.csv --days 1 --out forecast.json | grep back-test",
+        "test -f forecast.html",
     ],
     "`hone backup FILE\\|DIR`, `hone backup verify FILE`, `hone restore FILE`": [
         "hone backup store.tar.gz",

@@ -12,6 +12,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from hone.cli.main import cli
+from hone.errors import HoneError
 from hone.k8s.numbers import autoscaler_of, numbers_of
 from hone.k8s.tools.cluster import manifests
 from hone.k8s.tools.render import render
@@ -122,6 +123,14 @@ def test_wrong_trace_is_one_line_with_its_place(rows: str, words: str) -> None:
             "target.averageValue: 'much' is not a quantity",
         ),
         (object_of(behavior={"scaleUp": {"policies": 5}}), "scaleUp.policies: has to be a list, not '5'"),
+        (
+            object_of(behavior={"scaleUp": {"policies": [{"type": "Pods", "value": 1, "periodSeconds": 1801}]}}),
+            "scaleUp.policies[0].periodSeconds: is 1,801; Kubernetes takes 1,800 at most: give so many, or fewer",
+        ),
+        (
+            object_of(behavior={"scaleDown": {"stabilizationWindowSeconds": 3601}}),
+            "scaleDown.stabilizationWindowSeconds: is 3,601; Kubernetes takes 3,600 at most",
+        ),
         ({"kind": "Deployment"}, "hpa.yaml: holds no HorizontalPodAutoscaler(s); give a file with one"),
         ({**object_of(), "apiVersion": "autoscaling/v1"}, "'autoscaling/v1'; only autoscaling/v2 is known"),
     ],
@@ -159,6 +168,7 @@ def test_wrong_pod_is_one_line_with_its_field(changes: dict[str, Any], words: st
         (("--trace", "day", "--pod", "pod.json", "--rate", "500", "--peak", "100"),
          "--peak: 100 is less than the lowest rate, 500; give more"),
         (("--trace", "step", "--pod", "pod.json", "--component", "redis"), "'redis' doesn't change the autoscaler"),
+        (("--trace", "step", "--pod", "pod.json", "--component", "memory-hpa"), "is not simulated; leave them out"),
         (("--trace", "step", "--pod", "pod.json", "--out", "run.txt"), "'run.txt' has to end with .json"),
         (("--trace", "step", "--pod", "pod.json", "--peak", "9000", "--budget", "1", "--write", "f.yaml"),
          "--budget: 1 minutes can't be kept"),
@@ -205,6 +215,60 @@ def test_render_takes_what_was_found() -> None:
     assert "| minReplicas | 2 | found.yaml, given with --autoscaler |" in Path("deploy/numbers.md").read_text()
     again = simulate(*given, "--autoscaler", "found.yaml")
     assert again.output.splitlines()[0] in result.output
+
+
+def test_longest_period_and_window_of_the_api_are_taken() -> None:
+    policy = {"type": "Pods", "value": 1, "periodSeconds": 1800}
+    rules = {"stabilizationWindowSeconds": 3600, "policies": [policy]}
+    Path("hpa.yaml").write_text(yaml.safe_dump(object_of(behavior={"scaleUp": rules, "scaleDown": rules})))
+    assert simulate("--pod", "pod.json", "--trace", "step", "--autoscaler", "hpa.yaml").exit_code == 0
+
+
+def test_metric_of_pods_that_nothing_provides_is_refused() -> None:
+    """prometheus-adapter has a rule for rows in flight alone; on anything else the autoscaler would stand still."""
+    pods = {"metric": {"name": "hone_requests_per_second"}, "target": {"type": "AverageValue", "averageValue": "100"}}
+    item = object_of()
+    item["spec"]["metrics"].append({"type": "Pods", "pods": pods})
+    Path("hpa.yaml").write_text(yaml.safe_dump(item))
+    words = (
+        r"hpa\.yaml: spec\.metrics\[1\]\.pods: nothing provides 'hone_requests_per_second', so it would never scale; "
+        r"take hone_in_flight_rows, or add a rule for it to k8s/monitoring/prometheus-adapter\.yaml"
+    )
+    with pytest.raises(HoneError, match=words):
+        render("digits", "digits:onnx-fp32-1", IMAGE, Path("capacity.json"), Path("deploy"), peak=None, components=(),
+               autoscaler=Path("hpa.yaml"))  # fmt: skip
+    assert not Path("deploy").exists()
+
+
+@needs_kubectl
+@pytest.mark.parametrize(
+    "components", [("memory-hpa",), ("memory-hpa", "in-flight-hpa"), ("in-flight-hpa", "memory-hpa")]
+)
+def test_memory_target_is_above_what_is_in_use(components: tuple[str, ...]) -> None:
+    """300 MiB of 512 are in use at the measured rate: a target below that would add pods until there are no more."""
+    file = Path("capacity.json")
+    numbers = numbers_of(capacity(), "digits:onnx-fp32-1", file, 7000)
+    assert numbers.memory_target == 79
+    render("digits", "digits:onnx-fp32-1", IMAGE, file, Path("deploy"), peak=7000, components=components)
+    (spec,) = [item["spec"] for item in manifests(Path("deploy")) if item["kind"] == "HorizontalPodAutoscaler"]
+    assert spec == autoscaler_of(numbers, components)["spec"]
+    (memory,) = [each["resource"] for each in spec["metrics"] if each.get("resource", {}).get("name") == "memory"]
+    assert memory["target"] == {"type": "Utilization", "averageUtilization": 79}
+    page = Path("deploy/numbers.md").read_text()
+    assert "Without memory, of which it isn't known how it follows the load." in page
+    assert "| memory utilization target | 79 % |" in page
+
+
+def test_autoscaler_on_memory_alone_is_not_simulated() -> None:
+    target = {"type": "Utilization", "averageUtilization": 80}
+    memory = {"type": "Resource", "resource": {"name": "memory", "target": target}}
+    Path("hpa.yaml").write_text(yaml.safe_dump(object_of(metrics=[memory])))
+    render("digits", "digits:onnx-fp32-1", IMAGE, Path("capacity.json"), Path("deploy"), peak=None, components=(),
+           autoscaler=Path("hpa.yaml"))  # fmt: skip
+    page = Path("deploy/numbers.md").read_text()
+    assert "Not simulated: how memory follows the load isn't known." in page
+    assert "| memory utilization target | 80 % | hpa.yaml, given with --autoscaler |" in page
+    assert "| cpu utilization target | 52 % |" in page
 
 
 @needs_kubectl
