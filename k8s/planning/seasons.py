@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from hone.errors import UnavailableError
+
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 DAY_H, WEEK_H = 24, 168
@@ -165,8 +167,10 @@ LEAST_ERROR = 1e-12
 
 
 def _fitted(form: Form, logs: Floats, added: float) -> Model:
-    from statsmodels.tsa.ar_model import AutoReg
-
+    try:
+        from statsmodels.tsa.ar_model import AutoReg
+    except ImportError:
+        raise UnavailableError("a forecast needs statsmodels", "pip install 'hone[deploy]'") from None
     terms = form.terms(0, len(logs))
     with warnings.catch_warnings():
         # A load that never changes is explained by several terms alike: which of them does it is all the same.
