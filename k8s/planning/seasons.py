@@ -33,7 +33,7 @@ LEAST_SHARE = 0.02
 """Of the mean rate, that is added before the logarithm where the rate comes near 0."""
 
 STEADIEST = 0.995
-"""Most that an autoregression may carry over to the next hour: it would never come back from where it is otherwise."""
+"""Most of a shock that may be left an hour later: the rate would never come back from where it is otherwise."""
 
 
 @dataclass(frozen=True)
@@ -97,17 +97,19 @@ class Model:
         terms = self.form.terms(len(self.logs), len(self.logs) + hours)
         covariance = np.asarray(self.result.cov_params())
         drawn = random.multivariate_normal(np.asarray(self.result.params), covariance, PATHS, check_valid="ignore")
-        level = drawn[:, LAGS:] @ terms.T
-        carried = _steady(drawn[:, :LAGS], np.asarray(self.result.params)[:LAGS])
+        lags = drawn.shape[1] - terms.shape[1]
+        # A draw that would run away is the estimate instead, with all of its terms: they belong together.
+        drawn[_reach(drawn[:, :lags]) > STEADIEST] = np.asarray(self.result.params)
+        level, carried = drawn[:, lags:] @ terms.T, drawn[:, :lags]
         errors = np.asarray(self.result.resid)
         # Fitted errors are smaller than true ones, by the degrees of freedom that the terms took.
         errors = errors * np.sqrt(len(errors) / max(1, len(errors) - drawn.shape[1]))
         shocks = random.choice(errors, (PATHS, hours))
-        past = np.tile(self.logs[::-1][:LAGS], (PATHS, 1))
+        past = np.tile(self.logs[::-1][:lags], (PATHS, 1))
         logs = np.empty((PATHS, hours))
         for hour in range(hours):
             logs[:, hour] = level[:, hour] + (carried * past).sum(axis=1) + shocks[:, hour]
-            past = np.column_stack((logs[:, hour], past[:, :-1]))
+            past = np.column_stack((logs[:, hour], past))[:, :lags]
         return logs
 
 
@@ -115,21 +117,16 @@ MOST_GROWTH = 1000.0
 """Times the highest rate of the history: no path goes further, so that none is infinite."""
 
 
-def _steady(drawn: Floats, estimated: Floats) -> Floats:
-    """Return autoregressions of which none runs away: such a draw becomes the estimate, such an estimate is shrunk."""
-    lags = drawn.shape[1]
-
-    def radius(coefficients: Floats) -> Floats:
-        companion = np.zeros((len(coefficients), lags, lags))
-        companion[:, 0, :] = coefficients
-        companion[:, np.arange(1, lags), np.arange(lags - 1)] = 1.0
-        found: Floats = np.abs(np.linalg.eigvals(companion)).max(axis=1)
-        return found
-
-    (own,) = radius(estimated[None])
-    if own > STEADIEST:
-        estimated = estimated * (STEADIEST / own) ** np.arange(1, lags + 1)
-    return np.where((radius(drawn) > STEADIEST)[:, None], estimated, drawn)
+def _reach(carried: Floats) -> Floats:
+    """Return of autoregressions, [any, lags], what share of a shock is left an hour later in the long run."""
+    count, lags = carried.shape
+    if not lags:
+        return np.zeros(count)
+    companion = np.zeros((count, lags, lags))
+    companion[:, 0, :] = carried
+    companion[:, np.arange(1, lags), np.arange(lags - 1)] = 1.0
+    found: Floats = np.abs(np.linalg.eigvals(companion)).max(axis=1)
+    return found
 
 
 def fit(rates: Floats) -> Model:
@@ -175,4 +172,8 @@ def _fitted(form: Form, logs: Floats, added: float) -> Model:
     with warnings.catch_warnings():
         # A load that never changes is explained by several terms alike: which of them does it is all the same.
         warnings.simplefilter("ignore")
-        return Model(form, AutoReg(logs, LAGS, trend="n", exog=terms).fit(), logs, added)
+        result = AutoReg(logs, LAGS, trend="n", exog=terms).fit()
+        if _reach(np.asarray(result.params)[None, :LAGS])[0] > STEADIEST:
+            # It would run away. The seasons alone, then: their errors are larger, and so is the interval.
+            result = AutoReg(logs, 0, trend="n", exog=terms).fit()
+        return Model(form, result, logs, added)

@@ -107,6 +107,14 @@ def test_odd_histories_give_numbers(rates: Floats) -> None:
     assert np.isfinite(found.high).all() and (found.low >= 0).all()
 
 
+@pytest.mark.parametrize("hours", [60, 100, 400, 600])
+def test_a_load_that_repeats_exactly_does_not_run_away(hours: int) -> None:
+    """Without errors the autoregression isn't determined: one that grows explains such a history as well."""
+    rates = 100.0 + np.arange(hours) % 24
+    found = look_ahead(rates, 48)
+    assert found.high.max() < 150 and found.low.min() > 70
+
+
 def history(hours: int, kind: str = "plain") -> History:
     return History(START, load(kind, 7, hours), "a test", ())
 
