@@ -36,10 +36,10 @@ class Dataset:
         return self.slice(0, rows)
 
     def slice(self, start: int, stop: int) -> Dataset:
-        return self.of(slice(start, stop))
+        return self.of(np.s_[start:stop])
 
-    def of(self, rows: np.ndarray | slice) -> Dataset:
-        """Return these rows."""
+    def of(self, rows: Any) -> Dataset:
+        """Return these rows: their numbers, or a slice of them."""
         labels = None if self.labels is None else self.labels[rows]
         inputs, slices = ({name: array[rows] for name, array in one.items()} for one in (self.inputs, self.slices))
         return Dataset(inputs, labels, slices)

@@ -1,4 +1,4 @@
-"""What must hold of a variant's answers, and what the evaluation rows say of it: a claim for each limit of the budget."""
+"""What must hold of a variant's answers, and what the evaluation rows say of it: a claim a limit."""
 
 from __future__ import annotations
 

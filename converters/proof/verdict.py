@@ -30,9 +30,11 @@ class Ruling:
     Attributes:
         verdict: met, missed, or undecided.
         loss: of the first metric, against the source; negative is better than it.
-        lower, upper: bounds of that at the confidence of this ruling.
+        lower: a bound of that, at the stated confidence.
+        upper: the other, at the level.
         allowed: of that loss.
         confidence: that no variant ruled together with this one is called proven and loses more than is allowed.
+        level: confidence of the upper bound, which allows for the other variants.
         rows_to_decide: about how many rows like these would; None where it is decided, or no number would do.
         reason: what is missed, or not decided; empty for what is met.
         evidence: that it rests on.
@@ -44,6 +46,7 @@ class Ruling:
     upper: float | None
     allowed: float
     confidence: float
+    level: float
     rows_to_decide: int | None
     reason: str
     evidence: Evidence
@@ -105,6 +108,7 @@ def _ruling(evidence: Evidence, level: float, confidence: float) -> Ruling:
         claim.bounds.upper(level) if claim.bounds else None,
         claim.allowed,
         confidence,
+        level,
         None if not rows or None in rows else max(row for row in rows if row is not None),
         reason,
         evidence,
@@ -112,7 +116,7 @@ def _ruling(evidence: Evidence, level: float, confidence: float) -> Ruling:
 
 
 def _rows_to_decide(claim: Claim, level: float) -> int | None:
-    return claim.bounds and claim.bounds.rows_to_decide(claim.allowed, level)
+    return claim.bounds.rows_to_decide(claim.allowed, level) if claim.bounds else None
 
 
 def _words(claim: Claim, level: float) -> str:

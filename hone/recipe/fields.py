@@ -262,13 +262,22 @@ class Recipe(_Strict):
     )
     measure: MeasureSpec = MeasureSpec()
 
-    @field_validator("quality", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _list_form(cls, value: Any) -> Any:
-        if not isinstance(value, list) or not value:
-            return value
-        first, *also = [{"metric": item} if isinstance(item, str) else item for item in value]
-        return {**first, "also": also} if isinstance(first, dict) else value
+    def _list_of_metrics(cls, value: Any) -> Any:
+        """A list is its first metric and the others; the drop of the first is the budget's."""
+        quality = value.get("quality") if isinstance(value, dict) else None
+        if isinstance(quality, list) and quality:
+            first, *also = [{"metric": item} if isinstance(item, str) else item for item in quality]
+            quality = {**first, "also": also} if isinstance(first, dict) else quality
+            value = {**value, "quality": quality}
+        if isinstance(quality, dict) and quality.get("drop") is not None:
+            budget = value.get("budget") or {}
+            budget = {"quality_drop": quality["drop"], **budget} if isinstance(budget, dict) else budget
+            if isinstance(budget, dict) and budget["quality_drop"] != quality["drop"]:
+                raise ValueError("quality.drop and budget.quality_drop differ; give one of them")
+            value = {**value, "budget": budget}
+        return value
 
     @field_validator("name")
     @classmethod
