@@ -145,16 +145,12 @@ class Report(_Record):
         if self.safest is None:
             return ""
         found = self.variant(self.safest)
-        bound = (
-            ""
-            if found.loss_upper is None
-            else f" (it may lose {found.loss_upper:.4f}, {found.loss_allowed:.4g} is allowed)"
-        )
-        rows = (
-            f"about {found.rows_to_decide:,} rows like these would decide"
-            if found.rows_to_decide
-            else "no number of rows like these would decide"
-        )
+        bound = f" ({found.interval}, and {found.loss_allowed:.4g} is allowed)" if found.interval else ""
+        rows = "no number of rows like these would decide"
+        if found.rows_to_decide:
+            rows = f"about {found.rows_to_decide:,} rows like these would decide"
+        elif found.loss_allowed == 0:
+            rows = "no number of rows proves that nothing at all is lost: allow a little"
         kept = f"; it is kept as {found.tag}" if found.tag else ""
         return (
             f"no variant is proven to meet the budget by {self.evaluation_rows} evaluation rows; the safest is "

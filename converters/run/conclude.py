@@ -35,23 +35,15 @@ def conclude(
     *,
     keep: bool,
 ) -> Report:
-    """Rank, store (if `keep`) and report.
-
-    Args:
-        loaded, plan, outcomes, subjects: of the run.
-        evidence: by variant, of what it loses.
-        noise: of the host while latency was measured.
-        started: when the run began, on the monotonic clock.
-        keep: store what the recipe keeps.
-    """
+    """Rank, store (if `keep`) and report; `evidence` tells what each variant loses, `started` when the run began on the
+    monotonic clock."""
     recipe = loaded.recipe
     now = datetime.datetime.now(datetime.UTC)
     run = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     measured = {subject.name: subject for subject in subjects if subject.measurements}
     candidates = [_candidate(subject, plan, evidence.get(name)) for name, subject in measured.items()]
     standings = select(candidates, recipe)
-    best = next((name for name, standing in standings.items() if standing.rank == 0 and name != plan.source), None)
-    verdict = standings[best].verdict if best else "missed"
+    winner, safest = (_best(standings, plan, verdict) for verdict in ("met", "undecided"))
     tags, problem = _store(loaded, measured, standings, run) if keep else ({}, "")
     source = subjects[0].measured
     threads, base = fastest(source, recipe)
@@ -70,14 +62,20 @@ def conclude(
         host=host(),
         tools=_tools(measured),
         seconds=round(time.monotonic() - started, 1),
-        winner=best if verdict == "met" else None,
-        safest=best if verdict == "undecided" else None,
+        winner=winner,
+        safest=safest,
         source_threads=threads,
         noise=noise,
         checks_skipped=recipe.quality.skip_checks,
         not_stored=problem,
         variants=variant_reports(plan, recipe, subjects, outcomes, standings, tags, base),
     )
+
+
+def _best(standings: dict[str, Standing], plan: Plan, verdict: str) -> str | None:
+    """Return the best variant if that is the verdict on it."""
+    best = (name for name, standing in standings.items() if standing.rank == 0 and name != plan.source)
+    return next((name for name in best if standings[name].verdict == verdict), None)
 
 
 def _candidate(subject: Subject, plan: Plan, evidence: Evidence | None) -> Candidate:

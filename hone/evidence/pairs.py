@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -59,11 +60,7 @@ class Pairs:
         Args:
             loss: more than -1 and less than 1.
         """
-        observed = float(_score(np.array([self.worse]), np.array([self.better]), self.rows, loss)[0]) - 1e-9
-        low, high = _likely(self.better if loss >= 0 else self.worse, self.rows)
-        both = 1 - abs(loss)
-        shares = np.linspace(math.sqrt(low), math.sqrt(min(high, both / 2)), SHARES) ** 2
-        return min(1.0, float(_tails(observed, shares, self.rows, loss).max()) + BESIDE)
+        return _risk(self.worse, self.better, self.rows, loss)
 
     def upper(self, confidence: float) -> float:
         """Return the bound that the loss is below with so much confidence."""
@@ -74,7 +71,7 @@ class Pairs:
         for _ in range(STEPS):
             middle = (low + high) / 2
             low, high = (low, middle) if self.risk(middle) <= 1 - confidence else (middle, high)
-        return high
+        return high if high < ALL else 1.0
 
     def lower(self, confidence: float) -> float:
         """Return the bound that the loss is above with so much confidence."""
@@ -99,6 +96,15 @@ class Pairs:
 
 
 ALL = 1 - 1e-9
+
+
+@lru_cache(4096)  # variants of a run often disagree with the source on as many rows
+def _risk(worse: int, better: int, rows: int, loss: float) -> float:
+    observed = float(_score(np.array([worse]), np.array([better]), rows, loss)[0]) - 1e-9
+    low, high = _likely(better if loss >= 0 else worse, rows)
+    both = 1 - abs(loss)
+    shares = np.linspace(math.sqrt(low), math.sqrt(min(high, both / 2)), SHARES) ** 2
+    return min(1.0, float(_tails(observed, shares, rows, loss).max()) + BESIDE)
 
 
 def _score(worse: np.ndarray, better: np.ndarray, rows: int, loss: float) -> np.ndarray:

@@ -178,12 +178,6 @@ class Budget(_Strict):
     worst_slice_drop: float | None = Field(
         None, gt=0, description="Largest loss on the rows of any one value of `evaluation.slices`."
     )
-    disturbed_drop: float | None = Field(
-        None,
-        gt=0,
-        description="Largest excess over the source of answers that change when inputs are slightly disturbed: a share "
-        "of rows for classes, else of the spread of the source's outputs.",
-    )
     p50_ms: float | None = Field(None, gt=0, description="Largest median latency, ms.")
     p95_ms: float | None = Field(None, gt=0, description="Largest 95th percentile latency, ms.")
     p99_ms: float | None = Field(None, gt=0, description="Largest 99th percentile latency, ms.")

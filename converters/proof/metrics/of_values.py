@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import inf
 
 import numpy as np
@@ -44,13 +45,6 @@ def value_metric(
         def score(answers: Answers) -> float:
             return function(*numbers(answers.output, answers.wanted))
 
-        def of_rows(answers: Answers) -> Callable[[np.ndarray], float]:
-            values, wanted = numbers(answers.output, answers.wanted)
-            return lambda rows: function(values[rows], wanted[rows])
-
-        def rows_of(answers: Answers) -> np.ndarray | None:
-            return None if by_row is None else by_row(*numbers(answers.output, answers.wanted))
-
         def best_constant(answers: Answers) -> Constant:
             _, wanted = numbers(answers.source, answers.wanted)
             same = np.broadcast_to(constant(wanted, axis=0), wanted.shape)
@@ -67,13 +61,18 @@ def value_metric(
                 reads="values",
                 constant=best_constant,
                 usual=usual,
-                by_row=rows_of,
-                of_rows=of_rows,
+                by_row=lambda answers: by_row(*numbers(answers.output, answers.wanted)) if by_row else None,
+                of_rows=partial(_of_rows, function),
             )
         )
         return function
 
     return add
+
+
+def _of_rows(function: ValueScore, answers: Answers) -> Callable[[np.ndarray], float]:
+    values, wanted = numbers(answers.output, answers.wanted)
+    return lambda rows: function(values[rows], wanted[rows])
 
 
 def _against_the_model(name: str, function: ValueScore) -> Loss:
