@@ -101,7 +101,8 @@ class Metric:
         bounds: the least and the largest number that it gives; infinite where there is none.
         higher_is_better: False for errors.
         needs_labels: False for those that compare with the source's answers.
-        reads: what an output holds for it: `classes` (or scores of them), `values`, or `any`.
+        reads: what an output holds for it: `classes` (or scores of them), `probabilities` (of classes),
+            `values`, or `any`.
         teaches: the loss that a student is trained with when a recipe has this metric: `kl` of softened classes, `mse`
             of values, `cosine` of directions.
         constant: the best constant answer to these labels; None where none makes sense.
@@ -119,7 +120,7 @@ class Metric:
     bounds: tuple[float, float] = (-inf, inf)
     higher_is_better: bool = True
     needs_labels: bool = True
-    reads: Literal["classes", "values", "any"] = "any"
+    reads: Literal["classes", "probabilities", "values", "any"] = "any"
     teaches: Literal["kl", "mse", "cosine"] = "mse"
     constant: Callable[[Answers], Constant] | None = None
     doubt: Callable[[Answers], str] = lambda _: ""
