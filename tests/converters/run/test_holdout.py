@@ -27,7 +27,8 @@ def prepared(folder: Path, rows: int) -> tuple[Prepared, Subject]:
 
 
 def test_a_third_is_for_the_search_and_answers_go_with_their_rows(tmp_path: Path) -> None:
-    halves = split(*prepared(tmp_path, 90), "recipe.yaml")
+    whole = prepared(tmp_path, 90)
+    halves = split(*whole, "recipe.yaml")
     labels = [read_dataset(half.prepared.evaluation).labels for half in halves]
     assert labels[0] is not None and labels[1] is not None
     assert [half.rows for half in halves] == [len(labels[0]), len(labels[1])] == [30, 60]
@@ -35,7 +36,7 @@ def test_a_third_is_for_the_search_and_answers_go_with_their_rows(tmp_path: Path
     for half, numbers in zip(halves, labels, strict=True):
         assert (half.source.outputs["y"][:, 0] == numbers).all()
         assert (read_dataset(half.prepared.evaluation).slices["half"].astype(int) == numbers % 2).all()
-    again = read_dataset(split(*prepared(tmp_path, 90), "recipe.yaml")[0].prepared.evaluation)
+    again = read_dataset(split(*whole, "recipe.yaml")[0].prepared.evaluation)
     assert (again.labels == labels[0]).all()
 
 
