@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from hone.evidence.pairs import Pairs
 from hone.recipe import Budget, allowed_drop
 from hone.signature import Tensors
 
-from .judge import Judge, at
+from .judge import Judge
 from .loss import Bounds, Reference
 
 TOLERANCE = 1e-12
@@ -30,6 +30,7 @@ class Claim:
         bounds: of it; None where it has none.
         problem: why it has none.
         rows: that it is about; 0 for all of them.
+        verb: what the number is of it.
     """
 
     what: str
@@ -37,6 +38,7 @@ class Claim:
     bounds: Bounds | None = None
     problem: str = ""
     rows: int = 0
+    verb: str = "loses"
 
     def upper(self, confidence: float) -> float:
         return self.bounds.upper(confidence) if self.bounds else float("inf")
@@ -117,7 +119,6 @@ class Proof:
         self._asked = asked
         self._references = [Reference(judge, source, labels) for judge in asked.judges]
         self._slices = slices or {}
-        self._labels = labels
         drops = list(asked.drops) + [None] * (len(asked.judges) - len(asked.drops))
         limits = [asked.budget.quality_drop if drop is None else drop for drop in drops]
         self._limits = [
@@ -136,13 +137,13 @@ class Proof:
         if budget.quality_floor is not None:
             floor = budget.quality_floor
             words = f"{first.judge.name} {'at least' if first.judge.higher_is_better else 'at most'} {floor:g}"
-            losses.append(_claim(words, 0.0, partial(first.below, floor, got)))
-        classes, slices = first.by_class(got), self._slices_of(got)
+            losses.append(replace(_claim(words, 0.0, partial(first.below, floor, got)), verb="falls short by"))
+        classes, slices = first.by_class(got), self._by_slice
         return Evidence(
             losses[0],
-            (*losses[1:], *self._class_claims(classes), *self._slice_claims(slices)),
+            (*losses[1:], *self._class_claims(classes), *self._slice_claims(slices, got)),
             _worst([Worst(f"class {name}", pairs.point, pairs.rows) for name, pairs in classes.items()]),
-            _worst([Worst(name, one.drop(answers), one.rows) for name, (one, answers) in slices.items()]),
+            _worst([Worst(name, one.drop(got), one.rows) for name, one in slices.items()]),
         )
 
     def _class_claims(self, classes: Mapping[str, Pairs]) -> list[Claim]:
@@ -155,22 +156,22 @@ class Proof:
             return [Claim("the worst class", limit, problem=f"{name} compares no classes with labels")]
         return [Claim(f"class {name}", limit, pairs, rows=pairs.rows) for name, pairs in classes.items()]
 
-    def _slices_of(self, got: Tensors) -> dict[str, tuple[Reference, Tensors]]:
-        """Return the source's and the variant's answers to the rows of each slice."""
-        found = {}
-        for column, values in self._slices.items():
-            for value in np.unique(values):
-                rows = np.flatnonzero(values == value)
-                found[f"{column} {value}"] = (self._references[0].of(rows), at(got, rows))
-        return found
+    @cached_property
+    def _by_slice(self) -> dict[str, Reference]:
+        """The source's answers to the rows of each slice."""
+        return {
+            f"{column} {value}": self._references[0].of(np.flatnonzero(values == value))
+            for column, values in self._slices.items()
+            for value in np.unique(values)
+        }
 
-    def _slice_claims(self, slices: Mapping[str, tuple[Reference, Tensors]]) -> list[Claim]:
+    def _slice_claims(self, slices: Mapping[str, Reference], got: Tensors) -> list[Claim]:
         limit = self._asked.budget.worst_slice_drop
         if limit is None:
             return []
         if not slices:
             return [Claim("the worst slice", limit, problem="name the columns in evaluation.slices")]
-        return [_claim(name, limit, partial(one.loss, answers), one.rows) for name, (one, answers) in slices.items()]
+        return [_claim(name, limit, partial(one.loss, got), one.rows) for name, one in slices.items()]
 
 
 def _claim(what: str, allowed: float, bounds: Callable[[], Bounds], rows: int = 0) -> Claim:

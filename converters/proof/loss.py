@@ -20,7 +20,7 @@ from hone.evidence.pairs import Pairs
 from hone.evidence.resampling import DRAWS, FEWEST_DRAWS, Draws, Resampled, draw, mean_of
 from hone.signature import Tensors
 
-from .judge import Judge, at, labels_at
+from .judge import Judge, at
 from .labels import shown
 
 FEWEST_ROWS = 8
@@ -90,17 +90,22 @@ class Reference:
         judge: the metric.
         source: the source's answers, rows on axis 0.
         labels: of the rows, or None.
+        numbers: of the rows that count; default: all. How answers are read is told from all of them all the same.
     """
 
-    def __init__(self, judge: Judge, source: Tensors, labels: np.ndarray | None) -> None:
+    def __init__(
+        self, judge: Judge, source: Tensors, labels: np.ndarray | None, numbers: np.ndarray | None = None
+    ) -> None:
         self.judge = judge
         self._source, self._labels = source, labels
-        self.rows = max((len(array) for array in source.values() if array.ndim), default=0)
+        self._all = max((len(array) for array in source.values() if array.ndim), default=0)
+        self._numbers = np.arange(self._all) if numbers is None else numbers
+        self.rows = len(self._numbers)
         self._sign = 1 if judge.higher_is_better else -1
 
-    def of(self, rows: np.ndarray) -> Reference:
-        """Return the same of these rows alone."""
-        return Reference(self.judge, at(self._source, rows), labels_at(self._labels, rows))
+    def of(self, numbers: np.ndarray) -> Reference:
+        """Return the same of these rows alone; variants give their answers to all rows."""
+        return Reference(self.judge, self._source, self._labels, numbers)
 
     @cached_property
     def score(self) -> float:
@@ -110,20 +115,28 @@ class Reference:
     def drop(self, got: Tensors) -> float:
         """Return what a variant loses, without bounds; NaN where the metric can't be computed on these rows."""
         everything = np.arange(self.rows)
-        own, theirs = (self.judge.over_rows(one, self._source, self._labels) for one in (self._source, got))
-        return self.judge.drop(own(everything), theirs(everything))
+        return self.judge.drop(self._scorer(self._source)(everything), self._scorer(got)(everything))
+
+    def _scorer(self, got: Tensors) -> Callable[[np.ndarray], float]:
+        """Return the score of any of the rows that count."""
+        score = self.judge.over_rows(got, self._source, self._labels)
+        return lambda rows: score(self._numbers[rows])
+
+    def _by_row(self, got: Tensors) -> np.ndarray | None:
+        values = self.judge.by_row(got, self._source, self._labels)
+        return None if values is None else values[self._numbers]
 
     def loss(self, got: Tensors) -> Bounds:
         """Return what a variant loses, with bounds.
 
         Args:
-            got: its answers to the same rows.
+            got: its answers to all rows.
 
         Raises:
             RecipeError: the rows are too few, or the metric can't be computed on rows drawn from them.
         """
         self._check_rows()
-        own, theirs = self._own_by_row, self.judge.by_row(got, self._source, self._labels)
+        own, theirs = self._own_by_row, self._by_row(got)
         if own is None or theirs is None:
             return self._bounded(self._scored(got), got)
         apart = self._sign * (own - theirs)
@@ -156,10 +169,10 @@ class Reference:
             RecipeError: as `loss`.
         """
         self._check_rows()
-        theirs = self.judge.by_row(got, self._source, self._labels)
+        theirs = self._by_row(got)
         if theirs is not None and self._counts(theirs):
             return _Beyond(Pairs(int((theirs == 0).sum()), 0, self.rows), 1 - floor)
-        drawn = self._drawing(self.judge.over_rows(got, self._source, self._labels)).times(-self._sign)
+        drawn = self._drawing(self._scorer(got)).times(-self._sign)
         return self._bounded(drawn.plus(self._sign * floor), got)
 
     def _check_rows(self) -> None:
@@ -168,7 +181,7 @@ class Reference:
 
     @cached_property
     def _own_by_row(self) -> np.ndarray | None:
-        return self.judge.by_row(self._source, self._source, self._labels)
+        return self._by_row(self._source)
 
     def _counts(self, *values: np.ndarray) -> bool:
         """True where rows are right or wrong and nothing between."""
@@ -181,10 +194,10 @@ class Reference:
 
     @cached_property
     def _own_draws(self) -> Draws:
-        return self._drawing(self.judge.over_rows(self._source, self._source, self._labels))
+        return self._drawing(self._scorer(self._source))
 
     def _scored(self, got: Tensors) -> Draws:
-        theirs = self._drawing(self.judge.over_rows(got, self._source, self._labels))
+        theirs = self._drawing(self._scorer(got))
         return self._own_draws.less(theirs).times(self._sign)
 
     def _drawing(self, score: Callable[[np.ndarray], float]) -> Draws:
@@ -193,7 +206,7 @@ class Reference:
     @cached_property
     def _draws(self) -> int:
         """How often the metric can be computed in the time for it."""
-        score, everything = self.judge.over_rows(self._source, self._source, self._labels), np.arange(self.rows)
+        score, everything = self._scorer(self._source), np.arange(self.rows)
         started = time.perf_counter()
         score(everything)
         return int(min(DRAWS, max(FEWEST_DRAWS, SCORING_S / max(time.perf_counter() - started, 1e-9))))
@@ -208,26 +221,25 @@ class Reference:
 
     def cost(self, got: Tensors, rows: int) -> float:
         """Return what it costs at most, of a few choices, when so many rows get another row's answer."""
-        before = self.judge.score(got, self._source, self._labels)
-        losses = [0.0]
+        before, losses = self._scorer(got)(np.arange(self.rows)), [0.0]
         for seed in range(SHUFFLES):
             generator = np.random.default_rng(seed)
-            order = np.arange(self.rows)
-            hit = generator.choice(self.rows, min(rows, self.rows), replace=False)
+            order = np.arange(self._all)
+            hit = generator.choice(self._numbers, min(rows, self.rows), replace=False)
             order[hit] = [self._another(row, generator) for row in hit]
-            after = self.judge.over_rows(at(got, order), self._source, self._labels)(np.arange(self.rows))
+            after = self._scorer(at(got, order))(np.arange(self.rows))
             losses.append(self.judge.drop(before, after))
         return float(np.nanmax(losses))
 
     def _another(self, row: int, generator: np.random.Generator) -> int:
         """Return a row that the source answers otherwise, where there is one."""
         answers = self._source[self.judge.output] if self.judge.output else next(iter(self._source.values()))
-        flat = answers.reshape(self.rows, -1)
+        flat = answers.reshape(self._all, -1)
         keys = flat.argmax(axis=1) if flat.shape[1] > 1 and flat.dtype.kind in "biuf" else flat[:, 0]
         if answers.dtype.kind == "f" and flat.shape[1] == 1:
             keys = flat[:, 0] > np.median(flat[:, 0])
         others = np.flatnonzero(keys != keys[row])
-        return int(generator.choice(others if others.size else np.arange(self.rows)))
+        return int(generator.choice(others if others.size else np.arange(self._all)))
 
 
 class _Broken:

@@ -127,7 +127,7 @@ def _words(claim: Claim, level: float) -> str:
     point = claim.bounds.point
     rows = f" of its {claim.rows} rows" if claim.rows else ""
     return (
-        f"{claim.what} loses {_number(point)}{rows}, between {_number(low)} and {_number(high)}, "
+        f"{claim.what} {claim.verb} {_number(point)}{rows}, between {_number(low)} and {_number(high)}, "
         f"and {_number(claim.allowed)} is allowed"
     )
 
