@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from hone.errors import ArtifactError, first_problem
 from hone.files import atomic_write, hash_file
 from hone.names import TAG_PART, shown
+from hone.records import Verdict
 from hone.signature import Signature
 
 MANIFEST = "artifact.json"
@@ -106,10 +107,18 @@ class Selection(BaseModel):
 
     run: str = Field(pattern=PLAIN, max_length=100)
     rank: int = Field(description="0 is the winner; larger is slower (or larger, by the recipe's objective).")
-    eligible: bool = Field(description="True when it meets the budget.")
+    eligible: bool = Field(description="True when it is proven to meet the budget.")
+    verdict: Verdict | None = Field(None, description="On all limits of the budget; null in older artifacts.")
+    loss_upper: float | None = Field(None, description="Its loss against the source is at most this.")
+    confidence: float | None = Field(None, description="Of that bound, and of the verdict.")
     reason: str = ""
     batch: int | None = Field(None, description="The budget's conditions: where variants were ranked.")
     threads: int | None = None
+
+    @property
+    def outcome(self) -> Verdict:
+        """The verdict; of an older artifact what `eligible` tells of it."""
+        return self.verdict or ("met" if self.eligible else "missed")
 
 
 class Manifest(BaseModel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,12 @@ DEFAULT_LABELS = "label"
 
 @dataclass(frozen=True)
 class Dataset:
-    """Rows to run a model on: inputs by name, each with the rows on axis 0, and labels where there are any."""
+    """Rows to run a model on: inputs by name, each with the rows on axis 0, labels where there are any, and columns
+    whose values tell rows apart."""
 
     inputs: dict[str, np.ndarray]
     labels: np.ndarray | None = None
+    slices: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -34,8 +36,13 @@ class Dataset:
         return self.slice(0, rows)
 
     def slice(self, start: int, stop: int) -> Dataset:
-        labels = None if self.labels is None else self.labels[start:stop]
-        return Dataset({name: array[start:stop] for name, array in self.inputs.items()}, labels)
+        return self.of(np.s_[start:stop])
+
+    def of(self, rows: Any) -> Dataset:
+        """Return these rows: their numbers, or a slice of them."""
+        labels = None if self.labels is None else self.labels[rows]
+        inputs, slices = ({name: array[rows] for name, array in one.items()} for one in (self.inputs, self.slices))
+        return Dataset(inputs, labels, slices)
 
     def batches(self, size: int) -> Iterator[dict[str, np.ndarray]]:
         for start in range(0, self.rows, size):
@@ -75,10 +82,24 @@ def load_dataset(loaded: LoadedRecipe, field: str, spec: DataSpec, signature: Si
     labels = arrays.pop(labels_key, None)
     if labels is None and spec.labels:
         raise RecipeError(f"{where}: no labels '{spec.labels}'{did_you_mean(spec.labels, arrays)}")
+    slices = _slices(arrays, spec, signature, where)
     inputs = _fit(arrays, signature, where) if signature else arrays
-    _check_rows(inputs, labels, where)
-    dataset = Dataset(inputs, labels)
+    _check_rows(inputs, labels, slices, where)
+    dataset = Dataset(inputs, labels, slices)
     return dataset.head(spec.limit) if spec.limit else dataset
+
+
+def _slices(
+    arrays: dict[str, np.ndarray], spec: DataSpec, signature: Signature | None, where: str
+) -> dict[str, np.ndarray]:
+    """Take the columns that tell rows apart out of the arrays; an input of the model stays there, too."""
+    for name in spec.slices:
+        if name not in arrays:
+            raise RecipeError(f"{where}.slices: no column '{name}'{did_you_mean(name, arrays)}")
+        if arrays[name].ndim != 1:
+            raise RecipeError(f"{where}.slices: '{name}' has shape {list(arrays[name].shape)}; give one value a row")
+    kept = {one.name for one in signature.inputs} if signature else set()
+    return {name: arrays[name] if name in kept else arrays.pop(name) for name in spec.slices}
 
 
 def _from_function(value: Any, spec: DataSpec, where: str) -> tuple[dict[str, np.ndarray], str]:
@@ -159,10 +180,12 @@ def _cast(array: np.ndarray, spec: TensorSpec, where: str) -> np.ndarray:
     return np.ascontiguousarray(array) if array.dtype != object else array
 
 
-def _check_rows(inputs: dict[str, np.ndarray], labels: np.ndarray | None, where: str) -> None:
+def _check_rows(
+    inputs: dict[str, np.ndarray], labels: np.ndarray | None, slices: dict[str, np.ndarray], where: str
+) -> None:
     if not inputs:
         raise RecipeError(f"{where}: the data holds no arrays")
-    counts = {name: len(array) for name, array in inputs.items()}
+    counts = {name: len(array) for name, array in {**inputs, **slices}.items()}
     if labels is not None:
         counts["labels"] = len(labels)
     if len(set(counts.values())) > 1:
@@ -219,6 +242,7 @@ def _numbers(cells: tuple[str, ...]) -> np.ndarray:
 def save_dataset(dataset: Dataset, file: Path) -> None:
     """Write a data set as .npz without pickles: strings are kept as fixed-width text."""
     arrays = {f"input.{name}": _plain(array) for name, array in dataset.inputs.items()}
+    arrays |= {f"slice.{name}": _plain(array) for name, array in dataset.slices.items()}
     if dataset.labels is not None:
         arrays["labels"] = _plain(dataset.labels)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -230,8 +254,11 @@ def read_dataset(file: Path) -> Dataset:
     """Read what `save_dataset` wrote."""
     with np.load(file, allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
-    inputs = {name.removeprefix("input."): _rich(array) for name, array in arrays.items() if name != "labels"}
-    return Dataset(inputs, arrays.get("labels"))
+    inputs, slices = (
+        {name.removeprefix(kind): array for name, array in arrays.items() if name.startswith(kind)}
+        for kind in ("input.", "slice.")
+    )
+    return Dataset({name: _rich(array) for name, array in inputs.items()}, arrays.get("labels"), slices)
 
 
 def _plain(array: np.ndarray) -> np.ndarray:

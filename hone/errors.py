@@ -71,7 +71,7 @@ class LimitError(HoneError):
 
 
 class UndecidedError(HoneError):
-    """A load test was too short to tell whether its limits hold."""
+    """A load test was too short, or evaluation rows are too few, to tell whether limits hold."""
 
     exit_code = 4
 

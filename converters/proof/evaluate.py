@@ -55,6 +55,10 @@ class Subject:
         """Return it with its answers, to be timed again."""
         return replace(self, measurements=None, _rounds={})
 
+    def answering(self, outputs: Tensors) -> Subject:
+        """Return it with other answers, such as those to some of the rows, to be timed."""
+        return replace(self.unmeasured(), _outputs=outputs)
+
 
 def answer(source: Subject, evaluation: Path, scratch: Path, measure: MeasureSpec) -> None:
     """Let the source model answer the evaluation rows, in a process of its own that then ends.

@@ -1,4 +1,4 @@
-"""Select: which variants meet the budget, which is best, and why each of the others lost."""
+"""Select: which variants are proven to meet the budget, which is best, and why each of the others lost."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from hone.artifact import Latency, Measurements
 from hone.evidence.bounds import MATERIAL, is_faster
 from hone.recipe import Budget, Recipe
+from hone.records import Verdict
 
+from .claims import Evidence
 from .evaluate import resolve_threads
+from .verdict import Ruling, rule
 
 SAME_SIZE = 0.01
 """Sizes that differ by less than this share are the same."""
@@ -22,6 +25,7 @@ class Candidate:
     """A measured variant.
 
     Attributes:
+        evidence: of what it loses; None for the source itself.
         servable: False for the source itself.
         steps: passes that made it.
         turned: callers send it other inputs than the source takes, such as images channels first.
@@ -29,55 +33,79 @@ class Candidate:
 
     name: str
     measurements: Measurements
+    evidence: Evidence | None = None
     servable: bool = True
     steps: int = 0
     turned: bool = False
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Standing:
     """Where a variant stands.
 
     Attributes:
-        rank: among eligible variants first, then the others; 0 is the winner.
-        eligible: meets every limit of the budget.
+        rank: among those that are proven first, then the undecided, the safest first, then the others; 0 is the best.
+        verdict: on all limits of the budget together.
         pareto: no other variant is at least as good in quality and latency, and better in one.
         reason: why it lost, or what it won by.
         tied: can't be told from the winner by the objective.
+        ruling: on its loss; None for the source.
     """
 
     rank: int
-    eligible: bool
+    verdict: Verdict
     pareto: bool
     reason: str
     tied: bool = False
+    ruling: Ruling | None = None
+
+    @property
+    def eligible(self) -> bool:
+        """Proven to meet every limit of the budget."""
+        return self.verdict == "met"
 
 
-def select(candidates: list[Candidate], recipe: Recipe) -> dict[str, Verdict]:
-    """Return a verdict for every candidate.
+def select(candidates: list[Candidate], recipe: Recipe) -> dict[str, Standing]:
+    """Return where every candidate stands.
 
-    What the noise of the measurement can't tell apart is a tie. A tie goes to one that takes the source's inputs as
-    they are, then to the smaller, then to the one closer to the source, then to the one made by fewer passes, then by
-    the recipe's order (objective latency; the others likewise).
+    One that is proven to meet the budget is better than one that may. What the noise of the measurement can't tell
+    apart is a tie. A tie goes to one that takes the source's inputs as they are, then to the smaller, then to the one
+    closer to the source, then to the one made by fewer passes, then by the recipe's order (objective latency; the
+    others likewise).
     """
-    limits = {candidate.name: over_budget(candidate.measurements, recipe.budget) for candidate in candidates}
-    front = pareto_front(candidates, recipe.budget)
+    budget = recipe.budget
+    limits = {candidate.name: over_budget(candidate.measurements, budget) for candidate in candidates}
+    front = pareto_front(candidates, budget)
     servable = [candidate for candidate in candidates if candidate.servable]
+    evidence = {candidate.name: candidate.evidence for candidate in servable if candidate.evidence is not None}
+    could_win = frozenset(candidate.name for candidate in servable if not limits[candidate.name])
+    rulings = rule(evidence, budget.confidence, could_win)
+    groups: dict[Verdict, list[Candidate]] = {"met": [], "undecided": [], "missed": []}
+    for candidate in servable:
+        verdict = "missed" if limits[candidate.name] else rulings[candidate.name].verdict
+        groups[verdict].append(candidate)
     contest = _Contest(recipe)
-    eligible = contest.ranked([candidate for candidate in servable if not limits[candidate.name]])
-    others = contest.ranked([candidate for candidate in servable if limits[candidate.name]])
-    reasons = contest.reasons(eligible)
-    verdicts = {}
-    for rank, candidate in enumerate([*eligible, *others]):
-        reason, tied = reasons.get(candidate.name, ("; ".join(limits[candidate.name]), False))
-        verdicts[candidate.name] = Verdict(rank, candidate in eligible, candidate.name in front, reason, tied)
+    proven, lost = contest.ranked(groups["met"]), contest.ranked(groups["missed"])
+    safest = sorted(contest.ranked(groups["undecided"]), key=lambda candidate: _risk(rulings[candidate.name]))
+    reasons = contest.reasons(proven)
+    found = {}
+    for rank, candidate in enumerate([*proven, *safest, *lost]):
+        name, ruling = candidate.name, rulings[candidate.name]
+        said = "; ".join([*limits[name], *([ruling.reason] if ruling.reason else [])])
+        reason, tied = reasons.get(name, (said, False))
+        verdict = next(kind for kind, group in groups.items() if candidate in group)
+        found[name] = Standing(rank, verdict, name in front, reason, tied, ruling)
     for candidate in candidates:
         if not candidate.servable:
+            met: Verdict = "missed" if limits[candidate.name] else "met"
             reason = "the source model: what the others are compared with"
-            verdicts[candidate.name] = Verdict(
-                len(servable), not limits[candidate.name], candidate.name in front, reason
-            )
-    return verdicts
+            found[candidate.name] = Standing(len(servable), met, candidate.name in front, reason)
+    return found
+
+
+def _risk(ruling: Ruling) -> float:
+    """The most that it may lose, beyond what is allowed; the claims of a list weigh by the worst of them."""
+    return float("inf") if ruling.upper is None else ruling.upper - ruling.allowed
 
 
 def conditions(measurements: Measurements, budget: Budget) -> Latency:
@@ -88,18 +116,16 @@ def conditions(measurements: Measurements, budget: Budget) -> Latency:
 
 
 def over_budget(measurements: Measurements, budget: Budget) -> list[str]:
-    """Return one phrase for each limit that is not met."""
+    """Return one phrase for each measured limit that is not met; what is lost in quality has a ruling of its own."""
     broken = []
-    allowed = budget.allowed_drop(measurements.quality.source)
-    quality = measurements.quality
-    if not quality.drop <= allowed + 1e-12:
-        broken.append(
-            f"{quality.metric} {quality.value:.4f} is {quality.drop:.4f} worse than the source's "
-            f"{quality.source:.4f} (allowed {allowed:.4g})"
-        )
     latency = conditions(measurements, budget)
+    if budget.rows_per_s is not None and latency.rows_per_s < budget.rows_per_s:
+        broken.append(f"{latency.rows_per_s:.4g} rows/s are fewer than {budget.rows_per_s:g}")
     limits = (
+        ("p50 latency", latency.p50, budget.p50_ms, "ms"),
         ("p95 latency", latency.p95, budget.p95_ms, "ms"),
+        ("p99 latency", latency.p99, budget.p99_ms, "ms"),
+        ("load time", measurements.load_ms, budget.load_ms, "ms"),
         ("peak memory", measurements.peak_rss_mb, budget.peak_rss_mb, "MiB"),
         ("size", measurements.size_mb, budget.size_mb, "MB"),
     )

@@ -20,7 +20,8 @@ def recipe_schema() -> str:
     schema["title"] = "Hone recipe"
     definitions = schema["$defs"]
     _add_passes(definitions)
-    # The short forms that the recipe accepts: a preset's name, and a data set's source as a plain string.
+    # The short forms that the recipe accepts: a preset's name, a data set's source as a plain string, and a
+    # list of metrics.
     schema["properties"]["variants"]["items"] = {"anyOf": [{"enum": sorted(PRESETS)}, {"$ref": "#/$defs/VariantSpec"}]}
     for field in ("calibration", "evaluation"):
         description = schema["properties"][field].get("description", "")
@@ -30,10 +31,21 @@ def recipe_schema() -> str:
         }
     framework = definitions["SourceSpec"]["properties"]["framework"]
     framework["anyOf"] = [{"enum": list(all_sources())}, {"type": "null"}]
-    metric = definitions["QualitySpec"]["properties"]["metric"]
-    metric["anyOf"] = [{"enum": list(all_metrics())}, {"type": "string", "pattern": ":"}]
-    for key in ("title", "type"):
-        metric.pop(key, None)
+    metrics = [{"enum": list(all_metrics())}, {"type": "string", "pattern": ":"}]
+    for kind in ("QualitySpec", "MetricSpec"):
+        metric = definitions[kind]["properties"]["metric"]
+        metric["anyOf"] = metrics
+        for key in ("title", "type"):
+            metric.pop(key, None)
+    one = {"anyOf": [*metrics, {"$ref": "#/$defs/QualitySpec"}]}
+    another = {"anyOf": [*metrics, {"$ref": "#/$defs/MetricSpec"}]}
+    schema["properties"]["quality"] = {
+        "anyOf": [
+            {"$ref": "#/$defs/QualitySpec"},
+            {"type": "array", "minItems": 1, "prefixItems": [one], "items": another},
+        ],
+        "description": definitions["QualitySpec"].get("description", ""),
+    }
     return json.dumps(schema, indent=2, sort_keys=True) + "\n"
 
 

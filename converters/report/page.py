@@ -43,6 +43,8 @@ def write_html(report: Report, folder: Path) -> Path:
         budget=_budget(report),
         metric=_short(report.metric),
         legend=_legend(report),
+        has_classes=any(variant.worst_class for variant in report.variants),
+        has_slices=any(variant.worst_slice for variant in report.variants),
         pareto=pareto_svg(report),
         sizes=size_svg(report),
         facts=_facts,
@@ -60,13 +62,22 @@ def _budget(report: Report) -> list[str]:
     budget = report.budget
     drop = budget.quality_drop if isinstance(budget.quality_drop, str) else f"{budget.quality_drop:g}"
     lines = [f"{_short(report.metric)} drop ≤ {drop}"]
+    if budget.quality_floor is not None:
+        lines.append(f"{_short(report.metric)} {'≥' if report.higher_is_better else '≤'} {budget.quality_floor:g}")
+    if budget.rows_per_s is not None:
+        lines.append(f"rows/s ≥ {budget.rows_per_s:g}")
     for name, value, unit in (
+        ("worst class's drop", budget.worst_class_drop, ""),
+        ("worst slice's drop", budget.worst_slice_drop, ""),
+        ("p50", budget.p50_ms, "ms"),
         ("p95", budget.p95_ms, "ms"),
+        ("p99", budget.p99_ms, "ms"),
+        ("load time", budget.load_ms, "ms"),
         ("peak memory", budget.peak_rss_mb, "MiB"),
         ("size", budget.size_mb, "MB"),
     ):
         if value is not None:
-            lines.append(f"{name} ≤ {value:g} {unit}")
+            lines.append(f"{name} ≤ {value:g} {unit}".rstrip())
     return lines
 
 
@@ -80,8 +91,10 @@ def _legend(report: Report) -> list[str]:
     built = [variant for variant in report.variants if variant.status == "built" and not variant.baseline]
     marks = (
         ("Star: winner.", report.winner is not None),
-        ("Blue: meets the budget.", any(v.eligible and v.name != report.winner for v in built)),
-        ("Gray: misses it.", any(not v.eligible for v in built)),
+        ("Blue: meets the budget.", any(v.outcome == "met" and v.name != report.winner for v in built)),
+        ("Violet: not decided.", any(v.outcome == "undecided" for v in built)),
+        ("Gray: misses it.", any(v.outcome == "missed" for v in built)),
+        ("Bars: what the quality is between.", any(v.loss_upper is not None for v in built)),
         ("Orange: the source.", True),
         ("The line is the Pareto front.", sum(v.pareto for v in report.variants) > 1),
     )

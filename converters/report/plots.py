@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WINNER, MET, MISSED, SOURCE = GREEN, BLUE, GRAY, ORANGE
+OPEN = "#7b5ea7"
 LEADER = "#52606d"
 
 
@@ -23,7 +24,11 @@ def pareto_svg(report: Report) -> str:
     front = sorted((latency, quality) for latency, quality, variant in points if variant.pareto)
     if len(front) > 1:
         axes.step(*zip(*front, strict=True), where="post", color=MET, alpha=0.35, linewidth=1.5, zorder=1)
+    sign = 1 if report.higher_is_better else -1
     for latency, quality, variant in points:
+        if variant.loss is not None and variant.loss_lower is not None and variant.loss_upper is not None:
+            ends = [quality - sign * (bound - variant.loss) for bound in (variant.loss_lower, variant.loss_upper)]
+            axes.plot([latency, latency], ends, color=_color(variant, report), linewidth=1.2, alpha=0.55, zorder=2)
         winner = variant.name == report.winner
         axes.scatter(
             latency, quality, s=150 if winner else 58, color=_color(variant, report), marker="*" if winner else "o",
@@ -71,7 +76,7 @@ def _color(variant: VariantReport, report: Report) -> str:
         return SOURCE
     if variant.name == report.winner:
         return WINNER
-    return MET if variant.eligible else MISSED
+    return {"met": MET, "undecided": OPEN, "missed": MISSED}[variant.outcome]
 
 
 def _budget_line(axes: Axes, report: Report) -> float:
@@ -126,7 +131,7 @@ def _label_points(axes: Axes, points: list[tuple[float, float, VariantReport]], 
             va="center",
             fontsize=9.5,
             fontweight="bold" if variant.name == report.winner else "normal",
-            color=_color(variant, report) if variant.eligible or variant.baseline else "#7b8794",
+            color=_color(variant, report) if variant.outcome != "missed" or variant.baseline else "#7b8794",
             arrowprops={"arrowstyle": "-", "color": LEADER, "linewidth": 0.8, "shrinkB": 4} if abs(dy) > 16 else None,
         )
 

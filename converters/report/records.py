@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hone.artifact import Latency
 from hone.recipe import Budget
-from hone.records import read_record
+from hone.records import Verdict, read_record
 
 from ..proof.disturbance import HostNoise
 
@@ -43,6 +43,16 @@ class PassReport(_Record):
     details: dict[str, Any]
 
 
+class ClaimReport(_Record):
+    """A limit of the budget beside the first metric's, and what the evaluation rows say of it."""
+
+    what: str
+    loss: float | None
+    loss_upper: float | None
+    allowed: float
+    problem: str = Field("", description="Why it has no bounds.")
+
+
 class VariantReport(_Record):
     """One variant: measured, skipped on this host, or failed."""
 
@@ -59,6 +69,18 @@ class VariantReport(_Record):
     eligible: bool = False
     pareto: bool = False
     tied: bool = Field(False, description="The objective can't tell it from the winner.")
+    verdict: Verdict | None = Field(None, description="On all limits of the budget; null in older reports.")
+    loss: float | None = Field(None, description="Of the first metric against the source, as quality_drop.")
+    loss_lower: float | None = Field(None, description="The loss is at least this.")
+    loss_upper: float | None = Field(None, description="The loss is at most this; it allows for the other variants.")
+    loss_allowed: float | None = Field(None, description="By the budget, in the metric's unit.")
+    confidence: float | None = Field(None, description="Of the bounds and of the verdicts of all variants together.")
+    rows_to_decide: int | None = Field(None, description="About how many rows would; null where it is decided.")
+    worst_class: str | None = None
+    worst_class_loss: float | None = Field(None, description="Of the share that is right among that class's rows.")
+    worst_slice: str | None = None
+    worst_slice_loss: float | None = None
+    claims: list[ClaimReport] = Field(default_factory=list, description="The budget's other limits on answers.")
     quality: float | None = None
     quality_drop: float | None = None
     max_difference: float | None = None
@@ -72,6 +94,18 @@ class VariantReport(_Record):
         default_factory=dict, description="By batch size, then thread count; 'all' is every core of the host."
     )
     passes: list[PassReport] = Field(default_factory=list)
+
+    @property
+    def outcome(self) -> Verdict:
+        """The verdict; of an older report what `eligible` tells of it."""
+        return self.verdict or ("met" if self.eligible else "missed")
+
+    @property
+    def interval(self) -> str:
+        """What it may lose, in words; empty where that has no bounds."""
+        if self.loss_lower is None or self.loss_upper is None:
+            return ""
+        return f"a loss between {self.loss_lower:.4f} and {self.loss_upper:.4f}"
 
 
 class Report(_Record):
@@ -94,6 +128,8 @@ class Report(_Record):
     tools: dict[str, str]
     seconds: float
     winner: str | None
+    safest: str | None = Field(None, description="Where none is proven: the one that may lose least.")
+    selection_rows: int = Field(0, description="Rows that a search chose by; the proof has none of them.")
     source_threads: str = Field("", description="Where the source was fastest: what speed-ups compare with.")
     noise: HostNoise | None = None
     checks_skipped: str = Field("", description="Why the recipe leaves the checks of its metric out.")
@@ -102,6 +138,24 @@ class Report(_Record):
 
     def variant(self, name: str) -> VariantReport:
         return next(variant for variant in self.variants if variant.name == name)
+
+    @property
+    def undecided(self) -> str:
+        """Where no variant is proven: which is the safest, and what would decide, in words."""
+        if self.safest is None:
+            return ""
+        found = self.variant(self.safest)
+        bound = f" ({found.interval}, and {found.loss_allowed:.4g} is allowed)" if found.interval else ""
+        rows = "no number of rows like these would decide"
+        if found.rows_to_decide:
+            rows = f"about {found.rows_to_decide:,} rows like these would decide"
+        elif found.loss_allowed == 0:
+            rows = "no number of rows proves that nothing at all is lost: allow a little"
+        kept = f"; it is kept as {found.tag}" if found.tag else ""
+        return (
+            f"no variant is proven to meet the budget by {self.evaluation_rows} evaluation rows; the safest is "
+            f"{found.name}{bound}, and {rows}{kept}"
+        )
 
     @property
     def compared_with(self) -> str:
@@ -117,6 +171,8 @@ class Report(_Record):
     def warnings(self) -> list[str]:
         """What a reader should know before trusting the figures, a line each."""
         lines = [self.noise.warning] if self.noise and self.noise.warning else []
+        if self.undecided:
+            lines.append(self.undecided)
         if self.checks_skipped:
             lines.append(f"the recipe skips the checks of its metric: {self.checks_skipped}")
         return lines

@@ -14,9 +14,10 @@ from hone.hardware import host
 from hone.recipe import LoadedRecipe
 from hone.runtimes import runtime_class
 
+from ..proof.claims import Evidence
 from ..proof.disturbance import HostNoise
 from ..proof.evaluate import Subject, resolve_threads
-from ..proof.select import Candidate, Verdict, select
+from ..proof.select import Candidate, Standing, select
 from ..report.records import Report
 from .pipeline import Outcome
 from .plan import Plan
@@ -28,19 +29,22 @@ def conclude(
     plan: Plan,
     outcomes: dict[int, Outcome],
     subjects: list[Subject],
+    evidence: dict[str, Evidence],
     noise: HostNoise,
     started: float,
     *,
     keep: bool,
 ) -> Report:
-    """Rank, store (if `keep`) and report; `started` is when the run began, on the monotonic clock."""
+    """Rank, store (if `keep`) and report; `evidence` tells what each variant loses, `started` when the run began on the
+    monotonic clock."""
     recipe = loaded.recipe
     now = datetime.datetime.now(datetime.UTC)
     run = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     measured = {subject.name: subject for subject in subjects if subject.measurements}
-    verdicts = select([_candidate(subject, plan) for subject in measured.values()], recipe)
-    winner = next((name for name, v in verdicts.items() if v.rank == 0 and v.eligible and name != plan.source), None)
-    tags, problem = _store(loaded, measured, verdicts, run) if keep else ({}, "")
+    candidates = [_candidate(subject, plan, evidence.get(name)) for name, subject in measured.items()]
+    standings = select(candidates, recipe)
+    winner, safest = (_best(standings, plan, verdict) for verdict in ("met", "undecided"))
+    tags, problem = _store(loaded, measured, standings, run) if keep else ({}, "")
     source = subjects[0].measured
     threads, base = fastest(source, recipe)
     return Report(
@@ -59,19 +63,27 @@ def conclude(
         tools=_tools(measured),
         seconds=round(time.monotonic() - started, 1),
         winner=winner,
+        safest=safest,
         source_threads=threads,
         noise=noise,
         checks_skipped=recipe.quality.skip_checks,
         not_stored=problem,
-        variants=variant_reports(plan, recipe, subjects, outcomes, verdicts, tags, base),
+        variants=variant_reports(plan, recipe, subjects, outcomes, standings, tags, base),
     )
 
 
-def _candidate(subject: Subject, plan: Plan) -> Candidate:
+def _best(standings: dict[str, Standing], plan: Plan, verdict: str) -> str | None:
+    """Return the best variant if that is the verdict on it."""
+    best = (name for name, standing in standings.items() if standing.rank == 0 and name != plan.source)
+    return next((name for name in best if standings[name].verdict == verdict), None)
+
+
+def _candidate(subject: Subject, plan: Plan, evidence: Evidence | None) -> Candidate:
     artifact = subject.artifact
     return Candidate(
         subject.name,
         subject.measured,
+        evidence,
         servable=subject.name != plan.source,
         steps=len(artifact.manifest.lineage),
         turned=any(spec.source_axes for spec in artifact.signature.inputs),
@@ -86,31 +98,36 @@ def _tools(measured: dict[str, Subject]) -> dict[str, str]:
 
 
 def _store(
-    loaded: LoadedRecipe, measured: dict[str, Subject], verdicts: dict[str, Verdict], run: str
+    loaded: LoadedRecipe, measured: dict[str, Subject], standings: dict[str, Standing], run: str
 ) -> tuple[dict[str, str], str]:
     """Put what the recipe keeps into the store, the winner last: it becomes the model's `latest`.
+
+    Where none is proven, the safest of those that are undecided stands in for them; it is served by its own tag only.
 
     Returns:
         Tags by variant, and why the rest couldn't be stored, or an empty string: what was measured must not be lost.
     """
     keep, at = loaded.recipe.keep, loaded.recipe.budget.at
     tags: dict[str, str] = {}
-    for name, verdict in sorted(verdicts.items(), key=lambda item: -item[1].rank):
+    for name, standing in sorted(standings.items(), key=lambda item: -item[1].rank):
         subject = measured[name]
         if runtime_class(subject.artifact.runtime).baseline or not subject.artifact.manifest.lineage:
             continue
-        if (keep == "eligible" and not verdict.eligible) or (keep == "winner" and verdict.rank > 0):
+        if (keep == "eligible" and not standing.eligible and standing.rank > 0) or (keep == "winner" and standing.rank):
             continue
-        if not any(other.eligible for other in verdicts.values() if other.rank == 0):
+        if all(other.verdict == "missed" for other in standings.values() if other.rank == 0):
             continue
         artifact = subject.artifact.with_manifest(
             variant=name,
             measurements=subject.measurements,
             selection=Selection(
                 run=run,
-                rank=verdict.rank,
-                eligible=verdict.eligible,
-                reason=verdict.reason,
+                rank=standing.rank,
+                eligible=standing.eligible,
+                verdict=standing.verdict,
+                loss_upper=standing.ruling.upper if standing.ruling else None,
+                confidence=standing.ruling.confidence if standing.ruling else None,
+                reason=standing.reason,
                 batch=at.batch,
                 threads=resolve_threads(at.threads),
             ),

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hone import store
 from hone.artifact import Artifact
 from hone.cache import cache_dir
-from hone.data import read_dataset
+from hone.data import Dataset, read_dataset
 from hone.errors import HoneError
 from hone.files import check_writable
 from hone.recipe import LoadedRecipe, VariantSpec, load_recipe
 from hone.signature import Tensors
 from hone.store.rows import keep_rows
 
+from ..proof.claims import Asked, Evidence, Proof
 from ..proof.disturbance import HostNoise
 from ..proof.evaluate import Subject, answer, prove
-from ..proof.judge import Judge, make_judge
+from ..proof.judge import Judge, make_judges
 from ..proof.sanity import check_metric
 from ..report.records import Report
 from .conclude import conclude
+from .holdout import Half, split
 from .pipeline import Outcome, Pipeline, Progress, drop_stale
 from .plan import Plan, Variant, check_variants, make_plan
 from .prepare import Prepared, prepare
@@ -67,9 +69,18 @@ class Run:
     loaded: LoadedRecipe
     prepared: Prepared
     source: Subject
-    judge: Judge
+    judges: list[Judge]
     workers: Workers
     scratch: Path
+    selection_rows: int = 0
+
+    @property
+    def judge(self) -> Judge:
+        """Of the first metric, which ranks."""
+        return self.judges[0]
+
+    def of(self, half: Half) -> Run:
+        return replace(self, prepared=half.prepared, source=half.source)
 
 
 Beside = Callable[[list[Subject], Path], list[Subject]]
@@ -101,7 +112,9 @@ def optimize(request: Request, display: Display, beside: Beside | None = None, f
     with workplace(request.jobs, display.passes.on_message, "hone-run-") as (workers, scratch):
         run = _start(loaded, workers, scratch, display)
         if find is not None:
-            variants = (*loaded.recipe.variants, *find(run))
+            searched, proven = split(run.prepared, run.source, str(loaded.path))
+            variants = (*loaded.recipe.variants, *find(run.of(searched)))
+            run = replace(run.of(proven), selection_rows=searched.rows)
             loaded = loaded.model_copy(update={"recipe": loaded.recipe.model_copy(update={"variants": variants})})
         plan = make_plan(loaded, run.prepared.framework, request.only)
         display.plan(plan)
@@ -109,8 +122,12 @@ def optimize(request: Request, display: Display, beside: Beside | None = None, f
         outcomes = pipeline.run(plan, display.passes)
         workers.close()  # their memory is wanted for the proof
         subjects, noise = _prove(run, plan, outcomes, display, beside)
-        rows = read_dataset(run.prepared.evaluation).inputs if loaded.recipe.evaluation.keep_rows else {}
-    report = conclude(loaded, plan, outcomes, subjects, noise, started, keep=request.store)
+        evaluation = read_dataset(run.prepared.evaluation)
+    display.message("bounds of what each variant loses")
+    evidence = _evidence(run, subjects, evaluation)
+    measured = conclude(loaded, plan, outcomes, subjects, evidence, noise, started, keep=request.store)
+    report = measured.model_copy(update={"selection_rows": run.selection_rows})
+    rows = evaluation.inputs if loaded.recipe.evaluation.keep_rows else {}
     _keep_rows(rows, report, display.note)
     return report
 
@@ -124,11 +141,12 @@ def _start(loaded: LoadedRecipe, workers: Workers, scratch: Path, display: Displ
     make_plan(loaded, prepared.framework)
     source = Subject(prepared.framework, Artifact.open(prepared.source))
     labels = read_dataset(prepared.evaluation).labels
-    judge = make_judge(loaded, source.artifact.signature.output_names, has_labels=labels is not None)
+    judges = make_judges(loaded, source.artifact.signature.output_names, has_labels=labels is not None)
     display.message("the source model answers the evaluation rows")
     answer(source, prepared.evaluation, scratch, loaded.recipe.measure)
-    check_metric(judge, source.outputs, labels, skip=bool(loaded.recipe.quality.skip_checks))
-    return Run(loaded, prepared, source, judge, workers, scratch)
+    for judge in judges:
+        check_metric(judge, source.outputs, labels, skip=bool(loaded.recipe.quality.skip_checks))
+    return Run(loaded, prepared, source, judges, workers, scratch)
 
 
 def prepare_source(loaded: LoadedRecipe, workers: Workers, scratch: Path) -> Prepared:
@@ -162,6 +180,14 @@ def _prove(
     measure, evaluation = run.loaded.recipe.measure, run.prepared.evaluation
     noise = prove([*subjects, *others], evaluation, run.scratch, measure, run.judge, display.proof)
     return subjects, noise
+
+
+def _evidence(run: Run, subjects: list[Subject], evaluation: Dataset) -> dict[str, Evidence]:
+    """Return what the evaluation rows say of each variant that was measured."""
+    quality, budget = run.loaded.recipe.quality, run.loaded.recipe.budget
+    asked = Asked(run.judges, budget, [budget.quality_drop, *(spec.drop for spec in quality.also)])
+    proof = Proof(asked, run.source.outputs, evaluation.labels, evaluation.slices)
+    return {subject.name: proof.of(subject.outputs) for subject in subjects[1:] if subject.measurements}
 
 
 def _keep_rows(rows: Tensors, report: Report, note: Callable[[str], None]) -> None:

@@ -6,8 +6,9 @@ from hone.artifact import Measurements
 from hone.recipe import Recipe
 
 from ..proof.evaluate import Subject, resolve_threads
-from ..proof.select import Verdict
-from ..report.records import PassReport, VariantReport, latency_table
+from ..proof.select import Standing
+from ..proof.verdict import Ruling
+from ..report.records import ClaimReport, PassReport, VariantReport, latency_table
 from .pipeline import Outcome
 from .plan import Node, Plan, Variant
 
@@ -17,7 +18,7 @@ def variant_reports(
     recipe: Recipe,
     subjects: list[Subject],
     outcomes: dict[int, Outcome],
-    verdicts: dict[str, Verdict],
+    standings: dict[str, Standing],
     tags: dict[str, str],
     base: float,
 ) -> list[VariantReport]:
@@ -28,13 +29,13 @@ def variant_reports(
         recipe: of the run.
         subjects: what was under proof, the source first.
         outcomes: of the passes.
-        verdicts: by name, of what was measured.
+        standings: by name, of what was measured.
         tags: in the store, by name of what was stored.
         base: the source's rows/s that speed-ups compare with.
     """
     by_name = {subject.name: subject for subject in subjects}
     made = [_variant(variant, plan, outcomes, by_name.get(variant.name), recipe, base) for variant in plan.variants]
-    return [_baseline(subjects[0], verdicts[plan.source], recipe), *(_judged(one, verdicts, tags) for one in made)]
+    return [_baseline(subjects[0], standings[plan.source], recipe), *(_judged(one, standings, tags) for one in made)]
 
 
 def fastest(source: Measurements, recipe: Recipe) -> tuple[str, float]:
@@ -51,12 +52,12 @@ def fastest(source: Measurements, recipe: Recipe) -> tuple[str, float]:
     return max(rates.items(), key=lambda item: item[1])
 
 
-def _baseline(subject: Subject, verdict: Verdict, recipe: Recipe) -> VariantReport:
+def _baseline(subject: Subject, standing: Standing, recipe: Recipe) -> VariantReport:
     report = VariantReport(
-        name=subject.name, status="built", baseline=True, reason=verdict.reason, pareto=verdict.pareto
+        name=subject.name, status="built", baseline=True, reason=standing.reason, pareto=standing.pareto
     )
     measured = _with_measurements(report, subject, recipe, None)
-    return measured.model_copy(update={"eligible": verdict.eligible})
+    return measured.model_copy(update={"eligible": standing.eligible})
 
 
 def _variant(
@@ -81,13 +82,42 @@ def _variant(
     return _with_measurements(report, subject, recipe, base)
 
 
-def _judged(report: VariantReport, verdicts: dict[str, Verdict], tags: dict[str, str]) -> VariantReport:
+def _judged(report: VariantReport, standings: dict[str, Standing], tags: dict[str, str]) -> VariantReport:
     """Return a variant's report with what the selection said of it, if it came that far, and its tag."""
-    verdict = verdicts.get(report.name)
-    if verdict is None:
+    standing = standings.get(report.name)
+    if standing is None:
         return report
-    said = {name: getattr(verdict, name) for name in ("rank", "eligible", "pareto", "reason", "tied")}
-    return report.model_copy(update={**said, "tag": tags.get(report.name)})
+    said = {name: getattr(standing, name) for name in ("rank", "eligible", "pareto", "reason", "tied", "verdict")}
+    proof = _proof(standing.ruling) if standing.ruling else {}
+    return report.model_copy(update={**said, **proof, "tag": tags.get(report.name)})
+
+
+def _proof(ruling: Ruling) -> dict[str, object]:
+    """Return what a report says of a ruling."""
+    evidence = ruling.evidence
+    by_class, by_slice = evidence.worst_class, evidence.worst_slice
+    return {
+        "loss": ruling.loss,
+        "loss_lower": ruling.lower,
+        "loss_upper": ruling.upper,
+        "loss_allowed": ruling.allowed,
+        "confidence": ruling.confidence,
+        "rows_to_decide": ruling.rows_to_decide,
+        "worst_class": by_class.name if by_class else None,
+        "worst_class_loss": by_class.loss if by_class else None,
+        "worst_slice": by_slice.name if by_slice else None,
+        "worst_slice_loss": by_slice.loss if by_slice else None,
+        "claims": [
+            ClaimReport(
+                what=claim.what,
+                loss=claim.bounds.point if claim.bounds else None,
+                loss_upper=claim.bounds.upper(ruling.level) if claim.bounds else None,
+                allowed=claim.allowed,
+                problem=claim.problem,
+            )
+            for claim in evidence.others
+        ],
+    }
 
 
 def _with_measurements(report: VariantReport, subject: Subject, recipe: Recipe, base: float | None) -> VariantReport:

@@ -22,7 +22,7 @@ from hone.files import check_writable
 from hone.recipe import load_recipe
 
 console = Console(stderr=True)
-TABLE_WIDTH = 124  # columns the table needs; a narrower terminal wraps lines rather than lose figures
+TABLE_WIDTH = 134  # columns the table needs; a narrower terminal wraps lines rather than lose figures
 
 
 def print_plan(recipe: Path, only: tuple[str, ...]) -> None:
@@ -133,7 +133,9 @@ def print_table(report: Report) -> None:
     for column in (
         report.metric.rpartition(":")[2],
         "drop",
+        "at most",
         "p50 ms",
+        "its 95 %",
         "p99 ms",
         "rows/s",
         "speed-up",
@@ -146,7 +148,10 @@ def print_table(report: Report) -> None:
             table.add_row(*_cells(variant, report))
     out.print(table)
     at = f"batch {report.budget.at.batch}, {threads} thread{'' if threads == 1 else 's'}"
-    note = f"median latency at {at}; {report.evaluation_rows} evaluation rows; {report.compared_with}"
+    chosen = f", apart from {report.selection_rows} that the search chose by" if report.selection_rows else ""
+    rows = f"{report.evaluation_rows} evaluation rows{chosen}"
+    sure = f"; 'at most' bounds the drop at {report.budget.confidence:.4g} confidence, all variants together"
+    note = f"median latency at {at}; {rows}{sure}; {report.compared_with}"
     out.print(f"[dim]{escape(note)}[/]", soft_wrap=True, highlight=False)
     for warning in report.warnings:
         out.print(f"[yellow]{escape(warning)}[/]", soft_wrap=True, highlight=False)
@@ -161,12 +166,14 @@ def _order(variant: VariantReport) -> tuple[int, int]:
 
 def _cells(variant: VariantReport, report: Report) -> list[str]:
     latency = report.judged(variant)
-    style = "bold green" if variant.name == report.winner else "dim" if not variant.eligible else "default"
+    lost = variant.outcome == "missed" and not variant.baseline
+    style = "bold green" if variant.name == report.winner else "dim" if lost else "default"
     name = f"{'★ ' if variant.name == report.winner else '  '}{variant.name}"
     texts = [
         name,
         f"{variant.quality:.4f}",
         f"{variant.quality_drop:+.4f}",
+        "-" if variant.loss_upper is None else f"{variant.loss_upper:+.4f}",
         f"{latency.p50:.3f}",
         _interval(latency),
         f"{latency.p99:.3f}",
@@ -189,7 +196,8 @@ def _print_reason(out: Console, variant: VariantReport, report: Report) -> None:
     if variant.baseline:
         return
     met = "[green]tie[/]    " if variant.tied else "[green]met[/]    "
-    mark = {"built": met if variant.eligible else "[red]missed[/] ", "skipped": "[yellow]skipped[/]"}
+    verdicts = {"met": met, "undecided": "[yellow]undecided[/]", "missed": "[red]missed[/] "}
+    mark = {"built": verdicts[variant.outcome], "skipped": "[yellow]skipped[/]"}
     label = "[green]winner[/] " if variant.name == report.winner else mark.get(variant.status, "[red]failed[/] ")
     reason = escape(f"{variant.reason}; {variant.remedy}" if variant.remedy else variant.reason)
     out.print(f"{label} {variant.name}: {reason}", highlight=False, soft_wrap=True)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .shares import Share, share_over, student
+from .distributions import student
+from .shares import Share, share_over
 
 Interval = tuple[float, float]
 

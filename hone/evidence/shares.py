@@ -15,12 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from hone.errors import UnavailableError
 from hone.records import Verdict
+
+from .distributions import beta_quantile, normal_quantile, student
 
 BATCHES = 20
 FEWEST = 5 * BATCHES
@@ -54,12 +54,12 @@ class Share:
     def low(self, confidence: float) -> float:
         """Return the bound that the share is above with so much confidence."""
         count, of = self._independent(confidence)
-        return 0.0 if count <= 0 else _beta_quantile(count, of - count + 1, 1 - confidence)
+        return 0.0 if count <= 0 else beta_quantile(count, of - count + 1, 1 - confidence)
 
     def high(self, confidence: float) -> float:
         """Return the bound that the share is below with so much confidence."""
         count, of = self._independent(confidence)
-        return 1.0 if of - count <= 0 else _beta_quantile(count + 1, of - count, confidence)
+        return 1.0 if of - count <= 0 else beta_quantile(count + 1, of - count, confidence)
 
     def verdict(self, limit: float, confidence: float) -> Verdict:
         """Return whether the share is below a limit, above it, or neither beyond doubt."""
@@ -141,28 +141,6 @@ def effect_of(marks: np.ndarray) -> float:
     return max(1.0, float(batch * means.var(ddof=1) / (share * (1 - share))))
 
 
-def _beta_quantile(a: float, b: float, probability: float) -> float:
-    return float(_scipy().special.betaincinv(a, b, probability))
-
-
 def _quantile_ratio(confidence: float) -> float:
-    normal = float(_scipy().special.ndtri(confidence))
+    normal = normal_quantile(confidence)
     return (normal / student(BATCHES - 1, confidence)) ** 2
-
-
-def student(degrees: float, probability: float) -> float:
-    """Return the quantile of Student's distribution."""
-    return float(_scipy().special.stdtrit(degrees, probability))
-
-
-def _scipy() -> Any:
-    """Return SciPy: only load tests need it, and serving is without it.
-
-    Raises:
-        UnavailableError: it is not installed.
-    """
-    try:
-        import scipy.special
-    except ImportError:
-        raise UnavailableError("scipy is not installed", "pip install 'hone[bench]'") from None
-    return scipy

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from .shares import student
+from .distributions import student
 
 CONFIDENCE = 0.99
 """Of a verdict: it is wrong about two equal things once in a hundred times."""

@@ -10,11 +10,13 @@ from hone.recipe.fields import (
     DataSpec,
     InputSpec,
     MeasureSpec,
+    MetricSpec,
     QualitySpec,
     Recipe,
     SignatureSpec,
     SourceSpec,
     VariantSpec,
+    allowed_drop,
 )
 from hone.recipe.load import LoadedRecipe, load_recipe
 
@@ -26,10 +28,12 @@ __all__ = [
     "InputSpec",
     "LoadedRecipe",
     "MeasureSpec",
+    "MetricSpec",
     "QualitySpec",
     "Recipe",
     "SignatureSpec",
     "SourceSpec",
     "VariantSpec",
+    "allowed_drop",
     "load_recipe",
 ]

@@ -84,6 +84,10 @@ class DataSpec(_Strict):
         default_factory=dict, description="For parquet: the columns that make up each input of shape [batch, n]."
     )
     limit: int | None = Field(None, gt=0, description="Use only this many rows.")
+    slices: tuple[str, ...] = Field(
+        (),
+        description="Of evaluation: columns whose values tell rows apart, such as a region; each is judged, too.",
+    )
     keep_rows: bool = Field(
         True,
         description="Of evaluation: keep up to 2,000 rows, 8 MB at most, in this host's store for load tests; false "
@@ -111,8 +115,11 @@ class DataSpec(_Strict):
         return self.source.endswith((".npz", ".parquet"))
 
 
-class QualitySpec(_Strict):
-    """How good a variant is on the evaluation set."""
+Drop = Annotated[float, Field(ge=0)] | Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s*%$")]
+
+
+class MetricSpec(_Strict):
+    """A metric that a variant is judged by."""
 
     metric: str = Field(
         "likeness",
@@ -124,6 +131,17 @@ class QualitySpec(_Strict):
     output: str | None = Field(None, description="The output that the metric reads; default: the first.")
     k: int = Field(5, gt=0, description="For metrics of the `k` largest classes.")
     higher_is_better: bool = Field(True, description="For `module:function`: False when the number is an error.")
+    drop: Drop | None = Field(
+        None,
+        description="Largest loss against the source, as `budget.quality_drop`, which is the default; of a list of "
+        "metrics each has its own.",
+    )
+
+
+class QualitySpec(MetricSpec):
+    """How good a variant is on the evaluation set: one metric, or a list of them, of which the first ranks."""
+
+    also: tuple[MetricSpec, ...] = Field((), description="More metrics; each has a `drop` of its own that must hold.")
     skip_checks: str = Field(
         "",
         description="Before any pass the metric must tell the source's answers from shuffled ones, and the source must "
@@ -142,19 +160,41 @@ class Conditions(_Strict):
 class Budget(_Strict):
     """Limits that a variant must meet; one left out is no limit."""
 
-    quality_drop: Annotated[float, Field(ge=0)] | Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s*%$")] = Field(
+    quality_drop: Drop = Field(
         0.01, description="Largest loss against the source: in the metric's unit (0.01), or relative ('1%')."
     )
+    confidence: float = Field(
+        0.95,
+        ge=0.5,
+        lt=1,
+        description="How sure it must be that no variant that is called proven loses more than is allowed.",
+    )
+    quality_floor: float | None = Field(
+        None, description="Least quality (for an error the largest), whatever the source's is; proven like a loss."
+    )
+    worst_class_drop: float | None = Field(
+        None, gt=0, description="Largest loss of the share that is right among the rows of any one class."
+    )
+    worst_slice_drop: float | None = Field(
+        None, gt=0, description="Largest loss on the rows of any one value of `evaluation.slices`."
+    )
+    p50_ms: float | None = Field(None, gt=0, description="Largest median latency, ms.")
     p95_ms: float | None = Field(None, gt=0, description="Largest 95th percentile latency, ms.")
+    p99_ms: float | None = Field(None, gt=0, description="Largest 99th percentile latency, ms.")
+    rows_per_s: float | None = Field(None, gt=0, description="Least rows/s: batch size over median latency.")
+    load_ms: float | None = Field(None, gt=0, description="Longest time to load, ms.")
     peak_rss_mb: float | None = Field(None, gt=0, description="Largest peak memory of a process that runs it, MiB.")
     size_mb: float | None = Field(None, gt=0, description="Largest size on disk, MB.")
     at: Conditions = Conditions()
 
     def allowed_drop(self, quality: float) -> float:
         """Return the largest drop from a quality, in its unit."""
-        if isinstance(self.quality_drop, str):
-            return float(self.quality_drop.rstrip("% ")) / 100 * abs(quality)
-        return self.quality_drop
+        return allowed_drop(self.quality_drop, quality)
+
+
+def allowed_drop(drop: float | str, quality: float) -> float:
+    """Return a drop in the unit of a quality that it may be a share of ('1%')."""
+    return float(drop.rstrip("% ")) / 100 * abs(quality) if isinstance(drop, str) else drop
 
 
 class VariantSpec(_Strict):
@@ -215,6 +255,23 @@ class Recipe(_Strict):
         "eligible", description="Which servable variants go into the model store."
     )
     measure: MeasureSpec = MeasureSpec()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _list_of_metrics(cls, value: Any) -> Any:
+        """A list is its first metric and the others; the drop of the first is the budget's."""
+        quality = value.get("quality") if isinstance(value, dict) else None
+        if isinstance(quality, list) and quality:
+            first, *also = [{"metric": item} if isinstance(item, str) else item for item in quality]
+            quality = {**first, "also": also} if isinstance(first, dict) else quality
+            value = {**value, "quality": quality}
+        if isinstance(quality, dict) and quality.get("drop") is not None:
+            budget = value.get("budget") or {}
+            budget = {"quality_drop": quality["drop"], **budget} if isinstance(budget, dict) else budget
+            if isinstance(budget, dict) and budget["quality_drop"] != quality["drop"]:
+                raise ValueError("quality.drop and budget.quality_drop differ; give one of them")
+            value = {**value, "budget": budget}
+        return value
 
     @field_validator("name")
     @classmethod

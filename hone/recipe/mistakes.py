@@ -60,7 +60,7 @@ def explain(path: Path, node: yaml.Node | None, error: ValidationError, model: t
 def _plainly(item: ErrorDetails, location: Location) -> str:
     """What a value should be, where pydantic would tell how it checked."""
     limits = item.get("ctx", {})
-    if location[-1:] == ("quality_drop",):
+    if location[-1:] in (("quality_drop",), ("drop",)):
         return "write a number (0.01) or a share of the source's quality ('1%')"
     if item["type"] == "string_pattern_mismatch":
         return "write module:function, such as model:load"

@@ -74,7 +74,8 @@ def _newest_winner(name: str, candidates: list[Entry]) -> Entry:
     for entry in candidates:
         if entry.eligible:
             return entry
-    raise StoreError(f"no stored variant of '{name}' met its budget; name one explicitly: {candidates[0].tag}")
+    met = "is proven to meet" if candidates[0].undecided else "met"
+    raise StoreError(f"no stored variant of '{name}' {met} its budget; name one explicitly: {candidates[0].tag}")
 
 
 def serving_set(reference: str, packed: Sequence[Entry] | None = None) -> list[Entry]:
@@ -119,7 +120,8 @@ def choose(candidates: list[Entry]) -> Choice:
             continue
         place = "the winner of its run" if entry.rank == 0 else f"rank {entry.rank + 1} of its run"
         if not entry.eligible:
-            return Choice(entry, "named explicitly; it missed its budget", tuple(passed_over))
+            why = "is not proven to meet its budget" if entry.undecided else "missed its budget"
+            return Choice(entry, f"named explicitly; it {why}", tuple(passed_over))
         if len(candidates) == 1:
             return Choice(entry, f"{place}, the only candidate")
         return Choice(entry, f"{place}, the best that this host can run", tuple(passed_over))

@@ -55,6 +55,12 @@ class Entry:
         selection = self.artifact.manifest.selection if self.artifact else None
         return bool(selection and selection.eligible)
 
+    @property
+    def undecided(self) -> bool:
+        """Stored as the safest of a run that proved none."""
+        selection = self.artifact.manifest.selection if self.artifact else None
+        return bool(selection and selection.outcome == "undecided")
+
 
 def models_dir() -> Path:
     """Return the directory of the BentoML model store that is in force.

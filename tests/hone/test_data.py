@@ -19,6 +19,20 @@ def load(tmp_path: Path, spec: dict[str, object] | str, code: str | None = None)
     return load_dataset(loaded, "evaluation", DataSpec.model_validate(spec), SIGNATURE)
 
 
+def test_columns_that_tell_rows_apart_are_kept_beside_the_inputs(tmp_path: Path) -> None:
+    np.savez(tmp_path / "rows.npz", features=np.zeros((5, 4), np.float32), label=np.arange(5), site=list("aabbb"))
+    dataset = load(tmp_path, {"from": "rows.npz", "slices": ["site"]})
+    assert list(dataset.inputs) == ["features"] and list(dataset.slices["site"]) == list("aabbb")
+    save_dataset(dataset.of(np.array([1, 4])), tmp_path / "saved.npz")
+    saved = read_dataset(tmp_path / "saved.npz")
+    assert list(saved.slices["site"]) == ["a", "b"] and list(saved.inputs) == ["features"]
+    with pytest.raises(RecipeError, match=r"evaluation.slices: no column 'sit'; did you mean 'site'"):
+        load(tmp_path, {"from": "rows.npz", "slices": ["sit"]})
+    np.savez(tmp_path / "short.npz", features=np.zeros((5, 4), np.float32), label=np.arange(5), site=list("aab"))
+    with pytest.raises(RecipeError, match="rows differ: features 5, site 3, labels 5"):
+        load(tmp_path, {"from": "short.npz", "slices": ["site"]})
+
+
 def test_npz_parquet_and_function_give_the_same_rows(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as parquet

@@ -27,6 +27,14 @@ def test_valid_recipe_loads(tmp_path: Path) -> None:
     assert loaded.root == tmp_path
 
 
+def test_a_list_of_metrics_is_its_first_and_the_others(tmp_path: Path) -> None:
+    listed = [{"metric": "accuracy", "drop": 0.02}, "f1", {"metric": "log_loss", "drop": "5%"}]
+    recipe = load_recipe(write_project(tmp_path, quality=listed, budget={"size_mb": 1})).recipe
+    assert (recipe.quality.metric, recipe.budget.quality_drop) == ("accuracy", 0.02)
+    assert [(one.metric, one.drop) for one in recipe.quality.also] == [("f1", None), ("log_loss", "5%")]
+    assert recipe.budget.confidence == 0.95
+
+
 def test_unknown_field_names_line_and_nearest(tmp_path: Path) -> None:
     message = mistake(tmp_path, budget={"quality_dropp": 0.1})
     assert "recipe.yaml:" in message
@@ -60,6 +68,10 @@ def test_every_mistake_is_listed(tmp_path: Path) -> None:
         ({"variants": [{"passes": ["export"]}]}, "needs a 'name'"),
         ({"variants": [{"preset": "onnx-fp32", "passes": ["export"]}]}, "either 'preset' or 'passes'"),
         ({"budget": {"at": {"batch": 7}}}, "budget.at.batch 7 is not in measure.batches"),
+        ({"budget": {"confidence": 95}}, "budget.confidence: input should be less than 1 (got 95)"),
+        ({"quality": {"metric": "accuracy", "drop": 0.2}}, "quality.drop and budget.quality_drop differ"),
+        ({"quality": [{"metric": "f1"}, {"metirc": "f1"}]}, "unknown field; did you mean 'metric'"),
+        ({"quality": {"drop": "much"}, "budget": {}}, "quality.drop: write a number (0.01) or a share"),
         (
             {"budget": {"quality_drop": "1 percent"}},
             "budget.quality_drop: write a number (0.01) or a share of the source's",

@@ -10,7 +10,12 @@ from .registry import DEFAULT, Answers, Loss, Metric, register
 
 
 def cosine(output: np.ndarray, source: np.ndarray) -> float:
-    """Mean cosine similarity of rows; rows that are zero in both count as equal.
+    """Return the mean of `cosines`."""
+    return float(cosines(output, source).mean())
+
+
+def cosines(output: np.ndarray, source: np.ndarray) -> np.ndarray:
+    """Cosine similarity of each row; rows that are zero in both count as equal.
 
     Raises:
         RecipeError: rows hold one value, whose cosine is its sign, or text.
@@ -23,7 +28,8 @@ def cosine(output: np.ndarray, source: np.ndarray) -> float:
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     products = (a * b).sum(axis=1)
     both_zero = ~a.any(axis=1) & ~b.any(axis=1)
-    return float(np.where(both_zero, 1.0, products / np.where(norms == 0, 1.0, norms)).mean())
+    similar: np.ndarray = np.where(both_zero, 1.0, products / np.where(norms == 0, 1.0, norms))
+    return similar
 
 
 def _score(answers: Answers) -> float:
@@ -39,5 +45,6 @@ register(
         (-1.0, 1.0),
         needs_labels=False,
         teaches="cosine",
+        by_row=lambda answers: cosines(answers.output, answers.source),
     )
 )

@@ -23,13 +23,24 @@ CHANGED = Loss("share of rows whose class changes", lambda got, own: float((clas
 """It bounds the drop on any labels: a class that didn't change can't have become wrong."""
 
 
-def class_metric(name: str, *, usual: bool = False) -> Callable[[ClassScore], ClassScore]:
+def class_metric(
+    name: str, *, usual: bool = False, by_row: Callable[[Answers], np.ndarray | None] = lambda _: None
+) -> Callable[[ClassScore], ClassScore]:
     """Register a function of predicted and wanted classes as a metric between 0 and 1, where 1 is best; its docstring
-    is the metric's description."""
+    is the metric's description.
+
+    Args:
+        name: for recipes.
+        usual, by_row: as of `Metric`.
+    """
 
     def add(function: ClassScore) -> ClassScore:
         def score(answers: Answers) -> float:
             return function(*pairs(answers.output, answers.source, answers.wanted))
+
+        def of_rows(answers: Answers) -> Callable[[np.ndarray], float]:
+            predicted, wanted = by_rows(answers)
+            return lambda rows: function(predicted[rows].reshape(-1), wanted[rows].reshape(-1))
 
         def constant(answers: Answers) -> Constant:
             _, wanted = pairs(answers.source, answers.source, answers.wanted)
@@ -49,11 +60,28 @@ def class_metric(name: str, *, usual: bool = False) -> Callable[[ClassScore], Cl
                 constant=constant,
                 doubt=never_predicted,
                 usual=usual,
+                by_row=by_row,
+                of_rows=of_rows,
+                classes=by_rows,
             )
         )
         return function
 
     return add
+
+
+def by_rows(answers: Answers) -> tuple[np.ndarray, np.ndarray]:
+    """Return predicted and wanted classes as [rows, pixels or tokens]; the latter is 1 for a class a row."""
+    predicted, wanted = pairs(answers.output, answers.source, answers.wanted)
+    rows = len(answers.output)
+    return predicted.reshape(rows, -1), wanted.reshape(rows, -1)
+
+
+def right(answers: Answers) -> np.ndarray:
+    """Return for each row the share of its classes that are right: 0 or 1 where a row has one."""
+    predicted, wanted = by_rows(answers)
+    shares: np.ndarray = (predicted == wanted).mean(axis=1)
+    return shares
 
 
 def never_predicted(answers: Answers) -> str:
@@ -68,7 +96,7 @@ def never_predicted(answers: Answers) -> str:
     return ""
 
 
-@class_metric("accuracy", usual=True)
+@class_metric("accuracy", usual=True, by_row=right)
 def accuracy(predicted: np.ndarray, wanted: np.ndarray) -> float:
     """Share of rows whose class is right."""
     return float((predicted == wanted).mean())

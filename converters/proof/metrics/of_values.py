@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import inf
 
 import numpy as np
@@ -12,6 +13,7 @@ from hone.evidence.bounds import r_squared
 
 from .registry import Answers, Constant, Loss, Metric, register, summary_of
 
+ValueRows = Callable[[np.ndarray, np.ndarray], np.ndarray]
 ValueScore = Callable[[np.ndarray, np.ndarray], float]
 """(values, wanted), float64 and of one shape with rows on axis 0, to the number."""
 
@@ -24,6 +26,7 @@ def value_metric(
     constant: Callable[..., np.ndarray] = np.mean,
     loss: Loss | None = None,
     usual: bool = False,
+    by_row: ValueRows | None = None,
 ) -> Callable[[ValueScore], ValueScore]:
     """Register a function of values and the right ones as a metric; its docstring is the metric's description.
 
@@ -35,6 +38,7 @@ def value_metric(
         loss: as of `Metric`; default: the metric itself, against the model's own answers. An error grows by at most
             the distance between them.
         usual: as of `Metric`.
+        by_row: of the same values, a number for each row, whose mean is the metric.
     """
 
     def add(function: ValueScore) -> ValueScore:
@@ -57,11 +61,18 @@ def value_metric(
                 reads="values",
                 constant=best_constant,
                 usual=usual,
+                by_row=lambda answers: by_row(*numbers(answers.output, answers.wanted)) if by_row else None,
+                of_rows=partial(_of_rows, function),
             )
         )
         return function
 
     return add
+
+
+def _of_rows(function: ValueScore, answers: Answers) -> Callable[[np.ndarray], float]:
+    values, wanted = numbers(answers.output, answers.wanted)
+    return lambda rows: function(values[rows], wanted[rows])
 
 
 def _against_the_model(name: str, function: ValueScore) -> Loss:
@@ -92,13 +103,18 @@ def numbers(output: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndar
     return output.astype(np.float64), labels.reshape(output.shape).astype(np.float64)
 
 
+def _row_means(values: np.ndarray) -> np.ndarray:
+    means: np.ndarray = values.reshape(len(values), -1).mean(axis=1)
+    return means
+
+
 @value_metric("rmse", usual=True)
 def rmse(values: np.ndarray, wanted: np.ndarray) -> float:
     """Root of the mean squared error, in the labels' unit."""
     return float(np.sqrt(np.mean((values - wanted) ** 2)))
 
 
-@value_metric("mae", constant=np.median)
+@value_metric("mae", constant=np.median, by_row=lambda values, wanted: _row_means(np.abs(values - wanted)))
 def mae(values: np.ndarray, wanted: np.ndarray) -> float:
     """Mean absolute error, in the labels' unit."""
     return float(np.mean(np.abs(values - wanted)))

@@ -41,6 +41,11 @@ class Answers:
     labels: np.ndarray | None = None
     k: int = 5
 
+    def rows(self, rows: np.ndarray) -> Answers:
+        """Return the answers to the rows of these numbers."""
+        labels = None if self.labels is None else self.labels[rows]
+        return Answers(self.output[rows], self.source[rows], labels, self.k)
+
     @property
     def wanted(self) -> np.ndarray:
         """The labels, for a metric that needs them: it is never asked without."""
@@ -96,12 +101,16 @@ class Metric:
         bounds: the least and the largest number that it gives; infinite where there is none.
         higher_is_better: False for errors.
         needs_labels: False for those that compare with the source's answers.
-        reads: what an output holds for it: `classes` (or scores of them), `values`, or `any`.
+        reads: what an output holds for it: `classes` (or scores of them), `probabilities` (of classes),
+            `values`, or `any`.
         teaches: the loss that a student is trained with when a recipe has this metric: `kl` of softened classes, `mse`
             of values, `cosine` of directions.
         constant: the best constant answer to these labels; None where none makes sense.
         doubt: says what makes labels and the source's answers unlikely to belong together; empty when nothing does.
         usual: `hone init` writes it for models whose first output is of its kind.
+        by_row: gives a number for each row, whose mean is the score; None where the score is no mean over rows.
+        classes: gives predicted and wanted classes, [rows, classes of a row]; None for a metric without.
+        of_rows: reads answers once, and returns the score of any of their rows; by default each is read again.
     """
 
     name: str
@@ -111,11 +120,20 @@ class Metric:
     bounds: tuple[float, float] = (-inf, inf)
     higher_is_better: bool = True
     needs_labels: bool = True
-    reads: Literal["classes", "values", "any"] = "any"
+    reads: Literal["classes", "probabilities", "values", "any"] = "any"
     teaches: Literal["kl", "mse", "cosine"] = "mse"
     constant: Callable[[Answers], Constant] | None = None
     doubt: Callable[[Answers], str] = lambda _: ""
     usual: bool = False
+    by_row: Callable[[Answers], np.ndarray | None] = lambda _: None
+    of_rows: Callable[[Answers], Callable[[np.ndarray], float]] | None = None
+    classes: Callable[[Answers], tuple[np.ndarray, np.ndarray]] | None = None
+
+    def scorer(self, answers: Answers) -> Callable[[np.ndarray], float]:
+        """Return the score of any rows of the answers."""
+        if self.of_rows is not None:
+            return self.of_rows(answers)
+        return lambda rows: self.score(answers.rows(rows))
 
     @property
     def best(self) -> float:

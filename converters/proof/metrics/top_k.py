@@ -23,13 +23,19 @@ def largest(output: np.ndarray, k: int) -> np.ndarray:
     return np.argsort(-output.reshape(-1, output.shape[-1]), axis=1)[:, :k]
 
 
-def top_k_agreement(output: np.ndarray, source: np.ndarray, k: int) -> float:
-    """Mean share of the source's k largest classes that are among the variant's k largest."""
-    pairs = zip(largest(output, k), largest(source, k), strict=True)
-    return float(np.mean([len(np.intersect1d(got, wanted)) / k for got, wanted in pairs]))
+def top_k_agreement(output: np.ndarray, source: np.ndarray, k: int) -> np.ndarray:
+    """Return the share of the source's k largest classes that are among the variant's k largest, of each row."""
+    both = np.hstack([largest(output, k), largest(source, k)])
+    both.sort(axis=1)
+    shares: np.ndarray = (both[:, 1:] == both[:, :-1]).sum(axis=1) / k  # a class that is in both is there twice
+    return shares.reshape(len(output), -1).mean(axis=1)
 
 
 def _score(answers: Answers) -> float:
+    return float(_by_row(answers).mean())
+
+
+def _by_row(answers: Answers) -> np.ndarray:
     return top_k_agreement(answers.output, answers.source, answers.k)
 
 
@@ -43,5 +49,6 @@ register(
         needs_labels=False,
         reads="classes",
         teaches="kl",
+        by_row=_by_row,
     )
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from hone.cli.auditing import audited
-from hone.errors import BudgetError
+from hone.errors import BudgetError, UndecidedError
 
 
 @click.command()
@@ -44,7 +44,8 @@ def optimize(
     """Make, prove and rank the variants of RECIPE; store the best.
 
     With --search chains of passes are chosen by trying them; a search that is run again goes on where it ended.
-    Exits with status 3 when no variant meets the budget.
+    Exits with status 3 when no variant meets the budget, with 4 when one may, but the evaluation rows are too few to
+    prove it: the safest is stored, and served by its own tag only.
     """
     from hone.cli.terminal import print_plan, run_optimize, run_search
     from hone.converters.run.optimize import Request
@@ -57,5 +58,7 @@ def optimize(
         return
     request = Request(recipe, only, force, jobs, not no_store)
     report = run_search(request, out, minutes) if search else run_optimize(request, out)
+    if report.safest is not None:
+        raise UndecidedError(f"{recipe}: {report.undecided}")
     if report.winner is None:
         raise BudgetError(f"{recipe}: no variant meets the budget; the table says why, for each")

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from hone.store import Entry
     from hone.store.keys import Keys
 
+STANDS = {
+    "met": "meets the budget",
+    "missed": "misses the budget",
+    "undecided": "not proven to meet the budget",
+}
+
 
 @click.group(cls=HoneGroup)
 def models() -> None:
@@ -68,7 +74,7 @@ def show_command(model: str, as_json: bool) -> None:
         options = ", ".join(f"{key}={value}" for key, value in record.options.items())
         click.echo(f"  pass      {record.name}({options}), {record.seconds:.2f} s")
     if manifest.selection:
-        verdict = "meets the budget" if manifest.selection.eligible else "misses the budget"
+        verdict = STANDS[manifest.selection.outcome]
         click.echo(f"  run       {manifest.selection.run}, rank {manifest.selection.rank + 1}, {verdict}")
         click.echo(f"  reason    {manifest.selection.reason}")
     if manifest.measurements:
@@ -194,7 +200,7 @@ def _row(entry: Entry, keys: Keys) -> tuple[str, ...]:
         f"{manifest.size_bytes / 1e6:.2f} MB",
         f"{measured.quality.value:.4f}" if measured else "-",
         f"{p50:.3f}" if p50 is not None else "-",
-        ("met" if entry.eligible else "missed") if manifest.selection else "-",
+        manifest.selection.outcome if manifest.selection else "-",
         standing(entry.path, entry.name, entry.version, keys).describe(),
     )
 

@@ -47,6 +47,35 @@ def test_metrics_of_values_agree_with_scikit_learn(name: str, expected: object) 
     assert score(name, VALUES, WANTED) == pytest.approx(expected(WANTED, VALUES.reshape(-1)))
 
 
+def test_metrics_of_probabilities_agree_with_scikit_learn() -> None:
+    """Of scores, which become probabilities as in a softmax, and of one score a row."""
+    scores = CLASS_SCORES[:, :4]
+    shares = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    several = reference.roc_auc_score(CLASSES, shares, multi_class="ovr")
+    assert score("roc_auc", scores, CLASSES) == pytest.approx(several)
+    assert score("log_loss", scores, CLASSES) == pytest.approx(reference.log_loss(CLASSES, shares))
+    assert score("log_loss", shares, CLASSES) == pytest.approx(reference.log_loss(CLASSES, shares))
+    two, one = (CLASSES > 1).astype(int), np.round(CLASS_SCORES[:, 0], 1)  # with ties
+    assert score("roc_auc", one, two) == pytest.approx(reference.roc_auc_score(two, one))
+    assert score("roc_auc", 1 / (1 + np.exp(-one)), two) == pytest.approx(reference.roc_auc_score(two, one))
+    with pytest.raises(RecipeError, match="all 200 labels are of one class"):
+        score("roc_auc", one, np.ones(200, int))
+
+
+def test_calibration_error_is_how_far_off_the_probability_is() -> None:
+    labels = np.array([0] * 70 + [1] * 30)
+    shares = np.tile([0.7, 0.3], (100, 1))
+    assert score("calibration_error", shares, labels) == pytest.approx(0)
+    assert score("calibration_error", np.tile([0.9, 0.1], (100, 1)), labels) == pytest.approx(0.2)
+
+
+def test_rank1_is_whether_the_nearest_other_row_is_of_the_same_kind() -> None:
+    near = np.array([[1, 0], [1, 0.1], [0, 1], [0.1, 1], [1, 0.05]])
+    assert score("rank1", near, np.array(["a", "a", "b", "b", "c"])) == pytest.approx(0.4)
+    with pytest.raises(RecipeError, match="vectors"):
+        score("rank1", near[:, 0], CLASSES[:5])
+
+
 @pytest.mark.parametrize("metric", all_metrics().values(), ids=lambda metric: metric.name)
 def test_every_metric_keeps_what_it_is_registered_with(metric: Metric) -> None:
     """The best number for right answers, worse and within bounds for others, and no loss between equal ones."""

@@ -6,9 +6,13 @@ from typing import Any
 import pytest
 
 from hone.artifact import Latency, Measurements, Quality
+from hone.converters.proof.claims import Claim, Evidence
 from hone.converters.proof.select import Candidate, select
+from hone.evidence.pairs import Pairs
 from hone.recipe import Recipe
 from tests.models.sums import recipe
+
+ROWS = 10_000
 
 
 def candidate(
@@ -28,7 +32,8 @@ def candidate(
         metric="accuracy", value=0.9 - drop, source=0.9, drop=drop, max_difference=0, mean_difference=0, rows=10
     )
     measured = Measurements(quality=quality, latency=(latency,), peak_rss_mb=rss, load_ms=1, size_mb=size, host={})
-    return Candidate(name, measured, name != "torch", steps)
+    evidence = Evidence(Claim("accuracy", 0.01, Pairs(max(0, round(drop * ROWS)), max(0, round(-drop * ROWS)), ROWS)))
+    return Candidate(name, measured, None if name == "torch" else evidence, name != "torch", steps)
 
 
 def rules(**changes: Any) -> Recipe:
@@ -50,7 +55,7 @@ def test_fastest_within_the_budget_wins_and_the_others_say_why() -> None:
     assert "best latency" in verdicts["fast"].reason
     assert verdicts["slow"].reason == "p50 2 ms, the winner's 1 ms"
     assert not verdicts["bad"].eligible
-    assert "0.2000 worse" in verdicts["bad"].reason
+    assert "accuracy loses 0.2, between 0.19" in verdicts["bad"].reason
 
 
 def test_source_never_wins() -> None:
@@ -75,6 +80,10 @@ def test_objective_decides(objective: str, winner: str) -> None:
     [
         ({"p95_ms": 1.5}, "p95 latency 2 ms is over 1.5"),
         ({"size_mb": 0.5}, "size 1 MB"),
+        ({"p50_ms": 0.5}, "p50 latency 1 ms is over 0.5"),
+        ({"p99_ms": 2.5}, "p99 latency 3 ms"),
+        ({"rows_per_s": 2000}, "1000 rows/s are fewer than 2000"),
+        ({"load_ms": 0.5}, "load time 1 ms"),
         ({"peak_rss_mb": 10}, "peak memory"),
     ],
 )
@@ -84,11 +93,34 @@ def test_each_limit_is_enforced(limit: dict[str, float], words: str) -> None:
     assert words in verdict.reason
 
 
-def test_relative_drop_is_of_the_source() -> None:
-    assert select([candidate("torch"), candidate("a", drop=0.008)], rules(budget={"quality_drop": "1%"}))["a"].eligible
-    assert not select([candidate("torch"), candidate("a", drop=0.01)], rules(budget={"quality_drop": "1%"}))[
-        "a"
-    ].eligible
+def test_what_is_proven_wins_over_what_is_faster_and_undecided() -> None:
+    few = Evidence(Claim("accuracy", 0.01, Pairs(0, 0, 58)))
+    standings = select(
+        [candidate("torch"), candidate("proven", p50=3), replace(candidate("quick"), evidence=few)], rules()
+    )
+    assert (standings["proven"].rank, standings["proven"].verdict) == (0, "met")
+    assert (standings["quick"].rank, standings["quick"].verdict, standings["quick"].eligible) == (1, "undecided", False)
+    assert "accuracy loses 0, between -0.0" in standings["quick"].reason
+
+
+def test_without_a_proof_the_safest_comes_first_however_slow() -> None:
+    def few(name: str, worse: int, p50: float) -> Candidate:
+        return replace(candidate(name, p50=p50), evidence=Evidence(Claim("accuracy", 0.01, Pairs(worse, 0, 100))))
+
+    standings = select(
+        [candidate("torch"), few("quick", 1, 0.1), few("safe", 0, 5), candidate("bad", drop=0.2)], rules()
+    )
+    assert [standings[name].rank for name in ("safe", "quick", "bad")] == [0, 1, 2]
+    assert [standings[name].verdict for name in ("safe", "quick", "bad")] == ["undecided", "undecided", "missed"]
+
+
+def test_a_variant_that_misses_a_measured_limit_costs_the_others_no_confidence() -> None:
+    enough = Evidence(Claim("accuracy", 0.01, Pairs(0, 0, 299)))  # for one variant, not for two
+    two = [replace(candidate(name), evidence=enough) for name in ("a", "b")]
+    assert {one.verdict for one in select([candidate("torch"), *two], rules()).values()} == {"met", "undecided"}
+    large = replace(candidate("b", size=9), evidence=enough)
+    standings = select([candidate("torch"), two[0], large], rules(budget={"size_mb": 2}))
+    assert [standings[name].verdict for name in "ab"] == ["met", "missed"]
 
 
 def test_pareto_front_leaves_out_the_dominated() -> None:

@@ -55,6 +55,25 @@ def test_the_legend_names_only_what_is_drawn(tmp_path: Path) -> None:
     assert "Star: winner." in full and "Blue: meets the budget." in full and "The line is the Pareto front." in full
 
 
+def test_the_interval_of_a_loss_is_shown_and_what_would_decide(tmp_path: Path) -> None:
+    proof = {"loss": 0.01, "loss_lower": -0.002, "loss_upper": 0.0312, "loss_allowed": 0.02, "confidence": 0.95}
+    open_ = variant("a", eligible=False, verdict="undecided", rows_to_decide=1234, worst_class="class 3",
+                    worst_class_loss=0.125, tag="m:a-1", **proof)  # fmt: skip
+    text = page(tmp_path, open_, safest="a", selection_rows=40)
+    assert "-0.0020 to +0.0312" in text and "class 3: +0.1250" in text
+    assert '<span class="tag skip">undecided</span>' in text and "about 1,234 rows would decide" in text
+    assert "No variant is proven to meet the budget" in text and "it is kept as m:a-1" in text
+    assert "Violet: not decided." in text and "Bars: what the quality is between." in text
+    assert "none of them among the 40 that the search chose by" in text
+    assert "worst slice" not in text
+
+
+def test_a_report_of_an_earlier_version_has_its_verdicts(tmp_path: Path) -> None:
+    text = page(tmp_path, variant("a"), variant("b", eligible=False), winner="a")
+    assert '<span class="tag met">met</span>' in text and '<span class="tag bad">missed</span>' in text
+    assert "Bars:" not in text and "worst class" not in text
+
+
 def test_the_source_is_not_gray_when_it_misses_a_limit(tmp_path: Path) -> None:
     text = page(tmp_path, variant("a"), winner="a", source_met=False)
     assert '<tr class="">\n      <td>torch</td>' in text

@@ -18,7 +18,7 @@ from hone import store
 from hone.converters.passes import PassContext
 from hone.converters.run.prepare import prepare
 from hone.converters.sources.torch.source import save_program
-from hone.errors import PassError, RecipeError
+from hone.errors import PassError, RecipeError, StoreError
 from hone.recipe import load_recipe
 from hone.store.rows import read_rows
 from hone.userload import load_function
@@ -131,6 +131,30 @@ def test_impossible_budget_exits_with_3_and_stores_nothing(tmp_path: Path) -> No
     assert "is over 1e-06 MB" in done.stdout
     assert store.entries() == []
     assert json.loads((tmp_path / "out" / "sums" / "report.json").read_text())["winner"] is None
+
+
+def test_too_few_rows_to_prove_it_exit_with_4_and_keep_the_safest(tmp_path: Path) -> None:
+    code = MODEL.replace("return data(256, 3)", "return data(40, 3)")
+    file = write_project(tmp_path / "project", code=code, variants=["onnx-fp32"], budget={"quality_drop": 0.02})
+    done = hone("optimize", file, cwd=tmp_path, expect=4)
+    error = one_error(done)
+    assert "no variant is proven to meet the budget by 40 evaluation rows; the safest is onnx-fp32" in error
+    assert "about 149 rows like these would decide" in error
+    report = json.loads((tmp_path / "out" / "sums" / "report.json").read_text())
+    (variant,) = [one for one in report["variants"] if not one["baseline"]]
+    assert (report["winner"], report["safest"]) == (None, "onnx-fp32")
+    assert (variant["verdict"], variant["loss"], variant["rows_to_decide"]) == ("undecided", 0, 149)
+    assert variant["loss_upper"] == pytest.approx(1 - 0.05 ** (1 / 40), rel=0.02)
+    assert variant["worst_class"] in ("class 0", "class 1")
+    (entry,) = store.entries("sums")
+    assert entry.tag == variant["tag"] and entry.tag in error
+    with pytest.raises(StoreError, match=f"is proven to meet its budget; name one explicitly: {entry.tag}"):
+        store.resolve("sums")
+    assert store.resolve(entry.tag).undecided
+    listed = hone("models", "list", cwd=tmp_path).stdout
+    assert "undecided" in listed
+    page = (tmp_path / "out" / "sums" / "report.html").read_text()
+    assert "No variant is proven to meet the budget" in page and "149 rows" in page
 
 
 def test_failing_pass_fails_its_variants_only(tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ def test_search_keeps_its_time_resumes_and_beats_or_equals_the_presets(recipe: P
     assert "onnx-fp32" in names and "search-1" in names
     trials = json.loads((out / "search.json").read_text())["trials"]
     assert len(trials) >= 3
+    assert (report["selection_rows"], report["evaluation_rows"]) == (21, 43)
     measured = {variant["name"]: variant for variant in report["variants"]}
     rates = {name: found["rows_per_s_batch1"] for name, found in measured.items() if found["eligible"]}
     assert measured[report["winner"]]["rank"] == 0 and rates
