@@ -19,10 +19,11 @@ from hone.store.rows import keep_rows
 
 from ..proof.disturbance import HostNoise
 from ..proof.evaluate import Subject, answer, prove
+from ..proof.golden import Taker
 from ..proof.judge import Judge, make_judge
 from ..proof.sanity import check_metric
 from ..report.records import Report
-from .conclude import conclude
+from .conclude import Keeping, conclude
 from .pipeline import Outcome, Pipeline, Progress, drop_stale
 from .plan import Plan, Variant, check_variants, make_plan
 from .prepare import Prepared, prepare
@@ -109,9 +110,12 @@ def optimize(request: Request, display: Display, beside: Beside | None = None, f
         outcomes = pipeline.run(plan, display.passes)
         workers.close()  # their memory is wanted for the proof
         subjects, noise = _prove(run, plan, outcomes, display, beside)
-        rows = read_dataset(run.prepared.evaluation).inputs if loaded.recipe.evaluation.keep_rows else {}
-    report = conclude(loaded, plan, outcomes, subjects, noise, started, keep=request.store)
-    _keep_rows(rows, report, display.note)
+        real = loaded.recipe.evaluation.keep_rows
+        rows = read_dataset(run.prepared.evaluation).inputs if real else {}
+        golden = Taker(run.prepared.evaluation, scratch, run.judge, real)
+        keeping = Keeping(golden, run.prepared.data, display.note) if request.store else None
+        report = conclude(loaded, plan, outcomes, subjects, noise, started, keeping)
+    _remember(rows, report, display.note)
     return report
 
 
@@ -164,7 +168,7 @@ def _prove(
     return subjects, noise
 
 
-def _keep_rows(rows: Tensors, report: Report, note: Callable[[str], None]) -> None:
+def _remember(rows: Tensors, report: Report, note: Callable[[str], None]) -> None:
     """Keep rows for load tests beside each artifact that was stored; a full disk costs them, not the run."""
     for tag in filter(None, (variant.tag for variant in report.variants)):
         entry = store.resolve(tag)

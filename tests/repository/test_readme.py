@@ -98,10 +98,12 @@ ROWS = {
         "hone models verify",
         "hone models diff wine:onnx-fp32 wine:onnx-fp32 --layers",
     ],
+    "`hone prove MODEL`": ["hone prove wine --turns 6 --tolerance 1000"],
     "`hone init`, `hone doctor`, `hone schema`, `hone report`": [
         "mkdir new && cp $(find home -name '*.onnx' | head -1) new/model.onnx",
         "hone init new/model.onnx",
         "hone doctor",
+        "hone doctor wine",
         "hone schema --out schema.json",
         "hone report out/wine/report.json",
     ],
