@@ -171,9 +171,7 @@ class Hub:
         return served
 
     async def unload(self, name: str, version: str = "") -> None:
-        """Stop serving a model, or one version of it; what it has accepted is still answered.
-
-        One that was withdrawn is forgotten.
+        """Stop serving a model, or one version; what it has accepted is still answered. A withdrawn one is forgotten.
 
         Raises:
             NotFoundError: it isn't loaded.
