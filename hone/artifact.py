@@ -7,12 +7,13 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hone.errors import ArtifactError, first_problem
 from hone.files import atomic_write, hash_file
+from hone.golden.record import Golden
 from hone.names import TAG_PART, shown
 from hone.records import Verdict
 from hone.signature import Signature
@@ -46,6 +47,17 @@ class PassRecord(BaseModel):
     parent: str | None = None
     seconds: float = 0.0
     details: dict[str, Any] = Field(default_factory=dict)
+
+
+class DataRecord(BaseModel):
+    """Rows that an artifact was made or judged with: where they are from, and what they are told again by."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    role: Literal["calibration", "evaluation", "training"]
+    source: str = Field(description="As the recipe names it.")
+    rows: int | None = Field(None, description="None: a function of the user's draws them itself.")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="Of the rows; of training, of the code that trains.")
 
 
 class Latency(BaseModel):
@@ -107,6 +119,7 @@ class Selection(BaseModel):
 
     run: str = Field(pattern=PLAIN, max_length=100)
     rank: int = Field(description="0 is the winner; larger is slower (or larger, by the recipe's objective).")
+    objective: str = Field("", pattern=PLAIN, max_length=20, description="That variants were ranked by.")
     eligible: bool = Field(description="True when it is proven to meet the budget.")
     verdict: Verdict | None = Field(None, description="On all limits of the budget; null in older artifacts.")
     loss_upper: float | None = Field(None, description="Its loss against the source is at most this.")
@@ -141,13 +154,18 @@ class Manifest(BaseModel):
     created: str = ""
     measurements: Measurements | None = None
     selection: Selection | None = None
+    golden: Golden | None = Field(None, description="Rows with the proof's answers; None: made before there were any.")
+    data: tuple[DataRecord, ...] = Field((), description="What it was calibrated, trained and judged with.")
 
     @property
     def digest(self) -> str:
-        """sha256 over everything that decides what the artifact computes; measurements and dates are left out."""
+        """sha256 over everything that decides what the artifact computes; measurements and dates are left out, and
+        the golden rows, which only say what it should."""
         content = self.model_dump(
             mode="json", include={"runtime", "precision", "entry", "signature", "runtime_options", "files"}
         )
+        if self.golden is not None:
+            content["files"].pop(self.golden.file, None)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -260,6 +278,8 @@ def _check_names(manifest: Manifest, where: Path) -> None:
             raise ArtifactError(f"{where}: files: '{name}' is not one of an artifact's own files")
     if manifest.entry not in manifest.files:
         raise ArtifactError(f"{where}: entry: {shown(manifest.entry)} is not one of the files that are listed")
+    if manifest.golden is not None and manifest.golden.file not in {*manifest.files} - {manifest.entry}:
+        raise ArtifactError(f"{where}: golden.file: {shown(manifest.golden.file)} is not one of its other files")
 
 
 def files_of(path: Path) -> list[Path]:

@@ -28,6 +28,12 @@ class ArtifactError(HoneError):
     """An artifact on disk is missing, incomplete or corrupt. The message names the file."""
 
 
+class GoldenError(ArtifactError):
+    """An artifact that gives other answers on this host than it gave in its proof."""
+
+    exit_code = 3
+
+
 class SignatureError(HoneError):
     """Tensors that do not match a signature. The message names the tensor."""
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hone import store
+from hone.errors import GoldenError
 
 from .observe.statistics import SharedStatistics
 from .routes.edge import Edge
@@ -57,6 +58,8 @@ async def load_models(hub: Hub, entries: Sequence[store.Entry], more: Sequence[s
     The first name answers `/predict`. Where a name has several versions, the one given first answers the paths
     without a version.
 
+    One whose answers are those of its proof in no variant is withdrawn: the worker answers for the others, unready.
+
     Raises:
         HoneError: one isn't stored, is corrupt or can't run here.
     """
@@ -70,7 +73,11 @@ async def load_models(hub: Hub, entries: Sequence[store.Entry], more: Sequence[s
             versions.append(found)
     for name, versions in by_name.items():
         for found in reversed(versions):  # the last to be loaded answers
-            await hub.load(name, keep=True, entries=found)
+            try:
+                await hub.load(name, keep=True, entries=found)
+            except GoldenError as error:
+                # Ending here would only start the worker again, on a host that stays as it is.
+                hub.withdraw(name, str(error))
 
 
 async def attach_shadow(hub: Hub, settings: Settings) -> None:
@@ -79,6 +86,8 @@ async def attach_shadow(hub: Hub, settings: Settings) -> None:
         return
     from .observe.shadow import Shadow
 
+    if hub.default in hub.withdrawn:
+        return
     primary = hub.get(hub.default)
     candidate = await hub.load_aside(settings.shadow)
     if candidate.tag == primary.tag:

@@ -35,7 +35,7 @@ from .routes.hub import Hub
 from .routes.management import Management
 from .routes.repository import Repository
 from .routes.server import FastService, check_version
-from .routes.upkeep import keep_up
+from .routes.upkeep import tend
 from .settings import Settings, misspelled
 from .startup import check_start
 
@@ -98,7 +98,8 @@ def stored(reference: str, module_file: str) -> list[BentoModel]:
         check_version()
         settings = Settings.from_environment()
         policy = Policy.of(code=settings.trust_code, keys=settings.trusted_keys)
-        for entry in candidates(reference, module_file):
+        packing = list(sys.argv[1:2]) == ["build"]
+        for entry in candidates(reference, module_file, None if packing else settings):
             try:
                 open_to_run(entry, policy)
                 sound.append(BentoModel(entry.tag))
@@ -199,7 +200,7 @@ class ModelService:
         check_exposure(settings, sys.argv)
         folder = state_folder()
         self._edge = build_edge(settings, folder)
-        self._hub = Hub(self._edge, Scheduler(max(1, cores() // max(1, settings.workers))), file_of(type(self)))
+        self._hub = Hub(self._edge, Scheduler(max(1, cores() // max(1, settings.workers))), file_of(type(self)), folder)
         await load_models(self._hub, [store.resolve(str(model.tag)) for model in self.models], settings.more_models)
         await attach_shadow(self._hub, settings)
         repository = Repository(self._hub, self._edge, DesiredState(folder))
@@ -207,7 +208,7 @@ class ModelService:
         if settings.grpc_port:
             self._grpc = GrpcServer(self._hub, self._edge, repository)
             await self._grpc.start(settings)
-        self._upkeep = asyncio.get_running_loop().create_task(keep_up(self._hub, repository))
+        self._upkeep = asyncio.get_running_loop().create_task(tend(self._hub, repository, settings.golden_check_s))
         self._stopping = Stopping(settings, self._hub.drain)
         self._stopping.on_signals()
         limit_handshakes(asyncio.get_running_loop())
@@ -236,4 +237,4 @@ class ModelService:
 
     async def __is_ready__(self) -> bool:
         hub = self.bento_service.hub
-        return hub is not None and not hub.draining
+        return hub is not None and not hub.draining and not hub.withdrawn

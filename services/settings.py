@@ -30,6 +30,7 @@ CHOICES = {
 ZERO_MEANS_AUTO = ("threads", "in_flight", "max_batch_rows", "grpc_port", "max_read_mb")
 MAY_BE_ZERO = (
     "cache_mb",
+    "golden_check_s",
     "trace_sample",
     "record_sample",
     "shadow_sample",
@@ -59,6 +60,8 @@ class Settings:
         threads: threads of one inference; 0 measures.
         in_flight: batches that run side by side; 0 measures.
         plan: of the model, JSON or a file of it; nothing is measured then.
+        golden_check_s: seconds between two comparisons with the proof's answers while serving; 0: at loading only.
+        rerank: time the best variants anew on a host that differs from the proof's.
         workers: worker processes; BentoML's own --api-workers does nothing for a service of this kind.
         default_timeout_ms: of requests that carry no deadline of their own; 0: none.
         grpc_port: of the V2 protocol over gRPC; 0: off.
@@ -106,6 +109,8 @@ class Settings:
     threads: int = 0
     in_flight: int = 0
     plan: str = ""
+    golden_check_s: float = 3600.0
+    rerank: bool = True
     workers: int = 1
     default_timeout_ms: float = 0.0
     grpc_port: int = 0

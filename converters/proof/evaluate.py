@@ -34,6 +34,8 @@ class Subject:
     failure: str = ""
     measurements: Measurements | None = None
     runtime: str = ""
+    version: str = ""
+    """Of the runtime."""
     _load_ms: float = 0.0
     _peak_rss_mb: float = 0.0
     _outputs: Tensors = field(default_factory=dict)
@@ -167,7 +169,7 @@ def _ask(subject: Subject, probe: ProbeProcess, scratch: Path, threads: int) -> 
     out = scratch / f"{subject.name}.npz"
     loaded = probe.ask("load", threads=threads)
     result = probe.ask("evaluate", out=str(out), batch=EVALUATION_BATCH)
-    subject.runtime = loaded["describe"]
+    subject.runtime, subject.version = loaded["describe"], loaded["version"]
     subject._load_ms = loaded["load_ms"]
     subject._peak_rss_mb = result["peak_rss_mb"]
     with np.load(out, allow_pickle=False) as archive:
@@ -225,7 +227,7 @@ def _conclude(subject: Subject, source: Subject, judge: Judge, labels: np.ndarra
         peak_rss_mb=round(subject._peak_rss_mb, 1),
         load_ms=round(subject._load_ms, 3),
         size_mb=round(subject.artifact.manifest.size_bytes / 1e6, 6),
-        host=host(),
+        host={**host(), "runtime": f"{subject.artifact.runtime} {subject.version}"},
     )
 
 

@@ -39,15 +39,25 @@ class Probe:
         self._runtime: Runtime | None = None
         self._affinity = psutil.Process().cpu_affinity() if hasattr(psutil.Process, "cpu_affinity") else None
 
-    def load(self, threads: int) -> dict[str, Any]:
-        """Load the artifact for a number of threads; give back what an earlier load holds first."""
+    def load(self, threads: int, **options: Any) -> dict[str, Any]:
+        """Load the artifact for a number of threads; give back what an earlier load holds first.
+
+        Args:
+            threads: of one inference.
+            options: of the runtime, beside those that the artifact has.
+        """
         if self._runtime is not None:
             self._runtime.close()
             self._runtime = None
         self._limit_cores(threads)
         started = time.perf_counter()
-        self._runtime = runtimes.load(self._artifact, threads)
-        return {"load_ms": (time.perf_counter() - started) * 1e3, "describe": self._runtime.describe()}
+        asked = {**self._artifact.manifest.runtime_options, **options}
+        self._runtime = runtimes.load(self._artifact.with_manifest(runtime_options=asked), threads)
+        return {"load_ms": (time.perf_counter() - started) * 1e3, **self._about(self._runtime)}
+
+    @staticmethod
+    def _about(runtime: Runtime) -> dict[str, str]:
+        return {"describe": runtime.describe(), "version": runtime.availability().version}
 
     def _limit_cores(self, threads: int) -> None:
         """A runtime that can't limit its threads is limited by the cores that its process may use."""

@@ -13,14 +13,22 @@ from hone.errors import PassError
 
 
 class ProbeProcess:
-    """A process for one artifact."""
+    """A process for one artifact.
 
-    def __init__(self, name: str, artifact: Path, evaluation: Path, log: Path) -> None:
+    Args:
+        name: of the artifact.
+        artifact: its folder.
+        evaluation: what `hone.data.save_dataset` wrote.
+        log: what its process says.
+        python: that runs it; None: this process's own.
+    """
+
+    def __init__(self, name: str, artifact: Path, evaluation: Path, log: Path, python: Path | None = None) -> None:
         self._name = name
         self._log = log
         with log.open("wb") as stream:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "hone.converters.proof.probe"],
+                [python or sys.executable, "-m", "hone.converters.proof.probe"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stream,

@@ -6,9 +6,11 @@ import datetime
 import hashlib
 import secrets
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from hone import store
-from hone.artifact import Selection
+from hone.artifact import DataRecord, Manifest, Selection
 from hone.errors import HoneError, one_line
 from hone.hardware import host
 from hone.recipe import LoadedRecipe
@@ -17,11 +19,28 @@ from hone.runtimes import runtime_class
 from ..proof.claims import Evidence
 from ..proof.disturbance import HostNoise
 from ..proof.evaluate import Subject, resolve_threads
+from ..proof.golden import Taker
 from ..proof.select import Candidate, Standing, select
+from ..registry import registered
 from ..report.records import Report
 from .pipeline import Outcome
 from .plan import Plan
 from .variant_reports import fastest, variant_reports
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """What goes into the store beside a variant.
+
+    Attributes:
+        golden: takes its golden rows.
+        data: what it was calibrated, trained and judged with.
+        note: gets a line that stays.
+    """
+
+    golden: Taker
+    data: Sequence[DataRecord]
+    note: Callable[[str], None]
 
 
 def conclude(
@@ -32,11 +51,10 @@ def conclude(
     evidence: dict[str, Evidence],
     noise: HostNoise,
     started: float,
-    *,
-    keep: bool,
+    keep: Keeping | None,
 ) -> Report:
-    """Rank, store (if `keep`) and report; `evidence` tells what each variant loses, `started` when the run began on the
-    monotonic clock."""
+    """Rank, store (unless `keep` is None) and report; `evidence` tells what each variant loses, `started` when the run
+    began on the monotonic clock."""
     recipe = loaded.recipe
     now = datetime.datetime.now(datetime.UTC)
     run = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
@@ -44,7 +62,7 @@ def conclude(
     candidates = [_candidate(subject, plan, evidence.get(name)) for name, subject in measured.items()]
     standings = select(candidates, recipe)
     winner, safest = (_best(standings, plan, verdict) for verdict in ("met", "undecided"))
-    tags, problem = _store(loaded, measured, standings, run) if keep else ({}, "")
+    tags, problem = ({}, "") if keep is None else _store(loaded, measured, standings, run, keep)
     source = subjects[0].measured
     threads, base = fastest(source, recipe)
     return Report(
@@ -98,7 +116,7 @@ def _tools(measured: dict[str, Subject]) -> dict[str, str]:
 
 
 def _store(
-    loaded: LoadedRecipe, measured: dict[str, Subject], standings: dict[str, Standing], run: str
+    loaded: LoadedRecipe, measured: dict[str, Subject], standings: dict[str, Standing], run: str, keeping: Keeping
 ) -> tuple[dict[str, str], str]:
     """Put what the recipe keeps into the store, the winner last: it becomes the model's `latest`.
 
@@ -117,12 +135,18 @@ def _store(
             continue
         if all(other.verdict == "missed" for other in standings.values() if other.rank == 0):
             continue
+        taken = keeping.golden.take(subject)
+        if taken.reason:
+            keeping.note(f"{name} gets no golden rows, hosts can't check its answers: {taken.reason}")
         artifact = subject.artifact.with_manifest(
             variant=name,
+            golden=taken.record,
+            data=_data_of(subject.artifact.manifest, keeping.data),
             measurements=subject.measurements,
             selection=Selection(
                 run=run,
                 rank=standing.rank,
+                objective=loaded.recipe.objective,
                 eligible=standing.eligible,
                 verdict=standing.verdict,
                 loss_upper=standing.ruling.upper if standing.ruling else None,
@@ -133,7 +157,17 @@ def _store(
             ),
         )
         try:
-            tags[name] = store.put(artifact, loaded.recipe.name, f"{name}-{run}").tag
+            tags[name] = store.put(artifact, loaded.recipe.name, f"{name}-{run}", taken.rows).tag
         except (HoneError, OSError) as error:
             return tags, f"{name} could not be stored: {one_line(error)}"
     return tags, ""
+
+
+def _data_of(manifest: Manifest, data: Sequence[DataRecord]) -> tuple[DataRecord, ...]:
+    """Return what an artifact was made and judged with: what no pass of its asked for isn't."""
+    known = registered()
+    asked = {need for record in manifest.lineage if record.name in known for need in known[record.name].needs}
+    roles = {"evaluation"}
+    roles |= {"calibration"} if {"calibration", "quality"} & asked else set()
+    roles |= {"training"} if "train" in asked else set()
+    return tuple(record for record in data if record.role in roles)

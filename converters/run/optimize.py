@@ -20,10 +20,11 @@ from hone.store.rows import keep_rows
 from ..proof.claims import Asked, Evidence, Proof
 from ..proof.disturbance import HostNoise
 from ..proof.evaluate import Subject, answer, prove
+from ..proof.golden import Taker
 from ..proof.judge import Judge, make_judges
 from ..proof.sanity import check_metric
 from ..report.records import Report
-from .conclude import conclude
+from .conclude import Keeping, conclude
 from .holdout import Half, split
 from .pipeline import Outcome, Pipeline, Progress, drop_stale
 from .plan import Plan, Variant, check_variants, make_plan
@@ -123,12 +124,14 @@ def optimize(request: Request, display: Display, beside: Beside | None = None, f
         workers.close()  # their memory is wanted for the proof
         subjects, noise = _prove(run, plan, outcomes, display, beside)
         evaluation = read_dataset(run.prepared.evaluation)
-    display.message("bounds of what each variant loses")
-    evidence = _evidence(run, subjects, evaluation)
-    measured = conclude(loaded, plan, outcomes, subjects, evidence, noise, started, keep=request.store)
+        display.message("bounds of what each variant loses")
+        evidence = _evidence(run, subjects, evaluation)
+        real = loaded.recipe.evaluation.keep_rows
+        golden = Taker(run.prepared.evaluation, scratch, run.judge, real)
+        keeping = Keeping(golden, run.prepared.data, display.note) if request.store else None
+        measured = conclude(loaded, plan, outcomes, subjects, evidence, noise, started, keeping)
     report = measured.model_copy(update={"selection_rows": run.selection_rows})
-    rows = evaluation.inputs if loaded.recipe.evaluation.keep_rows else {}
-    _keep_rows(rows, report, display.note)
+    _remember(evaluation.inputs if real else {}, report, display.note)
     return report
 
 
@@ -190,7 +193,7 @@ def _evidence(run: Run, subjects: list[Subject], evaluation: Dataset) -> dict[st
     return {subject.name: proof.of(subject.outputs) for subject in subjects[1:] if subject.measurements}
 
 
-def _keep_rows(rows: Tensors, report: Report, note: Callable[[str], None]) -> None:
+def _remember(rows: Tensors, report: Report, note: Callable[[str], None]) -> None:
     """Keep rows for load tests beside each artifact that was stored; a full disk costs them, not the run."""
     for tag in filter(None, (variant.tag for variant in report.variants)):
         entry = store.resolve(tag)

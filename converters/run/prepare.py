@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from hone import __version__, runtimes
-from hone.artifact import Artifact, Manifest, seal
+from hone.artifact import Artifact, DataRecord, Manifest, seal
 from hone.cache import check_own
 from hone.data import load_dataset, save_dataset
 from hone.errors import HoneError, RecipeError, one_line
@@ -18,6 +19,7 @@ from hone.hardware import tool_versions
 from hone.recipe import LoadedRecipe, load_recipe
 from hone.runtimes.base import Runtime
 from hone.signature import BATCH, Signature, TensorSpec
+from hone.userload import code_digest
 
 from .. import sources
 from ..context import Built, PassContext, Rows
@@ -33,6 +35,8 @@ class Prepared:
     framework: str
     note: str = ""
     """What the user should know about how the source was read."""
+    data: tuple[DataRecord, ...] = ()
+    """The recipe's data, for the manifests of what is made with it."""
 
     @property
     def evaluation(self) -> Path:
@@ -54,23 +58,33 @@ def prepare(recipe: Path, sources_dir: Path, evaluation: Path) -> Prepared:
     try:
         built = source.ingest(loaded, partial)
         assert built.signature is not None
-        rows, digest = _save_rows(loaded, built.signature, evaluation)
+        rows, data = _save_rows(loaded, built.signature, evaluation)
         context = PassContext(loaded, built.signature, lambda _: None, rows)
         artifact = _adopt(partial, source, built, context, sources_dir)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return Prepared(artifact.path, rows, digest, source.name, str(built.details.get("note", "")))
+    digest = next((record.sha256 for record in data if record.role == "calibration"), "")
+    return Prepared(artifact.path, rows, digest, source.name, str(built.details.get("note", "")), data)
 
 
-def _save_rows(loaded: LoadedRecipe, signature: Signature, evaluation: Path) -> tuple[Rows, str]:
-    """Write the recipe's data, checked against the signature; return where, and the digest of the calibration rows."""
-    recipe, calibration, digest = loaded.recipe, None, ""
+def _save_rows(loaded: LoadedRecipe, signature: Signature, evaluation: Path) -> tuple[Rows, tuple[DataRecord, ...]]:
+    """Write the recipe's data, checked against the signature; return where, and what it is told again by."""
+    recipe, calibration = loaded.recipe, None
+    records: list[DataRecord] = []
     if recipe.calibration:
         dataset = load_dataset(loaded, "calibration", recipe.calibration, signature)
-        calibration, digest = evaluation.with_name(f"{evaluation.stem}-calibration.npz"), dataset.digest
+        calibration = evaluation.with_name(f"{evaluation.stem}-calibration.npz")
         save_dataset(dataset, calibration)
-    save_dataset(load_dataset(loaded, "evaluation", recipe.evaluation, signature), evaluation)
-    return Rows(evaluation, calibration), digest
+        source = recipe.calibration.source
+        records.append(DataRecord(role="calibration", source=source, rows=dataset.rows, sha256=dataset.digest))
+    dataset = load_dataset(loaded, "evaluation", recipe.evaluation, signature)
+    save_dataset(dataset, evaluation)
+    source = recipe.evaluation.source
+    records.append(DataRecord(role="evaluation", source=source, rows=dataset.rows, sha256=dataset.digest))
+    if recipe.train:
+        code = hashlib.sha256(code_digest(recipe.train, loaded.root).encode()).hexdigest()
+        records.append(DataRecord(role="training", source=recipe.train, sha256=code))
+    return Rows(evaluation, calibration), tuple(records)
 
 
 def _adopt(partial: Path, source: sources.Source, built: Built, context: PassContext, sources_dir: Path) -> Artifact:

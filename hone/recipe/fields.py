@@ -90,8 +90,9 @@ class DataSpec(_Strict):
     )
     keep_rows: bool = Field(
         True,
-        description="Of evaluation: keep up to 2,000 rows, 8 MB at most, in this host's store for load tests; false "
-        "for rows that must not be copied. They never leave it with the model.",
+        description="Of evaluation: keep up to 2,000 rows, 8 MB at most, in this host's store for load tests, and up "
+        "to 256 in the artifacts, for hosts to compare their answers with the proof's. False for rows that must not be "
+        "copied: made-up ones stand for them in artifacts.",
     )
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)

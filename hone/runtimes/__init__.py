@@ -16,7 +16,16 @@ from hone.artifact import MANIFEST, Artifact
 from hone.errors import ArtifactError, did_you_mean
 from hone.runtimes.base import Availability, Runtime, registered
 
-__all__ = ["Availability", "Runtime", "all_runtimes", "check_options", "code_in", "load", "runtime_class"]
+__all__ = [
+    "Availability",
+    "Runtime",
+    "all_runtimes",
+    "check_options",
+    "code_in",
+    "load",
+    "runtime_class",
+    "version_here",
+]
 
 
 @cache
@@ -52,6 +61,11 @@ def check_options(artifact: Artifact) -> None:
         known = did_you_mean(str(first["loc"][-1]), options.model_fields) if unknown else ""
         message = f"the {artifact.runtime} runtime knows no such option{known}" if unknown else first["msg"]
         raise ArtifactError(f"{where}: {field}: {message.removeprefix('Value error, ')}") from None
+
+
+def version_here(name: str) -> str:
+    """Return a runtime and its version on this host, as a proof notes them among the facts of its host."""
+    return f"{name} {runtime_class(name).availability().version}"
 
 
 def code_in(artifact: Artifact) -> str:

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hone import runtimes
-from hone.artifact import Artifact, Manifest, write_manifest
+from hone.artifact import Artifact, FileRecord, Manifest, write_manifest
 from hone.errors import StoreError, one_line, shown_as
-from hone.files import atomic_write
+from hone.files import atomic_write, hash_file
+from hone.golden.rows import GoldenRows, write_rows
 from hone.names import check_tag
 from hone.store.entry import MODULE, Entry, entries, models_dir
 from hone.store.origins import Origin, forget_origin, read_origin, record_origin
@@ -26,8 +27,13 @@ if TYPE_CHECKING:
     from bentoml._internal.models import ModelStore
 
 
-def put(artifact: Artifact, name: str, version: str) -> Entry:
+def put(artifact: Artifact, name: str, version: str, golden: GoldenRows | None = None) -> Entry:
     """Copy an artifact that was made on this host into the store, as `add`.
+
+    Args:
+        artifact: opened.
+        name, version: its tag.
+        golden: rows for the file that its manifest says to hold some; None: none, or its own files hold them.
 
     Raises:
         StoreError: the tag exists or isn't valid, or the disk is full.
@@ -35,10 +41,15 @@ def put(artifact: Artifact, name: str, version: str) -> Entry:
     """
 
     def copy(root: Path) -> None:
-        for file in artifact.manifest.files:
-            (root / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(artifact.path / file, root / file)
-        write_manifest(root, artifact.manifest)
+        for part in artifact.manifest.files:
+            (root / part).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(artifact.path / part, root / part)
+        manifest = artifact.manifest
+        if golden is not None:
+            file = write_rows(root, golden)
+            record = FileRecord(sha256=hash_file(file), size=file.stat().st_size)
+            manifest = manifest.model_copy(update={"files": {**manifest.files, file.name: record}})
+        write_manifest(root, manifest)
 
     return add(artifact.manifest, name, version, copy, Origin(by="hone optimize", trusted=True))
 

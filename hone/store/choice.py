@@ -78,11 +78,12 @@ def _newest_winner(name: str, candidates: list[Entry]) -> Entry:
     raise StoreError(f"no stored variant of '{name}' {met} its budget; name one explicitly: {candidates[0].tag}")
 
 
-def serving_set(reference: str, packed: Sequence[Entry] | None = None) -> list[Entry]:
+def serving_set(reference: str, packed: Sequence[Entry] | None = None, least: int = 1) -> list[Entry]:
     """Return the artifacts that a host may have to choose from, best first.
 
     A NAME stands for those of the newest run that met the budget, down to the first that needs no special hardware,
-    which every host can run; a reference with a version stands for that one alone. `packed` as in `resolve`.
+    which every host can run, and to at least `least` of them; a reference with a version stands for that one alone.
+    `packed` as in `resolve`.
 
     Raises:
         StoreError: as `resolve`.
@@ -91,12 +92,14 @@ def serving_set(reference: str, packed: Sequence[Entry] | None = None) -> list[E
     if names_version(reference):
         return [winner]
     name = winner.name
-    chosen = []
+    chosen: list[Entry] = []
+    portable = False
     for entry in entries(name) if packed is None else packed:
         if entry.name != name or entry.run != winner.run or not entry.eligible or entry.artifact is None:
             continue
         chosen.append(entry)
-        if _is_portable(entry.artifact):
+        portable = portable or _is_portable(entry.artifact)
+        if portable and len(chosen) >= least:
             break
     return chosen
 

@@ -88,6 +88,11 @@ class Lane:
         """True when a batch waits and may start."""
         return self.queue.rows > 0 and self.flying < self.options.in_flight
 
+    @property
+    def idle(self) -> bool:
+        """True when nothing waits and nothing runs."""
+        return not self.queue.rows and not self.flying
+
     async def submit(self, inputs: Tensors, deadline: float | None = None, trail: Trail | None = None) -> Tensors:
         """Return the outputs of these rows.
 
@@ -129,6 +134,31 @@ class Lane:
             self._rest()
             raise
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    async def submit_alone(self, row: Tensors) -> Tensors:
+        """Return the outputs of one row that shares its batch with no other, whatever waits beside it.
+
+        Raises:
+            OverloadedError, StoppingError, InputError, InferenceError: as `submit`.
+        """
+        if self._closing:
+            raise StoppingError
+        if self._alone and self._may_run_now(row, None):
+            return self._run_now(row, None)
+        now = monotonic()
+        (work,) = self._cut(row, now, None)
+        work.alone = True
+        if self.idle:
+            self._scheduler.activate(self)
+        self.queue.offer([work], now)
+        self._idle.clear()
+        self._scheduler.wake()
+        try:
+            return await work.future  # type: ignore[misc]
+        except BaseException:
+            self.queue.withdraw(work)
+            self._rest()
+            raise
 
     def _may_run_now(self, inputs: Tensors, deadline: float | None) -> bool:
         """Return whether a request may skip the queue: nobody is there to share a batch with.

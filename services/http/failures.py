@@ -74,6 +74,15 @@ class UnrecordedError(RequestError):
     status = 503
 
 
+class MistrustedError(RequestError):
+    """No variant of a model answers here as it did in its proof."""
+
+    status = 503
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"model '{name}' gives other answers on this host than in its proof, so it is not served here")
+
+
 class OverloadedError(RequestError):
     """The caller should try again, after `retry_after_s` seconds.
 

@@ -199,6 +199,23 @@ def key_file_stale() -> Any:
     )
 
 
+def count_golden(model: str, version: str, match: bool) -> None:
+    """Count a comparison with the answers of a model's proof; one that differs shows until the next that doesn't."""
+    counter, gauge = _golden_families()
+    counter.labels(model=model, version=version, result="match" if match else "mismatch").inc()
+    gauge.labels(model=model, version=version).set(int(not match))
+
+
+@cache
+def _golden_families() -> tuple[Any, Any]:
+    from prometheus_client import Counter, Gauge
+
+    labels = ("model", "version")
+    counter = Counter("hone_golden_checks", "Comparisons with the proof's answers, by result.", (*labels, "result"))
+    words = "1 when the last comparison found other answers than the proof's: the version is not served."
+    return counter, Gauge("hone_golden_mismatch", words, labels, multiprocess_mode="livemax")
+
+
 @cache
 def recorder_counters() -> dict[str, Any]:
     """Return the counters of recorded traffic, by the fields of `Recorded`."""

@@ -42,6 +42,7 @@ class Edge:
         settings: of the worker.
         gate: None lets everybody call, as often as they like.
         cache: of predictions.
+        cache_epoch: part of its keys; another forgets what is in it.
         recorder: of sampled traffic.
         tracer: of sampled requests.
         audit: of admin actions.
@@ -53,6 +54,7 @@ class Edge:
     settings: Settings
     gate: Gate | OpenGate | None = None
     cache: PredictionCache | None = None
+    cache_epoch: str = ""
     recorder: Recorder | None = None
     tracer: Tracer | None = None
     audit: Audit | None = None

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -16,13 +18,15 @@ from hone import store
 from hone.errors import HoneError
 
 from ..batching.scheduler import Scheduler
-from ..http.failures import NotFoundError
+from ..http.failures import MistrustedError, NotFoundError
 from ..http.responses import Receive, Scope, Send
-from ..models.loading import LoadedModel, candidates, load, packed
+from ..models.loading import LoadedModel, candidates, load_or_spare, packed
+from ..observe.metrics import count_golden
 from ..protocols import all_endpoints
 from .edge import Edge
 from .endpoint import InferEndpoint
 from .served import ServedModel
+from .withdrawn import withdrawn_routes
 
 logger = logging.getLogger("hone.serving")
 
@@ -42,20 +46,24 @@ class Hub:
         edge: what stands around every endpoint.
         scheduler: of the worker.
         module_file: of the service's module, from which a bento finds the models it was built with.
+        folder: that the workers of this server share.
 
     Attributes:
         routes: path -> handler of everything that infers.
         default: the name that `/predict` answers for.
         draining: the worker is about to stop, and no more requests should be sent to it.
+        withdrawn: why a model isn't answered for, by name: none of it that is left answers as it was proven to.
     """
 
-    def __init__(self, edge: Edge, scheduler: Scheduler, module_file: str = "") -> None:
+    def __init__(self, edge: Edge, scheduler: Scheduler, module_file: str = "", folder: Path | None = None) -> None:
         self.routes: dict[str, Handler] = {}
         self.default = ""
         self.draining = False
+        self.withdrawn: dict[str, str] = {}
         self._edge = edge
         self._scheduler = scheduler
         self._module_file = module_file
+        self._folder = folder
         self._models: dict[str, dict[str, ServedModel]] = {}
         self._newest: dict[str, ServedModel] = {}
         self._aside: list[ServedModel] = []
@@ -65,8 +73,8 @@ class Hub:
 
     @property
     def ready(self) -> bool:
-        """True while requests are welcome, and a model is there to answer them."""
-        return not self.draining and bool(self.routes)
+        """True while requests are welcome, and each model is there to answer them."""
+        return not self.draining and not self.withdrawn and bool(self.routes)
 
     def drain(self) -> None:
         """Report not ready from now on; requests that come all the same are answered."""
@@ -78,7 +86,7 @@ class Hub:
 
     def candidates(self, reference: str) -> list[store.Entry]:
         """Return what a reference may stand for, best first; raises StoreError when there is nothing."""
-        return candidates(reference, self._module_file)
+        return candidates(reference, self._module_file, self._edge.settings)
 
     def loadable(self) -> list[store.Entry]:
         """Return what can be loaded: what the bento holds, or from a checkout what the store does."""
@@ -96,8 +104,11 @@ class Hub:
 
         Raises:
             NotFoundError: it isn't loaded.
+            MistrustedError: it was, and gave other answers than its proof.
         """
         versions = self._models.get(name)
+        if not versions and name in self.withdrawn:
+            raise MistrustedError(name)
         if not versions:
             raise NotFoundError(f"no model '{name}' is loaded; there is {', '.join(self._models) or 'none'}")
         if not version:
@@ -125,7 +136,8 @@ class Hub:
             return self._switch(loaded, keep)
 
     def _read(self, reference: str, entries: list[store.Entry] | None) -> LoadedModel:
-        loaded = load(entries or self.candidates(reference), self._edge.settings)
+        found = entries or self.candidates(reference)
+        loaded = load_or_spare(found, self._edge.settings, self._folder, self._module_file)
         loaded.runtime.leave_thread()
         return loaded
 
@@ -141,6 +153,7 @@ class Hub:
         versions[served.entry.version] = served
         self._newest[name] = served
         self.default = self.default or name
+        self.withdrawn.pop(name, None)
         self._route()
         for old in gone:
             self._retire(old)
@@ -158,21 +171,69 @@ class Hub:
         return served
 
     async def unload(self, name: str, version: str = "") -> None:
-        """Stop serving a model, or one version of it; what it has accepted is still answered.
+        """Stop serving a model, or one version; what it has accepted is still answered. A withdrawn one is forgotten.
 
         Raises:
             NotFoundError: it isn't loaded.
         """
         async with self._lock:
+            if name in self.withdrawn and name not in self._models:
+                del self.withdrawn[name]
+                self._route()
+                return
             named = self.get(name, version).entry.version
-            versions = self._models[name]
-            gone = [versions.pop(named)] if version else [versions.pop(key) for key in list(versions)]
-            if versions:
-                self._newest[name] = list(versions.values())[-1]
-            else:
-                del self._models[name], self._newest[name]
+            gone = self._drop(name, [named] if version else list(self._models[name]))
             self._route()
             await asyncio.gather(*(self._retire(old) for old in gone))
+
+    def _drop(self, name: str, versions: list[str]) -> list[ServedModel]:
+        gone = [self._models[name].pop(version) for version in versions]
+        if self._models[name]:
+            self._newest[name] = list(self._models[name].values())[-1]
+        else:
+            del self._models[name], self._newest[name]
+        return gone
+
+    def withdraw(self, name: str, reason: str) -> None:
+        """Answer for a model that none of its variants may: callers get 503, and the worker isn't ready."""
+        logger.error("%s is not served: %s", name, reason)
+        self.default = self.default or name
+        self.withdrawn[name] = reason
+        self._route()
+
+    async def check_golden(self) -> None:
+        """Compare every model's answers with its proof's; one that differs is loaded again, or the next best is.
+
+        From the moment that it is known to be wrong until another takes its place, nothing is answered for it.
+        """
+        for served in [*self.models(), *self._aside]:
+            checked = await served.compare()
+            if checked is None or self.draining:
+                continue
+            count_golden(served.entry.name, served.entry.version, checked.match)
+            if not checked.match:
+                logger.error("%s gives %s", served.tag, checked.describe())
+                if served in self.models():
+                    await self._replace(served)
+
+    async def _replace(self, served: ServedModel) -> None:
+        name, version, others = served.entry.name, served.entry.version, list(served.loaded.others)
+        self._edge.cache_epoch = f"-{secrets.token_hex(4)}"  # what was remembered may be wrong
+        shadow, served.shadow = served.shadow, None
+        async with self._lock:
+            if self._models.get(name, {}).get(version) is not served:
+                return
+            self._drop(name, [version])
+            if name not in self._models:
+                self.withdraw(name, f"{version} gave other answers than its proof's")
+            self._route()
+            self._retire(served)
+        try:
+            (await self.load(served.tag, keep=True, entries=others)).shadow = shadow
+        except HoneError as error:
+            logger.error("nothing takes the place of %s: %s", served.tag, error)
+            if shadow is not None:
+                await shadow.close()
 
     def _retire(self, served: ServedModel) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(served.close())
@@ -192,6 +253,8 @@ class Hub:
                     answer = InferEndpoint(endpoint, served, protocols, self._edge)
                     for called in (served.number, version):
                         routes.update((path.format(name=name, version=called), answer) for path in templates if path)
+        for name in self.withdrawn.keys() - self._models.keys():
+            routes |= withdrawn_routes(name, self._edge, default=name == self.default)
         self.routes = routes
 
     async def heal(self) -> None:

@@ -8,6 +8,8 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING
 
+from hone.errors import one_line
+from hone.golden.check import Checked, differing
 from hone.signature import Tensors
 
 from ..batching.lane import Lane
@@ -16,6 +18,7 @@ from ..batching.padding import Joiner
 from ..batching.queue import Trail
 from ..batching.scheduler import Scheduler
 from ..http.answers import AnswerSizes
+from ..http.failures import OverloadedError, StoppingError
 from ..http.limits import Limits
 from ..http.memory import release_memory
 from ..models.examples import example_inputs
@@ -30,6 +33,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("hone.serving")
 
 CLOSE_TIMEOUT_S = 30.0
+PAUSE_S = 0.02
+"""Between two golden rows, which are asked for while callers' requests are answered."""
+PATIENCE_S = 1.0
+"""That a golden row waits for a moment without requests."""
 
 
 class ServedModel:
@@ -59,7 +66,7 @@ class ServedModel:
         self.followed = edge.recorder is not None
         self._edge = edge
         self._cache = edge.cache
-        self._digest = loaded.artifact.manifest.digest if edge.cache is not None else ""
+        self._digest = loaded.artifact.manifest.digest + edge.cache_epoch if edge.cache is not None else ""
         plan = loaded.plan
         self._executor: Executor | None = None
         if not plan.inline:
@@ -98,6 +105,30 @@ class ServedModel:
     @property
     def failures_in_a_row(self) -> int:
         return self._lane.failures_in_a_row
+
+    async def compare(self) -> Checked | None:
+        """Ask for the golden rows, one at a time between the callers' requests, and compare with the proof's answers.
+
+        Returns:
+            What was found; None when there are no golden rows, or the worker is too busy or about to stop.
+        """
+        rows, golden = self.loaded.golden, self.loaded.artifact.manifest.golden
+        if rows is None or golden is None:
+            return None
+        started, parts = monotonic(), []
+        for index in range(rows.count):
+            patience = monotonic() + PATIENCE_S
+            while not self._lane.idle and monotonic() < patience:
+                await asyncio.sleep(PAUSE_S)
+            try:
+                parts.append(await self._lane.submit_alone(rows.slice(index, index + 1)))
+            except (OverloadedError, StoppingError):
+                return None
+            except Exception as error:  # noqa: BLE001 - whatever it is, it isn't the proof's answer
+                return Checked(index + 1, monotonic() - started, (f"it fails: {one_line(error)}",))
+            await asyncio.sleep(PAUSE_S)
+        problems = await asyncio.to_thread(differing, rows, golden.outputs, parts, rows.count)
+        return Checked(rows.count, monotonic() - started, problems)
 
     async def works(self) -> bool:
         """Return whether the runtime answers the artifact's example rows; forgets the failures when it does."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import random
 import signal
 
 import psutil
@@ -16,6 +17,24 @@ from .hub import Hub
 from .repository import Repository
 
 logger = logging.getLogger("hone.serving")
+
+
+async def tend(hub: Hub, repository: Repository, golden_check_s: float) -> None:
+    """Do all of it until cancelled."""
+    await asyncio.gather(keep_up(hub, repository), watch_answers(hub, golden_check_s))
+
+
+async def watch_answers(hub: Hub, interval_s: float) -> None:
+    """Compare the models' answers with their proofs' again and again; 0: never.
+
+    The workers of many hosts start together; they don't check together.
+    """
+    while interval_s:
+        await asyncio.sleep(interval_s * random.uniform(0.9, 1.1))
+        try:
+            await hub.check_golden()
+        except Exception:
+            logger.exception("comparing answers with the proof's failed")
 
 
 async def keep_up(hub: Hub, repository: Repository) -> None:

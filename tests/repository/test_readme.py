@@ -65,8 +65,11 @@ ROWS = {
         "--max-late 100%",
     ],
     "`hone bench capacity MODEL --p99 50ms`": [],
-    "`hone bench capacity MODEL --p99 50ms --tune`": [],  # tests/e2e/test_tuning.py
-    "`hone bench compare A B`": [],  # tests/benchmarks/test_compare.py
+    "`hone bench capacity MODEL --p99 50ms --tune`": [],
+    "`hone bench compare A B`": [
+        "hone bench compare http://localhost:3000 http://localhost:3000 --model wine --turns 1 --duration 1 "
+        "--users 2 || test $? = 3",
+    ],
     "`locust -f benchmarks/locustfile.py --host URL`": [
         "locust -f benchmarks/locustfile.py --host http://localhost:3000 --headless -u 2 -r 2 -t 2s "
         "--protocol v2-binary --max-errors 0",
@@ -105,10 +108,12 @@ ROWS = {
         "hone models verify",
         "hone models diff wine:onnx-fp32 wine:onnx-fp32 --layers",
     ],
+    "`hone prove MODEL`": ["hone prove wine --turns 6 --tolerance 1000"],
     "`hone init`, `hone doctor`, `hone schema`, `hone report`": [
         "mkdir new && cp $(find home -name '*.onnx' | head -1) new/model.onnx",
         "hone init new/model.onnx",
         "hone doctor",
+        "hone doctor wine",
         "hone schema --out schema.json",
         "hone report out/wine/report.json",
     ],

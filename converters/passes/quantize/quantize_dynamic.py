@@ -10,6 +10,7 @@ from pydantic import Field
 
 from hone.artifact import Artifact
 from hone.errors import PassError, one_line
+from hone.runtimes.onnx.saturation import NEEDS
 
 from ...context import Built, PassContext
 from ...graph.embedding_tables import quantize_tables
@@ -23,7 +24,10 @@ class Options(PassOptions):
 
     per_channel: bool = Field(True, description="One scale per output channel.")
     weight_type: Literal["qint8", "quint8"] = "qint8"
-    reduce_range: bool = Field(False, description="7-bit weights, for processors with AVX2 or AVX-512 but no VNNI.")
+    reduce_range: bool = Field(
+        False,
+        description="7-bit weights, for x86 processors without VNNI or AMX, which cut off sums of larger ones.",
+    )
     op_types: tuple[str, ...] = Field(
         ("MatMul", "Gemm", "Attention", "LSTM", "Gather"),
         description="Operators to quantize; Gather stands for embedding tables, which get a scale for each row. "
@@ -33,7 +37,7 @@ class Options(PassOptions):
 
 
 @register(
-    "quantize_dynamic", consumes="onnx", produces="onnx", options=Options, tools=("onnxruntime", "onnx"), revision=2
+    "quantize_dynamic", consumes="onnx", produces="onnx", options=Options, tools=("onnxruntime", "onnx"), revision=3
 )
 def quantize_dynamic(model: Artifact, options: Options, out: Path, context: PassContext) -> Built:
     """Quantize weights to int8 (ONNX Runtime quantization guide, 'dynamic quantization').
@@ -74,4 +78,7 @@ def quantize_dynamic(model: Artifact, options: Options, out: Path, context: Pass
             f"quantize_dynamic: the graph has no {', '.join(options.op_types)} with constant weights; "
             "set op_types, or use quantize_static"
         )
-    return Built("model.onnx", "int8", details=counts)
+    # Activations are unsigned always.
+    signed = options.weight_type == "qint8" and not options.reduce_range
+    requires = {**model.manifest.requires, **NEEDS} if signed else None
+    return Built("model.onnx", "int8", requires=requires, details=counts)

@@ -51,6 +51,7 @@ class Options(PassOptions):
     options=Options,
     needs=("calibration", "quality"),
     tools=("onnxruntime", "onnx"),
+    revision=2,
 )
 def quantize_mixed(model: Artifact, options: Options, out: Path, context: PassContext) -> Built:
     """Measure what quantizing each layer alone does to the outputs, then leave out the worst ones: as few as needed.
@@ -168,7 +169,8 @@ class _Search:
             "limit": self.limit,
             "loss_is": self._loss.words,
         }
-        return Built(best.name, self._last.precision, runtime_options=self._last.runtime_options, details=details)
+        last = self._last
+        return Built(best.name, last.precision, None, last.runtime_options, last.requires, details)
 
 
 def _limit(loaded: LoadedRecipe, options: Options, loss: Loss, expected: np.ndarray) -> float:

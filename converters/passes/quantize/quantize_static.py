@@ -14,6 +14,7 @@ from pydantic import Field
 from hone.artifact import Artifact
 from hone.data import Dataset
 from hone.errors import PassError, one_line
+from hone.runtimes.onnx.saturation import NEEDS
 from hone.signature import Tensors
 
 from ...context import Built, PassContext
@@ -45,7 +46,10 @@ class Options(PassOptions):
     )
     weight_type: Literal["qint8", "quint8"] = "qint8"
     symmetric_activations: bool = Field(False, description="Zero point 0; TensorRT requires it.")
-    reduce_range: bool = Field(False, description="7-bit weights, for processors with AVX2 or AVX-512 but no VNNI.")
+    reduce_range: bool = Field(
+        False,
+        description="7-bit weights, for x86 processors without VNNI or AMX, which cut off sums of larger ones.",
+    )
     op_types: tuple[str, ...] = Field((), description="Operators to quantize; default: all that have int8 kernels.")
     exclude: tuple[str, ...] = Field((), description="Names of nodes that stay in float.")
 
@@ -57,7 +61,7 @@ class Options(PassOptions):
     options=Options,
     needs=("calibration",),
     tools=("onnxruntime", "onnx"),
-    revision=2,
+    revision=3,
 )
 def quantize_static(model: Artifact, options: Options, out: Path, context: PassContext) -> Built:
     """Insert QuantizeLinear/DequantizeLinear pairs (ONNX Runtime quantization guide, 'static quantization', QDQ).
@@ -81,7 +85,9 @@ def quantize_static(model: Artifact, options: Options, out: Path, context: PassC
     facts: dict[str, Any] = {"calibration_rows": data.rows, "method": options.method}
     if masking:
         facts["masking_left_in_float"] = len(masking)
-    return Built("model.onnx", "int8", details={**counts, **facts})
+    unsigned_signed = options.activation_type == "quint8" and options.weight_type == "qint8"
+    requires = {**model.manifest.requires, **NEEDS} if unsigned_signed and not options.reduce_range else None
+    return Built("model.onnx", "int8", requires=requires, details={**counts, **facts})
 
 
 def _quantize(entry: Path, file: Path, data: Dataset, options: Options, masking: list[str]) -> None:

@@ -88,6 +88,12 @@ def show_command(model: str, as_json: bool) -> None:
         click.echo(
             f"  memory    {manifest.measurements.peak_rss_mb:.0f} MiB peak; load {manifest.measurements.load_ms:.0f} ms"
         )
+    for data in manifest.data:
+        rows = "rows unknown" if data.rows is None else f"{data.rows:,} rows"
+        click.echo(f"  data      {data.role} from {data.source}, {rows}, sha256 {data.sha256[:16]}")
+    if manifest.golden:
+        golden = manifest.golden
+        click.echo(f"  golden    {golden.rows} rows, {golden.source}, tolerances from {golden.repeats} runs")
     for name, file in manifest.files.items():
         click.echo(f"  file      {name}, {file.size:,} bytes, sha256 {file.sha256[:16]}")
 

@@ -20,6 +20,7 @@ from hone.hardware import gpu_name
 from hone.names import shown
 from hone.runtimes.base import Availability, Runtime, RuntimeOptions, register
 from hone.runtimes.onnx.providers import CPU, CUDA, TENSORRT, option_problem
+from hone.runtimes.onnx.saturation import saturates
 from hone.runtimes.parts import run_in_parts
 from hone.signature import Signature
 
@@ -37,6 +38,7 @@ class Options(RuntimeOptions):
     providers: tuple[str, ...] = ()
     provider_options: dict[str, dict[str, str | int | float | bool]] = Field(default_factory=dict)
     disabled_optimizers: tuple[str, ...] = ()
+    optimized: bool = True
     spin: bool = False
 
     @model_validator(mode="after")
@@ -54,10 +56,10 @@ class OnnxRuntime(Runtime):
 
     `runtime_options` of the artifact: `providers`, a list of execution provider names in order of preference
     (default: CPU), `provider_options`, a mapping from provider name to its options, `disabled_optimizers`, names of
-    graph optimizations that are left out, and `spin`, whether threads wait for work on a busy core (default: they
-    sleep; ONNX Runtime's own default keeps a core a thread busy for tens of milliseconds after each run). A provider
-    that this host can't use is passed over in favor of the next, and a warning says so; `describe` names the one that
-    computes. A graph for a fixed number of rows runs in parts.
+    graph optimizations that are left out, `optimized`, false to leave all of them out, and `spin`, whether threads
+    wait for work on a busy core (default: they sleep; ONNX Runtime's own default keeps a core a thread busy for tens
+    of milliseconds after each run). A provider that this host can't use is passed over in favor of the next, and a
+    warning says so; `describe` names the one that computes. A graph for a fixed number of rows runs in parts.
     """
 
     module = "onnxruntime"
@@ -90,7 +92,9 @@ class OnnxRuntime(Runtime):
         self._quiet.log_severity_level = 4
         options = ort.SessionOptions()
         options.log_severity_level = 3
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        level = ort.GraphOptimizationLevel
+        plain = not artifact.manifest.runtime_options.get("optimized", True)
+        options.graph_optimization_level = level.ORT_DISABLE_ALL if plain else level.ORT_ENABLE_ALL
         if threads is not None:
             options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -130,8 +134,9 @@ class OnnxRuntime(Runtime):
     def check_host(cls, artifact: Artifact) -> str:
         wanted = artifact.manifest.runtime_options.get("providers") or [CPU]
         usable = usable_providers()
-        if set(wanted) & set(usable):
-            return ""
+        first = next((name for name in wanted if name in usable), None)
+        if first is not None:
+            return saturates(artifact) if first == CPU else ""
         names = " or ".join(name.removesuffix("ExecutionProvider") for name in wanted)
         return f"needs ONNX Runtime's {names} provider, this host has none"
 

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -19,6 +20,7 @@ from hone.converters.passes import PassContext
 from hone.converters.run.prepare import prepare
 from hone.converters.sources.torch.source import save_program
 from hone.errors import PassError, RecipeError, StoreError
+from hone.golden.rows import read_rows as golden_rows
 from hone.recipe import load_recipe
 from hone.store.rows import read_rows
 from hone.userload import load_function
@@ -88,6 +90,12 @@ def test_optimize_proves_ranks_and_stores(tmp_path: Path) -> None:
     hone("report", tmp_path / "out" / "sums" / "report.json", cwd=tmp_path)
 
 
+def evaluation(project: Path) -> np.ndarray:
+    """Return the evaluation rows of the project."""
+    rows: dict[str, np.ndarray] = load_function("network:evaluation", project, "evaluation")()
+    return rows["features"]
+
+
 @pytest.mark.parametrize("keep", [True, False])
 def test_rows_for_load_tests_are_kept_unless_the_recipe_forbids_it(tmp_path: Path, keep: bool) -> None:
     file = write_project(tmp_path / "project", train="network:train", variants=["onnx-fp32"])
@@ -99,6 +107,14 @@ def test_rows_for_load_tests_are_kept_unless_the_recipe_forbids_it(tmp_path: Pat
     entry = store.resolve("sums")
     kept = read_rows(entry.path)
     assert (kept is not None) is keep
+    manifest = entry.opened().manifest
+    assert manifest.golden is not None and manifest.golden.source == ("evaluation" if keep else "synthetic")
+    golden, evaluated = golden_rows(entry.path, manifest.golden, manifest.signature), evaluation(tmp_path / "project")
+    theirs = {row.tobytes() for row in golden.inputs["features"]} & {row.tobytes() for row in evaluated}
+    assert len(theirs) == (golden.count if keep else 0)
+    assert [(record.role, record.rows, record.source) for record in manifest.data] == [
+        ("evaluation", 256, "network:evaluation")
+    ]
     if kept is not None:
         report = json.loads((tmp_path / "out" / "sums" / "report.json").read_text())
         (array,) = kept.values()

@@ -1,0 +1,201 @@
+"""Take golden rows of a variant that is kept: rows, the answers that it was proven by, and what they may differ by."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hone.artifact import Artifact
+from hone.data import Dataset, read_dataset, save_dataset
+from hone.errors import HoneError, PassError, one_line
+from hone.golden.record import Golden
+from hone.golden.rows import FILE, GoldenRows, too_wide
+from hone.golden.tolerance import differences, rounding, tolerances
+from hone.hardware import cores
+from hone.runtimes import runtime_class
+from hone.runtimes.onnx.providers import CPU
+from hone.signature import Tensors
+
+from .evaluate import EVALUATION_BATCH, Subject
+from .judge import Judge
+from .probe_process import ProbeProcess
+
+FEWEST, MOST = 32, 256
+CHECK_S = 0.1
+"""That all rows of an artifact should take with one thread."""
+MOST_BYTES = 8_000_000
+"""Of the rows' inputs, for which there are fewer than FEWEST of them, too: they travel with the model."""
+BATCHES = (8, EVALUATION_BATCH)
+
+OF_CLASSES = frozenset({"accuracy", "balanced_accuracy", "f1", "precision", "recall", "top_k"})
+"""Metrics of outputs that hold a score for each class."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Golden rows of a variant, and what its manifest says of them; or why there are none."""
+
+    record: Golden | None = None
+    rows: GoldenRows | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Taker:
+    """Takes golden rows of the variants of a run.
+
+    Attributes:
+        evaluation: what `hone.data.save_dataset` wrote.
+        scratch: a folder for outputs and logs.
+        judge: of the run.
+        real: rows of the evaluation set may travel with the model; False: random ones stand for them.
+    """
+
+    evaluation: Path
+    scratch: Path
+    judge: Judge
+    real: bool
+
+    def take(self, subject: Subject) -> Taken:
+        """Let a proven variant answer its golden rows again, by other threads, batches and sessions.
+
+        It runs in processes of its own; whatever goes wrong costs the golden rows, not the run.
+        """
+        artifact, data = subject.artifact, read_dataset(self.evaluation).inputs
+        if not artifact.signature.batchable:
+            return Taken(reason="its signature can't be batched")
+        if FILE in artifact.manifest.files:
+            return Taken(reason=f"it has a file {FILE} of its own")
+        count = how_many(data, seconds_of_a_row(subject))
+        picked = spread_over(data, count) if self.real else None
+        inputs = {name: rows[picked] for name, rows in data.items()} if picked is not None else synthetic(data, count)
+        if inputs is None:
+            return Taken(reason="evaluation rows must not leave the data, and text can't be made up")
+        own = [] if picked is None else [{name: rows[picked] for name, rows in subject.outputs.items()}]
+        try:
+            alone, joined = self._repeats(subject.name, artifact, inputs)
+            return self._sealed(artifact, inputs, alone, [*own, *joined])
+        except HoneError as error:
+            return Taken(reason=str(error))
+        except OSError as error:
+            return Taken(reason=f"{self.scratch}: {error.strerror or one_line(error)}")
+
+    def _repeats(self, name: str, artifact: Artifact, inputs: Tensors) -> tuple[list[Tensors], list[Tensors]]:
+        """Return the answers of several sessions: to each row alone, and in batches."""
+        file = self.scratch / f"{name}-golden.npz"
+        save_dataset(Dataset(inputs), file)
+        alone: list[Tensors] = []
+        joined: list[Tensors] = []
+        probe = ProbeProcess(name, artifact.path, file, self.scratch / f"{name}-golden.log")
+        counts = dict.fromkeys((1, min(2, cores()), cores()))
+        sessions: list[dict[str, int | bool]] = [{"threads": threads} for threads in counts]
+        if "optimized" in runtime_class(artifact.runtime).options.model_fields:
+            # Kernels of the graph as it is: they round in another order, as those of another processor do.
+            sessions.append({"threads": 1, "optimized": False})
+        try:
+            probe.answer()
+            for session in sessions:
+                try:
+                    probe.ask("load", **session)
+                except PassError:
+                    if session.get("optimized", True):
+                        raise
+                    continue  # a graph that has kernels for its fused operators only
+                for batch, found in ((1, alone), *((batch, joined) for batch in BATCHES)):
+                    out = self.scratch / f"{name}-golden-answers.npz"
+                    probe.ask("evaluate", out=str(out), batch=batch)
+                    with np.load(out, allow_pickle=False) as archive:
+                        found.append({output: archive[output] for output in archive.files})
+        finally:
+            probe.close()
+        return alone, joined
+
+    def _sealed(self, artifact: Artifact, inputs: Tensors, alone: list[Tensors], joined: list[Tensors]) -> Taken:
+        """Return the rows with the first session's answers; the others, and the proof's, say what these may be off."""
+        fitted = {spec.name: spec.fit(inputs[spec.name]) for spec in artifact.signature.inputs}
+        answers = {name: alone[0][name] for name in artifact.signature.output_names}
+        rows = len(next(iter(fitted.values())))
+        if problem := unusable(answers, rows):
+            return Taken(reason=problem)
+        if unsteady := next((name for name in answers if not steady(answers, [*alone, *joined], name)), ""):
+            return Taken(reason=f"its answers have other shapes, or NaN elsewhere, from run to run: '{unsteady}'")
+        rounded = rounding(artifact.manifest.precision, on_gpu(artifact))
+        record = Golden(
+            file=FILE,
+            rows=rows,
+            source="evaluation" if self.real else "synthetic",
+            repeats=len(alone) + len(joined),
+            outputs=tolerances(answers, alone[1:], rounded, self._classes()),
+            joined=tolerances(answers, [*alone[1:], *joined], rounded, self._classes()),
+        )
+        if blind := too_wide(answers, record):
+            return Taken(reason=f"its answers differ from run to run as much as its values span: '{blind}'")
+        return Taken(record, GoldenRows(fitted, answers))
+
+    def _classes(self) -> Collection[str]:
+        return {self.judge.output} if self.judge.name in OF_CLASSES else ()
+
+
+def on_gpu(artifact: Artifact) -> bool:
+    """Return whether an artifact may be computed by a GPU, whose float32 products may have fewer digits."""
+    wanted = artifact.manifest.runtime_options.get("providers", [])
+    return artifact.runtime in ("tensorrt", "mlx") or any(name != CPU for name in wanted)
+
+
+def seconds_of_a_row(subject: Subject) -> float:
+    """Return what a row takes with the fewest threads that were measured, in batches of the smallest size."""
+    first = min(subject.measured.latency, key=lambda latency: (latency.threads, latency.batch))
+    return first.p50 / 1e3 / first.batch
+
+
+def how_many(data: Mapping[str, np.ndarray], row_s: float) -> int:
+    """Return how many golden rows there are to be, by the time and the room that one takes."""
+    row_bytes = max(1, sum(array.nbytes // max(len(array), 1) for array in data.values()))
+    by_time = min(MOST, max(FEWEST, int(CHECK_S / row_s)))
+    return max(1, min(by_time, MOST_BYTES // row_bytes, len(next(iter(data.values())))))
+
+
+def spread_over(data: Mapping[str, np.ndarray], count: int) -> np.ndarray:
+    """Return the places of so many rows all over a data set: the first ones are often of one kind."""
+    rows = len(next(iter(data.values())))
+    return np.unique(np.linspace(0, rows - 1, min(count, rows)).round().astype(int))
+
+
+def synthetic(data: Mapping[str, np.ndarray], count: int) -> Tensors | None:
+    """Return random rows between each input's smallest and largest value, always the same; None: one is text."""
+    generator = np.random.default_rng(0)
+    made: Tensors = {}
+    for name, array in data.items():
+        shape = (count, *array.shape[1:])
+        if array.dtype.kind == "f":
+            finite = array[np.isfinite(array)]
+            low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+            made[name] = generator.uniform(low, high, shape).astype(array.dtype)
+        elif array.dtype.kind in "iu":
+            made[name] = generator.integers(array.min(), array.max(), shape, array.dtype, endpoint=True)
+        elif array.dtype.kind == "b":
+            made[name] = generator.random(shape) < 0.5
+        else:
+            return None
+    return made
+
+
+def steady(answers: Tensors, repeats: Sequence[Tensors], name: str) -> bool:
+    """Return whether all repeats of an output can be compared with the first answers."""
+    first = answers[name]
+    if first.dtype.kind != "f":
+        return all(first.shape == repeat[name].shape for repeat in repeats)
+    return all(np.isfinite(differences(first, repeat[name])).all() for repeat in repeats)
+
+
+def unusable(answers: Tensors, rows: int) -> str:
+    """Return why answers can't be golden, or an empty string."""
+    for name, array in answers.items():
+        if array.ndim == 0 or len(array) != rows:
+            return f"output '{name}' has not one value for each row"
+        if array.dtype.kind == "f" and not np.isfinite(array).any():
+            return f"output '{name}' has no finite value"
+    return ""
