@@ -16,11 +16,11 @@ from hone.hardware import host
 from hone.recipe import LoadedRecipe
 from hone.runtimes import runtime_class
 
-from ..proof.claims import Evidence
 from ..proof.disturbance import HostNoise
 from ..proof.evaluate import Subject, resolve_threads
 from ..proof.golden import Taker
-from ..proof.select import Candidate, Standing, select
+from ..proof.verdicts.claims import Evidence
+from ..proof.verdicts.select import Candidate, Standing, select
 from ..registry import registered
 from ..report.records import Report
 from .pipeline import Outcome

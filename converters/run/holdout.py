@@ -15,7 +15,7 @@ from hone.errors import RecipeError
 
 from ..proof.evaluate import Subject
 from ..proof.judge import at
-from ..proof.loss import FEWEST_ROWS
+from ..proof.verdicts.loss import FEWEST_ROWS
 from .prepare import Prepared
 
 SHARE = 1 / 3

@@ -17,12 +17,12 @@ from hone.recipe import LoadedRecipe, VariantSpec, load_recipe
 from hone.signature import Tensors
 from hone.store.rows import keep_rows
 
-from ..proof.claims import Asked, Evidence, Proof
 from ..proof.disturbance import HostNoise
 from ..proof.evaluate import Subject, answer, prove
 from ..proof.golden import Taker
 from ..proof.judge import Judge, make_judges
 from ..proof.sanity import check_metric
+from ..proof.verdicts.claims import Asked, Evidence, Proof
 from ..report.records import Report
 from .conclude import Keeping, conclude
 from .holdout import Half, split

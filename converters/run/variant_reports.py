@@ -6,8 +6,8 @@ from hone.artifact import Measurements
 from hone.recipe import Recipe
 
 from ..proof.evaluate import Subject, resolve_threads
-from ..proof.select import Standing
-from ..proof.verdict import Ruling
+from ..proof.verdicts.select import Standing
+from ..proof.verdicts.verdict import Ruling
 from ..report.records import ClaimReport, PassReport, VariantReport, latency_table
 from .pipeline import Outcome
 from .plan import Node, Plan, Variant

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from hone.artifact import Latency, Measurements, Quality
-from hone.converters.proof.claims import Claim, Evidence
-from hone.converters.proof.select import Candidate, select
+from hone.converters.proof.verdicts.claims import Claim, Evidence
+from hone.converters.proof.verdicts.select import Candidate, select
 from hone.evidence.pairs import Pairs
 from hone.recipe import Recipe
 from tests.models.sums import recipe

@@ -10,8 +10,8 @@ from hone.evidence.bounds import MATERIAL, is_faster
 from hone.recipe import Budget, Recipe
 from hone.records import Verdict
 
+from ..evaluate import resolve_threads
 from .claims import Evidence
-from .evaluate import resolve_threads
 from .verdict import Ruling, rule
 
 SAME_SIZE = 0.01

@@ -20,8 +20,8 @@ from hone.evidence.pairs import Pairs
 from hone.evidence.resampling import DRAWS, FEWEST_DRAWS, Draws, Resampled, draw, mean_of
 from hone.signature import Tensors
 
-from .judge import Judge, at
-from .labels import shown
+from ..judge import Judge, at
+from ..labels import shown
 
 FEWEST_ROWS = 8
 """Rows under which nothing is said: drawing from them shows nothing that isn't among them."""

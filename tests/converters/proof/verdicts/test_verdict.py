@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hone.converters.proof.claims import Asked, Claim, Evidence
 from hone.converters.proof.judge import make_judges
-from hone.converters.proof.verdict import Ruling, rule, verdict_of
+from hone.converters.proof.verdicts.claims import Asked, Claim, Evidence
+from hone.converters.proof.verdicts.verdict import Ruling, rule, verdict_of
 from hone.errors import RecipeError
 from hone.evidence.pairs import Pairs
 from hone.recipe import Budget, load_recipe

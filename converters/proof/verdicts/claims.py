@@ -14,7 +14,7 @@ from hone.evidence.pairs import Pairs
 from hone.recipe import Budget, allowed_drop
 from hone.signature import Tensors
 
-from .judge import Judge
+from ..judge import Judge
 from .loss import Bounds, Reference
 
 TOLERANCE = 1e-12
