@@ -111,6 +111,9 @@ class Watched(Protocol):
     @property
     def idle(self) -> bool: ...
 
+    def part(self) -> None:
+        """Let the answer that is under way be the last one."""
+
     def look(self, now: float) -> None:
         """Note what is waited for, and end a wait that has become too long."""
 
@@ -125,10 +128,12 @@ class Watch:
 
     Attributes:
         most: connections open at once.
+        parting: each connection ends with its next answer.
     """
 
     def __init__(self, connections: set[Watched], loop: asyncio.AbstractEventLoop, wanted: int) -> None:
         self.most = connections_that_fit(wanted, MAX_LINGERING)
+        self.parting = False
         self._connections = connections
         self._loop = loop
         self._idle: list[Watched] = []
@@ -160,6 +165,13 @@ class Watch:
         connection.transport.abort()
         self.count(kind)
         return True
+
+    def part(self) -> None:
+        """Send the callers elsewhere, each with an answer: one who asks on a connection that is closed unannounced
+        can't know whether the request was heard."""
+        self.parting = True
+        for connection in list(self._connections):
+            connection.part()
 
     def abort_all(self) -> None:
         left = [connection for connection in self._connections if connection.transport is not None]
@@ -212,6 +224,12 @@ def reserve(wanted: int) -> int:
     global _reserved
     _reserved = connections_that_fit(2 * wanted, MAX_LINGERING) // 2
     return _reserved
+
+
+def part_all() -> None:
+    """End every connection of this process with its next answer, which says so."""
+    for watch in _watches:
+        watch.part()
 
 
 def abort_all() -> None:
