@@ -41,6 +41,7 @@ class ConnectionLimits:
             pause in a body, or in the reading of an answer.
         body_s: from the head's end to the body's, and from an answer's beginning until it is read.
         connections: open at once.
+        idle_s: between a request's answer and the next request.
         answer_s: left to the callers when the worker stops.
     """
 
@@ -48,6 +49,7 @@ class ConnectionLimits:
     head_s: float = 10.0
     body_s: float = 60.0
     connections: int = 1000
+    idle_s: float = 75.0
     answer_s: float = 15.0
 
     @classmethod
@@ -57,6 +59,7 @@ class ConnectionLimits:
             settings.header_timeout_s,
             settings.body_timeout_s,
             settings.max_connections,
+            settings.keep_alive_s,
             settings.answer_s,
         )
 
