@@ -205,6 +205,8 @@ class Nodes:
         seen: (ready, all) pods of the watched label at each look; pods that are going are not counted.
     """
 
+    look_s = 0.2
+
     def __init__(self, cluster: ControlPlane, namespace: str, label: str) -> None:
         config = yaml.safe_load(cluster.kubeconfig.read_text())
         token, server = config["users"][0]["user"]["token"], config["clusters"][0]["cluster"]["server"]
@@ -237,7 +239,7 @@ class Nodes:
         assert not self.problems, self.problems
 
     def _run(self) -> None:
-        while not self._stop.wait(0.2):
+        while not self._stop.wait(self.look_s):
             try:
                 self._look()
             except (httpx.HTTPError, AssertionError) as error:

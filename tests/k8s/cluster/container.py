@@ -10,10 +10,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 
 from hone.k8s.autoscaler.hpa.calculator import Sample
@@ -30,11 +30,11 @@ class Probe:
 
     Args:
         spec: `httpGet` with a path, and times.
-        base: URL of the container.
+        port: of the container.
     """
 
-    def __init__(self, spec: Object, base: str) -> None:
-        self._url = base + spec["httpGet"]["path"]
+    def __init__(self, spec: Object, port: int) -> None:
+        self._path, self._port = spec["httpGet"]["path"], port
         self._period_s, self._timeout_s = spec["periodSeconds"], spec["timeoutSeconds"]
         self._threshold = spec["failureThreshold"]
         self._misses = 0
@@ -45,10 +45,14 @@ class Probe:
         if time.monotonic() < self._next:
             return None
         self._next = time.monotonic() + self._period_s
+        connection = HTTPConnection("127.0.0.1", self._port, timeout=self._timeout_s)
         try:
-            good = 200 <= httpx.get(self._url, timeout=self._timeout_s).status_code < 400
-        except httpx.HTTPError:
+            connection.request("GET", self._path)
+            good = 200 <= connection.getresponse().status < 400
+        except (OSError, HTTPException):
             good = False
+        finally:
+            connection.close()
         self._misses = 0 if good else self._misses + 1
         return True if good else False if self._misses >= self._threshold else None
 
@@ -74,10 +78,10 @@ class Container:
         (self._spec,) = spec["containers"]
         self._grace_s = spec["terminationGracePeriodSeconds"]
         self._command, self._environment, self._root, self._log = command, environment, root, log
-        self._base = f"http://127.0.0.1:{port}"
         self._report = report
         self._going = threading.Event()
         self._thread = threading.Thread(target=self._live, daemon=True)
+        self._family: list[psutil.Process] = []
         self._used: deque[tuple[float, float]] = deque(maxlen=64)
         self.port = port
         self.ready = False
@@ -118,6 +122,7 @@ class Container:
 
     def _run(self) -> subprocess.Popen[bytes]:
         self._used.clear()
+        self._family.clear()
         with self._log.open("ab") as stream:
             return subprocess.Popen(
                 self._command, cwd=self._root, env=self._environment, stdin=subprocess.DEVNULL,
@@ -126,7 +131,7 @@ class Container:
 
     def _live(self) -> None:
         while not self._going.is_set():
-            probes = {kind: Probe(self._spec[f"{kind}Probe"], self._base) for kind in PROBES}
+            probes = {kind: Probe(self._spec[f"{kind}Probe"], self.port) for kind in PROBES}
             self._watch(probes)
             if not self._going.is_set():
                 self.kill()
@@ -159,11 +164,13 @@ class Container:
 
     def _measure(self) -> None:
         now = time.time()
-        if self._used and now - self._used[-1][0] < 1.0:
+        if self._used and now - self._used[-1][0] < 2.0:
             return
         with contextlib.suppress(psutil.Error):
-            server = psutil.Process(self._process.pid)
-            times = [process.cpu_times() for process in (server, *server.children(recursive=True))]
+            if not self.ready or not self._family:  # looking for children looks at every process of the machine
+                server = psutil.Process(self._process.pid)
+                self._family = [server, *server.children(recursive=True)]
+            times = [process.cpu_times() for process in self._family]
             self._used.append((now, sum(entry.user + entry.system for entry in times)))
 
     def _end(self) -> None:

@@ -39,6 +39,8 @@ class Kubelet(Nodes):
         lives: the containers by the pods' names, of those that are there.
     """
 
+    look_s = 0.5
+
     def __init__(self, cluster: ControlPlane, namespace: str, images: Mapping[str, Image], folder: Path) -> None:
         super().__init__(cluster, namespace, "server")
         self._namespace = namespace

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import yaml
 
 from hone.k8s.autoscaler.hpa.calculator import Sample
 from hone.services.launch import free_port
+from tests.servers import wait_ready
 
 RULES = Path(__file__).parents[3] / "k8s" / "monitoring" / "prometheus-adapter.yaml"
 
@@ -24,11 +24,11 @@ class Prometheus:
     """A running one.
 
     Attributes:
-        url: of it.
+        client: of it.
         window_s: of rates, in place of the minute that the rule has.
     """
 
-    url: str
+    client: httpx.Client
     window_s: float
 
     def samples(self, namespace: str, metric: str) -> Mapping[str, Sample]:
@@ -51,7 +51,7 @@ class Prometheus:
         }
 
     def _ask(self, query: str) -> list[dict[str, Any]]:
-        answer = httpx.get(f"{self.url}/api/v1/query", params={"query": query}, timeout=10).json()
+        answer = self.client.get("/api/v1/query", params={"query": query}).json()
         assert answer["status"] == "success", answer
         return list(answer["data"]["result"])
 
@@ -66,21 +66,12 @@ def prometheus(targets: Path, folder: Path, scrape_s: float, window_s: float) ->
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([*command, f"--web.listen-address={url[7:]}"], stdout=log, stderr=log)
     try:
-        deadline = time.monotonic() + 60
-        while not _ready(url):
-            assert process.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()
-            time.sleep(0.1)
-        yield Prometheus(url, window_s)
+        with httpx.Client(base_url=url, timeout=10) as client:
+            wait_ready(client, process, folder / "log", path="/-/ready")
+            yield Prometheus(client, window_s)
     finally:
         process.terminate()
         process.wait()
-
-
-def _ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/-/ready").status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 def _configuration(targets: Path, scrape_s: float) -> dict[str, Any]:

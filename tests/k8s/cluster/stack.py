@@ -28,7 +28,7 @@ from .prometheus import Prometheus, prometheus
 NAMESPACE = "hone"
 FASTER = 10
 """Every time of the autoscaling is a tenth: windows and periods of the autoscaler, its turns, scrapes and rates."""
-PEAK = 110
+PEAK = 28
 """Requests per second: more than twice what the fewest pods hold."""
 PATIENCE_S = 240.0
 
