@@ -37,8 +37,8 @@ from .watch import MAX_LINGERING, ConnectionLimits, Wait, Watch
 
 PINNED = "0.54.0"
 UVICORNS_KEEP_ALIVE_S = 5
-"""Its default, which BentoML gives, too. Proxies keep connections for a minute, and a request that meets one that is just
-being closed fails: nobody may send it twice."""
+"""Its default, which BentoML gives, too. Proxies keep connections for a minute; a request that meets one being closed
+fails, for nobody may send it twice."""
 
 MAX_PIPELINED = 16
 """Requests behind the one that is being answered."""

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections import deque
@@ -16,11 +17,14 @@ from typing import Any
 
 import psutil
 
+from hone import services
 from hone.k8s.autoscaler.hpa.calculator import Sample
 
 Object = dict[str, Any]
 PROBES = ("startup", "readiness", "liveness")
 LOOK_S = 0.2
+TETHER = Path(services.__file__).with_name("tether.py")
+"""So that no pod outlives a test run that was killed."""
 USAGE_S = 5.0
 """What a container uses is told of so many seconds, as metrics-server tells it of 15 and more."""
 
@@ -77,7 +81,8 @@ class Container:
     ) -> None:  # fmt: skip
         (self._spec,) = spec["containers"]
         self._grace_s = spec["terminationGracePeriodSeconds"]
-        self._command, self._environment, self._root, self._log = command, environment, root, log
+        tether = [sys.executable, "-I", "-S", str(TETHER), str(os.getpid())]
+        self._command, self._environment, self._root, self._log = [*tether, *command], environment, root, log
         self._report = report
         self._going = threading.Event()
         self._thread = threading.Thread(target=self._live, daemon=True)
@@ -101,8 +106,12 @@ class Container:
 
     def kill(self) -> None:
         """Kill all of its processes, as the kernel does when memory is short."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        # Workers have sessions of their own, and those of a server that is gone are nobody's children.
+        family = {*self._family, *self._relatives()}
+        for process in family:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(list(family), timeout=10)
 
     def finish(self) -> None:
         """End it without any grace."""
@@ -168,10 +177,19 @@ class Container:
             return
         with contextlib.suppress(psutil.Error):
             if not self.ready or not self._family:  # looking for children looks at every process of the machine
-                server = psutil.Process(self._process.pid)
-                self._family = [server, *server.children(recursive=True)]
+                self._family = self._relatives()
             times = [process.cpu_times() for process in self._family]
             self._used.append((now, sum(entry.user + entry.system for entry in times)))
+
+    def _relatives(self) -> list[psutil.Process]:
+        """Return its first process and those that come from it, of those that are there."""
+        if self._process.returncode is not None:
+            return []  # its number may be another's
+        try:
+            server = psutil.Process(self._process.pid)
+            return [server, *server.children(recursive=True)]
+        except psutil.Error:
+            return []
 
     def _end(self) -> None:
         deadline = time.monotonic() + self._grace_s
