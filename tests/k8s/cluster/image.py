@@ -25,6 +25,8 @@ ROW_S = 0.1
 """Seconds that the device takes for a row: a pod does 10 rows/s, and within its limits 8."""
 LIMIT_MS = 2000.0
 HELD_PER_S = 8.0
+READY_S = 60.0
+"""More than a start takes here, for the machine may be busy: a pod that is late is killed, and starts again."""
 
 RUNTIME = '''"""Models on a device that takes its time for a row, while the host waits."""
 
@@ -125,7 +127,7 @@ class Image:
             pad=False, created="2026-01-01T00:00:00+00:00", host=Host(cpu="x", cores=2),
         )  # fmt: skip
         return capacity(
-            model=self.model, digest=self.digest, plan=plan, rate=HELD_PER_S, rows_per_s=HELD_PER_S, in_flight_rows=2.4,
+            model=self.model, digest=self.digest, plan=plan, ready_s=READY_S, rate=HELD_PER_S, rows_per_s=HELD_PER_S, in_flight_rows=2.4,
             slo=capacity().slo.model_copy(update={"limit_ms": LIMIT_MS}), repeats=[trial(**figures)] * 3,
         )  # fmt: skip
 
