@@ -127,7 +127,8 @@ class Image:
             pad=False, created="2026-01-01T00:00:00+00:00", host=Host(cpu="x", cores=2),
         )  # fmt: skip
         return capacity(
-            model=self.model, digest=self.digest, plan=plan, ready_s=READY_S, rate=HELD_PER_S, rows_per_s=HELD_PER_S, in_flight_rows=2.4,
+            model=self.model, digest=self.digest, plan=plan, ready_s=READY_S, rate=HELD_PER_S,
+            rows_per_s=HELD_PER_S, in_flight_rows=2.4,
             slo=capacity().slo.model_copy(update={"limit_ms": LIMIT_MS}), repeats=[trial(**figures)] * 3,
         )  # fmt: skip
 
