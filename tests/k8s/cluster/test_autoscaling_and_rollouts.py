@@ -19,7 +19,7 @@ from .stack import PEAK, Stack, running_stack
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 FEWEST = 2
-QUIET = 3.0
+QUIET = 2.0
 """Requests per second that one pod would hold."""
 STEADY_S = 8.0
 REFUSED = {"status 503", "status 504"}
