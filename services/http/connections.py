@@ -36,10 +36,6 @@ from .responses import ABORT
 from .watch import MAX_LINGERING, ConnectionLimits, Wait, Watch
 
 PINNED = "0.54.0"
-UVICORNS_KEEP_ALIVE_S = 5
-"""Its default, which BentoML gives, too. Proxies keep connections for a minute; a request that meets one being closed
-fails, for nobody may send it twice."""
-
 MAX_PIPELINED = 16
 """Requests behind the one that is being answered."""
 
@@ -87,8 +83,7 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, config: Any, server_state: Any, app_state: dict[str, Any], _loop: Any = None) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        if self.timeout_keep_alive == UVICORNS_KEEP_ALIVE_S:
-            self.timeout_keep_alive = self.limits.idle_s  # type: ignore[assignment]
+        self.timeout_keep_alive = self.limits.kept_s(self.timeout_keep_alive)  # type: ignore[assignment]
         self._watch = self._watch_of(config, server_state, self.loop)
         self._received = 0
         self._understood = 0

@@ -20,6 +20,7 @@ IDLE_S = 1.0
 COMPLAIN_S = 10.0
 """Refusals are counted and logged at most so often: whoever makes them must not fill the log."""
 
+UVICORNS_KEEP_ALIVE_S = 5
 MAX_LINGERING = 32
 """Connections over the limit that get an answer; more are closed without."""
 
@@ -62,6 +63,13 @@ class ConnectionLimits:
             settings.keep_alive_s,
             settings.answer_s,
         )
+
+    def kept_s(self, given: float) -> float:
+        """Return how long an idle connection is kept, by what uvicorn was told; its default is not a choice.
+
+        Proxies keep connections for a minute. A request that meets one being closed fails: nobody may send it twice.
+        """
+        return self.idle_s if given == UVICORNS_KEEP_ALIVE_S else given
 
 
 class Wait:
