@@ -93,6 +93,7 @@ class Settings:
         max_header_kb: the largest head of a request, request line and headers, kB.
         header_timeout_s: for a head to come; also the longest pause in a body, or in the reading of an answer.
         body_timeout_s: for a body to come, and for an answer to be read.
+        keep_alive_s: how long a connection stays open without a request; longer than proxies in front keep theirs.
         max_connections: open at once in a worker; fewer where the system lets it open fewer files.
         bodies_mb: of all larger bodies that a worker holds at once, and of all larger answers, MB; more wait, or are
             refused with 503.
@@ -142,6 +143,7 @@ class Settings:
     max_header_kb: float = 32.0
     header_timeout_s: float = 10.0
     body_timeout_s: float = 60.0
+    keep_alive_s: float = 75.0
     max_connections: int = 1000
     bodies_mb: float = 128.0
 

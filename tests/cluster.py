@@ -168,7 +168,8 @@ def _strip(schema: Any) -> None:
 
 
 def for_server(objects: list[Object], namespace: str = "") -> list[Object]:
-    """Return objects as the server of 1.20 takes them: older versions of the same kinds, later fields left out.
+    """Return objects as the server of 1.20 takes them: older versions of the same kinds, later fields left out, and
+    a hook that sleeps written as the command.
 
     Args:
         objects: rendered manifests.
@@ -186,8 +187,9 @@ def for_server(objects: list[Object], namespace: str = "") -> list[Object]:
         for constraint in pod.get("topologySpreadConstraints", []):
             constraint.pop("matchLabelKeys", None)
         for container in pod.get("containers", []):
-            container.get("lifecycle", {}).get("preStop", {}).pop("sleep", None)
-            container.pop("lifecycle", None)
+            hook = container.get("lifecycle", {}).get("preStop", {})
+            if "sleep" in hook:
+                hook["exec"] = {"command": ["sleep", str(hook.pop("sleep")["seconds"])]}
         if namespace and item["kind"] == "Namespace":
             item["metadata"]["name"] = namespace
         if namespace and "namespace" in item["metadata"]:
@@ -202,6 +204,8 @@ class Nodes:
     Attributes:
         seen: (ready, all) pods of the watched label at each look; pods that are going are not counted.
     """
+
+    look_s = 0.2
 
     def __init__(self, cluster: ControlPlane, namespace: str, label: str) -> None:
         config = yaml.safe_load(cluster.kubeconfig.read_text())
@@ -235,7 +239,7 @@ class Nodes:
         assert not self.problems, self.problems
 
     def _run(self) -> None:
-        while not self._stop.wait(0.2):
+        while not self._stop.wait(self.look_s):
             try:
                 self._look()
             except (httpx.HTTPError, AssertionError) as error:

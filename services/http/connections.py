@@ -83,6 +83,7 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, config: Any, server_state: Any, app_state: dict[str, Any], _loop: Any = None) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.timeout_keep_alive = self.limits.kept_s(self.timeout_keep_alive)  # type: ignore[assignment]
         self._watch = self._watch_of(config, server_state, self.loop)
         self._received = 0
         self._understood = 0
@@ -166,10 +167,15 @@ class Connection(HttpToolsProtocol):
             self._reject(400, f"more than {MAX_PIPELINED} requests wait for an answer")
         if self._spare and self.url not in PROBES:
             self._reject(*TOO_MANY)
+        before = self.cycle
         super().on_headers_complete()
         self.scope[ABORT] = self.transport.abort  # type: ignore[literal-required]
         if self._spare:
             self.cycle.keep_alive = False
+        elif self._watch.parting:
+            if before is not None and not before.response_started:
+                before.keep_alive = True  # it is not the last one any more
+            self.part()
         if b"%" in self.url and b"%2f" in self.scope["raw_path"].lower():
             # A proxy in front that decides by path sees no "/" there; neither do our routes.
             self.scope["path"] = self.scope["raw_path"].decode()
@@ -241,6 +247,11 @@ class Connection(HttpToolsProtocol):
             self.transport.write_eof()
         else:
             self.transport.close()
+
+    def part(self) -> None:
+        """Let the answer that is under way be the last one; one whose head is out already can't tell."""
+        if self.cycle is not None and not self.cycle.response_started:
+            self.cycle.keep_alive = False
 
     @property
     def idle(self) -> bool:

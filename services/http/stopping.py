@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from ..settings import Settings
-from .watch import abort_all
+from .watch import abort_all, part_all
 
 logger = logging.getLogger("hone.serving")
 
@@ -48,7 +48,8 @@ class Stopping:
         """On SIGTERM report not ready at once, go on serving for `drain_s`, then let the server stop as it would have.
 
         A load balancer needs a moment to see that a replica goes; requests that it still sends meanwhile are
-        answered. SIGINT is somebody at the keyboard, who doesn't wait.
+        answered. What balances connections never takes a caller away who keeps one open: answers tell to close it,
+        so that the caller opens the next one elsewhere. SIGINT is somebody at the keyboard, who doesn't wait.
         """
         if threading.current_thread() is not threading.main_thread():
             return  # a server inside another program, which handles signals
@@ -66,6 +67,7 @@ class Stopping:
                 self._turn_unready()
             logger.info("%s: not ready any more, stopping in %g s", awaited.name, drain_s)
             self.begin(drain_s, loop)
+            loop.call_soon_threadsafe(part_all)
             if callable(original):
                 server_stop = original
                 loop.call_soon_threadsafe(loop.call_later, drain_s, lambda: server_stop(number, frame))

@@ -20,6 +20,7 @@ IDLE_S = 1.0
 COMPLAIN_S = 10.0
 """Refusals are counted and logged at most so often: whoever makes them must not fill the log."""
 
+UVICORNS_KEEP_ALIVE_S = 5
 MAX_LINGERING = 32
 """Connections over the limit that get an answer; more are closed without."""
 
@@ -41,6 +42,7 @@ class ConnectionLimits:
             pause in a body, or in the reading of an answer.
         body_s: from the head's end to the body's, and from an answer's beginning until it is read.
         connections: open at once.
+        idle_s: between a request's answer and the next request.
         answer_s: left to the callers when the worker stops.
     """
 
@@ -48,6 +50,7 @@ class ConnectionLimits:
     head_s: float = 10.0
     body_s: float = 60.0
     connections: int = 1000
+    idle_s: float = 75.0
     answer_s: float = 15.0
 
     @classmethod
@@ -57,8 +60,16 @@ class ConnectionLimits:
             settings.header_timeout_s,
             settings.body_timeout_s,
             settings.max_connections,
+            settings.keep_alive_s,
             settings.answer_s,
         )
+
+    def kept_s(self, given: float) -> float:
+        """Return how long an idle connection is kept, by what uvicorn was told; its default is not a choice.
+
+        Proxies keep connections for a minute. A request that meets one being closed fails: nobody may send it twice.
+        """
+        return self.idle_s if given == UVICORNS_KEEP_ALIVE_S else given
 
 
 class Wait:
@@ -111,6 +122,9 @@ class Watched(Protocol):
     @property
     def idle(self) -> bool: ...
 
+    def part(self) -> None:
+        """Let the answer that is under way be the last one."""
+
     def look(self, now: float) -> None:
         """Note what is waited for, and end a wait that has become too long."""
 
@@ -125,10 +139,12 @@ class Watch:
 
     Attributes:
         most: connections open at once.
+        parting: each connection ends with its next answer.
     """
 
     def __init__(self, connections: set[Watched], loop: asyncio.AbstractEventLoop, wanted: int) -> None:
         self.most = connections_that_fit(wanted, MAX_LINGERING)
+        self.parting = False
         self._connections = connections
         self._loop = loop
         self._idle: list[Watched] = []
@@ -160,6 +176,13 @@ class Watch:
         connection.transport.abort()
         self.count(kind)
         return True
+
+    def part(self) -> None:
+        """Send the callers elsewhere, each with an answer: one who asks on a connection that is closed unannounced
+        can't know whether the request was heard."""
+        self.parting = True
+        for connection in list(self._connections):
+            connection.part()
 
     def abort_all(self) -> None:
         left = [connection for connection in self._connections if connection.transport is not None]
@@ -212,6 +235,12 @@ def reserve(wanted: int) -> int:
     global _reserved
     _reserved = connections_that_fit(2 * wanted, MAX_LINGERING) // 2
     return _reserved
+
+
+def part_all() -> None:
+    """End every connection of this process with its next answer, which says so."""
+    for watch in _watches:
+        watch.part()
 
 
 def abort_all() -> None:

@@ -317,3 +317,18 @@ def test_request_larger_than_the_network_takes_at_once_arrives_whole() -> None:
     assert bytes(got) == content
     connection.close()
     listener.close()
+
+
+def test_connection_that_the_server_has_closed_is_known_before_it_is_used() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        connection = Connection(Endpoint.of(f"http://127.0.0.1:{listener.getsockname()[1]}", Access()))
+        client, _ = listener.accept()
+        connection.go_on()
+        assert not connection.opening
+        assert not connection.ended(10.0)
+        client.close()
+        deadline = time.monotonic() + 10
+        while not connection.ended(10.0):
+            assert time.monotonic() < deadline
+        assert not connection.ended(connection.started), "one that was just used is not looked at"
+        connection.close()

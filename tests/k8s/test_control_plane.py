@@ -15,7 +15,9 @@ import yaml
 from hone.errors import HoneError
 from hone.k8s.tools.cluster import Cluster, manifests
 from hone.k8s.tools.preflight import preflight
+from hone.k8s.tools.render import render
 from hone.services.access.api_keys import new_key
+from tests.capacities import capacity
 from tests.cluster import ControlPlane, Nodes, definitions, for_server
 
 K8S = Path(__file__).parents[2] / "k8s"
@@ -57,6 +59,21 @@ def test_overlay_is_accepted_by_the_server(control_plane: ControlPlane, overlay:
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_component_is_accepted_by_the_server(control_plane: ControlPlane, tmp_path: Path, component: str) -> None:
     accepted(control_plane, with_component(tmp_path, component), f"component-{component}")
+
+
+@pytest.mark.parametrize("autoscaling", ["in-flight-hpa", "keda"])
+@pytest.mark.parametrize("entrance", ["ingress", "gateway"])
+def test_everything_that_goes_together_is_accepted_by_the_server(
+    control_plane: ControlPlane, tmp_path: Path, autoscaling: str, entrance: str
+) -> None:
+    """As `hone k8s render` writes it: one way in, one autoscaler, and all that may stand around them."""
+    chosen = (autoscaling, entrance, "checks", "grpc", "metrics", "recording", "redis")
+    left_out = {"in-flight-hpa", "keda", "ingress", "gateway"} - set(chosen)
+    assert set(COMPONENTS) == {*chosen, *left_out}, "a new component: say what it goes together with"
+    file, image, tag = tmp_path / "capacity.json", "registry.example.com/hone/digits:1", "digits:onnx-fp32-1"
+    file.write_text(capacity(model=tag).model_dump_json())
+    render("digits", tag, image, file, tmp_path / "deploy", peak=3000, components=chosen)
+    accepted(control_plane, manifests(tmp_path / "deploy"), f"all-{autoscaling}-{entrance}")
 
 
 def test_second_apply_leaves_the_autoscalers_number_alone(control_plane: ControlPlane) -> None:

@@ -18,6 +18,7 @@ READ, WRITE = 1, 4
 """Of select.epoll: EPOLLIN and EPOLLOUT."""
 
 CHUNK = 65536
+FRESH_S = 0.1
 _UNDER_WAY = (0, errno.EINPROGRESS, errno.EWOULDBLOCK)
 
 
@@ -211,6 +212,23 @@ class Connection:
             self.body = bytes(got[len(self.head) + 4 : self._need])
         self._got, self._need = bytearray(), 0
         return True
+
+    def ended(self, now: float) -> bool:
+        """Return whether the server has closed it since its last request; callers look before they send another.
+
+        One that was just used isn't looked at, and of TLS it shows only in reading.
+
+        Args:
+            now: as `started`.
+        """
+        if now - self.started < FRESH_S or self.opening or self.endpoint.context is not None:
+            return False
+        try:
+            return not self.socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
     def fields(self) -> dict[str, str]:
         """Return the last answer's headers, names in small letters."""

@@ -170,6 +170,8 @@ class Sender:
         call = self._order[self._sent % len(self._order)]
         self._sent += 1
         started = _clock() - self._zero
+        while self._idle and self._idle[-1].ended(started):
+            self._drop(self._idle[-1])
         connection = self._idle.pop() if self._idle else self._open()
         if connection is None:
             self._log.add(intended, started, _clock() - self._zero, call, self._unreachable, 0)

@@ -23,8 +23,8 @@ from tests.cluster import ControlPlane
 RESOURCE, CUSTOM = "metrics.k8s.io", "custom.metrics.k8s.io"
 VERSIONS = {RESOURCE: "v1beta1", CUSTOM: "v1beta2"}
 Object = dict[str, Any]
-Answer = Callable[[str, str, float], Mapping[str, Sample]]
-"""From an application's name, a metric's name and the time: samples by the pods' names; times are time.time()'s."""
+Answer = Callable[[Mapping[str, str], str, float], Mapping[str, Sample]]
+"""From the labels of pods, a metric's name and the time: samples by the pods' names; times are time.time()'s."""
 
 
 @contextmanager
@@ -110,10 +110,10 @@ def _answered(path: str, query: dict[str, list[str]], answer: Answer) -> Object 
     namespace, now = parts[4], time.time()
     labels = dict(pair.split("=", 1) for pair in query.get("labelSelector", [""])[0].split(",") if "=" in pair)
     if group == RESOURCE:
-        samples = answer(labels["app"], "cpu", now)
+        samples = answer(labels, "cpu", now)
         items = [_pod_metrics(namespace, name, sample, labels) for name, sample in samples.items()]
         return {"kind": "PodMetricsList", "apiVersion": version, "metadata": {}, "items": items}
-    samples = answer(labels["app"], parts[-1], now)
+    samples = answer(labels, parts[-1], now)
     items = [_metric_value(namespace, name, parts[-1], sample) for name, sample in samples.items()]
     return {"kind": "MetricValueList", "apiVersion": version, "metadata": {}, "items": items}
 

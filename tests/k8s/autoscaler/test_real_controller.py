@@ -130,12 +130,12 @@ class World(Nodes):
         self._begun: dict[str, float] = {}
         self._lock = threading.Lock()
 
-    def samples(self, app_name: str, metric: str, now: float) -> Mapping[str, Sample]:
+    def samples(self, labels: Mapping[str, str], metric: str, now: float) -> Mapping[str, Sample]:
         """Return what metrics-server and the adapter would say of an application's pods."""
         if not self.begin:
             return {}
         with self._lock:
-            app, t = self.apps[app_name], now - self.begin
+            app, t = self.apps[labels["app"]], now - self.begin
             app.work(t)
             app.turns.append(t)
             sight = Sight(app.load, POD, SCRAPING, LEAD_S)

@@ -16,6 +16,7 @@ import httpx
 import psutil
 import pytest
 
+from hone.services.settings import Settings
 from tests.probes import ROW, get, post
 from tests.servers import DIGITS, ROOT, Server, put, self_signed, server
 
@@ -35,6 +36,18 @@ def connect(port: int, stack: contextlib.ExitStack, sent: bytes = b"") -> socket
 def status(port: int) -> int:
     with httpx.Client() as client:
         return client.post(f"http://127.0.0.1:{port}/predict", content=ROW, timeout=30).status_code
+
+
+def test_idle_connection_outlives_uvicorns_five_seconds_and_not_its_setting(shop: Path) -> None:
+    """By default proxies are the first to close: ingress-nginx and others keep a connection for a minute."""
+    assert Settings().keep_alive_s > 60
+    with server(DIGITS, shop, HONE_KEEP_ALIVE_S="9") as running, contextlib.ExitStack() as stack:
+        caller = connect(running.port, stack, post("/predict"))
+        assert caller.recv(4096).startswith(b"HTTP/1.1 200")
+        time.sleep(7)
+        caller.sendall(post("/predict"))
+        with caller.makefile("rb") as answers:
+            assert answers.read().count(b"HTTP/1.1 200") == 1, "it is answered, and closed after nine seconds"
 
 
 def test_full_worker_drops_who_only_holds_a_connection_and_refuses_all_but_probes_when_all_ask(shop: Path) -> None:

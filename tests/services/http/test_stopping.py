@@ -156,9 +156,7 @@ def test_readiness_goes_first_and_what_was_accepted_is_answered(tmp_path: Path) 
     with server(DIGITS, tmp_path, HONE_DRAIN_S="3", HONE_GRPC_PORT=str(free_port()), **PATIENT) as running:
         caller = half_a_body(running.port)
         running.process.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + 10
-        while running.client.get("/readyz").status_code == 200:
-            assert time.monotonic() < deadline
+        wait_unready(running.port)
         assert running.client.post("/predict", json={"inputs": {"features": [[1, 2, 3, 4]]}}).status_code == 200
         time.sleep(3.0)
         rest = b'"inputs": {"features": [[1, 2, 3, 4]]}}'
@@ -167,3 +165,45 @@ def test_readiness_goes_first_and_what_was_accepted_is_answered(tmp_path: Path) 
         caller.close()
         assert running.process.wait(30) == 0
         assert "not stopped" not in running.log.read_text()
+
+
+def test_callers_who_keep_connections_are_sent_elsewhere_while_it_drains(tmp_path: Path) -> None:
+    """What balances connections, as a Service does, leaves open ones where they are."""
+    put(tmp_path, tmp_path / "a", "digits", "onnx-fp32-1")
+    body = b'{"inputs": {"features": [[1, 2, 3, 4]]}}'
+    head = b"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(body)
+    with server(DIGITS, tmp_path, HONE_DRAIN_S="5", **PATIENT) as running, contextlib.ExitStack() as stack:
+        kept, piping, reading = (
+            stack.enter_context(socket.create_connection(("127.0.0.1", running.port))) for _ in range(3)
+        )
+        for caller in (kept, piping):
+            caller.sendall(head + body)
+            assert b"connection: close" not in answers(caller, 1)[0]
+        reading.sendall(head + body[:-1])
+        running.process.send_signal(signal.SIGTERM)
+        wait_unready(running.port)
+        kept.sendall(head + body)
+        piping.sendall((head + body) * 3)
+        reading.sendall(body[-1:])
+        for caller, count in ((kept, 1), (piping, 3), (reading, 1)):
+            told = [b"connection: close" in answer for answer in answers(caller, count)]
+            assert told == [False] * (count - 1) + [True]
+            assert caller.recv(1) == b""
+        assert running.process.poll() is None
+
+
+def answers(caller: socket.socket, count: int) -> list[bytes]:
+    """Read the answers to so many requests; each is 200, and its body is JSON that nothing follows."""
+    caller.settimeout(10)
+    data = b""
+    while data.count(b"HTTP/1.1 200") < count or not data.endswith(b"}"):
+        part = caller.recv(65536)
+        assert part, data
+        data += part
+    return data.split(b"HTTP/1.1 200")[1:]
+
+
+def wait_unready(port: int) -> None:
+    deadline = time.monotonic() + 10
+    while httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200:
+        assert time.monotonic() < deadline
