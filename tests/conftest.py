@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from tests import cluster
 
 # Before anything imports bentoml: its configuration is read once a process.
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+
+# What a shell starts with `&` ignores Ctrl-C, and so would all programs that tests start, and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -291,10 +291,7 @@ def test_capacity_of_a_real_service_goes_on_after_ctrl_c(tmp_path: Path) -> None
     variables = {**os.environ, "PYTHONPATH": str(ROOT)}
     with running(tmp_path, 0.02) as url:
         command += ["--url", url, "--repeats", "1", "--minutes", "0.7"]
-        with subprocess.Popen(
-            command, cwd=tmp_path, env=variables, stderr=subprocess.PIPE, text=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's `&` ignores it
-        ) as started:  # fmt: skip
+        with subprocess.Popen(command, cwd=tmp_path, env=variables, stderr=subprocess.PIPE, text=True) as started:
             assert started.stderr is not None
             while "40.0/s" not in (line := started.stderr.readline()):
                 assert line, "it ended"

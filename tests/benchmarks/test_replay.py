@@ -167,7 +167,6 @@ def test_ctrl_c_keeps_what_there_is(service: Server, home: Path, tmp_path: Path)
     process = subprocess.Popen(
         command(service, tmp_path, "--rate", "100", "--duration", "60"), env=variables(home), stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True, start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's `&` ignores it
     )  # fmt: skip
     assert process.stderr is not None
     while "60 s of open loop" not in (line := process.stderr.readline()):
