@@ -67,7 +67,7 @@ ROWS = {
     "`hone bench capacity MODEL --p99 50ms`": [],
     "`hone bench capacity MODEL --p99 50ms --tune`": [],
     "`hone bench compare A B`": [
-        "hone bench compare http://localhost:3000 http://localhost:3000 --model wine --turns 1 --duration 1 "
+        "hone bench compare http://localhost:3000 http://localhost:3000 --model wine --turns 6 --duration 1 "
         "--users 2 || test $? = 3",
     ],
     "`locust -f benchmarks/locustfile.py --host URL`": [
