@@ -32,6 +32,10 @@ ELSEWHERE = {
         "tests/services/observe/test_recording.py",
         '["audit", "verify"',
     ),
+    **dict.fromkeys(
+        ("python -m venv perf", "sudo apt install libb64-0d", "export", "perf/bin/perf_analyzer"),
+        ("installs a program of others", "tests/services/test_perf_analyzer.py", '"--concurrency-range", "1:4"'),
+    ),
     "hone models import": (
         "needs another host",
         "tests/hone/store/test_signing.py",
