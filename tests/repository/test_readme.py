@@ -32,6 +32,11 @@ ELSEWHERE = {
         "tests/services/observe/test_recording.py",
         '["audit", "verify"',
     ),
+    "hone status http://localhost:3000 --capacity": (
+        "needs a measured capacity and an image",
+        "tests/services/status/test_status.py",
+        '"--capacity", tmp_path / "capacity.json"',
+    ),
     **dict.fromkeys(
         ("python -m venv perf", "sudo apt install libb64-0d", "export", "perf/bin/perf_analyzer"),
         ("installs a program of others", "tests/services/test_perf_analyzer.py", '"--concurrency-range", "1:4"'),
