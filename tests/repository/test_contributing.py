@@ -74,7 +74,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
     folder = tmp_path_factory.mktemp("project")
     matrix, bias = weights()
     np.savez(folder / "sums.linear.npz", weights=matrix, bias=bias)
-    rows = np.random.default_rng(0).normal(size=(256, 4)).astype(np.float32)
+    rows = np.random.default_rng(0).normal(size=(1024, 4)).astype(np.float32)
     np.savez(folder / "rows.npz", features=rows, label=dense_answer(rows).argmax(axis=1))
     (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE, sort_keys=False))
     return Copy(root, folder)
