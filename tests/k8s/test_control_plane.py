@@ -67,8 +67,10 @@ def test_everything_that_goes_together_is_accepted_by_the_server(
     control_plane: ControlPlane, tmp_path: Path, autoscaling: str, entrance: str
 ) -> None:
     """As `hone k8s render` writes it: one way in, one autoscaler, and all that may stand around them."""
-    chosen = (autoscaling, entrance, "checks", "grpc", "metrics", "recording", "redis")
-    left_out = {"in-flight-hpa", "keda", "ingress", "gateway"} - set(chosen)
+    memory = ("memory-hpa",) if autoscaling == "in-flight-hpa" else ()
+    chosen = (autoscaling, *memory, entrance, "checks", "grpc", "metrics", "recording", "redis")
+    # Peaks stand in for the component keda, and need a forecast.
+    left_out = {"in-flight-hpa", "keda", "ingress", "gateway", "memory-hpa", "scheduled-peaks"} - set(chosen)
     assert set(COMPONENTS) == {*chosen, *left_out}, "a new component: say what it goes together with"
     file, image, tag = tmp_path / "capacity.json", "registry.example.com/hone/digits:1", "digits:onnx-fp32-1"
     file.write_text(capacity(model=tag).model_dump_json())
