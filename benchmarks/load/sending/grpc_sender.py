@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import os
 import select
 import selectors
 import sys
@@ -21,6 +20,7 @@ from typing import Any
 from hone.errors import HoneError
 
 from ..wire import GRPC_METHOD, WIRES, Expected, Wire
+from .commands import Commands
 from .plan import GRACE_S, INTERRUPTED, NOT_SENT, PAUSE_S, REMEMBERED, TICK_S, TIMEOUT_S, Log, Plan
 
 CONNECTIONS = 8
@@ -72,7 +72,6 @@ class GrpcSender:
         self._users, self._wanted = 0, plan.users
         self._sent = 0
         self._next_kept = 0.0 if plan.keep_every_s else float("inf")
-        self._commands = b""
         self._started: asyncio.Event
         self._stopped: asyncio.Event
         self._zero = 0.0
@@ -92,9 +91,8 @@ class GrpcSender:
         channels = [self._channel() for _ in range(CONNECTIONS)]
         try:
             await asyncio.gather(*(self._open(channel) for channel in channels))
-            commands = sys.stdin.fileno()
-            os.set_blocking(commands, False)
-            asyncio.get_running_loop().add_reader(commands, self._obey, commands)
+            stdin = sys.stdin.fileno()
+            asyncio.get_running_loop().add_reader(stdin, self._obey, Commands(stdin), stdin)
             print("ready", flush=True)  # noqa: T201 - to who started this
             # A collection of the generator's own objects would show as latency of the service.
             gc.freeze()
@@ -128,17 +126,8 @@ class GrpcSender:
             raise HoneError(f"{self._plan.url}: no gRPC service answers; --grpc-address gives another one") from None
         self._methods.append(channel.unary_unary(GRPC_METHOD))
 
-    def _obey(self, commands: int) -> None:
-        try:
-            data = os.read(commands, 4096)
-        except BlockingIOError:
-            return
-        if not data:
-            asyncio.get_running_loop().remove_reader(commands)
-            data = b"\nstop\n"
-        *lines, self._commands = (self._commands + data).split(b"\n")
-        for line in lines:
-            word, _, value = line.decode().partition(" ")
+    def _obey(self, commands: Commands, stdin: int) -> None:
+        for word, value in commands.read():
             if word == "start":
                 self._zero = float(value)
                 self._started.set()
@@ -147,6 +136,8 @@ class GrpcSender:
             elif word == "stop":
                 self._stopped.set()
                 self._started.set()
+        if commands.ended:
+            asyncio.get_running_loop().remove_reader(stdin)
 
     async def _flush(self) -> None:
         while True:

@@ -24,6 +24,7 @@ from pathlib import Path
 from hone.errors import HoneError, one_line
 
 from ..wire import WIRES, Expected
+from .commands import Commands
 from .connection import READ, WRITE, BadAnswerError, Connection, Endpoint
 from .plan import GRACE_S, INTERRUPTED, NOT_SENT, PAUSE_S, REMEMBERED, TICK_S, TIMEOUT_S, Log, Plan
 from .poller import new_poller
@@ -58,7 +59,6 @@ class Sender:
         self._next_kept = 0.0 if plan.keep_every_s else float("inf")
         self._zero = float("inf")
         self._until = float("inf")
-        self._commands = b""
         self._begun = self._spent = self._next_tick = 0.0
         self._unreachable = ""
 
@@ -68,9 +68,9 @@ class Sender:
         Raises:
             OSError: they can't be written.
         """
-        commands = sys.stdin.fileno()
-        os.set_blocking(commands, False)
-        self._poller.add(commands, READ)
+        stdin = sys.stdin.fileno()
+        commands = Commands(stdin)
+        self._poller.add(stdin, READ)
         if self._plan.arrivals is not None:
             self._idle = [found for _ in range(min(OPENED, len(self._due))) if (found := self._open())]
         print("ready", flush=True)  # noqa: T201 - to who started this
@@ -86,8 +86,10 @@ class Sender:
                 connection = self._connections.get(fd)
                 if connection is not None:
                     self._step(connection, mask)
-                elif fd == commands:
+                elif fd == stdin:
                     self._obey(commands)
+                    if commands.ended:
+                        self._poller.remove(stdin)
         self._finish()
 
     def _done(self) -> bool:
@@ -109,17 +111,8 @@ class Sender:
         share = spent / wall if self._begun and wall > 0 else 0.0
         self._log.close(cpu_share=round(share, 4), wall_s=round(wall if self._begun else 0.0, 3))
 
-    def _obey(self, commands: int) -> None:
-        try:
-            data = os.read(commands, 4096)
-        except BlockingIOError:
-            return
-        if not data:
-            self._poller.remove(commands)
-            data = b"\nstop\n"
-        *lines, self._commands = (self._commands + data).split(b"\n")
-        for line in lines:
-            word, _, value = line.decode().partition(" ")
+    def _obey(self, commands: Commands) -> None:
+        for word, value in commands.read():
             self._next_tick = 0.0
             if word == "start":
                 self._zero = self._next_tick = float(value)
