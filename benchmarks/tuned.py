@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from hone.capacity import Slo
+from hone.k8s.prices import Price
 from hone.plan import Plan
 from hone.records import Record
 
@@ -60,7 +61,8 @@ class Cost(Record):
         """Return the price of an hour; None where there are no prices."""
         if not prices.given:
             return None
-        return self.cores * (prices.cpu_hour or 0.0) + self.memory_mb * 2**20 / 1e9 * (prices.gb_hour or 0.0)
+        price = Price(prices.cpu_hour or 0.0, prices.gb_hour or 0.0)
+        return sum(price.parts(self.cores, self.memory_mb).values())
 
     def axes(self, prices: Prices) -> tuple[float, ...]:
         """Return what is to be low: the price, or cores and memory where there are no prices."""
