@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -65,8 +66,10 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str
 
 
 def shell(line: str, running: Server, key: str, folder: Path) -> str:
-    """Run a line of the page with what stands in it for names; return what it prints."""
-    (folder / "pods.log").write_text(running.log.read_text())
+    """Run a line of the page with what stands in it for names; return what it prints.
+
+    A service writes the line of a request after its answer: a command that finds nothing in the log is run again.
+    """
     line = re.sub(LOGS, "cat pods.log ", line.partition("   #")[0])
     names = {
         "localhost:3000": f"127.0.0.1:{running.port}",
@@ -80,16 +83,21 @@ def shell(line: str, running: Server, key: str, folder: Path) -> str:
         line = line.replace(word, value)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", line],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    given_up = time.monotonic() + 30
+    while True:
+        (folder / "pods.log").write_text(running.log.read_text())
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", line],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        if done.returncode == 0:
+            return done.stdout
+        assert time.monotonic() < given_up, f"{line}\n{done.stdout}\n{done.stderr}"
+        time.sleep(0.1)
 
 
 def line_with(part: str) -> str:
