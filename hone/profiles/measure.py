@@ -1,0 +1,194 @@
+"""Take a profile: a batch with the profiler off and on, its operators, and what is found in them."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hone import runtimes
+from hone.artifact import Artifact
+from hone.errors import HoneError, UnavailableError, one_line
+from hone.hardware import host
+from hone.profiles.findings import Seen, find
+from hone.profiles.findings.hosts import lacking
+from hone.profiles.graph import Graph, read_graph
+from hone.profiles.record import NodeShare, OperatorTime, Profile, ProfileFinding
+from hone.runtimes.base import Runtime
+from hone.runtimes.trace import GRAPH, WARM_UPS, Trace, timed
+
+BUDGET_S = 1.0
+"""For the runs of a profile, when nobody says how many."""
+FEWEST, MOST = 10, 200
+
+
+@dataclass(frozen=True)
+class Taken:
+    """The times of some runs, without and with the profiler.
+
+    Attributes:
+        plain_s: of a batch, the median.
+        trace: of the runtime.
+        runs: with the profiler.
+    """
+
+    plain_s: float
+    trace: Trace
+    runs: int
+
+    @property
+    def profiled_s(self) -> float:
+        return statistics.median(self.trace.run_seconds)
+
+    @property
+    def outside(self) -> float:
+        """Share of a batch without the profiler that no operator took; at least, as operators look slower with it."""
+        inside = sum(node.seconds for node in self.trace.nodes)
+        return max(0.0, 1 - inside / self.plain_s) if self.plain_s else 0.0
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What to profile, and how it is run.
+
+    Attributes:
+        tag: of the artifact.
+        artifact: opened.
+        threads: of one inference.
+        threads_from: why so many, in words.
+        inputs: a batch.
+        rows_from: where its rows are from, in words.
+        batch: its rows.
+        runs: of the batch; None: as many as fit into about a second.
+    """
+
+    tag: str
+    artifact: Artifact
+    threads: int
+    threads_from: str
+    inputs: Mapping[str, np.ndarray]
+    rows_from: str
+    batch: int
+    runs: int | None = None
+
+
+def profile(asked: Asked, folder: Path) -> Profile:
+    """Profile an artifact on this host.
+
+    Args:
+        asked: what, and how.
+        folder: that is there; the runtime writes its trace there, and ONNX Runtime the graph that it runs.
+
+    Raises:
+        UnavailableError: this host has no such runtime, or it doesn't tell the time of operators.
+        HoneError: the model fails on the batch.
+    """
+    runtime = runtimes.load(asked.artifact, asked.threads)
+    try:
+        taken = take(runtime, asked.inputs, asked.runs, folder)
+        described = runtime.describe()
+    except HoneError:
+        raise
+    except Exception as error:
+        raise HoneError(f"{asked.tag} fails on a batch of {asked.batch} rows: {one_line(error)}") from error
+    finally:
+        runtime.close()
+    facts = host()
+    found, notes = findings(asked.artifact, taken, asked.batch, folder)
+    return Profile(
+        model=asked.tag,
+        digest=asked.artifact.digest,
+        runtime=described,
+        precision=asked.artifact.manifest.precision,
+        host=facts,
+        lacks=lacking(facts),
+        threads=asked.threads,
+        threads_from=asked.threads_from,
+        batch=asked.batch,
+        shapes={name: array.shape for name, array in asked.inputs.items()},
+        runs=taken.runs,
+        rows_from=asked.rows_from,
+        plain_ms=taken.plain_s * 1e3,
+        profiled_ms=taken.profiled_s * 1e3,
+        operators=operators(taken.trace),
+        nodes=nodes(taken.trace),
+        findings=found,
+        notes=notes,
+    )
+
+
+def take(runtime: Runtime, inputs: Mapping[str, np.ndarray], runs: int | None, folder: Path) -> Taken:
+    """Run a batch with the profiler off, on and off again: the host may get slower or faster meanwhile.
+
+    Args:
+        runtime: loaded, as it is served.
+        inputs: a batch.
+        runs: with the profiler, and as many without; None: as many as fit into about a second.
+        folder: for the runtime's trace.
+    """
+    timed(lambda: runtime.run(inputs), WARM_UPS)
+    if runs is None:
+        runs = min(MOST, max(FEWEST, int(BUDGET_S / max(timed(lambda: runtime.run(inputs), 1)[0], 1e-6))))
+    half = -(-runs // 2)
+    plain = timed(lambda: runtime.run(inputs), half)
+    trace = runtime.profile(inputs, runs, folder)
+    runtime.run(inputs)
+    plain += timed(lambda: runtime.run(inputs), half)
+    return Taken(statistics.median(plain), trace, runs)
+
+
+def findings(
+    artifact: Artifact, taken: Taken, batch: int, folder: Path
+) -> tuple[tuple[ProfileFinding, ...], tuple[str, ...]]:
+    """Return what is found in a profile, and what must be known to read it.
+
+    Args:
+        artifact: that was profiled.
+        taken: its times on this host.
+        batch: rows of a run.
+        folder: that the runtime wrote to.
+    """
+    notes = [taken.trace.note] if taken.trace.note else []
+    graph: Graph | None = None
+    if (folder / GRAPH).is_file():
+        try:
+            graph = read_graph(folder / GRAPH)
+        except UnavailableError as error:
+            notes.append(str(error))
+    facts = host()
+    seen = Seen(artifact.manifest, nodes(taken.trace), graph, facts, lacking(facts), batch, taken.outside)
+    return find(seen), tuple(notes)
+
+
+def nodes(trace: Trace) -> tuple[NodeShare, ...]:
+    """Return every node with its share of the time."""
+    whole = sum(node.seconds for node in trace.nodes) or 1.0
+    return tuple(
+        NodeShare(
+            name=node.name,
+            operator=node.operator,
+            where=node.where,
+            kernel=node.kernel,
+            ms=node.seconds * 1e3,
+            share=node.seconds / whole,
+            calls=node.calls,
+        )
+        for node in trace.nodes
+    )
+
+
+def operators(trace: Trace) -> tuple[OperatorTime, ...]:
+    """Return the time of each type of operator, what takes most first."""
+    whole = sum(node.seconds for node in trace.nodes) or 1.0
+    found: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for node in trace.nodes:
+        found[node.operator, node.where].append(node.seconds)
+    times = [
+        OperatorTime(operator=kind, where=where, ms=sum(seconds) * 1e3, share=sum(seconds) / whole, nodes=len(seconds))
+        for (kind, where), seconds in found.items()
+    ]
+    return tuple(sorted(times, key=lambda time: -time.ms))
