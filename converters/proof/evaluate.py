@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ from .differences import differences
 from .disturbance import HostNoise, HostWatch
 from .judge import Judge
 from .probe_process import ProbeProcess
+from .profiling import Profiler, ShortProfile
 
 EVALUATION_BATCH = 32
 
@@ -36,6 +38,8 @@ class Subject:
     runtime: str = ""
     version: str = ""
     """Of the runtime."""
+    profile: ShortProfile | None = None
+    """Where its time goes; None: that was not asked, or not told."""
     _load_ms: float = 0.0
     _peak_rss_mb: float = 0.0
     _outputs: Tensors = field(default_factory=dict)
@@ -101,7 +105,7 @@ def prove(
     Returns:
         How steady the host was while latency was measured.
     """
-    labels = read_dataset(evaluation).labels
+    labels, started = read_dataset(evaluation).labels, time.monotonic()
     threads = thread_counts(measure)
     steps = len(subjects) + measure.rounds * len(threads)
     with ExitStack() as stack:
@@ -118,6 +122,7 @@ def prove(
         _time_all(
             subjects, probes, measure, threads, watch, lambda done, what: progress(len(subjects) + done, steps, what)
         )
+        _profile_all(subjects, probes, (measure.batches[0], threads[-1]), Profiler(started))
     _raise_for_source(subjects[0])
     for subject in subjects:
         if not subject.failure:
@@ -206,6 +211,25 @@ def _time_one(subject: Subject, probe: ProbeProcess, measure: MeasureSpec, threa
         with _blame(subject):
             answer = probe.ask("time", batch=batch, milliseconds=measure.round_ms)
             subject._rounds.setdefault((batch, threads), []).append(answer["latencies_ns"])
+
+
+def _profile_all(
+    subjects: list[Subject], probes: dict[str, ProbeProcess], at: tuple[int, int], profiler: Profiler
+) -> None:
+    """Profile the variants, and last the source, whose profiler may be slow, while that costs next to nothing.
+
+    Args:
+        subjects: the source first.
+        probes: by name, with the threads of `at` loaded.
+        at: rows of a batch and threads.
+        profiler: knows what was spent.
+    """
+    for subject in [*subjects[1:], subjects[0]]:
+        rounds = subject._rounds.get(at)
+        if rounds and not subject.failure:
+            call_s = float(np.median(np.concatenate(rounds))) / 1e9
+            probe = probes[subject.name]
+            subject.profile = profiler.profile(subject.artifact, probe, at[0], subject._load_ms / 1e3, call_s)
 
 
 def _conclude(subject: Subject, source: Subject, judge: Judge, labels: np.ndarray | None) -> None:

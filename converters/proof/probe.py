@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,11 @@ class Probe:
             self._run(rows)
             latencies.append(time.perf_counter_ns() - started)
         return {"latencies_ns": latencies}
+
+    def profile(self, folder: str, batch: int, runs: int) -> dict[str, Any]:
+        """Run one batch some times with the runtime's profiler on; return what its operators took."""
+        assert self._runtime is not None
+        return asdict(self._runtime.profile(self._rows(batch), runs, Path(folder)))
 
     def _rows(self, batch: int) -> dict[str, np.ndarray]:
         """Return `batch` evaluation rows, repeating them when there are fewer."""

@@ -93,6 +93,10 @@ class VariantReport(_Record):
     latency_ms: dict[str, dict[str, Percentiles]] = Field(
         default_factory=dict, description="By batch size, then thread count; 'all' is every core of the host."
     )
+    time_by_operator: dict[str, float] = Field(
+        default_factory=dict, description="Shares of its time of the operators that take most; empty: not profiled."
+    )
+    findings: list[str] = Field(default_factory=list, description="What keeps it from being faster, a line each.")
     passes: list[PassReport] = Field(default_factory=list)
 
     @property

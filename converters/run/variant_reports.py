@@ -140,11 +140,26 @@ def _with_measurements(report: VariantReport, subject: Subject, recipe: Recipe, 
             "size_mb": measurements.size_mb,
             "peak_rss_mb": measurements.peak_rss_mb,
             "load_ms": measurements.load_ms,
+            **_time(subject),
             "latency_ms": latency_table(
                 measurements.latency, {str(item): resolve_threads(item) for item in recipe.measure.threads}
             ),
         }
     )
+
+
+def _time(subject: Subject) -> dict[str, object]:
+    """Return what a report says of where the time goes."""
+    profile = subject.profile
+    if profile is None:
+        return {}
+    shares: dict[str, float] = {}
+    for one in profile.operators:  # the same operator may run in several places
+        shares[one.operator] = shares.get(one.operator, 0.0) + one.share
+    return {
+        "time_by_operator": {name: round(share, 4) for name, share in shares.items()},
+        "findings": [finding.line for finding in profile.findings],
+    }
 
 
 def _rows_per_s(measurements: Measurements, threads: int | str) -> float | None:

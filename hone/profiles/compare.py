@@ -34,9 +34,12 @@ class Side:
 
 
 def side_by_side(first: Profile, second: Profile) -> list[Side]:
-    """Return the families of two profiles, what differs most first; small ones together, last."""
+    """Return the families of two profiles, what differs most first; small ones together, and what none took, last.
+
+    The times of a side add up to its batch without the profiler.
+    """
     ours, theirs = _families(first), _families(second)
-    least = LEAST * max(first.operators_ms, second.operators_ms)
+    least = LEAST * max(first.plain_ms, second.plain_ms)
     sides, rest = [], [0.0, 0.0]
     for name in dict.fromkeys([*ours, *theirs]):
         side = Side(name, _ms(ours[name]), _ms(theirs[name]), _kinds(ours[name]), _kinds(theirs[name]))
@@ -45,7 +48,11 @@ def side_by_side(first: Profile, second: Profile) -> list[Side]:
         else:
             sides.append(side)
     sides.sort(key=lambda side: -abs(side.change_ms))
-    return [*sides, *([Side("other", *rest, (), ())] if any(rest) else [])]
+    last = (
+        Side("other", rest[0], rest[1], (), ()),
+        Side("outside of operators", first.outside_ms, second.outside_ms, (), ()),
+    )
+    return [*sides, *(side for side in last if max(side.first_ms, side.second_ms) >= least / 10)]
 
 
 def summary(first: Profile, second: Profile) -> str:
@@ -57,7 +64,7 @@ def summary(first: Profile, second: Profile) -> str:
     words = "as fast as" if 0.97 < ratio < 1.03 else f"{ratio:.2f} times as fast as"
     parts = [f"{second.model} is {words} {first.model}"]
     if won:
-        parts.append(f"it saves {-sum(side.change_ms for side in won):.3f} ms of operators ({_names(won)})")
+        parts.append(f"it saves {-sum(side.change_ms for side in won):.3f} ms ({_names(won)})")
     if lost:
         parts.append(f"{'and ' if won else 'it '}pays {sum(side.change_ms for side in lost):.3f} ms ({_names(lost)})")
     return ", ".join(parts)

@@ -8,7 +8,7 @@ FAMILIES = (
     ("matrix products", r"^DynamicQuantizeMatMul$"),
     ("recurrent layers", r"LSTM|GRU|RNN|lstm|gru"),
     ("attention", r"Attention|attention|SDPA|ScaledDotProduct|MHA"),
-    ("quantizing", r"Quantize"),
+    ("quantizing", r"[Qq]uantize"),
     ("casts", r"^Cast|^Convert$|^to$|^_to_copy$"),
     ("convolutions", r"[Cc]onv"),
     ("matrix products", r"MatMul|Matmul|matmul|Gemm|FullyConnected|^(add)?mm$|^bmm$|^linear$|Einsum"),

@@ -24,6 +24,8 @@ from hone.runtimes.trace import GRAPH, WARM_UPS, Trace, timed
 BUDGET_S = 1.0
 """For the runs of a profile, when nobody says how many."""
 FEWEST, MOST = 10, 200
+ROUGH_S = 5e-6
+"""Mean time of an operator below which shares are said to be rough."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,14 @@ class Taken:
         return statistics.median(self.trace.run_seconds)
 
     @property
-    def outside(self) -> float:
-        """Share of a batch without the profiler that no operator took; at least, as operators look slower with it."""
-        inside = sum(node.seconds for node in self.trace.nodes)
-        return max(0.0, 1 - inside / self.plain_s) if self.plain_s else 0.0
+    def traced_s(self) -> float:
+        """Of all operators in a batch, as the profiler saw them."""
+        return sum(node.seconds for node in self.trace.nodes)
+
+    @property
+    def inside_s(self) -> float:
+        """Of a batch without the profiler, what operators took: at most all, since they look slower with it."""
+        return min(self.plain_s, self.traced_s)
 
 
 @dataclass(frozen=True)
@@ -114,8 +120,8 @@ def profile(asked: Asked, folder: Path) -> Profile:
         rows_from=asked.rows_from,
         plain_ms=taken.plain_s * 1e3,
         profiled_ms=taken.profiled_s * 1e3,
-        operators=operators(taken.trace),
-        nodes=nodes(taken.trace),
+        operators=operators(taken),
+        nodes=nodes(taken),
         findings=found,
         notes=notes,
     )
@@ -153,6 +159,8 @@ def findings(
         folder: that the runtime wrote to.
     """
     notes = [taken.trace.note] if taken.trace.note else []
+    if taken.traced_s < ROUGH_S * len(taken.trace.nodes):
+        notes.append("runtimes tell whole microseconds, and most operators take few: shares are rough")
     graph: Graph | None = None
     if (folder / GRAPH).is_file():
         try:
@@ -160,35 +168,42 @@ def findings(
         except UnavailableError as error:
             notes.append(str(error))
     facts = host()
-    seen = Seen(artifact.manifest, nodes(taken.trace), graph, facts, lacking(facts), batch, taken.outside)
+    outside = 1 - taken.inside_s / taken.plain_s
+    seen = Seen(artifact.manifest, nodes(taken), graph, facts, lacking(facts), batch, outside)
     return find(seen), tuple(notes)
 
 
-def nodes(trace: Trace) -> tuple[NodeShare, ...]:
+def nodes(taken: Taken) -> tuple[NodeShare, ...]:
     """Return every node with its share of the time."""
-    whole = sum(node.seconds for node in trace.nodes) or 1.0
+    whole = taken.traced_s or 1.0
     return tuple(
         NodeShare(
             name=node.name,
             operator=node.operator,
             where=node.where,
             kernel=node.kernel,
-            ms=node.seconds * 1e3,
+            ms=node.seconds / whole * taken.inside_s * 1e3,
             share=node.seconds / whole,
             calls=node.calls,
         )
-        for node in trace.nodes
+        for node in taken.trace.nodes
     )
 
 
-def operators(trace: Trace) -> tuple[OperatorTime, ...]:
+def operators(taken: Taken) -> tuple[OperatorTime, ...]:
     """Return the time of each type of operator, what takes most first."""
-    whole = sum(node.seconds for node in trace.nodes) or 1.0
+    whole = taken.traced_s or 1.0
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for node in trace.nodes:
+    for node in taken.trace.nodes:
         found[node.operator, node.where].append(node.seconds)
     times = [
-        OperatorTime(operator=kind, where=where, ms=sum(seconds) * 1e3, share=sum(seconds) / whole, nodes=len(seconds))
+        OperatorTime(
+            operator=kind,
+            where=where,
+            ms=sum(seconds) / whole * taken.inside_s * 1e3,
+            share=sum(seconds) / whole,
+            nodes=len(seconds),
+        )
         for (kind, where), seconds in found.items()
     ]
     return tuple(sorted(times, key=lambda time: -time.ms))

@@ -14,7 +14,7 @@ class OperatorTime(Record):
 
     operator: str
     where: str = Field(description="What computed it: an execution provider, a device.")
-    ms: float = Field(description="Of a batch, with the profiler on.")
+    ms: float = Field(description="Of a batch without the profiler, shared out by what the profiler saw.")
     share: float = Field(description="Of the time of all operators.")
     nodes: int
 
@@ -45,7 +45,8 @@ class ProfileFinding(Record):
 
     @property
     def line(self) -> str:
-        return f"{self.what}{f'; {self.remedy}' if self.remedy else ''}"
+        share = "" if self.share is None else f"{self.share:.0%} of the time: "
+        return f"{share}{self.what}{f'; {self.remedy}' if self.remedy else ''}"
 
 
 class Profile(Record):
@@ -78,10 +79,6 @@ class Profile(Record):
         return self.profiled_ms / self.plain_ms - 1 if self.plain_ms else 0.0
 
     @property
-    def operators_ms(self) -> float:
-        return sum(operator.ms for operator in self.operators)
-
-    @property
-    def outside(self) -> float:
-        """Share of a profiled batch that no operator took."""
-        return max(0.0, 1 - self.operators_ms / self.profiled_ms) if self.profiled_ms else 0.0
+    def outside_ms(self) -> float:
+        """Of a batch without the profiler, what no operator took: at least, since operators look slower with it."""
+        return max(0.0, self.plain_ms - sum(operator.ms for operator in self.operators))

@@ -63,9 +63,8 @@ def _text(found: Profile) -> str:
     lines = [
         f"{found.model}  {found.precision}, {found.runtime}, threads {found.threads} ({found.threads_from})",
         f"rows    {found.rows_from}; batches of {found.batch} ({shapes}), {found.runs} runs",
-        f"time    {found.plain_ms:.3f} ms a batch; with the profiler on {found.profiled_ms:.3f} ms "
-        f"({found.overhead:+.0%}): trust shares, not times",
-        f"        {found.operators_ms:.3f} ms in operators, {found.outside:.0%} of a batch with the profiler in none",
+        f"time    {found.plain_ms:.3f} ms a batch; {found.profiled_ms:.3f} ms with the profiler "
+        f"({found.overhead:+.0%}): MS shares out the former",
         "",
         columns([("OPERATOR", "SHARE", "MS", "NODES", "WHERE", "SLOWEST NODE"), *_rows(found)]),
         "",
@@ -91,6 +90,8 @@ def _rows(found: Profile) -> list[tuple[str, ...]]:
     if rest:
         share, ms, nodes = (sum(getattr(one, name) for one in rest) for name in ("share", "ms", "nodes"))
         rows.append((f"{len(rest)} others", f"{share:.1%}", f"{ms:.3f}", str(nodes), "", ""))
+    if found.outside_ms > found.plain_ms / 100:
+        rows.append(("none", "", f"{found.outside_ms:.3f}", "", "", "calling the runtime"))
     return rows
 
 

@@ -19,7 +19,7 @@ MATRICES = ("matrix products", "convolutions", "recurrent layers", "attention")
 INTEGER = ("Integer", "IntegerToFloat")
 """How the names of other integer kernels end."""
 DEQUANTIZE, QUANTIZE = "DequantizeLinear", "QuantizeLinear"
-NOTABLE = 0.03
+NOTABLE = 0.05
 """Share of the time from which what quantizing costs is worth a line."""
 
 

@@ -144,7 +144,7 @@ class TensorrtRuntime(Runtime):
         calls: list[Call] = []
         types = layer_types(self._engine.create_engine_inspector(), trt.LayerInformationFormat.JSON)
 
-        class Profiler(trt.IProfiler):  # type: ignore[misc]
+        class Profiler(trt.IProfiler):
             def __init__(self) -> None:
                 trt.IProfiler.__init__(self)
 
