@@ -16,6 +16,7 @@ from hone.artifact import Artifact
 from hone.errors import HoneError
 from hone.profiles.measure import Taken, findings, operators
 from hone.profiles.record import OperatorTime, ProfileFinding
+from hone.runtimes import runtime_class
 from hone.runtimes.trace import WARM_UPS, NodeTime, Trace
 
 from .probe_process import ProbeProcess
@@ -25,6 +26,8 @@ SHARE = 0.02
 RUNS = 5
 LOADS = 3
 """Times that a profile costs as much as loading: a session of its own, which writes its graph, too."""
+SOURCE_S = 2.0
+"""That torch's profiler takes to start."""
 SHOWN = 5
 """Operators of a variant that a report has."""
 
@@ -63,7 +66,8 @@ class Profiler:
             call_s: of a run.
         """
         now = self.clock()
-        expected = LOADS * load_s + (RUNS + WARM_UPS) * call_s
+        expected = SOURCE_S if runtime_class(artifact.runtime).baseline else 0.0
+        expected += LOADS * load_s + (RUNS + WARM_UPS) * call_s
         if self._spent_s + expected > SHARE * (now - self.started):
             return None
         try:

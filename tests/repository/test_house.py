@@ -18,7 +18,7 @@ FLOORS = (
     ("hone/evidence", "hone/formats", "hone/pages"),
     ("hone/runtimes",),
     ("hone/store",),
-    ("hone/describe",),
+    ("hone/describe", "hone/profiles"),
     ("services/settings.py",),
     ("services/http",),
     ("services/batching", "services/cache", "services/protocols"),
@@ -128,6 +128,7 @@ FRAMEWORKS = {
     "mlx": ("hone/runtimes/mlx", "converters/passes/export/mlx.py"),
     "onnx": (
         "hone/describe/layers.py",
+        "hone/profiles/graph.py",
         "converters/graph",
         "converters/passes",
         "converters/sources",

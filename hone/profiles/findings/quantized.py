@@ -96,11 +96,11 @@ def _reason(graph: Graph, node: Node) -> str:
     inputs = [value for value in node.inputs if value and value not in stored]
     makers = [graph.behind(value) for value in inputs]
     if any(maker is None or maker.operator != DEQUANTIZE for maker in makers):
-        return "their input isn't quantized"
+        return "an input isn't quantized"
     users = graph.users(node)
     if not users or any(user.operator != QUANTIZE for user in users):
         return f"what follows ({users[0].operator if users else 'the output'}) takes floats"
-    return "ONNX Runtime has no integer kernel for them here"
+    return "ONNX Runtime has no integer kernel for that"
 
 
 def _of_kernels(seen: Seen) -> Iterator[ProfileFinding]:

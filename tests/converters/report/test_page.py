@@ -124,3 +124,12 @@ def test_a_label_lies_on_its_points_side_of_the_budget_and_not_on_the_line() -> 
     assert len(places) == 4, drawing[:200]
     assert places.pop("below") > line
     assert all(y < line for y in places.values()), (places, line)
+
+
+def test_where_the_time_goes_is_told_of_what_was_profiled(tmp_path: Path) -> None:
+    told = {"time_by_operator": {"MatMul": 0.61, "Softmax": 0.2}, "findings": ["20% of the time: attention in parts"]}
+    text = page(tmp_path, variant("a", tag="m:a-1", **told), variant("b"))
+    section = text.partition("Where the time goes")[2].partition("</section>")[0]
+    assert "MatMul 61 %, Softmax 20 %" in section and "attention in parts" in section
+    assert "hone profile m:a-1" in section and "<b>b</b>" not in section
+    assert "Where the time goes" not in page(tmp_path, variant("b"))
