@@ -82,6 +82,7 @@ def _profile(artifact: Artifact, probe: ProbeProcess, batch: int, call_s: float)
     with tempfile.TemporaryDirectory(prefix="hone-profile-") as folder:
         answer = probe.ask("profile", folder=folder, batch=batch, runs=RUNS)
         seen = tuple(NodeTime(**node) for node in answer["nodes"])
-        taken = Taken(call_s, Trace(seen, tuple(answer["run_seconds"]), answer["note"]), RUNS)
+        trace = Trace(**{**answer, "nodes": seen, "run_seconds": tuple(answer["run_seconds"])})
+        taken = Taken(call_s, trace, RUNS)
         found, _ = findings(artifact, taken, batch, Path(folder))
     return ShortProfile(operators(taken)[:SHOWN], found)

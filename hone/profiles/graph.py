@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import defaultdict, deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -104,8 +104,12 @@ class Graph:
         return value
 
 
-def read_graph(file: Path) -> Graph:
+def read_graph(file: Path, ran: Sequence[tuple[str, str]] = ()) -> Graph:
     """Read a graph without its weights.
+
+    Args:
+        file: as ONNX Runtime wrote it.
+        ran: names and types of the nodes of its trace, in order: where a node has no name, ONNX Runtime makes one up.
 
     Raises:
         UnavailableError: the package `onnx` is not installed, or can't read the file.
@@ -119,8 +123,15 @@ def read_graph(file: Path) -> Graph:
     except Exception as error:  # noqa: BLE001 - protobuf, onnx and the disk have errors of their own
         raise UnavailableError(f"{file}: can't be read: {one_line(error)}", "what was fused is not known") from None
     constants = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
-    return Graph([_node(index, node) for index, node in enumerate(model.graph.node)], constants)
+    own = {node.name for node in model.graph.node}
+    made_up: dict[str, deque[str]] = defaultdict(deque)
+    for name, operator in ran:
+        if name not in own:
+            made_up[operator].append(name)
+    return Graph([_node(node, made_up[node.op_type]) for node in model.graph.node], constants)
 
 
-def _node(index: int, node: onnx.NodeProto) -> Node:
-    return Node(node.name or f"{node.op_type}_{index}", node.op_type, tuple(node.input), tuple(node.output))
+def _node(node: onnx.NodeProto, made_up: deque[str]) -> Node:
+    """Return a node; one without a name has that of the next of its type in the trace: both are in one order."""
+    name = node.name or (made_up.popleft() if made_up else "")
+    return Node(name, node.op_type, tuple(node.input), tuple(node.output))

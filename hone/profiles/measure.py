@@ -24,6 +24,8 @@ from hone.runtimes.trace import GRAPH, WARM_UPS, Trace, timed
 BUDGET_S = 1.0
 """For the runs of a profile, when nobody says how many."""
 FEWEST, MOST = 10, 200
+QUIET = 0.95
+"""Of the time without the profiler: what is faster with it was disturbed without."""
 ROUGH_S = 5e-6
 """Mean time of an operator below which shares are said to be rough."""
 
@@ -54,7 +56,8 @@ class Taken:
     @property
     def inside_s(self) -> float:
         """Of a batch without the profiler, what operators took: at most all, since they look slower with it."""
-        return min(self.plain_s, self.traced_s)
+        steady = min(self.plain_s, self.profiled_s)  # where the host got faster meanwhile, that is no time between them
+        return self.plain_s * min(1.0, self.trace.inside_seconds / steady)
 
 
 @dataclass(frozen=True)
@@ -159,12 +162,14 @@ def findings(
         folder: that the runtime wrote to.
     """
     notes = [taken.trace.note] if taken.trace.note else []
+    if taken.profiled_s < QUIET * taken.plain_s:
+        notes.append("the host was disturbed: a batch was faster with the profiler than without; trust shares only")
     if taken.traced_s < ROUGH_S * len(taken.trace.nodes):
         notes.append("runtimes tell whole microseconds, and most operators take few: shares are rough")
     graph: Graph | None = None
     if (folder / GRAPH).is_file():
         try:
-            graph = read_graph(folder / GRAPH)
+            graph = read_graph(folder / GRAPH, [(node.name, node.operator) for node in taken.trace.nodes])
         except UnavailableError as error:
             notes.append(str(error))
     facts = host()
@@ -174,7 +179,7 @@ def findings(
 
 
 def nodes(taken: Taken) -> tuple[NodeShare, ...]:
-    """Return every node with its share of the time."""
+    """Return every node with its share of the time, the slowest first."""
     whole = taken.traced_s or 1.0
     return tuple(
         NodeShare(
@@ -186,7 +191,7 @@ def nodes(taken: Taken) -> tuple[NodeShare, ...]:
             share=node.seconds / whole,
             calls=node.calls,
         )
-        for node in taken.trace.nodes
+        for node in sorted(taken.trace.nodes, key=lambda node: -node.seconds)
     )
 
 

@@ -14,7 +14,7 @@ from hone.artifact import Artifact
 from hone.errors import ArtifactError, one_line
 from hone.hardware import cpu_features
 from hone.runtimes.base import Availability, Runtime, RuntimeOptions, missing, name_outputs, register
-from hone.runtimes.trace import RAW, WARM_UPS, Call, Trace, chrome_events, timed, totals
+from hone.runtimes.trace import RAW, WARM_UPS, Call, Trace, chrome_events, timed, traced
 
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 BFLOAT16_FEATURES = ("avx512_bf16", "amx_bf16")
@@ -109,7 +109,7 @@ class OpenVinoRuntime(Runtime):
             for step, (kernel, spent) in after.items()
         ]
         (folder / RAW).write_text(json.dumps(chrome_events(calls)))
-        return Trace(totals(calls, 1), seconds)
+        return traced(calls * runs, seconds)
 
     def describe(self) -> str:
         return f"OpenVINO {version('openvino')}, CPU"

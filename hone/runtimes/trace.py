@@ -44,13 +44,15 @@ class Trace:
     """What became of the time of some runs.
 
     Attributes:
-        nodes: every operator that took time, the slowest first.
+        nodes: every operator that ran, in the order in which they first did.
         run_seconds: of each run as it was traced; noting times takes time itself.
+        inside_seconds: of all operators in a run, the median over the runs where each is told apart, else the mean.
         note: what must be known to read the times, or an empty string.
     """
 
     nodes: tuple[NodeTime, ...]
     run_seconds: tuple[float, ...]
+    inside_seconds: float
     note: str = ""
 
 
@@ -65,29 +67,27 @@ class Call:
     seconds: float
 
 
-def totals(calls: Iterable[Call], runs: int) -> tuple[NodeTime, ...]:
-    """Return the time of each operator in a run of the model, the slowest first.
-
-    Args:
-        calls: in the order of the runs.
-        runs: that they are of.
-    """
+def traced(calls: Iterable[Call], run_seconds: tuple[float, ...], note: str = "") -> Trace:
+    """Return a trace of calls, in the order of the runs that they are of."""
+    runs = len(run_seconds)
     found: dict[tuple[str, str, str], list[Call]] = defaultdict(list)
     for call in calls:
         found[call.name, call.operator, call.where].append(call)
-    nodes = [
-        NodeTime(*key, group[-1].kernel, _of_a_run([call.seconds for call in group], runs), len(group) / runs)
-        for key, group in found.items()
-    ]
-    return tuple(sorted(nodes, key=lambda node: -node.seconds))
+    nodes = []
+    inside = [0.0] * runs
+    for key, group in found.items():
+        times = _by_run([call.seconds for call in group], runs)
+        inside = [before + own for before, own in zip(inside, times, strict=True)]
+        nodes.append(NodeTime(*key, group[-1].kernel, statistics.median(times), len(group) / runs))
+    return Trace(tuple(nodes), run_seconds, statistics.median(inside), note)
 
 
-def _of_a_run(seconds: list[float], runs: int) -> float:
-    """Return the median over the runs, which one that was interrupted doesn't move; the mean, where runs differ."""
+def _by_run(seconds: list[float], runs: int) -> list[float]:
+    """Return an operator's seconds in each run; where runs differ in how often they call it, their mean for each."""
     each, left = divmod(len(seconds), runs)
     if left:
-        return sum(seconds) / runs
-    return statistics.median(sum(seconds[run * each : (run + 1) * each]) for run in range(runs))
+        return [sum(seconds) / runs] * runs
+    return [sum(seconds[run * each : (run + 1) * each]) for run in range(runs)]
 
 
 def timed(run: Callable[[], object], runs: int) -> tuple[float, ...]:

@@ -17,7 +17,7 @@ BETWEEN = (
     "QuantizeLinear", "DequantizeLinear", "QLinearAdd", "QLinearMul",
 )  # fmt: skip
 """What may stand between the products and the softmax of an attention."""
-SCALING = ("Mul", "Div", "Add", "QuantizeLinear", "DequantizeLinear")
+SCALING = ("Mul", "Div", "Add", "Sum", "Cast", "QuantizeLinear", "DequantizeLinear")
 CONVOLUTIONS = ("Conv", "FusedConv")
 ACTIVATIONS = ("Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid")
 NOTABLE = 0.01
@@ -50,7 +50,9 @@ def _remedy(seen: Seen, kernel: str) -> str:
         return "the variant leaves ONNX Runtime's optimizations out: they were slower where it was tuned"
     if left_out := options.get("disabled_optimizers"):
         return f"the variant leaves {', '.join(left_out)} out of ONNX Runtime's optimizations"
-    if kernel == "FusedConv" or kernel == "Conv":
+    if seen.precision == "fp16" and kernel in ("Softmax", "Gelu"):
+        return "ONNX Runtime has no kernel of it for fp16 on this device"
+    if kernel in ("FusedConv", "Conv"):
         return "ONNX Runtime joins them when nothing else uses what the convolution gives"
     if "fuse" in seen.passes:
         return "the pass fuse ran, and its patterns don't fit here"
@@ -96,10 +98,23 @@ def _gelu(graph: Graph) -> Parts:
     for node in graph.nodes:
         if node.operator != "Erf":
             continue
-        before = [one for one in graph.back(node, (), 1) if one.operator in ("Div", "Mul")]
-        after = [one for one in graph.ahead(node, SCALING, 3) if one.operator in ("Add", "Mul")]
+        before = [one for one in graph.back(node, ("Cast",), 2) if one.operator in ("Div", "Mul")]
+        after = [one for one in graph.ahead(node, SCALING, 3) if one.operator in ("Add", "Sum", "Mul")]
         if after:
             found.append([node, *before, *after])
+    return found
+
+
+def _softmax(graph: Graph) -> Parts:
+    """By its definition: where a type has no kernel for it, ONNX Runtime computes what the operator stands for."""
+    found = []
+    for node in graph.nodes:
+        before = list(graph.back(node, ("Sub", "Cast"), 3)) if node.operator == "Exp" else []
+        after = list(graph.ahead(node, ("ReduceSum", "Cast"), 3))
+        kinds = {one.operator for one in after}
+        if any(one.operator == "ReduceMax" for one in before) and {"ReduceSum", "Div"} <= kinds:
+            parts = [*before, *after]
+            found.append([node, *(one for one in parts if one.operator in ("Sub", "ReduceMax", "ReduceSum", "Div"))])
     return found
 
 
@@ -136,6 +151,7 @@ KINDS: tuple[tuple[str, str, Callable[[Graph], Parts]], ...] = (
     ("attention", "Attention", _attention),
     ("LayerNorm", "LayerNormalization", _layer_norm),
     ("GELU", "Gelu", _gelu),
+    ("softmax", "Softmax", _softmax),
     ("a sum and its LayerNorm", "SkipLayerNormalization", _skip_layer_norm),
     ("batch normalization of a convolution", "Conv", _normalized_convolution),
     ("the activation of a convolution", "FusedConv", _activated_convolution),

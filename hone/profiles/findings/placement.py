@@ -9,7 +9,7 @@ from hone.profiles.families import family
 from hone.profiles.findings.seen import Seen, counted, named
 from hone.profiles.record import ProfileFinding
 
-CASTS, LAYOUT = 0.05, 0.1
+CASTS, LAYOUT, REFERENCE = 0.05, 0.1, 0.01
 """Shares of the time from which these are worth a line."""
 
 
@@ -17,13 +17,8 @@ def find(seen: Seen) -> Iterator[ProfileFinding]:
     yield from _moved(seen)
     casts = [node for node in seen.nodes if family(node.operator) == "casts"]
     if seen.share(casts) >= CASTS:
-        remedy = ""
-        if seen.precision == "fp16" and any(node.where == "CPU" for node in casts):
-            remedy = "the CPU computes most operators of fp16 in fp32: fp16 saves memory there, not time"
-        yield ProfileFinding(
-            kind="casts", what=f"{counted(len(casts), 'cast')} between types", share=seen.share(casts),
-            nodes=named(casts), remedy=remedy,
-        )  # fmt: skip
+        what = f"{counted(len(casts), 'cast')} between types"
+        yield ProfileFinding(kind="casts", what=what, share=seen.share(casts), nodes=named(casts))
     moves = [node for node in seen.nodes if family(node.operator) == "layout"]
     if seen.share(moves) >= LAYOUT:
         kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(node.operator for node in moves).most_common(4))
@@ -31,7 +26,7 @@ def find(seen: Seen) -> Iterator[ProfileFinding]:
             kind="layout", what=f"moving data without computing: {kinds}", share=seen.share(moves), nodes=named(moves)
         )
     slow = [node for node in seen.nodes if node.kernel.startswith("ref_")]
-    if slow:
+    if seen.share(slow) >= REFERENCE:
         yield ProfileFinding(
             kind="reference",
             what=f"{counted(len(slow), 'node')} with OpenVINO's reference kernels, which are not optimized",

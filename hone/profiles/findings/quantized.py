@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from hone.profiles.families import family
 from hone.profiles.findings.seen import Seen, counted, named
-from hone.profiles.graph import Graph, Node
+from hone.profiles.graph import THROUGH, Graph, Node
 from hone.profiles.record import NodeShare, ProfileFinding
 
 FLOAT_KERNELS = (
@@ -24,19 +24,36 @@ NOTABLE = 0.05
 
 
 def find(seen: Seen) -> Iterator[ProfileFinding]:
-    if seen.graph is not None:
-        yield from _of_graph(seen, seen.graph)
-    else:
+    if seen.graph is None:
         yield from _of_kernels(seen)
+    elif seen.precision == "fp16":
+        yield from _halves(seen)
+    else:
+        yield from _of_graph(seen, seen.graph)
     costs = [node for node in seen.nodes if family(node.operator) == "quantizing"]
     share = seen.share(costs)
     if share >= NOTABLE:
         kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(node.operator for node in costs).most_common())
-        remedy = "static quantization (quantize_static) has scales beforehand" if _is_dynamic(costs) else ""
+        beside = _float_neighbors(seen.graph) if seen.graph is not None else ""
         yield ProfileFinding(
-            kind="quantizing", what=f"quantizing and dequantizing itself takes time: {kinds}", share=share,
-            nodes=named(costs), remedy=remedy,
-        )  # fmt: skip
+            kind="quantizing",
+            what=f"quantizing and dequantizing itself takes time: {kinds}{beside}",
+            share=share,
+            nodes=named(costs),
+            remedy="static quantization (quantize_static) has scales beforehand" if _is_dynamic(costs) else "",
+        )
+
+
+def _float_neighbors(graph: Graph) -> str:
+    """Return what computes in float between integers, where values are converted to and fro; most frequent first."""
+    found: Counter[str] = Counter()
+    for node in graph.nodes:
+        if node.operator == DEQUANTIZE and node.inputs[0] not in graph.constants:
+            found.update({user.operator for user in graph.ahead(node, THROUGH)} - {QUANTIZE, *THROUGH})
+        if node.operator == QUANTIZE and (maker := graph.behind(node.inputs[0])) is not None:
+            found[maker.operator] += maker.operator != DEQUANTIZE
+    most = ", ".join(kind for kind, count in found.most_common(4) if count)
+    return f", around {most} in float" if most else ""
 
 
 def _is_dynamic(costs: Sequence[NodeShare]) -> bool:
@@ -101,6 +118,20 @@ def _reason(graph: Graph, node: Node) -> str:
     if not users or any(user.operator != QUANTIZE for user in users):
         return f"what follows ({users[0].operator if users else 'the output'}) takes floats"
     return "ONNX Runtime has no integer kernel for that"
+
+
+def _halves(seen: Seen) -> Iterator[ProfileFinding]:
+    """By the types that ONNX Runtime's kernels were given: of fp16 it has few on a CPU."""
+    heavy = [node for node in seen.nodes if family(node.operator) in MATRICES]
+    fell = [node for node in heavy if node.kernel.startswith("float ")]
+    if fell:
+        yield ProfileFinding(
+            kind="float_kernel",
+            what=f"{len(fell)} of {counted(len(heavy), 'node')} ({_kinds(fell)}) of a model in fp16 compute in fp32",
+            share=seen.share(fell),
+            nodes=named(fell),
+            remedy="ONNX Runtime has few kernels for fp16 on a CPU: it saves memory there, not time",
+        )
 
 
 def _of_kernels(seen: Seen) -> Iterator[ProfileFinding]:

@@ -17,7 +17,7 @@ from hone.hardware import is_apple_silicon
 from hone.names import shown
 from hone.runtimes.base import Availability, Runtime, missing, register
 from hone.runtimes.mlx.operators import OPERATORS
-from hone.runtimes.trace import RAW, WARM_UPS, Call, Trace, chrome_events, timed, totals
+from hone.runtimes.trace import RAW, WARM_UPS, Call, Trace, chrome_events, timed, traced
 
 GRAPH_VERSION = 1
 ALONE = "each operator ran alone and was waited for; as it is served MLX joins them, so shares are rough"
@@ -120,7 +120,7 @@ class MlxRuntime(Runtime):
 
         seconds = timed(run, runs)
         (folder / RAW).write_text(json.dumps(chrome_events(calls)))
-        return Trace(totals(calls, runs), seconds, ALONE)
+        return traced(calls, seconds, ALONE)
 
     def leave_thread(self) -> None:
         """End the thread's streams: MLX aborts the process when a thread that has some ends with them."""

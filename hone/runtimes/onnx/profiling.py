@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hone.errors import ArtifactError, one_line
-from hone.runtimes.trace import GRAPH, RAW, WARM_UPS, Call, NodeTime, totals
+from hone.runtimes.trace import GRAPH, RAW, WARM_UPS, Call, Trace, traced
 
 KERNEL = "_kernel_time"
 PREFIX = "onnxruntime"
@@ -41,14 +41,14 @@ def finish(written: str, folder: Path) -> Path:
     return trace
 
 
-def node_times(trace: Path, runs: int) -> tuple[NodeTime, ...]:
-    """Return the time of each node in the runs of a trace that came after the warm-ups.
+def read_trace(trace: Path, run_seconds: tuple[float, ...]) -> Trace:
+    """Return the time of each node in the runs that came after the warm-ups.
 
     A node with a graph inside (If, Loop, Scan) has the time that those in it don't have.
 
     Args:
         trace: a JSON array of events, as ONNX Runtime writes it.
-        runs: after the warm-ups; each may call the session several times, for a part of the rows.
+        run_seconds: of each run; each may call the session several times, for a part of the rows.
 
     Raises:
         ArtifactError: it can't be read.
@@ -56,10 +56,10 @@ def node_times(trace: Path, runs: int) -> tuple[NodeTime, ...]:
     try:
         events = json.loads(trace.read_bytes())
         started = sorted(event["ts"] for event in events if event.get("name") == "model_run")
-        begins = started[len(started) * WARM_UPS // (WARM_UPS + runs)]
+        begins = started[len(started) * WARM_UPS // (WARM_UPS + len(run_seconds))]
         kernels = [event for event in events if str(event.get("name", "")).endswith(KERNEL)]
         kept = [event for event in kernels if event["ts"] >= begins]
-        return totals(_calls(kept), runs)
+        return traced(_calls(kept), run_seconds)
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ArtifactError(f"{trace}: ONNX Runtime's trace can't be read: {one_line(error)}") from error
 

@@ -19,7 +19,7 @@ from hone.errors import ArtifactError, InputError, one_line
 from hone.hardware import gpu_name
 from hone.names import shown
 from hone.runtimes.base import Availability, Runtime, RuntimeOptions, register
-from hone.runtimes.onnx.profiling import finish, node_times, profile_to
+from hone.runtimes.onnx.profiling import finish, profile_to, read_trace
 from hone.runtimes.onnx.providers import CPU, CUDA, TENSORRT, option_problem
 from hone.runtimes.onnx.saturation import saturates
 from hone.runtimes.parts import run_in_parts
@@ -203,7 +203,7 @@ class OnnxRuntime(Runtime):
         twin = self._twin(folder)
         timed(lambda: twin.run(inputs), WARM_UPS)
         seconds = timed(lambda: twin.run(inputs), runs)
-        return Trace(node_times(finish(twin._session.end_profiling(), folder), runs), seconds)
+        return read_trace(finish(twin._session.end_profiling(), folder), seconds)
 
     def describe(self) -> str:
         import onnxruntime as ort

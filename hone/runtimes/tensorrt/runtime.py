@@ -21,7 +21,7 @@ from hone.errors import ArtifactError, HoneError
 from hone.hardware import gpu_architecture, gpu_name
 from hone.runtimes.base import Availability, Runtime, RuntimeOptions, register
 from hone.runtimes.tensorrt.engine import SOURCE, engine_file, host_mismatch
-from hone.runtimes.trace import RAW, WARM_UPS, Call, Trace, chrome_events, timed, totals
+from hone.runtimes.trace import RAW, WARM_UPS, Call, Trace, chrome_events, timed, traced
 from hone.signature import BATCH
 
 ELSEWHERE = "on a host with an NVIDIA GPU run: pip install 'hone[torch,tensorrt]' && hone optimize RECIPE"
@@ -160,7 +160,7 @@ class TensorrtRuntime(Runtime):
         finally:
             self._context = served
         (folder / RAW).write_text(json.dumps(chrome_events(calls)))
-        return Trace(totals(calls, runs), seconds)
+        return traced(calls, seconds)
 
     def describe(self) -> str:
         return f"TensorRT {version('tensorrt')}, {gpu_name()}"

@@ -17,10 +17,10 @@ def profile(run: Callable[[], object], runs: int, folder: Path) -> Trace:
         folder: for the trace.
     """
     from torch.profiler import ProfilerActivity
-    from torch.profiler import profile as traced
+    from torch.profiler import profile as profiling
 
     timed(run, WARM_UPS)
-    with traced(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
+    with profiling(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
         seconds = timed(run, runs)
     profiler.export_chrome_trace(str(folder / RAW))
     nodes = [
@@ -34,7 +34,7 @@ def profile(run: Callable[[], object], runs: int, folder: Path) -> Trace:
         )
         for event in profiler.key_averages(group_by_input_shape=True)
     ]
-    return Trace(tuple(sorted(nodes, key=lambda node: -node.seconds)), seconds)
+    return Trace(tuple(nodes), seconds, sum(node.seconds for node in nodes))
 
 
 def _sizes(shapes: list[list[int]]) -> str:

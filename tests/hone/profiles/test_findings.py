@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from hone.artifact import Artifact
+from hone.hardware import gpu_name
 from hone.profiles.families import family
 from hone.profiles.findings import Seen, find
 from hone.profiles.findings.hosts import lacking
@@ -85,6 +86,12 @@ def test_layer_that_the_recipe_leaves_out_is_named(quantized: Bench, tmp_path: P
     found = kinds(made, tmp_path)
     assert found["left_in_float"].nodes == ("second",)
     assert "float_kernel" not in found
+
+
+def test_halves_that_the_cpu_computes_as_floats_are_told(quantized: Bench, tmp_path: Path) -> None:
+    found = kinds(quantized.run("fp16", quantized.artifact(perceptron())), tmp_path)
+    if gpu_name() is None:
+        assert found["float_kernel"].what.endswith("of a model in fp16 compute in fp32")
 
 
 def test_openvino_kernels_in_float_are_told(quantized: Bench, tmp_path: Path) -> None:

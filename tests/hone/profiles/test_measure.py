@@ -17,7 +17,7 @@ from hone.profiles.measure import profile
 from hone.profiles.rows import batch_of
 from hone.profiles.writing import take_and_write
 from hone.runtimes.torch.profiling import profile as torch_profile
-from hone.runtimes.trace import Call, totals
+from hone.runtimes.trace import Call, traced
 from tests.hone.profiles.graphs import WIDTH, artifact, asked, matrix
 from tests.models.perceptron import perceptron, perceptron_rows, perceptron_signature
 from tests.passes import Bench
@@ -104,10 +104,11 @@ def test_rows_in_parts_count_as_one_run(tmp_path: Path) -> None:
 
 def test_one_disturbed_run_changes_nothing() -> None:
     calls = [Call("a", "Add", "CPU", "", seconds) for seconds in (1.0, 1.0, 99.0)]
-    assert totals(calls, 3)[0].seconds == 1.0
-    twice = [Call("a", "Add", "CPU", "", 1.0)] * 6
-    assert (totals(twice, 3)[0].seconds, totals(twice, 3)[0].calls) == (2.0, 2)
-    assert totals(calls[:2], 3)[0].seconds == pytest.approx(2 / 3)
+    runs = (1.0, 1.0, 99.0)
+    assert traced(calls, runs).nodes[0].seconds == traced(calls, runs).inside_seconds == 1.0
+    twice = traced([Call("a", "Add", "CPU", "", 1.0)] * 6, runs)
+    assert (twice.nodes[0].seconds, twice.nodes[0].calls, twice.inside_seconds) == (2.0, 2, 2.0)
+    assert traced(calls[:2], runs).nodes[0].seconds == pytest.approx(2 / 3)
 
 
 def test_rows_of_the_signature_fit_every_dtype(tmp_path: Path) -> None:
