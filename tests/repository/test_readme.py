@@ -118,6 +118,12 @@ ROWS = {
         "hone models diff wine:onnx-fp32 wine:onnx-fp32 --layers",
     ],
     "`hone prove MODEL`": ["hone prove wine --turns 6 --tolerance 1000"],
+    "`hone profile MODEL`": [
+        "hone profile wine --rows 20 | grep 'SLOWEST NODE'",
+        "hone profile wine --against wine:onnx-fp32 --rows 20 --batch 4 --threads 1 --out profiled",
+        "test -f profiled/against/trace.json",
+        "hone profile wine --rows 20 --json > profile.json",
+    ],
     "`hone init`, `hone doctor`, `hone schema`, `hone report`": [
         "mkdir new && cp $(find home -name '*.onnx' | head -1) new/model.onnx",
         "hone init new/model.onnx",

@@ -123,7 +123,7 @@ def _reason(graph: Graph, node: Node) -> str:
 def _halves(seen: Seen) -> Iterator[ProfileFinding]:
     """By the types that ONNX Runtime's kernels were given: of fp16 it has few on a CPU."""
     heavy = [node for node in seen.nodes if family(node.operator) in MATRICES]
-    fell = [node for node in heavy if node.kernel.startswith("float ")]
+    fell = [node for node in heavy if node.kernel.split()[:1] == ["float"]]
     if fell:
         yield ProfileFinding(
             kind="float_kernel",
