@@ -13,6 +13,8 @@ from hone.runtimes.trace import GRAPH, RAW, WARM_UPS, Call, Trace, traced
 KERNEL = "_kernel_time"
 PREFIX = "onnxruntime"
 WEIGHTS = "optimized.weights"
+MOST_EVENTS = 1_000_000
+"""That ONNX Runtime notes; it drops the rest."""
 
 
 def profile_to(options: Any, folder: Path, *, compiled: bool) -> None:
@@ -51,10 +53,12 @@ def read_trace(trace: Path, run_seconds: tuple[float, ...]) -> Trace:
         run_seconds: of each run; each may call the session several times, for a part of the rows.
 
     Raises:
-        ArtifactError: it can't be read.
+        ArtifactError: it can't be read, or is cut off.
     """
     try:
         events = json.loads(trace.read_bytes())
+        if len(events) >= MOST_EVENTS:
+            raise ArtifactError(f"ONNX Runtime noted {MOST_EVENTS:,} kernels and dropped the rest: run fewer --rows")
         started = sorted(event["ts"] for event in events if event.get("name") == "model_run")
         begins = started[len(started) * WARM_UPS // (WARM_UPS + len(run_seconds))]
         kernels = [event for event in events if str(event.get("name", "")).endswith(KERNEL)]

@@ -153,3 +153,13 @@ def test_full_disk_is_one_line_and_leaves_no_half_written_file(small_disk: Path)
     assert done.exit_code != 0
     assert "No space left on device" in done.output + str(done.exception)
     assert [file for file in small_disk.rglob("*.json") if not file.read_bytes().rstrip().endswith((b"]", b"}"))] == []
+
+
+@pytest.mark.usefixtures("stored")
+def test_full_temporary_folder_is_told_before_the_runtime_blames_the_model(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(small_disk))
+    done = hone("small:onnx-fp32", *FEW)
+    assert done.exit_code != 0
+    assert f"{small_disk}: 0 MB free, a profile of small needs 20 MB there" in done.output + str(done.exception)
