@@ -6,6 +6,7 @@ small share of the proof are left out; `hone profile` takes them later.
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -28,6 +29,8 @@ LOADS = 3
 """Times that a profile costs as much as loading: a session of its own, which writes its graph, too."""
 SOURCE_S = 2.0
 """That torch's profiler takes to start."""
+ONNX_S = 0.4
+"""That the package takes to import, which reads the graphs that were run."""
 SHOWN = 5
 """Operators of a variant that a report has."""
 
@@ -67,6 +70,7 @@ class Profiler:
         """
         now = self.clock()
         expected = SOURCE_S if runtime_class(artifact.runtime).baseline else 0.0
+        expected += 0.0 if "onnx" in sys.modules else ONNX_S
         expected += LOADS * load_s + (RUNS + WARM_UPS) * call_s
         if self._spent_s + expected > SHARE * (now - self.started):
             return None
