@@ -64,6 +64,9 @@ def _budget(report: Report) -> list[str]:
     lines = [f"{_short(report.metric)} drop ≤ {drop}"]
     if budget.quality_floor is not None:
         lines.append(f"{_short(report.metric)} {'≥' if report.higher_is_better else '≤'} {budget.quality_floor:g}")
+    if budget.robustness_drop is not None:
+        limit = budget.robustness_drop
+        lines.append(f"drop on disturbed rows ≤ {limit if isinstance(limit, str) else f'{limit:g}'}")
     if budget.rows_per_s is not None:
         lines.append(f"rows/s ≥ {budget.rows_per_s:g}")
     for name, value, unit in (

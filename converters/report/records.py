@@ -53,6 +53,20 @@ class ClaimReport(_Record):
     problem: str = Field("", description="Why it has no bounds.")
 
 
+class FragilityReport(_Record):
+    """What one kind of disturbance at one severity costs a variant."""
+
+    kind: str
+    severity: int
+    rows: int
+    source: float | None = Field(description="The source's score on the disturbed rows.")
+    loss: float | None
+    loss_lower: float | None
+    loss_upper: float | None
+    allowed: float | None = Field(description="null: the budget has no limit on it.")
+    problem: str = Field("", description="Why it has no bounds.")
+
+
 class VariantReport(_Record):
     """One variant: measured, skipped on this host, or failed."""
 
@@ -81,6 +95,9 @@ class VariantReport(_Record):
     worst_slice: str | None = None
     worst_slice_loss: float | None = None
     claims: list[ClaimReport] = Field(default_factory=list, description="The budget's other limits on answers.")
+    disturbed: list[FragilityReport] = Field(
+        default_factory=list, description="What it loses on rows that are disturbed alike for it and the source."
+    )
     quality: float | None = None
     quality_drop: float | None = None
     max_difference: float | None = None

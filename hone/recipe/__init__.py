@@ -19,6 +19,7 @@ from hone.recipe.fields import (
     allowed_drop,
 )
 from hone.recipe.load import LoadedRecipe, load_recipe
+from hone.recipe.robustness import RobustnessSpec
 
 __all__ = [
     "PICKLE_SUFFIXES",
@@ -31,6 +32,7 @@ __all__ = [
     "MetricSpec",
     "QualitySpec",
     "Recipe",
+    "RobustnessSpec",
     "SignatureSpec",
     "SourceSpec",
     "VariantSpec",

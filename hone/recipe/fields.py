@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from hone.names import is_name
+from hone.recipe.robustness import RobustnessSpec
 from hone.signature import DTYPES, Dtype, Shape, Signature, TensorSpec
 
 Reference = Annotated[
@@ -179,6 +180,11 @@ class Budget(_Strict):
     worst_slice_drop: float | None = Field(
         None, gt=0, description="Largest loss on the rows of any one value of `evaluation.slices`."
     )
+    robustness_drop: Drop | None = Field(
+        None,
+        description="Largest loss against the source on rows that are disturbed alike for both (`robustness`), as "
+        "`quality_drop`.",
+    )
     p50_ms: float | None = Field(None, gt=0, description="Largest median latency, ms.")
     p95_ms: float | None = Field(None, gt=0, description="Largest 95th percentile latency, ms.")
     p99_ms: float | None = Field(None, gt=0, description="Largest 99th percentile latency, ms.")
@@ -248,6 +254,9 @@ class Recipe(_Strict):
     )
     quality: QualitySpec = QualitySpec()
     budget: Budget = Budget()
+    robustness: RobustnessSpec | None = Field(
+        None, description="How rows are disturbed; without it, and without `budget.robustness_drop`, none is."
+    )
     objective: Literal["latency", "size", "quality"] = Field(
         "latency", description="What decides among variants that meet the budget."
     )
