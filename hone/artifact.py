@@ -20,7 +20,7 @@ from hone.signature import Signature
 
 MANIFEST = "artifact.json"
 EXAMPLE = "example.json"
-"""A few real rows beside a model, for the service's documentation."""
+"""A few rows beside a model, for the service's documentation: real ones, unless the recipe lets none be copied."""
 SIGNATURE = "signature.json"
 """Who vouches for a stored artifact, and for its name and version; see `hone.store.signing`."""
 SCHEMA_VERSION = 1

@@ -11,6 +11,7 @@ import numpy as np
 from hone.artifact import Artifact
 from hone.data import Dataset, read_dataset, save_dataset
 from hone.errors import HoneError, PassError, one_line
+from hone.golden.made_up import synthetic
 from hone.golden.record import Golden
 from hone.golden.rows import FILE, GoldenRows, too_wide
 from hone.golden.tolerance import differences, rounding, tolerances
@@ -162,25 +163,6 @@ def spread_over(data: Mapping[str, np.ndarray], count: int) -> np.ndarray:
     """Return the places of so many rows all over a data set: the first ones are often of one kind."""
     rows = len(next(iter(data.values())))
     return np.unique(np.linspace(0, rows - 1, min(count, rows)).round().astype(int))
-
-
-def synthetic(data: Mapping[str, np.ndarray], count: int) -> Tensors | None:
-    """Return random rows between each input's smallest and largest value, always the same; None: one is text."""
-    generator = np.random.default_rng(0)
-    made: Tensors = {}
-    for name, array in data.items():
-        shape = (count, *array.shape[1:])
-        if array.dtype.kind == "f":
-            finite = array[np.isfinite(array)]
-            low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-            made[name] = generator.uniform(low, high, shape).astype(array.dtype)
-        elif array.dtype.kind in "iu":
-            made[name] = generator.integers(array.min(), array.max(), shape, array.dtype, endpoint=True)
-        elif array.dtype.kind == "b":
-            made[name] = generator.random(shape) < 0.5
-        else:
-            return None
-    return made
 
 
 def steady(answers: Tensors, repeats: Sequence[Tensors], name: str) -> bool:

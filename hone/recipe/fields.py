@@ -290,6 +290,11 @@ class Recipe(_Strict):
             raise ValueError(f"'{value}' must be 1-40 of a-z, 0-9, '.', '_', '-', starting and ending with a-z or 0-9")
         return value
 
+    @property
+    def rows_may_be_copied(self) -> bool:
+        """No data set of the recipe says `keep_rows: false`."""
+        return all(spec.keep_rows for spec in (self.evaluation, self.calibration) if spec)
+
     @model_validator(mode="after")
     def _conditions_are_measured(self) -> Recipe:
         if self.budget.at.batch not in self.measure.batches:
