@@ -75,6 +75,7 @@ class Latency(BaseModel):
     mean: float
     rows_per_s: float = Field(description="batch / p50.")
     calls: int
+    joules_per_1000_rows: float | None = Field(None, description="None where the host doesn't tell its energy.")
     rounds: tuple[float, ...] = Field((), description="The median of each round; variants took turns in each.")
 
 

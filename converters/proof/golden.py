@@ -17,7 +17,7 @@ from hone.golden.rows import FILE, GoldenRows, too_wide
 from hone.golden.tolerance import differences, rounding, tolerances
 from hone.hardware import cores
 from hone.runtimes import runtime_class
-from hone.runtimes.onnx.providers import CPU
+from hone.runtimes.onnx.providers import on_gpu
 from hone.signature import Tensors
 
 from .evaluate import EVALUATION_BATCH, Subject
@@ -138,12 +138,6 @@ class Taker:
 
     def _classes(self) -> Collection[str]:
         return {self.judge.output} if self.judge.name in OF_CLASSES else ()
-
-
-def on_gpu(artifact: Artifact) -> bool:
-    """Return whether an artifact may be computed by a GPU, whose float32 products may have fewer digits."""
-    wanted = artifact.manifest.runtime_options.get("providers", [])
-    return artifact.runtime in ("tensorrt", "mlx") or any(name != CPU for name in wanted)
 
 
 def seconds_of_a_row(subject: Subject) -> float:

@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ from hone.artifact import Artifact
 from hone.data import read_dataset
 from hone.errors import one_line
 from hone.hardware import cores
+from hone.hardware.energy import POWERCAP, EnergyMeter, energy_meter
 from hone.runtimes.base import Runtime
+from hone.runtimes.onnx.providers import on_gpu
 from hone.signature import TensorSpec
 
 from .robustness.rows import Case, Disturbed
@@ -37,7 +40,8 @@ WARM_UP_NS = 10_000_000
 class Probe:
     """One artifact in this process, with its evaluation rows."""
 
-    def __init__(self, artifact: Path, evaluation: Path) -> None:
+    def __init__(self, artifact: Path, evaluation: Path, powercap: Path = POWERCAP) -> None:
+        self._powercap = powercap
         self._artifact = Artifact.open(artifact)
         self._data = read_dataset(evaluation)
         self._runtime: Runtime | None = None
@@ -107,19 +111,24 @@ class Probe:
         return count
 
     def time(self, batch: int, milliseconds: int) -> dict[str, Any]:
-        """Run one batch size for a while; return the latency of each call in nanoseconds."""
+        """Run one batch size for a while; return the latency of each call in nanoseconds, and what all of them used."""
         rows = self._rows(batch)
         warm = time.perf_counter_ns() + WARM_UP_NS
         self._run(rows)
         while time.perf_counter_ns() < warm:
             self._run(rows)
         latencies: list[int] = []
+        before = self._meter.read()
         end = time.perf_counter_ns() + milliseconds * 1_000_000
         while len(latencies) < MIN_CALLS or (time.perf_counter_ns() < end and len(latencies) < MAX_CALLS):
             started = time.perf_counter_ns()
             self._run(rows)
             latencies.append(time.perf_counter_ns() - started)
-        return {"latencies_ns": latencies}
+        return {"latencies_ns": latencies, "joules": self._meter.joules(before, self._meter.read())}
+
+    @cached_property
+    def _meter(self) -> EnergyMeter:
+        return energy_meter(on_gpu(self._artifact), self._powercap)
 
     def _rows(self, batch: int) -> dict[str, np.ndarray]:
         """Return `batch` evaluation rows, repeating them when there are fewer."""

@@ -31,6 +31,7 @@ class Percentiles(_Record):
     mean: float
     rows_per_s: float
     calls: int
+    joules_per_1000_rows: float | None = None
 
 
 class PassReport(_Record):
@@ -149,6 +150,7 @@ class Report(_Record):
     selection_rows: int = Field(0, description="Rows that a search chose by; the proof has none of them.")
     source_threads: str = Field("", description="Where the source was fastest: what speed-ups compare with.")
     noise: HostNoise | None = None
+    energy: str = Field("", description="Whose counters energies are from, or why this host tells none.")
     checks_skipped: str = Field("", description="Why the recipe leaves the checks of its metric out.")
     not_stored: str = Field("", description="Why what should have been stored was not.")
     variants: list[VariantReport]

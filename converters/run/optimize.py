@@ -18,7 +18,7 @@ from hone.signature import Tensors
 from hone.store.rows import keep_rows
 
 from ..proof.disturbance import HostNoise
-from ..proof.evaluate import Subject, answer, prove
+from ..proof.evaluate import Subject, answer, check_energy, prove
 from ..proof.golden import Taker
 from ..proof.judge import Judge, make_judges
 from ..proof.robustness.judged import Robustness, check_robustness, is_asked_for
@@ -108,6 +108,7 @@ def optimize(request: Request, display: Display, beside: Beside | None = None, f
     started = time.monotonic()
     loaded = load_recipe(request.recipe)
     check_variants(loaded, request.only)
+    check_energy(loaded)
     check_writable(cache_dir(), "the pass cache (HONE_CACHE)")
     if request.store:
         check_writable(store.models_dir(), "the model store (BENTOML_HOME)")

@@ -4,21 +4,18 @@ Here is what a recipe may say; what its passes and metrics are lives in `convert
 """
 
 from hone.recipe.fields import (
-    PICKLE_SUFFIXES,
     Budget,
     Conditions,
     DataSpec,
-    InputSpec,
     MeasureSpec,
     MetricSpec,
     QualitySpec,
     Recipe,
-    SignatureSpec,
-    SourceSpec,
     VariantSpec,
     allowed_drop,
 )
 from hone.recipe.load import LoadedRecipe, load_recipe
+from hone.recipe.model import PICKLE_SUFFIXES, InputSpec, SignatureSpec, SourceSpec
 from hone.recipe.robustness import RobustnessSpec
 
 __all__ = [

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from hone.recipe.model import Strict
 
 Perturbation = Literal["noise", "missing", "replaced", "typos", "brightness", "contrast", "blur", "shift"]
 Severity = Annotated[int, Field(ge=1, le=5)]
 
 
-class RobustnessSpec(BaseModel):
+class RobustnessSpec(Strict):
     """Evaluation rows are disturbed, alike for the source and each variant, and both are judged on them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     perturbations: tuple[Perturbation, ...] = Field(
         (),
