@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,10 +12,11 @@ import numpy as np
 
 from hone.artifact import Artifact, Latency, Measurements, Quality
 from hone.data import read_dataset
-from hone.errors import HoneError
+from hone.errors import HoneError, RecipeError
 from hone.evidence.bounds import median_interval, round_percentiles
 from hone.hardware import cores, host
-from hone.recipe import MeasureSpec
+from hone.hardware.energy import POWERCAP, energy_meter
+from hone.recipe import LoadedRecipe, MeasureSpec
 from hone.signature import Tensors
 
 from .differences import differences
@@ -45,6 +46,8 @@ class Subject:
     _outputs: Tensors = field(default_factory=dict)
     _rounds: dict[tuple[int, int], list[list[int]]] = field(default_factory=dict)
     """Latencies in nanoseconds of each round, by (batch, threads)."""
+    _joules: dict[tuple[int, int], list[float | None]] = field(default_factory=dict)
+    """What each round used; None where the host doesn't tell."""
 
     @property
     def outputs(self) -> Tensors:
@@ -59,7 +62,7 @@ class Subject:
 
     def unmeasured(self) -> Subject:
         """Return it with its answers, to be timed again."""
-        return replace(self, measurements=None, _rounds={})
+        return replace(self, measurements=None, _rounds={}, _joules={})
 
     def answering(self, outputs: Tensors) -> Subject:
         """Return it with other answers, such as those to some of the rows, to be timed."""
@@ -130,6 +133,17 @@ def prove(
                 _conclude(subject, subjects[0], judge, labels)
     _raise_for_source(subjects[0])
     return watch.noise()
+
+
+def check_energy(loaded: LoadedRecipe, powercap: Path = POWERCAP) -> None:
+    """Refuse a limit that this host can't measure: no variant would ever meet it.
+
+    Raises:
+        RecipeError: saying why not.
+    """
+    cpu, gpu = energy_meter(powercap=powercap), energy_meter(gpu=True, powercap=powercap)
+    if loaded.recipe.budget.energy_j is not None and not (cpu.counters or gpu.counters):
+        raise RecipeError(f"{loaded.path}: budget.energy_j: energy is {cpu.describe()}")
 
 
 def thread_counts(measure: MeasureSpec) -> list[int]:
@@ -211,6 +225,7 @@ def _time_one(subject: Subject, probe: ProbeProcess, measure: MeasureSpec, threa
         with _blame(subject):
             answer = probe.ask("time", batch=batch, milliseconds=measure.round_ms)
             subject._rounds.setdefault((batch, threads), []).append(answer["latencies_ns"])
+            subject._joules.setdefault((batch, threads), []).append(answer["joules"])
 
 
 def _profile_all(
@@ -247,7 +262,9 @@ def _conclude(subject: Subject, source: Subject, judge: Judge, labels: np.ndarra
             mean_difference=mean,
             rows=len(next(iter(source._outputs.values()))),
         ),
-        latency=tuple(_latency(key, rounds) for key, rounds in sorted(subject._rounds.items())),
+        latency=tuple(
+            _latency(key, rounds, subject._joules.get(key, ())) for key, rounds in sorted(subject._rounds.items())
+        ),
         peak_rss_mb=round(subject._peak_rss_mb, 1),
         load_ms=round(subject._load_ms, 3),
         size_mb=round(subject.artifact.manifest.size_bytes / 1e6, 6),
@@ -255,13 +272,17 @@ def _conclude(subject: Subject, source: Subject, judge: Judge, labels: np.ndarra
     )
 
 
-def _latency(key: tuple[int, int], rounds: list[list[int]]) -> Latency:
-    """The median of the rounds' medians, which one disturbed round doesn't move; in tails each round counts alike."""
+def _latency(key: tuple[int, int], rounds: list[list[int]], joules: Sequence[float | None]) -> Latency:
+    """The median of the rounds' medians, which one disturbed round doesn't move; in tails each round counts alike.
+
+    Energy is that of all rounds over their rows: its counters are too coarse for one round's figure to mean much.
+    """
     batch, threads = key
     milliseconds = [np.asarray(latencies) / 1e6 for latencies in rounds]
     medians = [round(float(np.median(values)), 6) for values in milliseconds]
     p50 = float(np.median(medians))
     low, high = median_interval(medians)
+    calls, known = sum(len(values) for values in milliseconds), [used for used in joules if used is not None]
     p95, p99 = round_percentiles(milliseconds, (95, 99))
     return Latency(
         batch=batch,
@@ -273,6 +294,9 @@ def _latency(key: tuple[int, int], rounds: list[list[int]]) -> Latency:
         p99=round(p99, 6),
         mean=round(float(np.mean([values.mean() for values in milliseconds])), 6),
         rows_per_s=round(batch * 1e3 / p50, 3),
-        calls=sum(len(values) for values in milliseconds),
+        calls=calls,
+        joules_per_1000_rows=round(1000 * sum(known) / (calls * batch), 6)
+        if known and len(known) == len(joules)
+        else None,
         rounds=tuple(medians),
     )

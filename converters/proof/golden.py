@@ -11,12 +11,13 @@ import numpy as np
 from hone.artifact import Artifact
 from hone.data import Dataset, read_dataset, save_dataset
 from hone.errors import HoneError, PassError, one_line
+from hone.golden.made_up import synthetic
 from hone.golden.record import Golden
 from hone.golden.rows import FILE, GoldenRows, too_wide
 from hone.golden.tolerance import differences, rounding, tolerances
 from hone.hardware import cores
 from hone.runtimes import runtime_class
-from hone.runtimes.onnx.providers import CPU
+from hone.runtimes.onnx.providers import on_gpu
 from hone.signature import Tensors
 
 from .evaluate import EVALUATION_BATCH, Subject
@@ -139,12 +140,6 @@ class Taker:
         return {self.judge.output} if self.judge.name in OF_CLASSES else ()
 
 
-def on_gpu(artifact: Artifact) -> bool:
-    """Return whether an artifact may be computed by a GPU, whose float32 products may have fewer digits."""
-    wanted = artifact.manifest.runtime_options.get("providers", [])
-    return artifact.runtime in ("tensorrt", "mlx") or any(name != CPU for name in wanted)
-
-
 def seconds_of_a_row(subject: Subject) -> float:
     """Return what a row takes with the fewest threads that were measured, in batches of the smallest size."""
     first = min(subject.measured.latency, key=lambda latency: (latency.threads, latency.batch))
@@ -162,25 +157,6 @@ def spread_over(data: Mapping[str, np.ndarray], count: int) -> np.ndarray:
     """Return the places of so many rows all over a data set: the first ones are often of one kind."""
     rows = len(next(iter(data.values())))
     return np.unique(np.linspace(0, rows - 1, min(count, rows)).round().astype(int))
-
-
-def synthetic(data: Mapping[str, np.ndarray], count: int) -> Tensors | None:
-    """Return random rows between each input's smallest and largest value, always the same; None: one is text."""
-    generator = np.random.default_rng(0)
-    made: Tensors = {}
-    for name, array in data.items():
-        shape = (count, *array.shape[1:])
-        if array.dtype.kind == "f":
-            finite = array[np.isfinite(array)]
-            low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-            made[name] = generator.uniform(low, high, shape).astype(array.dtype)
-        elif array.dtype.kind in "iu":
-            made[name] = generator.integers(array.min(), array.max(), shape, array.dtype, endpoint=True)
-        elif array.dtype.kind == "b":
-            made[name] = generator.random(shape) < 0.5
-        else:
-            return None
-    return made
 
 
 def steady(answers: Tensors, repeats: Sequence[Tensors], name: str) -> bool:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 from hone.artifact import Measurements
 from hone.recipe import Recipe
 
 from ..proof.evaluate import Subject, resolve_threads
+from ..proof.verdicts.claims import Fragility
 from ..proof.verdicts.select import Standing
 from ..proof.verdicts.verdict import Ruling
-from ..report.records import ClaimReport, PassReport, VariantReport, latency_table
+from ..report.records import ClaimReport, FragilityReport, PassReport, VariantReport, latency_table
 from .pipeline import Outcome
 from .plan import Node, Plan, Variant
 
@@ -117,7 +120,23 @@ def _proof(ruling: Ruling) -> dict[str, object]:
             )
             for claim in evidence.others
         ],
+        "disturbed": [_fragility(one, ruling) for one in evidence.disturbed],
     }
+
+
+def _fragility(found: Fragility, ruling: Ruling) -> FragilityReport:
+    bounds, allowed = found.claim.bounds, found.claim.allowed
+    return FragilityReport(
+        kind=found.kind,
+        severity=found.severity,
+        rows=found.rows,
+        source=found.source,
+        loss=bounds.point if bounds else None,
+        loss_lower=bounds.lower(ruling.confidence) if bounds else None,
+        loss_upper=bounds.upper(ruling.level) if bounds else None,
+        allowed=allowed if math.isfinite(allowed) else None,
+        problem=found.claim.problem,
+    )
 
 
 def _with_measurements(report: VariantReport, subject: Subject, recipe: Recipe, base: float | None) -> VariantReport:

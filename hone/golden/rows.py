@@ -35,6 +35,11 @@ class GoldenRows:
         """Return the inputs of some rows."""
         return {name: array[start:stop] for name, array in self.inputs.items()}
 
+    def part(self, start: int, count: int) -> GoldenRows:
+        """Return some of the rows, with their answers."""
+        answers = {name: array[start : start + count] for name, array in self.outputs.items()}
+        return GoldenRows(self.slice(start, start + count), answers)
+
 
 def write_rows(folder: Path, rows: GoldenRows) -> Path:
     """Write golden rows into an artifact's folder; the same rows give the same file."""

@@ -96,9 +96,16 @@ def evaluation(project: Path) -> np.ndarray:
     return rows["features"]
 
 
+def calibration(project: Path) -> np.ndarray:
+    """Return the calibration rows of the project."""
+    rows: dict[str, np.ndarray] = load_function("network:calibration", project, "calibration")()
+    return rows["features"]
+
+
 @pytest.mark.parametrize("keep", [True, False])
 def test_rows_for_load_tests_are_kept_unless_the_recipe_forbids_it(tmp_path: Path, keep: bool) -> None:
-    file = write_project(tmp_path / "project", train="network:train", variants=["onnx-fp32"])
+    disturbing = None if keep else {"perturbations": ["noise"], "severities": [1]}
+    file = write_project(tmp_path / "project", train="network:train", variants=["onnx-fp32"], robustness=disturbing)
     recipe = yaml.safe_load(file.read_text())
     source = recipe["evaluation"]
     recipe["evaluation"] = {**(source if isinstance(source, dict) else {"from": source}), "keep_rows": keep}
@@ -112,11 +119,20 @@ def test_rows_for_load_tests_are_kept_unless_the_recipe_forbids_it(tmp_path: Pat
     golden, evaluated = golden_rows(entry.path, manifest.golden, manifest.signature), evaluation(tmp_path / "project")
     theirs = {row.tobytes() for row in golden.inputs["features"]} & {row.tobytes() for row in evaluated}
     assert len(theirs) == (golden.count if keep else 0)
+    example = np.array(json.loads((entry.path / "example.json").read_text())["inputs"]["features"])
+    assert len(example) == 2 and example.min() >= -4 and example.max() <= 4
+    real = [*np.round(evaluated.astype(float), 6), *np.round(calibration(tmp_path / "project").astype(float), 6)]
+    assert all(any(np.allclose(row, other, atol=1e-5) for other in real) is keep for row in example)
+    report = json.loads((tmp_path / "out" / "sums" / "report.json").read_text())
+    (variant,) = [variant for variant in report["variants"] if not variant["baseline"]]
+    assert [(one["kind"], one["rows"], one["allowed"]) for one in variant["disturbed"]] == (
+        [] if keep else [("noise", 256, None)]
+    )
+    assert ("On disturbed rows" in (tmp_path / "out" / "sums" / "report.html").read_text()) is not keep
     assert [(record.role, record.rows, record.source) for record in manifest.data] == [
         ("evaluation", 256, "network:evaluation")
     ]
     if kept is not None:
-        report = json.loads((tmp_path / "out" / "sums" / "report.json").read_text())
         (array,) = kept.values()
         assert len(array) == report["evaluation_rows"]
     store.remove(entry)
