@@ -68,13 +68,14 @@ def server(
 
 
 def stop(process: subprocess.Popen[Any]) -> None:
-    """End a server as Ctrl-C does."""
-    process.send_signal(signal.SIGINT)
-    try:
-        process.wait(30)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    """End a server by Ctrl-C, and again where nothing happens: BentoML misses one while it restarts a worker."""
+    for _ in range(10):
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(3)
+            return
+    process.kill()
+    process.wait()
 
 
 def wait_ready(
