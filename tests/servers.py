@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.models import ModelStore
 
 from hone import store
-from hone.services.launch import free_port
+from hone.services.launch import end, free_port
 from tests.models.dense import dense_artifact
 
 ROOT = Path(__file__).parents[1]
@@ -64,18 +63,7 @@ def server(
             wait_ready(client, process, log)
             yield Server(client, process, log, port)
     finally:
-        stop(process)
-
-
-def stop(process: subprocess.Popen[Any]) -> None:
-    """End a server by Ctrl-C, and again where nothing happens: BentoML misses one while it restarts a worker."""
-    for _ in range(10):
-        process.send_signal(signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(3)
-            return
-    process.kill()
-    process.wait()
+        end(process)
 
 
 def wait_ready(
