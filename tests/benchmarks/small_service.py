@@ -10,8 +10,8 @@ from pathlib import Path
 
 import httpx
 
-from hone.services.launch import free_port
-from tests.servers import stop, wait_ready
+from hone.services.launch import end, free_port
+from tests.servers import wait_ready
 
 SERVICE = """
 import asyncio, json, sys
@@ -55,4 +55,4 @@ def running(folder: Path, takes_s: float) -> Iterator[str]:
             wait_ready(client, process, log)
         yield f"http://127.0.0.1:{port}"
     finally:
-        stop(process)
+        end(process)
