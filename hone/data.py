@@ -13,7 +13,7 @@ import numpy as np
 
 from hone.errors import RecipeError, SignatureError, UnavailableError, did_you_mean, one_line
 from hone.recipe import DataSpec, LoadedRecipe
-from hone.signature import Signature, TensorSpec
+from hone.signature import Signature, TensorSpec, as_objects, as_text
 from hone.userload import call, load_function
 
 DEFAULT_LABELS = "label"
@@ -241,10 +241,10 @@ def _numbers(cells: tuple[str, ...]) -> np.ndarray:
 
 def save_dataset(dataset: Dataset, file: Path) -> None:
     """Write a data set as .npz without pickles: strings are kept as fixed-width text."""
-    arrays = {f"input.{name}": _plain(array) for name, array in dataset.inputs.items()}
-    arrays |= {f"slice.{name}": _plain(array) for name, array in dataset.slices.items()}
+    arrays = {f"input.{name}": as_text(array) for name, array in dataset.inputs.items()}
+    arrays |= {f"slice.{name}": as_text(array) for name, array in dataset.slices.items()}
     if dataset.labels is not None:
-        arrays["labels"] = _plain(dataset.labels)
+        arrays["labels"] = as_text(dataset.labels)
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("wb") as stream:
         np.savez(stream, allow_pickle=False, **arrays)
@@ -258,12 +258,4 @@ def read_dataset(file: Path) -> Dataset:
         {name.removeprefix(kind): array for name, array in arrays.items() if name.startswith(kind)}
         for kind in ("input.", "slice.")
     )
-    return Dataset({name: _rich(array) for name, array in inputs.items()}, arrays.get("labels"), slices)
-
-
-def _plain(array: np.ndarray) -> np.ndarray:
-    return array.astype(str) if array.dtype.kind == "O" else array
-
-
-def _rich(array: np.ndarray) -> np.ndarray:
-    return array.astype(object) if array.dtype.kind == "U" else array
+    return Dataset({name: as_objects(array) for name, array in inputs.items()}, arrays.get("labels"), slices)

@@ -24,6 +24,7 @@ from hone.data import read_dataset
 from hone.errors import one_line
 from hone.hardware import cores
 from hone.runtimes.base import Runtime
+from hone.signature import as_text
 
 MAX_CALLS = 20_000
 MIN_CALLS = 2
@@ -71,7 +72,7 @@ class Probe:
         parts: dict[str, list[np.ndarray]] = {}
         for rows in self._data.batches(batch):
             for name, array in self._run(self._fit(rows)).items():
-                parts.setdefault(name, []).append(array.astype(str) if array.dtype.kind == "O" else array)
+                parts.setdefault(name, []).append(as_text(array))
         outputs = {name: np.concatenate(arrays) for name, arrays in parts.items()}
         np.savez(out, allow_pickle=False, **outputs)
         return {"rows": self._data.rows, "peak_rss_mb": peak_rss_mb()}
