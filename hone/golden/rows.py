@@ -31,6 +31,11 @@ class GoldenRows:
     def count(self) -> int:
         return len(next(iter(self.inputs.values())))
 
+    @property
+    def size_bytes(self) -> int:
+        """Of all arrays as the file holds them, before they are compressed."""
+        return sum(as_text(array).nbytes for array in (*self.inputs.values(), *self.outputs.values()))
+
     def slice(self, start: int, stop: int) -> Tensors:
         """Return the inputs of some rows."""
         return {name: array[start:stop] for name, array in self.inputs.items()}
