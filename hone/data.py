@@ -112,7 +112,16 @@ def _from_function(value: Any, spec: DataSpec, where: str) -> tuple[dict[str, np
             f"{where}: {spec.source} returned {type(value).__name__}; return a dict of arrays by input name, "
             "or a tuple (that dict, labels)"
         )
-    return {str(name): np.asarray(array) for name, array in value.items()}, labels_key
+    if value.get(labels_key, labels_key) is None:
+        value = {name: array for name, array in value.items() if name != labels_key}
+    return {str(name): _as_array(array, f"{where}: '{name}'") for name, array in value.items()}, labels_key
+
+
+def _as_array(value: Any, where: str) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except Exception as error:  # rows of several lengths, tensors that can't leave their library
+        raise RecipeError(f"{where} is no array: {one_line(error)}") from error
 
 
 def _read_npz(path: Path, where: str) -> dict[str, np.ndarray]:
@@ -156,14 +165,17 @@ def _fit(arrays: dict[str, np.ndarray], signature: Signature, where: str) -> dic
 
 
 def _cast(array: np.ndarray, spec: TensorSpec, where: str) -> np.ndarray:
+    _check_axes(array, f"{where}: input '{spec.name}'")
     wanted = spec.numpy_dtype
     if wanted.kind == "O":
         array = array.astype(str).astype(object) if array.dtype.kind in "US" else array
     elif array.dtype != wanted:
         if array.dtype.kind != wanted.kind and not np.can_cast(array.dtype, wanted, "safe"):
             raise RecipeError(f"{where}: input '{spec.name}' has dtype {array.dtype}, expected {spec.dtype}")
-        cast = array.astype(wanted)
-        if wanted.kind in "iu" and not np.array_equal(cast, array):
+        with np.errstate(over="ignore"):
+            cast = array.astype(wanted)
+        lost = cast != array if wanted.kind in "iu" else np.isinf(cast) & np.isfinite(array)
+        if wanted.kind in "iuf" and np.any(lost):
             raise RecipeError(f"{where}: input '{spec.name}' has {array.dtype} values that don't fit {spec.dtype}")
         array = cast
     if spec.source_axes and array.ndim == len(spec.source_axes):
@@ -180,14 +192,20 @@ def _cast(array: np.ndarray, spec: TensorSpec, where: str) -> np.ndarray:
     return np.ascontiguousarray(array) if array.dtype != object else array
 
 
+def _check_axes(array: np.ndarray, where: str) -> None:
+    if not array.ndim:
+        raise RecipeError(f"{where} is one value; give an array with the rows on axis 0")
+
+
 def _check_rows(
     inputs: dict[str, np.ndarray], labels: np.ndarray | None, slices: dict[str, np.ndarray], where: str
 ) -> None:
     if not inputs:
         raise RecipeError(f"{where}: the data holds no arrays")
-    counts = {name: len(array) for name, array in {**inputs, **slices}.items()}
-    if labels is not None:
-        counts["labels"] = len(labels)
+    columns = {**inputs, **slices, **({} if labels is None else {"labels": labels})}
+    for name, array in columns.items():
+        _check_axes(array, f"{where}: {name}")
+    counts = {name: len(array) for name, array in columns.items()}
     if len(set(counts.values())) > 1:
         raise RecipeError(f"{where}: rows differ: {', '.join(f'{name} {count}' for name, count in counts.items())}")
     if not next(iter(counts.values())):
