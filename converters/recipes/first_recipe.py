@@ -136,10 +136,7 @@ def _choice_lines(source: Source) -> list[str]:
     lines = [*_entry("objective", "latency", "what decides among variants that meet the budget; or size, quality"), ""]
     lines.append("variants:")
     if not source.multiplies:
-        return [
-            *lines,
-            "  - onnx-fp32".ljust(COLUMN) + "# trees are compared, not multiplied: int8 and fp16 gain nothing",
-        ]
+        return [*lines, "  - onnx-fp32".ljust(COLUMN) + "# int8 and fp16 are for networks: they gain nothing here"]
     chosen = {
         "onnx-fp32": "the same numbers, on ONNX Runtime",
         "onnx-fp16": "half the size; fast on GPUs",
