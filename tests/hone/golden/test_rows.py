@@ -149,3 +149,11 @@ def test_made_up_rows_hold_nothing_of_the_data_but_its_ranges(tmp_path: Path) ->
     taken = goldens.taken(plain, data, tmp_path / "scratch", real=False)
     assert taken.record is not None and taken.record.source == "synthetic"
     assert taken.rows is not None and not set(map(bytes, taken.rows.inputs["x"])) & set(map(bytes, data["x"]))
+
+
+def test_rows_that_no_load_would_read_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hone.converters.proof.golden.MOST_READ", 1000)
+    plain = goldens.sealed(tmp_path / "plain", goldens.network())
+    taken = goldens.taken(plain, goldens.rows(40), tmp_path / "scratch")
+    assert taken.rows is None and taken.record is None
+    assert taken.reason == "40 of them, the fewest, take 0 MB with their answers"
