@@ -144,9 +144,7 @@ def _proven(
         for name, probe in probes.items():
             probe.answer()
             described[name] = probe.ask("load", threads=threads)["describe"]
-            probe.ask("evaluate", out=str(scratch / f"{name}.npz"), batch=1)
-            with np.load(scratch / f"{name}.npz", allow_pickle=False) as archive:
-                answers[name] = {output: archive[output] for output in archive.files}
+            answers[name], _ = probe.answers(scratch / f"{name}.npz", 1)
         times = _turns(probes, batch, turns, progress)
     finally:
         for probe in probes.values():

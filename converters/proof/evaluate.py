@@ -185,14 +185,11 @@ def _ask(subject: Subject, probe: ProbeProcess, scratch: Path, threads: int) -> 
     probe.answer()
     if subject.outputs:
         return
-    out = scratch / f"{subject.name}.npz"
     loaded = probe.ask("load", threads=threads)
-    result = probe.ask("evaluate", out=str(out), batch=EVALUATION_BATCH)
+    subject._outputs, result = probe.answers(scratch / f"{subject.name}.npz", EVALUATION_BATCH)
     subject.runtime, subject.version = loaded["describe"], loaded["version"]
     subject._load_ms = loaded["load_ms"]
     subject._peak_rss_mb = result["peak_rss_mb"]
-    with np.load(out, allow_pickle=False) as archive:
-        subject._outputs = {name: archive[name] for name in archive.files}
 
 
 def _time_all(

@@ -28,7 +28,7 @@ from hone.hardware import cores
 from hone.hardware.energy import POWERCAP, EnergyMeter, energy_meter
 from hone.runtimes.base import Runtime
 from hone.runtimes.onnx.providers import on_gpu
-from hone.signature import TensorSpec
+from hone.signature import TensorSpec, as_text
 
 from .robustness.rows import Case, Disturbed
 
@@ -106,7 +106,7 @@ class Probe:
         for rows in batches:
             count += len(next(iter(rows.values())))
             for name, array in self._run(self._fit(rows)).items():
-                parts.setdefault(name, []).append(array.astype(str) if array.dtype.kind == "O" else array)
+                parts.setdefault(name, []).append(as_text(array))
         outputs = {name: np.concatenate(arrays) for name, arrays in parts.items()}
         np.savez(out, allow_pickle=False, **outputs)
         return count

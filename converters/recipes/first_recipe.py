@@ -183,7 +183,7 @@ def _usual(reads: str) -> tuple[str, list[str]]:
 def _variants(source: Source) -> dict[str, str]:
     """Return the variants that are written, each with a comment."""
     if not source.multiplies:
-        return {"onnx-fp32": "trees are compared, not multiplied: int8 and fp16 gain nothing"}
+        return {"onnx-fp32": "int8 and fp16 are for networks: they gain nothing here"}
     return {
         "onnx-fp32": "the same numbers, on ONNX Runtime",
         "onnx-fp16": "half the size; fast on GPUs",

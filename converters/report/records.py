@@ -172,6 +172,8 @@ class Report(_Record):
         rows = "no number of rows like these would decide"
         if found.rows_to_decide:
             rows = f"about {found.rows_to_decide:,} rows like these would decide"
+        elif not found.interval or any(claim.problem for claim in found.claims):
+            rows = f"it can't be told: {found.reason}"
         elif found.loss_allowed == 0:
             rows = "no number of rows proves that nothing at all is lost: allow a little"
         kept = f"; it is kept as {found.tag}" if found.tag else ""

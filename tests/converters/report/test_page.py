@@ -9,7 +9,7 @@ from typing import Any
 from hone.converters.proof.disturbance import HostNoise
 from hone.converters.report.page import write_html
 from hone.converters.report.plots import pareto_svg
-from hone.converters.report.records import Percentiles, Report, VariantReport
+from hone.converters.report.records import ClaimReport, Percentiles, Report, VariantReport
 from hone.recipe import Budget, Conditions
 
 
@@ -66,6 +66,18 @@ def test_the_interval_of_a_loss_is_shown_and_what_would_decide(tmp_path: Path) -
     assert "Violet: not decided." in text and "Bars: what the quality is between." in text
     assert "none of them among the 40 that the search chose by" in text
     assert "worst slice" not in text
+
+
+def test_what_has_no_bounds_is_said_in_place_of_rows_that_would_decide() -> None:
+    few = "accuracy: 3 evaluation row(s) are too few to tell anything; give 8 or more"
+    open_ = variant("a", eligible=False, verdict="undecided", reason=few)
+    assert report(open_, safest="a").undecided.endswith(f"the safest is a, and it can't be told: {few}")
+    problem = "likeness compares no classes with labels"
+    proof = {"loss": 0.0, "loss_lower": 0.0, "loss_upper": 0.0, "loss_allowed": 0.02}
+    what = "the worst class"
+    claim = ClaimReport(what=what, loss=None, loss_upper=None, allowed=0.1, problem=problem)
+    open_ = variant("a", eligible=False, verdict="undecided", claims=[claim], reason=f"{what}: {problem}", **proof)
+    assert f"it can't be told: the worst class: {problem}" in report(open_, safest="a").undecided
 
 
 def test_a_report_of_an_earlier_version_has_its_verdicts(tmp_path: Path) -> None:

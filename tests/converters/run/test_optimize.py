@@ -141,6 +141,7 @@ def test_rows_for_load_tests_are_kept_unless_the_recipe_forbids_it(tmp_path: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_changed_option_redoes_only_its_branch(tmp_path: Path) -> None:
     file = write_project(tmp_path / "project")
     assert "passes: 3 run, 0 from the cache" in hone("optimize", file, cwd=tmp_path).stderr
