@@ -23,9 +23,9 @@ from click.testing import CliRunner
 from hone.benchmarks.capacity.find import Request, find_capacity
 from hone.benchmarks.capacity.runs import Load, Observed
 from hone.benchmarks.capacity.search import GAP, Effort, bracket
-from hone.benchmarks.capacity.service import listeners, watched
 from hone.benchmarks.load.target import Access, Target
 from hone.benchmarks.reports.capacity import redraw
+from hone.benchmarks.usage import listeners, watched
 from hone.capacity import Capacity, Slo, Trial, read_capacity
 from hone.cli.main import cli
 from hone.errors import HoneError
