@@ -115,11 +115,7 @@ def compare(
     """
     if turns < FEWEST:
         raise HoneError(f"--turns {turns}: nothing can be said from under {FEWEST}")
-    if a.signature.inputs != b.signature.inputs:
-        raise HoneError(f"{a.tag} and {b.tag} take different inputs: they can't be compared under the same load")
-    for target in (a, b):
-        if by == "cpu_ms" and not listeners(target.url):
-            raise HoneError(f"--by cpu: no processes of {target.url} are seen on this host; choose another --by")
+    _require_comparable(a, b, by)
     check_writable(out.parent, f"{out.name} (--out)")
     loads = _Loads(a, b, scenario)
     done = take_turns(loads, turns, progress)
@@ -139,6 +135,14 @@ def compare(
     )
     atomic_write(out, comparison.model_dump_json(indent=2) + "\n")
     return comparison
+
+
+def _require_comparable(a: Target, b: Target, by: str) -> None:
+    if a.signature.inputs != b.signature.inputs:
+        raise HoneError(f"{a.tag} and {b.tag} take different inputs: they can't be compared under the same load")
+    for target in (a, b):
+        if by == "cpu_ms" and not listeners(target.url):
+            raise HoneError(f"--by cpu: no processes of {target.url} are seen on this host; choose another --by")
 
 
 def _side(target: Target) -> Side:
