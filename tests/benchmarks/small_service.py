@@ -17,6 +17,8 @@ SERVICE = """
 import asyncio, json, sys
 import uvicorn
 
+answered = 0
+
 async def app(scope, receive, send):
     if scope["type"] != "http":
         return
@@ -24,7 +26,8 @@ async def app(scope, receive, send):
     while more:
         message = await receive()
         body, more = body + message.get("body", b""), message.get("more_body")
-    answer = {}
+    global answered
+    answer = {"answered": answered}
     if scope["path"] == "/v2/models/dense":
         answer = {"name": "dense", "versions": ["v1"]} | {
             side: [{"name": name, "datatype": "FP32", "shape": [-1, size]}]
@@ -32,6 +35,7 @@ async def app(scope, receive, send):
         }
     if scope["path"] == "/models/dense/predict":
         await asyncio.sleep(float(sys.argv[2]))
+        answered += 1
         rows = len(json.loads(body)["inputs"]["features"])
         answer = {"outputs": {"scores": [[0.0] * 3] * rows}, "model": "dense:v1"}
     data = json.dumps(answer).encode()

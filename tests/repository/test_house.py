@@ -40,7 +40,7 @@ FLOORS = (
     ("k8s/autoscaler",),
     ("k8s",),
     ("benchmarks/scenarios.py", "benchmarks/sampling.py", "benchmarks/made.py"),
-    ("benchmarks/records.py", "benchmarks/tuned.py"),
+    ("benchmarks/records.py", "benchmarks/tuned.py", "benchmarks/usage.py"),
     ("benchmarks/measures.py",),
     ("benchmarks/reports",),
     ("benchmarks/load",),
