@@ -19,9 +19,10 @@ from hone.runtimes import runtime_class
 from hone.runtimes.onnx.providers import CPU
 from hone.signature import Tensors
 
-from .evaluate import EVALUATION_BATCH, Subject
+from .evaluate import EVALUATION_BATCH
 from .judge import Judge
 from .probe_process import ProbeProcess
+from .subject import Subject
 
 FEWEST, MOST = 32, 256
 CHECK_S = 0.1

@@ -65,15 +65,22 @@ class Probe:
         if self._affinity and not adjustable:
             psutil.Process().cpu_affinity(self._affinity[:threads])
 
-    def evaluate(self, out: str, batch: int) -> dict[str, Any]:
-        """Run all evaluation rows, write the outputs to an .npz and report the process's peak memory."""
+    def evaluate(self, out: str, batch: int, rows: list[int] | None = None) -> dict[str, Any]:
+        """Run evaluation rows, write the outputs to an .npz and report the process's peak memory.
+
+        Args:
+            out: the file.
+            batch: rows of a call.
+            rows: their numbers, in the order in which they are run; None: all, as they stand.
+        """
+        data = self._data if rows is None else self._data.of(np.asarray(rows))
         parts: dict[str, list[np.ndarray]] = {}
-        for rows in self._data.batches(batch):
-            for name, array in self._run(self._fit(rows)).items():
+        for inputs in data.batches(batch):
+            for name, array in self._run(self._fit(inputs)).items():
                 parts.setdefault(name, []).append(array.astype(str) if array.dtype.kind == "O" else array)
         outputs = {name: np.concatenate(arrays) for name, arrays in parts.items()}
         np.savez(out, allow_pickle=False, **outputs)
-        return {"rows": self._data.rows, "peak_rss_mb": peak_rss_mb()}
+        return {"rows": data.rows, "peak_rss_mb": peak_rss_mb()}
 
     def time(self, batch: int, milliseconds: int) -> dict[str, Any]:
         """Run one batch size for a while; return the latency of each call in nanoseconds."""

@@ -18,11 +18,14 @@ from hone.signature import Tensors
 from hone.store.rows import keep_rows
 
 from ..proof.disturbance import HostNoise
-from ..proof.evaluate import Subject, answer, prove
+from ..proof.evaluate import answer, prove
 from ..proof.golden import Taker
 from ..proof.judge import Judge, make_judges
+from ..proof.race.contest import Contest, TimeLimit
+from ..proof.race.early import Early
 from ..proof.sanity import check_metric
-from ..proof.verdicts.claims import Asked, Evidence, Proof
+from ..proof.subject import Subject
+from ..proof.verdicts.claims import Asked, Proof
 from ..report.records import Report
 from .conclude import Keeping, conclude
 from .holdout import Half, split
@@ -41,6 +44,10 @@ class Request:
     force: bool = False
     jobs: int = 1
     store: bool = True
+    full: bool = False
+    """Measure also what can't win in full."""
+    minutes: float | None = None
+    """Time limit of the proof; None: there is none."""
 
 
 def report_folder(request: Request, out: Path | None) -> Path:
@@ -122,14 +129,13 @@ def optimize(request: Request, display: Display, beside: Beside | None = None, f
         pipeline = Pipeline(loaded, run.prepared, workers, force=request.force)
         outcomes = pipeline.run(plan, display.passes)
         workers.close()  # their memory is wanted for the proof
-        subjects, noise = _prove(run, plan, outcomes, display, beside)
         evaluation = read_dataset(run.prepared.evaluation)
-        display.message("bounds of what each variant loses")
-        evidence = _evidence(run, subjects, evaluation)
+        contest = _contest(run, evaluation, request)
+        subjects, noise = _prove(run, plan, outcomes, display, beside, contest)
         real = loaded.recipe.evaluation.keep_rows
         golden = Taker(run.prepared.evaluation, scratch, run.judge, real)
         keeping = Keeping(golden, run.prepared.data, display.note) if request.store else None
-        measured = conclude(loaded, plan, outcomes, subjects, evidence, noise, started, keeping)
+        measured = conclude(loaded, plan, outcomes, subjects, contest, noise, started, keeping)
     report = measured.model_copy(update={"selection_rows": run.selection_rows})
     _remember(evaluation.inputs if real else {}, report, display.note)
     return report
@@ -171,8 +177,19 @@ def prepare_source(loaded: LoadedRecipe, workers: Workers, scratch: Path) -> Pre
     return result
 
 
+def _contest(run: Run, evaluation: Dataset, request: Request) -> Contest:
+    """Return the referee of a proof that begins now."""
+    recipe = run.loaded.recipe
+    quality, budget = recipe.quality, recipe.budget
+    asked = Asked(run.judges, budget, [budget.quality_drop, *(spec.drop for spec in quality.also)])
+    proof = Proof(asked, run.source.outputs, evaluation.labels, evaluation.slices)
+    limit = None if request.minutes is None else TimeLimit(request.minutes)
+    early = Early(run.judge, proof.allowed, run.source.outputs, evaluation.labels, budget.confidence)
+    return Contest(recipe, proof.of, early, limit, full=request.full)
+
+
 def _prove(
-    run: Run, plan: Plan, outcomes: dict[int, Outcome], display: Display, beside: Beside | None
+    run: Run, plan: Plan, outcomes: dict[int, Outcome], display: Display, beside: Beside | None, contest: Contest
 ) -> tuple[list[Subject], HostNoise]:
     subjects = [run.source]
     for variant in plan.variants:
@@ -181,16 +198,9 @@ def _prove(
             subjects.append(Subject(variant.name, artifact))
     others = beside(subjects, run.scratch) if beside is not None else []
     measure, evaluation = run.loaded.recipe.measure, run.prepared.evaluation
-    noise = prove([*subjects, *others], evaluation, run.scratch, measure, run.judge, display.proof)
+    asked = contest.in_order_of_promise([*subjects, *others])
+    noise = prove(asked, evaluation, run.scratch, measure, run.judge, display.proof, contest)
     return subjects, noise
-
-
-def _evidence(run: Run, subjects: list[Subject], evaluation: Dataset) -> dict[str, Evidence]:
-    """Return what the evaluation rows say of each variant that was measured."""
-    quality, budget = run.loaded.recipe.quality, run.loaded.recipe.budget
-    asked = Asked(run.judges, budget, [budget.quality_drop, *(spec.drop for spec in quality.also)])
-    proof = Proof(asked, run.source.outputs, evaluation.labels, evaluation.slices)
-    return {subject.name: proof.of(subject.outputs) for subject in subjects[1:] if subject.measurements}
 
 
 def _remember(rows: Tensors, report: Report, note: Callable[[str], None]) -> None:
