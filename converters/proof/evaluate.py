@@ -105,6 +105,8 @@ def thread_counts(measure: MeasureSpec) -> list[int]:
 
 
 def resolve_threads(threads: int | str) -> int:
+    if threads == 1:
+        return 1
     return cores() if threads == "all" else min(int(threads), cores())
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from statistics import median
 
 import numpy as np
 
@@ -78,6 +79,8 @@ class Contest:
         self._out: dict[str, str] = {}
         """Why a variant can't win, whatever its latency is."""
         self._beaten_by: dict[str, str] = {}
+        self._medians: dict[str, list[float]] = {}
+        """Of the turns so far."""
 
     @property
     def decides(self) -> tuple[int, int]:
@@ -174,7 +177,7 @@ class Contest:
     def _worth(self, name: str, rounds: Rounds) -> float:
         measured = self._measured[name]
         if self._objective == "latency":
-            return float(np.median([np.median(turn) for turn in rounds]))
+            return median(self._medians_of(name, rounds))
         return measured.size_mb if self._objective == "size" else measured.quality.drop
 
     def _is_beaten(self, name: str, leader: str, rounds: Mapping[str, Rounds]) -> bool:
@@ -184,15 +187,22 @@ class Contest:
             return mine.size_mb > best.size_mb * (1 + SAME_SIZE)
         if self._objective == "quality":
             return mine.quality.drop > best.quality.drop + SAME_QUALITY * abs(best.quality.source)
-        return is_behind(_medians(rounds[name]), _medians(rounds[leader]))
+        return is_behind(*(self._medians_of(one, rounds[one]) for one in (name, leader)))
+
+    def _medians_of(self, name: str, rounds: Rounds) -> list[float]:
+        known = self._medians.setdefault(name, [])
+        known.extend(float(np.median(turn)) for turn in rounds[len(known) :])
+        return known
 
     def _far_over(self, rounds: Rounds) -> str:
         """Say which limit on latency is far exceeded in every turn; empty where none is."""
         if len(rounds) < FAR_TURNS:
             return ""
         for share, limit in ((50, self._budget.p50_ms), (95, self._budget.p95_ms)):
+            if limit is None:
+                continue
             least = min(float(np.percentile(turn, share)) for turn in rounds) / 1e6
-            if limit is not None and least > FAR * limit:
+            if least > FAR * limit:
                 return f"p{share} latency is over {limit:g} ms, {least:.4g} ms and more in each turn"
         return ""
 
@@ -202,7 +212,3 @@ def is_behind(ours: list[float], theirs: list[float]) -> bool:
     turn of both it is wrong in one of a hundred races of two that would tie."""
     ahead = sum(their < our * (1 - MATERIAL) for our, their in zip(ours, theirs, strict=False))
     return won_by_heads(ahead, min(len(ours), len(theirs))) >= 1 / RISK
-
-
-def _medians(rounds: Rounds) -> list[float]:
-    return [float(np.median(turn)) for turn in rounds]

@@ -23,8 +23,9 @@ SHARE_OF_RISK = 0.1
 """Of the risk that a miss is none, a look before the last row may take so much."""
 
 REACH = 4.0
-"""A loss that is farther from what is allowed than so many times the best possible one counts as just that far: its
-mean can only become less by it, and the bound is finer."""
+"""A row's loss that is farther from what is allowed than so many times the best possible one counts as just that far: the
+mean can only become less by it. So small losses of many rows show soon, and, where a loss has an end, large losses of a
+few rows by a second bound that takes them as they are."""
 
 SEED = 0
 
@@ -66,19 +67,21 @@ class Early:
     ) -> None:
         self._judge, self._allowed = judge, allowed
         self._source, self._labels = source, labels
-        self._confidence = 1 - SHARE_OF_RISK * (1 - confidence)
         self._sign = 1 if judge.higher_is_better else -1
-        self._sequences: dict[str, MeanSequence] = {}
-        self._own, self._least, self._cut, self._most = self._range()
+        self._own, self._least, self._most = self._range()
+        cut = allowed + REACH * (allowed - self._least)
+        self._cuts = tuple(sorted({one for one in (cut, self._most) if one <= self._most and np.isfinite(one)}))
+        self._confidence = 1 - SHARE_OF_RISK * (1 - confidence) / max(1, len(self._cuts))
+        self._sequences: dict[str, list[MeanSequence]] = {}
         self.evidence: dict[str, Evidence] = {}
         """Of the variants that were stopped."""
 
-    def _range(self) -> tuple[np.ndarray | None, float, float, float]:
-        """Return the source's number for each row, and the least, the cut and the largest loss of a row.
+    def _range(self) -> tuple[np.ndarray | None, float, float]:
+        """Return the source's number for each row, and the least and the largest loss of a row.
 
         No numbers where nothing can be watched: a row's is not its own, or can be better without an end.
         """
-        metric, nothing = self._judge.metric, (None, 0.0, 1.0, 1.0)
+        metric, nothing = self._judge.metric, (None, 0.0, 1.0)
         if metric is None or metric.together:
             return nothing
         own = self._judge.by_row(self._source, self._source, self._labels)
@@ -88,7 +91,7 @@ class Early:
         least, most = float((self._sign * (own - metric.best)).min()), float((self._sign * (own - worst)).max())
         if not np.isfinite(least) or not least < self._allowed < most:
             return nothing
-        return own, least, min(most, self._allowed + REACH * (self._allowed - least)), most
+        return own, least, most
 
     def pieces(self, rows: int) -> Iterator[np.ndarray] | None:
         """Return row numbers in a random order, always the same, in growing pieces; None where nothing is watched.
@@ -115,12 +118,11 @@ class Early:
         if self._own is None or theirs is None:
             return None
         own, mine = self._own[rows], theirs[rows]
-        lost = np.nan_to_num(self._sign * (own - mine), nan=self._cut)
-        sequence = self._sequences.setdefault(name, MeanSequence(self._least, self._cut, self._confidence))
-        sequence.add(np.clip(lost[sequence.count :], self._least, self._cut))
-        if len(rows) == len(self._own) or sequence.low <= self._allowed:
+        lost = np.nan_to_num(self._sign * (own - mine), nan=self._cuts[-1])
+        low = self._bound(name, lost)
+        if len(rows) == len(self._own) or low <= self._allowed:
             return None
-        point, low = float(lost.mean()), sequence.low
+        point = float(lost.mean())
         claim = Claim(self._judge.name, self._allowed, SeenLoss(point, low, self._most))
         self.evidence[name] = Evidence(claim)
         reason = (
@@ -128,6 +130,14 @@ class Early:
             f"{low:.4g}, and {self._allowed:.4g} is allowed"
         )
         return Seen(float(mine.mean()), float(own.mean()), reason)
+
+    def _bound(self, name: str, lost: np.ndarray) -> float:
+        """Return what the mean loss is above, from the rows so far; those that are known already are not added again."""
+        if name not in self._sequences:
+            self._sequences[name] = [MeanSequence(self._least, cut, self._confidence) for cut in self._cuts]
+        for sequence, cut in zip(self._sequences[name], self._cuts, strict=True):
+            sequence.add(np.clip(lost[sequence.count :], self._least, cut))
+        return max(sequence.low for sequence in self._sequences[name])
 
     def _among_the_source_s(self, got: Tensors, rows: np.ndarray) -> Tensors | None:
         """Return a variant's answers with the source's for the rows that are left: how answers are read is told from
