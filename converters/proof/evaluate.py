@@ -93,9 +93,7 @@ def prove(
         timing.run(stages, lambda done, what: progress(len(subjects) + done, steps, what))
     _raise_for_source(source)
     for subject in subjects:
-        if subject._untimed is not None and not subject.failure:
-            latencies = tuple(latency_of(key, rounds) for key, rounds in sorted(subject._rounds.items()))
-            subject.measurements = subject._untimed.model_copy(update={"latency": latencies})
+        _conclude(subject)
     return watch.noise()
 
 
@@ -113,6 +111,12 @@ def resolve_threads(threads: int | str) -> int:
 def _raise_for_source(source: Subject) -> None:
     if source.failure:
         raise HoneError(f"the source model can't be measured: {source.failure}")
+
+
+def _conclude(subject: Subject) -> None:
+    if subject._untimed is not None and not subject.failure:
+        latencies = tuple(latency_of(key, rounds) for key, rounds in sorted(subject._rounds.items()))
+        subject.measurements = subject._untimed.model_copy(update={"latency": latencies})
 
 
 def _probe(subject: Subject, evaluation: Path, scratch: Path) -> ProbeProcess:

@@ -112,6 +112,4 @@ def again(field: Mapping[str, Runner], generator: np.random.Generator) -> dict[s
     """Return a field with turns drawn anew; a turn of all variants stays one, with what disturbed them."""
     count = len(next(iter(field.values())).times)
     drawn = generator.integers(count, size=count)
-    return {
-        name: Runner([one.times[turn] for turn in drawn], one.worse, one.size_mb) for name, one in field.items()
-    }
+    return {name: Runner([one.times[turn] for turn in drawn], one.worse, one.size_mb) for name, one in field.items()}
