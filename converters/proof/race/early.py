@@ -23,9 +23,9 @@ SHARE_OF_RISK = 0.1
 """Of the risk that a miss is none, a look before the last row may take so much."""
 
 REACH = 4.0
-"""A row's loss that is farther from what is allowed than so many times the best possible one counts as just that far: the
-mean can only become less by it. So small losses of many rows show soon, and, where a loss has an end, large losses of a
-few rows by a second bound that takes them as they are."""
+"""A row's loss that is farther from what is allowed than so many times the best possible one counts as just that far:
+the mean can only become less by it. So small losses of many rows show soon, and, where a loss has an end, large losses
+of a few rows by a second bound that takes them as they are."""
 
 SEED = 0
 
@@ -132,7 +132,7 @@ class Early:
         return Seen(float(mine.mean()), float(own.mean()), reason)
 
     def _bound(self, name: str, lost: np.ndarray) -> float:
-        """Return what the mean loss is above, from the rows so far; those that are known already are not added again."""
+        """Return what the mean loss is above, from the rows so far; those that are known are not added again."""
         if name not in self._sequences:
             self._sequences[name] = [MeanSequence(self._least, cut, self._confidence) for cut in self._cuts]
         for sequence, cut in zip(self._sequences[name], self._cuts, strict=True):
