@@ -75,7 +75,8 @@ class Taker:
         inputs = {name: rows[picked] for name, rows in data.items()} if picked is not None else synthetic(data, count)
         if inputs is None:
             return Taken(reason="evaluation rows must not leave the data, and text can't be made up")
-        own = [] if picked is None else [{name: rows[picked] for name, rows in subject.outputs.items()}]
+        answered = picked is not None and subject.outputs  # one that was stopped early has not answered all rows
+        own = [{name: rows[picked] for name, rows in subject.outputs.items()}] if answered else []
         try:
             alone, joined = self._repeats(subject.name, artifact, inputs)
             return self._sealed(artifact, inputs, alone, [*own, *joined])

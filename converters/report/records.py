@@ -12,10 +12,9 @@ from hone.recipe import Budget
 from hone.records import Verdict, read_record
 
 from ..proof.disturbance import HostNoise
+from ..proof.race.referee import OUT_OF_TIME
 
 SCHEMA_VERSION = 1
-OUT_OF_TIME = "the time was over"
-"""How `stopped` begins of a variant that was measured, and timed in fewer turns than it should have been."""
 
 
 class _Record(BaseModel):

@@ -11,6 +11,9 @@ import numpy as np
 from hone.artifact import Measurements
 from hone.signature import Tensors
 
+OUT_OF_TIME = "the time was over"
+"""How the reason begins for which one was timed in fewer turns than it should have been."""
+
 Rounds = Sequence[Sequence[int]]
 """Latencies of calls in nanoseconds, by turn."""
 

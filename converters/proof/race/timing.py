@@ -14,7 +14,7 @@ from hone.recipe import MeasureSpec
 from ..disturbance import HostWatch
 from ..probe_process import ProbeProcess
 from ..subject import Subject, blame
-from .referee import Referee, Rounds
+from .referee import OUT_OF_TIME, Referee, Rounds
 
 FEWEST_TURNS = 3
 """Turns that each has who answered, also one that can't win: its figures are rough, and say so by their turns."""
@@ -107,7 +107,7 @@ class Timing:
         ranks = stage.decides or self._referee.full
         if turn >= (FEWEST_TURNS if ranks else 1) and self._referee.is_late():
             for subject in alive[1:] if ranks else ():
-                subject.stopped = f"the time was over after {turn} of {stage.turns} turns"
+                subject.stopped = f"{OUT_OF_TIME} after {turn} of {stage.turns} turns"
             return True
         return stage.decides and turn >= SIDE_TURNS and len(alive) == 1
 
