@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,14 +82,12 @@ def prove(
                 continue
             progress(index, steps, f"quality of {subject.name}")
             with blame(subject):
-                probe = _probe(subject, evaluation, scratch)
-                stack.callback(probe.close)
+                probe = stack.enter_context(closing(_probe(subject, evaluation, scratch)))
                 probe.answer()
                 if asking.ask(subject, probe, referee if index else None):
                     probes[subject.name] = probe
         _raise_for_source(source)
-        watch = HostWatch()
-        timing = Timing(subjects, probes, measure, watch, referee, asking.loaded)
+        timing = Timing(subjects, probes, measure, watch := HostWatch(), referee, asking.loaded)
         timing.run(stages, lambda done, what: progress(len(subjects) + done, steps, what))
     _raise_for_source(source)
     for subject in subjects:
