@@ -103,7 +103,7 @@ def raced(field: Mapping[str, Runner], recipe: Recipe, *, full: bool = False) ->
 
 
 def recorded() -> dict[str, dict[str, Runner]]:
-    """Return the turns of whole proofs of the digits and the MiniLM example on a busy host with two cores."""
+    """Return the turns of a whole proof of the digits example, on a busy host with two cores."""
     content = json.loads(Path(__file__).with_name("recorded.json").read_text())
     return {name: {key: Runner(**value) for key, value in field.items()} for name, field in content.items()}
 
