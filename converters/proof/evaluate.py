@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,15 +12,17 @@ import numpy as np
 
 from hone.artifact import Measurements, Quality
 from hone.data import read_dataset
-from hone.errors import HoneError
+from hone.errors import HoneError, RecipeError
 from hone.hardware import cores, host
-from hone.recipe import MeasureSpec
+from hone.hardware.energy import POWERCAP, energy_meter
+from hone.recipe import LoadedRecipe, MeasureSpec
 from hone.signature import Tensors
 
 from .differences import differences
 from .disturbance import HostNoise, HostWatch
 from .judge import Judge, at
 from .probe_process import ProbeProcess
+from .profiling import Profiler
 from .race.referee import Referee, Seen
 from .race.timing import Timing, latency_of, stages_of
 from .subject import Subject, blame
@@ -70,7 +73,7 @@ def prove(
     Returns:
         How steady the host was while latency was measured.
     """
-    dataset, source = read_dataset(evaluation), subjects[0]
+    dataset, source, started = read_dataset(evaluation), subjects[0], time.monotonic()
     stages = stages_of(measure, thread_counts(measure), referee)
     steps = len(subjects) + sum(stage.turns for stage in stages)
     with ExitStack() as stack:
@@ -89,10 +92,22 @@ def prove(
         _raise_for_source(source)
         timing = Timing(subjects, probes, measure, watch := HostWatch(), referee, asking.loaded)
         timing.run(stages, lambda done, what: progress(len(subjects) + done, steps, what))
+        _profile_all(subjects, probes, measure.batches, timing.threads, Profiler(started))
     _raise_for_source(source)
     for subject in subjects:
         _conclude(subject)
     return watch.noise()
+
+
+def check_energy(loaded: LoadedRecipe, powercap: Path = POWERCAP) -> None:
+    """Refuse a limit that this host can't measure: no variant would ever meet it.
+
+    Raises:
+        RecipeError: saying why not.
+    """
+    cpu, gpu = energy_meter(powercap=powercap), energy_meter(gpu=True, powercap=powercap)
+    if loaded.recipe.budget.energy_j is not None and not (cpu.counters or gpu.counters):
+        raise RecipeError(f"{loaded.path}: budget.energy_j: energy is {cpu.describe()}")
 
 
 def thread_counts(measure: MeasureSpec) -> list[int]:
@@ -111,9 +126,36 @@ def _raise_for_source(source: Subject) -> None:
         raise HoneError(f"the source model can't be measured: {source.failure}")
 
 
+def _profile_all(
+    subjects: Sequence[Subject],
+    probes: Mapping[str, ProbeProcess],
+    batches: Sequence[int],
+    threads: Mapping[str, int],
+    profiler: Profiler,
+) -> None:
+    """Profile the variants, and last the source, whose profiler may be slow, while that costs next to nothing.
+
+    Args:
+        subjects: the source first.
+        probes: by name, of those that were timed.
+        batches: sizes; each is profiled at the first that it was timed at.
+        threads: by name, that each is loaded for: those that were timed at last.
+        profiler: knows what was spent.
+    """
+    for subject in [*subjects[1:], subjects[0]]:
+        timed = [size for size in batches if (size, threads.get(subject.name)) in subject._rounds]
+        if timed and not subject.failure:
+            rounds = subject._rounds[timed[0], threads[subject.name]]
+            call_s = float(np.median(np.concatenate(rounds))) / 1e9
+            probe = probes[subject.name]
+            subject.profile = profiler.profile(subject.artifact, probe, timed[0], subject._load_ms / 1e3, call_s)
+
+
 def _conclude(subject: Subject) -> None:
     if subject._untimed is not None and not subject.failure:
-        latencies = tuple(latency_of(key, rounds) for key, rounds in sorted(subject._rounds.items()))
+        latencies = tuple(
+            latency_of(key, rounds, subject._joules.get(key, ())) for key, rounds in sorted(subject._rounds.items())
+        )
         subject.measurements = subject._untimed.model_copy(update={"latency": latencies})
 
 
@@ -129,11 +171,9 @@ def _load(subject: Subject, probe: ProbeProcess, threads: int) -> None:
 
 def _evaluated(subject: Subject, probe: ProbeProcess, out: Path, rows: np.ndarray | None = None) -> Tensors:
     """Return the answers to rows, in their order; None: to all."""
-    numbers = None if rows is None else rows.tolist()
-    result = probe.ask("evaluate", out=str(out), batch=EVALUATION_BATCH, rows=numbers)
-    subject._peak_rss_mb = result["peak_rss_mb"]
-    with np.load(out, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+    answers, said = probe.answers(out, EVALUATION_BATCH, rows)
+    subject._peak_rss_mb = said["peak_rss_mb"]
+    return answers
 
 
 @dataclass(frozen=True)
@@ -163,7 +203,7 @@ class _Asking:
                 got, rows, seen = self._in_pieces(subject, probe, referee, pieces)
                 if subject.stopped and seen is None:
                     return False
-            subject._outputs = {} if seen else got
+            subject._outputs, subject._some = ({}, got) if seen else (got, {})
         quality = self._quality(got, rows, seen)
         subject._untimed = self._measured(subject, quality)
         if referee is not None:

@@ -16,6 +16,7 @@ from hone.recipe import (
     MeasureSpec,
     QualitySpec,
     Recipe,
+    RobustnessSpec,
     SignatureSpec,
     SourceSpec,
     VariantSpec,
@@ -35,6 +36,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("quality", QualitySpec),
     ("budget", Budget),
     ("budget.at", Conditions),
+    ("robustness", RobustnessSpec),
     ("variants", VariantSpec),
     ("measure", MeasureSpec),
 )

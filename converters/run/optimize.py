@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 from hone import store
@@ -17,15 +18,15 @@ from hone.recipe import LoadedRecipe, VariantSpec, load_recipe
 from hone.signature import Tensors
 from hone.store.rows import keep_rows
 
-from ..proof.disturbance import HostNoise
-from ..proof.evaluate import answer, prove
+from ..proof.evaluate import answer, check_energy, prove
 from ..proof.golden import Taker
 from ..proof.judge import Judge, make_judges
 from ..proof.race.contest import Contest, TimeLimit
 from ..proof.race.early import Early
+from ..proof.robustness.judged import Robustness, check_robustness, is_asked_for
 from ..proof.sanity import check_metric
 from ..proof.subject import Subject
-from ..proof.verdicts.claims import Asked, Proof
+from ..proof.verdicts.claims import Asked, Fragility, Proof
 from ..report.records import Report
 from .conclude import Keeping, conclude
 from .holdout import Half, split
@@ -114,6 +115,7 @@ def optimize(request: Request, display: Display, beside: Beside | None = None, f
     started = time.monotonic()
     loaded = load_recipe(request.recipe)
     check_variants(loaded, request.only)
+    check_energy(loaded)
     check_writable(cache_dir(), "the pass cache (HONE_CACHE)")
     if request.store:
         check_writable(store.models_dir(), "the model store (BENTOML_HOME)")
@@ -130,8 +132,11 @@ def optimize(request: Request, display: Display, beside: Beside | None = None, f
         outcomes = pipeline.run(plan, display.passes)
         workers.close()  # their memory is wanted for the proof
         evaluation = read_dataset(run.prepared.evaluation)
-        contest = _contest(run, evaluation, request)
-        subjects, noise = _prove(run, plan, outcomes, display, beside, contest)
+        subjects, others = _subjects(run, plan, outcomes, beside)
+        contest = _contest(run, [*subjects, *others], evaluation, request, display)
+        asked = contest.in_order_of_promise([*subjects, *others])
+        measure = loaded.recipe.measure
+        noise = prove(asked, run.prepared.evaluation, scratch, measure, run.judge, display.proof, contest)
         real = loaded.recipe.evaluation.keep_rows
         golden = Taker(run.prepared.evaluation, scratch, run.judge, real)
         keeping = Keeping(golden, run.prepared.data, display.note) if request.store else None
@@ -149,7 +154,10 @@ def _start(loaded: LoadedRecipe, workers: Workers, scratch: Path, display: Displ
         display.note(prepared.note)
     make_plan(loaded, prepared.framework)
     source = Subject(prepared.framework, Artifact.open(prepared.source))
-    labels = read_dataset(prepared.evaluation).labels
+    evaluation = read_dataset(prepared.evaluation)
+    labels = evaluation.labels
+    if is_asked_for(loaded.recipe):
+        check_robustness(loaded, source.artifact.signature, evaluation)
     judges = make_judges(loaded, source.artifact.signature.output_names, has_labels=labels is not None)
     display.message("the source model answers the evaluation rows")
     answer(source, prepared.evaluation, scratch, loaded.recipe.measure)
@@ -177,30 +185,41 @@ def prepare_source(loaded: LoadedRecipe, workers: Workers, scratch: Path) -> Pre
     return result
 
 
-def _contest(run: Run, evaluation: Dataset, request: Request) -> Contest:
-    """Return the referee of a proof that begins now."""
-    recipe = run.loaded.recipe
-    quality, budget = recipe.quality, recipe.budget
-    asked = Asked(run.judges, budget, [budget.quality_drop, *(spec.drop for spec in quality.also)])
-    proof = Proof(asked, run.source.outputs, evaluation.labels, evaluation.slices)
-    limit = None if request.minutes is None else TimeLimit(request.minutes)
-    early = Early(run.judge, proof.allowed, run.source.outputs, evaluation.labels, budget.confidence)
-    return Contest(recipe, proof.of, early, limit, full=request.full)
-
-
-def _prove(
-    run: Run, plan: Plan, outcomes: dict[int, Outcome], display: Display, beside: Beside | None, contest: Contest
-) -> tuple[list[Subject], HostNoise]:
+def _subjects(
+    run: Run, plan: Plan, outcomes: dict[int, Outcome], beside: Beside | None
+) -> tuple[list[Subject], list[Subject]]:
+    """Return the source and its variants, and what is measured beside them."""
     subjects = [run.source]
     for variant in plan.variants:
         artifact = _artifact_of(plan, outcomes, variant)
         if artifact:
             subjects.append(Subject(variant.name, artifact))
-    others = beside(subjects, run.scratch) if beside is not None else []
-    measure, evaluation = run.loaded.recipe.measure, run.prepared.evaluation
-    asked = contest.in_order_of_promise([*subjects, *others])
-    noise = prove(asked, evaluation, run.scratch, measure, run.judge, display.proof, contest)
-    return subjects, noise
+    return subjects, beside(subjects, run.scratch) if beside is not None else []
+
+
+def _contest(run: Run, subjects: list[Subject], evaluation: Dataset, request: Request, display: Display) -> Contest:
+    """Return the referee of a proof that begins now."""
+    recipe = run.loaded.recipe
+    limit = None if request.minutes is None else TimeLimit(request.minutes)
+    quality, budget = recipe.quality, recipe.budget
+    asked = Asked(run.judges, budget, [budget.quality_drop, *(spec.drop for spec in quality.also)])
+    proof = Proof(asked, run.source.outputs, evaluation.labels, evaluation.slices)
+    early = Early(run.judge, proof.allowed, run.source.outputs, evaluation.labels, budget.confidence)
+    disturbed = _disturbed(run, subjects, display.message) if is_asked_for(recipe) else None
+    return Contest(recipe, proof.of, early, limit, full=request.full, disturbed=disturbed)
+
+
+def _disturbed(
+    run: Run, subjects: list[Subject], progress: Callable[[str], None]
+) -> Callable[[str], tuple[Fragility, ...]]:
+    """Return what lets a variant answer disturbed rows; the source answers them when the first one does."""
+    by_name = {subject.name: subject for subject in subjects}
+
+    @cache
+    def robustness() -> Robustness:
+        return Robustness(run.loaded, run.judge, run.source, run.prepared.evaluation, run.scratch, progress)
+
+    return lambda name: robustness().of(by_name[name])
 
 
 def _remember(rows: Tensors, report: Report, note: Callable[[str], None]) -> None:

@@ -4,21 +4,19 @@ Here is what a recipe may say; what its passes and metrics are lives in `convert
 """
 
 from hone.recipe.fields import (
-    PICKLE_SUFFIXES,
     Budget,
     Conditions,
     DataSpec,
-    InputSpec,
     MeasureSpec,
     MetricSpec,
     QualitySpec,
     Recipe,
-    SignatureSpec,
-    SourceSpec,
     VariantSpec,
     allowed_drop,
 )
 from hone.recipe.load import LoadedRecipe, load_recipe
+from hone.recipe.model import PICKLE_SUFFIXES, InputSpec, SignatureSpec, SourceSpec
+from hone.recipe.robustness import RobustnessSpec
 
 __all__ = [
     "PICKLE_SUFFIXES",
@@ -31,6 +29,7 @@ __all__ = [
     "MetricSpec",
     "QualitySpec",
     "Recipe",
+    "RobustnessSpec",
     "SignatureSpec",
     "SourceSpec",
     "VariantSpec",

@@ -18,11 +18,11 @@ from hone.signature import Tensors
 
 from ..evaluate import resolve_threads
 from ..subject import Subject
-from ..verdicts.claims import Evidence
+from ..verdicts.claims import Evidence, Fragility
 from ..verdicts.select import SAME_QUALITY, SAME_SIZE, over_budget, over_untimed
 from ..verdicts.verdict import rule
 from .early import Early
-from .referee import Rounds, Seen
+from .referee import Joules, Rounds, Seen
 from .timing import FEWEST_TURNS, latency_of
 
 RISK = 0.01
@@ -35,7 +35,7 @@ FAR_TURNS = 6
 FOR_ANSWERS = 0.5
 """Of the time limit; the other half is for the turns of those that have answered."""
 
-LATENCIES = ("p50_ms", "p95_ms", "p99_ms", "rows_per_s")
+TIMED = ("p50_ms", "p95_ms", "p99_ms", "rows_per_s", "energy_j")
 """Limits of a budget that turns decide."""
 
 
@@ -59,6 +59,7 @@ class Contest:
         early: looks at variants while they answer; None: they answer all rows at once.
         limit: of time; None: there is none.
         full: everyone who is in time has all rows and all turns.
+        disturbed: lets a variant answer disturbed rows, too, and says what it loses there; None: none are asked for.
     """
 
     def __init__(
@@ -69,9 +70,10 @@ class Contest:
         limit: TimeLimit | None = None,
         *,
         full: bool = False,
+        disturbed: Callable[[str], tuple[Fragility, ...]] | None = None,
     ) -> None:
         self._budget, self._objective = recipe.budget, recipe.objective
-        self._evidence_of = evidence
+        self._evidence_of, self._disturbed = evidence, disturbed
         self._early = None if full else early
         self._limit, self.full = limit, full
         self._measured: dict[str, Measurements] = {}
@@ -120,40 +122,50 @@ class Contest:
         return self._limit is not None and self._limit.is_over()
 
     def enters(self, name: str, got: Tensors, measured: Measurements) -> None:
-        """Take what a variant has answered; one that is over a limit by that can't win."""
+        """Take what a variant has answered; one that is over a limit by that can't win.
+
+        One that may still win answers disturbed rows before its latency is known: only who is proven by these, too,
+        beats others.
+        """
         self._measured[name] = measured
+        broken = over_untimed(measured, self._budget)
         stopped = self._early is not None and name in self._early.evidence
         if not stopped:
-            self._evidence[name] = self._evidence_of(got)
-        broken = over_untimed(measured, self._budget)
-        if stopped or broken or any(claim.missed(self._budget.confidence) for claim in self._evidence[name].claims):
+            found = self._evidence_of(got)
+            if self._disturbed is not None and (self.full or not (broken or self._misses(found))):
+                found = found.with_disturbed(self._disturbed(name))
+            self._evidence[name] = found
+        if stopped or broken or self._misses(self._evidence[name]):
             self._out[name] = "over the budget" + (f": {'; '.join(broken)}" if broken else "")
 
-    def stops(self, rounds: Mapping[str, Rounds]) -> Mapping[str, str]:
+    def _misses(self, evidence: Evidence) -> bool:
+        return any(claim.missed(self._budget.confidence) for claim in evidence.claims)
+
+    def stops(self, rounds: Mapping[str, Rounds], joules: Mapping[str, Joules]) -> Mapping[str, str]:
         ours = {name: found for name, found in rounds.items() if name in self._measured}
         turns = min(map(len, ours.values()), default=0)
         if self.full or turns < FEWEST_TURNS:
             return {}
         stopped = {name: self._out[name] for name in ours if name in self._out}
         stopped |= {name: said for name in ours if name not in stopped and (said := self._far_over(ours[name]))}
-        leader = self._leader({name: found for name, found in ours.items() if name not in stopped})
+        leader = self._leader({name: found for name, found in ours.items() if name not in stopped}, joules)
         for name in ours if leader else ():
             if name not in stopped and name != leader and self._is_beaten(name, leader, ours):
                 self._beaten_by[name] = leader
                 stopped[name] = f"beaten by {leader}"
         return {name: f"{said}; timed in {len(ours[name])} turns" for name, said in stopped.items()}
 
-    def recalls(self, rounds: Mapping[str, Rounds]) -> frozenset[str]:
-        """Return the beaten, where none of those that were left is proven and within the limits on latency."""
-        if not self._beaten_by or self._leader(rounds):
+    def recalls(self, rounds: Mapping[str, Rounds], joules: Mapping[str, Joules]) -> frozenset[str]:
+        """Return the beaten, where none of those that were left is proven and within the limits that turns decide."""
+        if not self._beaten_by or self._leader(rounds, joules):
             return frozenset()
         back = frozenset(self._beaten_by)
         self._beaten_by.clear()
         return back
 
-    def _leader(self, rounds: Mapping[str, Rounds]) -> str:
+    def _leader(self, rounds: Mapping[str, Rounds], joules: Mapping[str, Joules]) -> str:
         """Return the best of those that are proven, whoever else is, and within each limit so far; or nothing."""
-        proven = [name for name in rounds if name in self._proven and self._is_within(name, rounds[name])]
+        proven = [name for name in rounds if name in self._proven and self._is_within(name, rounds, joules)]
         return min(proven, key=lambda name: self._worth(name, rounds[name]), default="")
 
     @cached_property
@@ -163,11 +175,11 @@ class Contest:
         rulings = rule(family, self._budget.confidence)
         return frozenset(name for name, ruling in rulings.items() if ruling.verdict == "met")
 
-    def _is_within(self, name: str, rounds: Rounds) -> bool:
-        """True where a variant is within the limits on latency, by its turns so far."""
-        if all(getattr(self._budget, limit) is None for limit in LATENCIES):
+    def _is_within(self, name: str, rounds: Mapping[str, Rounds], joules: Mapping[str, Joules]) -> bool:
+        """True where a variant is within the limits that turns decide, by its turns so far."""
+        if all(getattr(self._budget, limit) is None for limit in TIMED):
             return True
-        latency = latency_of(self.decides, rounds)
+        latency = latency_of(self.decides, rounds[name], joules.get(name, ()))
         return not over_budget(self._measured[name].model_copy(update={"latency": (latency,)}), self._budget)
 
     def _is_over_a_measured_limit(self, name: str) -> bool:

@@ -17,6 +17,9 @@ OUT_OF_TIME = "the time was over"
 Rounds = Sequence[Sequence[int]]
 """Latencies of calls in nanoseconds, by turn."""
 
+Joules = Sequence[float | None]
+"""What the calls of each turn used; None where the host doesn't tell."""
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -61,14 +64,15 @@ class Referee(Protocol):
     def enters(self, name: str, got: Tensors, measured: Measurements) -> None:
         """Take a variant that has answered all rows into the race; `measured` has no latencies yet."""
 
-    def stops(self, rounds: Mapping[str, Rounds]) -> Mapping[str, str]:
+    def stops(self, rounds: Mapping[str, Rounds], joules: Mapping[str, Joules]) -> Mapping[str, str]:
         """Return which of those that are timed are timed no more, and why, after a turn of all of them.
 
         Args:
             rounds: of each, where variants are ranked.
+            joules: of the same turns.
         """
 
-    def recalls(self, rounds: Mapping[str, Rounds]) -> frozenset[str]:
+    def recalls(self, rounds: Mapping[str, Rounds], joules: Mapping[str, Joules]) -> frozenset[str]:
         """Return those that were stopped for one that can't win itself: they get the turns that they missed."""
 
     def is_late(self) -> bool:

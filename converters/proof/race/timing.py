@@ -14,7 +14,7 @@ from hone.recipe import MeasureSpec
 from ..disturbance import HostWatch
 from ..probe_process import ProbeProcess
 from ..subject import Subject, blame
-from .referee import OUT_OF_TIME, Referee, Rounds
+from .referee import OUT_OF_TIME, Joules, Referee, Rounds
 
 FEWEST_TURNS = 3
 """Turns that each has who answered, also one that can't win: its figures are rough, and say so by their turns."""
@@ -82,7 +82,8 @@ class Timing:
         self._all = [subject for subject in subjects if subject.name in probes]
         self._left = list(self._all)
         self._probes, self._measure, self._watch, self._referee = probes, measure, watch, referee
-        self._threads = dict(loaded)
+        self.threads = dict(loaded)
+        """That each one is loaded for now."""
 
     def run(self, stages: Sequence[Stage], progress: Callable[[int, str], None]) -> None:
         """Go through the stages; `progress` is called with (turns done, what)."""
@@ -95,7 +96,7 @@ class Timing:
                 progress(done + turn, _words(stage, turn, len(alive)))
                 self._turn(stage, turn, alive)
                 if stage.decides and self._referee is not None:
-                    self._stop(self._referee.stops(self._rounds(stage)))
+                    self._stop(self._referee.stops(self._rounds(stage), self._joules(stage)))
             if stage.decides:
                 self._recall(stage)
             done += stage.turns
@@ -113,10 +114,10 @@ class Timing:
 
     def _turn(self, stage: Stage, turn: int, alive: Sequence[Subject]) -> None:
         for subject in alive:
-            if self._threads.get(subject.name) != stage.threads:
+            if self.threads.get(subject.name) != stage.threads:
                 with blame(subject):
                     self._probes[subject.name].ask("load", threads=stage.threads)
-                    self._threads[subject.name] = stage.threads
+                    self.threads[subject.name] = stage.threads
         self._watch.tick()
         # Each turn starts with another variant, so that none always follows the same one.
         first = turn % len(alive)
@@ -129,12 +130,17 @@ class Timing:
                 return
             with blame(subject):
                 asked = {"batch": batch, "milliseconds": self._measure.round_ms}
-                found = self._probes[subject.name].ask("time", **asked)["latencies_ns"]
-                subject._rounds.setdefault((batch, stage.threads), []).append(found)
+                found = self._probes[subject.name].ask("time", **asked)
+                subject._rounds.setdefault((batch, stage.threads), []).append(found["latencies_ns"])
+                subject._joules.setdefault((batch, stage.threads), []).append(found["joules"])
 
     def _rounds(self, stage: Stage) -> dict[str, Rounds]:
         key = (stage.batches[0], stage.threads)
         return {subject.name: subject._rounds[key] for subject in self._left if not subject.failure}
+
+    def _joules(self, stage: Stage) -> dict[str, Joules]:
+        key = (stage.batches[0], stage.threads)
+        return {subject.name: subject._joules[key] for subject in self._left if not subject.failure}
 
     def _stop(self, reasons: Mapping[str, str]) -> None:
         for subject in self._left:
@@ -145,7 +151,7 @@ class Timing:
 
     def _recall(self, stage: Stage) -> None:
         """Give those their missing turns that lost to one which can't win itself."""
-        back = self._referee.recalls(self._rounds(stage)) if self._referee else frozenset()
+        back = self._referee.recalls(self._rounds(stage), self._joules(stage)) if self._referee else frozenset()
         key = (stage.batches[0], stage.threads)
         called = [subject for subject in self._all if subject.name in back and not subject.failure]
         for subject in called:
@@ -162,13 +168,17 @@ def _words(stage: Stage, turn: int, timed: int) -> str:
     return f"latency, {threads}, turn {turn + 1}/{stage.turns}, {timed} timed"
 
 
-def latency_of(key: tuple[int, int], rounds: Rounds) -> Latency:
-    """The median of the rounds' medians, which one disturbed round doesn't move; in tails each round counts alike."""
+def latency_of(key: tuple[int, int], rounds: Rounds, joules: Joules = ()) -> Latency:
+    """The median of the rounds' medians, which one disturbed round doesn't move; in tails each round counts alike.
+
+    Energy is that of all rounds over their rows: its counters are too coarse for one round's figure to mean much.
+    """
     batch, threads = key
     milliseconds = [np.asarray(latencies) / 1e6 for latencies in rounds]
     medians = [round(float(np.median(values)), 6) for values in milliseconds]
     p50 = float(np.median(medians))
     low, high = median_interval(medians)
+    calls, known = sum(len(values) for values in milliseconds), [used for used in joules if used is not None]
     p95, p99 = round_percentiles(milliseconds, (95, 99))
     return Latency(
         batch=batch,
@@ -180,6 +190,9 @@ def latency_of(key: tuple[int, int], rounds: Rounds) -> Latency:
         p99=round(p99, 6),
         mean=round(float(np.mean([values.mean() for values in milliseconds])), 6),
         rows_per_s=round(batch * 1e3 / p50, 3),
-        calls=sum(len(values) for values in milliseconds),
+        calls=calls,
+        joules_per_1000_rows=round(1000 * sum(known) / (calls * batch), 6)
+        if known and len(known) == len(joules)
+        else None,
         rounds=tuple(medians),
     )

@@ -131,7 +131,7 @@ def over_budget(measurements: Measurements, budget: Budget) -> list[str]:
         ("p95 latency", latency.p95, budget.p95_ms, "ms"),
         ("p99 latency", latency.p99, budget.p99_ms, "ms"),
     )
-    return [*broken, *_over(limits), *over_untimed(measurements, budget)]
+    return [*broken, *_over(limits), *over_untimed(measurements, budget), *_over_energy(latency, budget)]
 
 
 def over_untimed(measurements: Measurements, budget: Budget) -> list[str]:
@@ -151,6 +151,14 @@ def _over(limits: Sequence[tuple[str, float, float | None, str]]) -> list[str]:
         for what, value, limit, unit in limits
         if limit is not None and value > limit
     ]
+
+
+def _over_energy(latency: Latency, budget: Budget) -> list[str]:
+    joules = latency.joules_per_1000_rows
+    if budget.energy_j is None or (joules is not None and joules <= budget.energy_j):
+        return []
+    found = "isn't told by this host" if joules is None else f"{joules:.4g} J is over {budget.energy_j:g} J"
+    return [f"energy of 1,000 rows {found}"]
 
 
 Sieve = Callable[[list[Candidate]], list[Candidate]]

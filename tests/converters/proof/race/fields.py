@@ -86,11 +86,11 @@ def raced(field: Mapping[str, Runner], recipe: Recipe, *, full: bool = False) ->
     all_turns = len(next(iter(field.values())).times)
     turns, left, stopped = dict.fromkeys(field, all_turns), set(field), {}
     for turn in range(1, all_turns + 1):
-        found = contest.stops({name: calls(field[name].times[:turn]) for name in field if name in left})
+        found = contest.stops({name: calls(field[name].times[:turn]) for name in field if name in left}, {})
         turns |= dict.fromkeys(found, turn)
         stopped |= found
         left -= found.keys()
-    back = contest.recalls({name: calls(field[name].times) for name in field if name in left})
+    back = contest.recalls({name: calls(field[name].times) for name in field if name in left}, {})
     turns |= dict.fromkeys(back, all_turns)
     stopped = {name: why for name, why in stopped.items() if name not in back}
     candidates = [
