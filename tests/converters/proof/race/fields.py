@@ -13,7 +13,7 @@ import numpy as np
 from hone.artifact import Measurements, Quality
 from hone.converters.proof.race.contest import Contest
 from hone.converters.proof.race.timing import latency_of
-from hone.converters.proof.verdicts.claims import Claim, Evidence
+from hone.converters.proof.verdicts.claims import Claim, Evidence, Fragility
 from hone.converters.proof.verdicts.select import Candidate, select
 from hone.evidence.pairs import Pairs
 from hone.recipe import Recipe
@@ -28,11 +28,15 @@ class Runner:
 
     Attributes:
         worse: rows that it alone gets wrong, of ROWS.
+        joules: of each turn.
+        fragile: as `worse`, of disturbed rows; None: they were not asked for.
     """
 
     times: Sequence[float]
     worse: int = 0
     size_mb: float = 1.0
+    joules: float | None = None
+    fragile: int | None = None
 
     @property
     def untimed(self) -> Measurements:
@@ -46,10 +50,19 @@ class Runner:
     def evidence(self) -> Evidence:
         return Evidence(Claim("accuracy", 0.02, Pairs(self.worse, 0, ROWS)))
 
-    def candidate(self, name: str, turns: int, beaten: str = "") -> Candidate:
-        latency = latency_of((1, 1), calls(self.times[:turns]))
+    @property
+    def disturbed(self) -> tuple[Fragility, ...]:
+        assert self.fragile is not None, "nobody asks this one for disturbed rows"
+        claim = Claim("accuracy under noise", 0.02, Pairs(self.fragile, 0, ROWS))
+        return (Fragility("noise", 1, ROWS, 0.9, claim),)
+
+    def used(self, turns: int) -> list[float | None]:
+        return [self.joules] * turns
+
+    def candidate(self, name: str, turns: int, evidence: Evidence, beaten: str = "") -> Candidate:
+        latency = latency_of((1, 1), calls(self.times[:turns]), self.used(turns))
         measured = self.untimed.model_copy(update={"latency": (latency,)})
-        return Candidate(name, measured, self.evidence, beaten=beaten)
+        return Candidate(name, measured, evidence, beaten=beaten)
 
 
 def calls(times: Sequence[float]) -> list[list[int]]:
@@ -79,22 +92,32 @@ class Result:
 
 def raced(field: Mapping[str, Runner], recipe: Recipe, *, full: bool = False) -> Result:
     """Race variants as a proof does, turn by turn."""
-    contest = Contest(recipe, lambda _: next(waiting).evidence, full=full)
+    robust = any(runner.fragile is not None for runner in field.values())
+    contest = Contest(
+        recipe,
+        lambda _: next(waiting).evidence,
+        full=full,
+        disturbed=(lambda name: field[name].disturbed) if robust else None,
+    )
     waiting = iter(field.values())
     for name, runner in field.items():
         contest.enters(name, {}, runner.untimed)
     all_turns = len(next(iter(field.values())).times)
-    turns, left, stopped = dict.fromkeys(field, all_turns), set(field), {}
+    turns, left, stopped = dict.fromkeys(field, all_turns), dict(field), {}
     for turn in range(1, all_turns + 1):
-        found = contest.stops({name: calls(field[name].times[:turn]) for name in field if name in left}, {})
+        rounds = {name: calls(runner.times[:turn]) for name, runner in left.items()}
+        found = contest.stops(rounds, {name: runner.used(turn) for name, runner in left.items()})
         turns |= dict.fromkeys(found, turn)
         stopped |= found
-        left -= found.keys()
-    back = contest.recalls({name: calls(field[name].times) for name in field if name in left}, {})
+        left = {name: runner for name, runner in left.items() if name not in found}
+    rounds = {name: calls(runner.times) for name, runner in left.items()}
+    back = contest.recalls(rounds, {name: runner.used(all_turns) for name, runner in left.items()})
     turns |= dict.fromkeys(back, all_turns)
     stopped = {name: why for name, why in stopped.items() if name not in back}
     candidates = [
-        runner.candidate(name, turns[name], stopped.get(name, "") if name in contest.beaten else "")
+        runner.candidate(
+            name, turns[name], contest.evidence[name], stopped.get(name, "") if name in contest.beaten else ""
+        )
         for name, runner in field.items()
     ]
     standings = select(candidates, recipe)

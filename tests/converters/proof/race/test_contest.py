@@ -15,7 +15,7 @@ LATENCY = rules()
 TURNS = 20
 
 
-def steady(milliseconds: float, **changes: float) -> Runner:
+def steady(milliseconds: float, **changes: float | None) -> Runner:
     generator = np.random.default_rng(round(milliseconds * 1e3))
     return Runner(list(milliseconds * generator.uniform(0.99, 1.01, TURNS)), **changes)  # type: ignore[arg-type]
 
@@ -65,6 +65,28 @@ def test_the_beaten_and_the_missed_are_timed_in_few_turns_and_the_winner_in_all(
 def test_one_that_is_not_proven_beats_nobody() -> None:
     found = raced({"unsure": steady(1, worse=6), "proven": steady(2)}, LATENCY)
     assert found.winner == "proven" and found.turns == {"unsure": TURNS, "proven": TURNS}
+
+
+def test_one_that_is_not_proven_on_disturbed_rows_beats_nobody() -> None:
+    """Who is over the budget without them is not asked for them."""
+    field = {
+        "fragile": steady(1, fragile=200),
+        "unsure": steady(1.2, fragile=6),
+        "robust": steady(2, fragile=0),
+        "slow": steady(3, fragile=0),
+        "wrong": steady(0.1, worse=300),
+    }
+    found = raced(field, LATENCY)
+    assert found.winner == "robust" and found.stopped["slow"].startswith("beaten by robust")
+    assert found.stopped["fragile"].startswith("over the budget") and found.turns["fragile"] == FEWEST_TURNS
+    assert found.turns["unsure"] == found.turns["robust"] == TURNS
+
+
+@pytest.mark.parametrize(("joules", "winner"), [(0.001, "fast"), (0.1, "slow"), (None, "slow")])
+def test_one_that_uses_too_much_energy_beats_nobody(joules: float | None, winner: str) -> None:
+    field = {"fast": steady(1, joules=joules), "slow": steady(2, joules=0.001)}
+    found = raced(field, rules(energy_j=3))
+    assert found.winner == winner and (found.turns["slow"] < TURNS) == (winner == "fast")
 
 
 def test_near_ones_stay_in_the_race() -> None:
