@@ -77,6 +77,7 @@ def test_one_that_answers_wrongly_stops_early_and_its_figures_say_by_what(provin
     assert np.allclose(same.outputs["y"], proving.source.outputs["y"], atol=1e-4), "rows are in the order of the file"
     assert other.measured.quality.rows < ROWS and other.measured.quality.drop > 0.05
     assert other.stopped.startswith(f"over the budget after {other.measured.quality.rows} of {ROWS} rows")
+    assert not other.outputs and len(other.some_outputs["y"]) == other.measured.quality.rows
     assert contest.evidence["same"].met(0.95) and contest.evidence["other"].loss.missed(0.95)
     turns = {(one.batch, one.threads): len(one.rounds) for one in other.measured.latency}
     assert turns == {(1, 1): 3}
