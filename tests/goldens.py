@@ -10,9 +10,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hone import runtimes
 from hone.artifact import Artifact, Latency, Manifest, Measurements, Quality, seal
-from hone.converters.proof.evaluate import Subject
 from hone.converters.proof.golden import Taken, Taker
 from hone.converters.proof.judge import Judge
+from hone.converters.proof.subject import Subject
 from hone.data import Dataset, save_dataset
 from hone.golden.rows import write_rows
 from hone.hardware import host

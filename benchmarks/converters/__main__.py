@@ -14,7 +14,7 @@ from typing import Any
 import click
 import orjson
 
-from hone.converters.proof.evaluate import Subject
+from hone.converters.proof.subject import Subject
 from hone.converters.run.optimize import Display, Request, optimize
 from hone.converters.run.pipeline import Progress
 from hone.errors import HoneError, one_line
@@ -135,7 +135,7 @@ def run(example: Example, known: Sequence[Tool]) -> dict[str, Any]:
     """
     recipe = ROOT / example.recipe
     beside = Comparison(recipe, [tool for tool in known if tool.mode in example.modes])
-    report = optimize(Request(recipe, store=False), _quiet(), beside)
+    report = optimize(Request(recipe, store=False, full=True), _quiet(), beside)
     entry = summarize(example.name, report, len(recipe.read_text().splitlines()))
     entry["mmacs_per_row"] = beside.mmacs_per_row
     entry["peers"] = [tool_entry(subject, report, beside.facts[subject.name]) for subject in beside.subjects] + [

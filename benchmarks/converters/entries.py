@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from hone.artifact import Measurements
-from hone.converters.proof.evaluate import Subject, resolve_threads
+from hone.converters.proof.evaluate import resolve_threads
+from hone.converters.proof.subject import Subject
 from hone.converters.report.records import Report, VariantReport
 
 FP32 = "onnx-fp32"

@@ -15,7 +15,7 @@ import orjson
 
 from hone.artifact import Artifact, Manifest, seal
 from hone.converters.context import PassContext
-from hone.converters.proof.evaluate import Subject
+from hone.converters.proof.subject import Subject
 from hone.errors import one_line
 from hone.processes import output_of
 from hone.recipe import load_recipe

@@ -21,9 +21,10 @@ from hone.runtimes import runtime_class
 from hone.runtimes.onnx.providers import on_gpu
 from hone.signature import Tensors, as_text
 
-from .evaluate import EVALUATION_BATCH, Subject
+from .evaluate import EVALUATION_BATCH
 from .judge import Judge
 from .probe_process import ProbeProcess
+from .subject import Subject
 
 FEWEST, MOST = 32, 256
 CHECK_S = 0.1
@@ -71,12 +72,13 @@ class Taker:
             return Taken(reason="its signature can't be batched")
         if FILE in artifact.manifest.files:
             return Taken(reason=f"it has a file {FILE} of its own")
-        count = how_many(data, subject.outputs, seconds_of_a_row(subject))
+        count = how_many(data, subject.some_outputs, seconds_of_a_row(subject))
         picked = spread_over(data, count) if self.real else None
         inputs = {name: rows[picked] for name, rows in data.items()} if picked is not None else synthetic(data, count)
         if inputs is None:
             return Taken(reason="evaluation rows must not leave the data, and text can't be made up")
-        own = [] if picked is None else [{name: rows[picked] for name, rows in subject.outputs.items()}]
+        answered = picked is not None and subject.outputs  # one that was stopped early has not answered all rows
+        own = [{name: rows[picked] for name, rows in subject.outputs.items()}] if answered else []
         try:
             alone, joined = self._repeats(subject.name, artifact, inputs)
             return self._sealed(artifact, inputs, alone, [*own, *joined])
@@ -151,7 +153,8 @@ def seconds_of_a_row(subject: Subject) -> float:
 def how_many(data: Tensors, answers: Tensors, row_s: float) -> int:
     """Return how many golden rows there are to be, by the time that one takes and the room with its answer."""
     rows = len(next(iter(data.values())))
-    row_bytes = max(1, sum(as_text(array).nbytes for array in (*data.values(), *answers.values())) // rows)
+    arrays = (*data.values(), *answers.values())
+    row_bytes = max(1, sum(as_text(array).nbytes // max(1, len(array)) for array in arrays))
     by_time = min(MOST, max(FEWEST, int(CHECK_S / row_s)))
     return max(1, min(by_time, MOST_BYTES // row_bytes, rows))
 

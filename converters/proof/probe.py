@@ -75,9 +75,16 @@ class Probe:
         if self._affinity and not adjustable:
             psutil.Process().cpu_affinity(self._affinity[:threads])
 
-    def evaluate(self, out: str, batch: int) -> dict[str, Any]:
-        """Run all evaluation rows, write the outputs to an .npz and report the process's peak memory."""
-        return {"rows": self._answer(self._data.batches(batch), out), "peak_rss_mb": peak_rss_mb()}
+    def evaluate(self, out: str, batch: int, rows: list[int] | None = None) -> dict[str, Any]:
+        """Run evaluation rows, write the outputs to an .npz and report the process's peak memory.
+
+        Args:
+            out: the file.
+            batch: rows of a call.
+            rows: their numbers, in the order in which they are run; None: all, as they stand.
+        """
+        data = self._data if rows is None else self._data.of(np.asarray(rows))
+        return {"rows": self._answer(data.batches(batch), out), "peak_rss_mb": peak_rss_mb()}
 
     def disturbed(
         self, out: str, kind: str, severity: int, inputs: list[dict[str, Any]], rows: int | None, seconds: float

@@ -58,17 +58,18 @@ class ProbeProcess:
         self._send({"command": command, **arguments})
         return self.answer()
 
-    def answers(self, out: Path, batch: int) -> tuple[Tensors, dict[str, Any]]:
-        """Let it answer all rows, in batches of so many; return the answers by output, and what it said beside them.
+    def answers(self, out: Path, batch: int, rows: np.ndarray | None = None) -> tuple[Tensors, dict[str, Any]]:
+        """Let it answer rows, in batches of so many; return the answers by output, and what it said beside them.
 
         Args:
             out: a file for the answers, written anew.
             batch: rows of a batch.
+            rows: their numbers, in the order of the answers; None: all.
 
         Raises:
             PassError: as `answer`.
         """
-        said = self.ask("evaluate", out=str(out), batch=batch)
+        said = self.ask("evaluate", out=str(out), batch=batch, rows=None if rows is None else rows.tolist())
         with np.load(out, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}, said
 

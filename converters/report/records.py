@@ -12,6 +12,7 @@ from hone.recipe import Budget
 from hone.records import Verdict, read_record
 
 from ..proof.disturbance import HostNoise
+from ..proof.race.referee import OUT_OF_TIME
 
 SCHEMA_VERSION = 1
 
@@ -31,6 +32,7 @@ class Percentiles(_Record):
     mean: float
     rows_per_s: float
     calls: int
+    turns: int | None = Field(None, description="In which it was timed; null in older reports.")
     joules_per_1000_rows: float | None = None
 
 
@@ -69,15 +71,17 @@ class FragilityReport(_Record):
 
 
 class VariantReport(_Record):
-    """One variant: measured, skipped on this host, or failed."""
+    """One variant: measured, skipped on this host, failed, or made but not measured in the time that there was."""
 
     name: str
-    status: Literal["built", "skipped", "failed"]
+    status: Literal["built", "skipped", "failed", "unproven"]
     baseline: bool = False
     reason: str = Field("", description="Why it won, lost, was skipped or failed; one line.")
     remedy: str = Field("", description="For a skipped variant: what builds it.")
     runtime: str = ""
     precision: str = ""
+    stopped: str = Field("", description="Why it was not measured in full; empty when it was.")
+    evaluated_rows: int | None = Field(None, description="That it answered; null in older reports.")
     tag: str | None = Field(None, description="Its tag in the model store; null when it was not stored.")
     digest: str | None = None
     rank: int | None = None
@@ -183,6 +187,22 @@ class Report(_Record):
         )
 
     @property
+    def unproven(self) -> list[str]:
+        """Variants that were made, and not measured in the time that there was."""
+        return [variant.name for variant in self.variants if variant.status == "unproven"]
+
+    @property
+    def cut_short(self) -> str:
+        """What the time limit of the proof has cost, in words; empty where there was time for all."""
+        if self.unproven:
+            return (
+                f"the time for the proof was over: {', '.join(self.unproven)} not proven, nothing is known of them; "
+                "passes are kept, so that a run with more --minutes begins with the proof"
+            )
+        hasty = [variant.name for variant in self.variants if variant.stopped.startswith(OUT_OF_TIME)]
+        return f"the time for the proof was over: {', '.join(hasty)} timed in fewer turns" if hasty else ""
+
+    @property
     def compared_with(self) -> str:
         """What the speed-ups compare with, in words."""
         if not self.source_threads:
@@ -196,6 +216,8 @@ class Report(_Record):
     def warnings(self) -> list[str]:
         """What a reader should know before trusting the figures, a line each."""
         lines = [self.noise.warning] if self.noise and self.noise.warning else []
+        if self.cut_short:
+            lines.append(self.cut_short)
         if self.undecided:
             lines.append(self.undecided)
         if self.checks_skipped:
@@ -220,7 +242,8 @@ def latency_table(latencies: tuple[Latency, ...], threads: dict[str, int]) -> di
     """
     table: dict[str, dict[str, Percentiles]] = {}
     for latency in latencies:
-        values = Percentiles(**latency.model_dump(exclude={"batch", "threads", "rounds"}))
+        turns = len(latency.rounds) or None
+        values = Percentiles(**latency.model_dump(exclude={"batch", "threads", "rounds"}), turns=turns)
         for name, count in threads.items():
             if count == latency.threads:
                 table.setdefault(str(latency.batch), {})[name] = values

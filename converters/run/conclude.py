@@ -19,9 +19,10 @@ from hone.runtimes import runtime_class
 from hone.runtimes.onnx.providers import on_gpu
 
 from ..proof.disturbance import HostNoise
-from ..proof.evaluate import Subject, resolve_threads
+from ..proof.evaluate import resolve_threads
 from ..proof.golden import Taker
-from ..proof.verdicts.claims import Evidence
+from ..proof.race.contest import Contest
+from ..proof.subject import Subject
 from ..proof.verdicts.select import Candidate, Standing, select
 from ..registry import registered
 from ..report.records import Report
@@ -50,18 +51,18 @@ def conclude(
     plan: Plan,
     outcomes: dict[int, Outcome],
     subjects: list[Subject],
-    evidence: dict[str, Evidence],
+    contest: Contest,
     noise: HostNoise,
     started: float,
     keep: Keeping | None,
 ) -> Report:
-    """Rank, store (unless `keep` is None) and report; `evidence` tells what each variant loses, `started` when the run
-    began on the monotonic clock."""
+    """Rank, store (unless `keep` is None) and report; `contest` tells what each variant loses and which were beaten,
+    `started` when the run began on the monotonic clock."""
     recipe = loaded.recipe
     now = datetime.datetime.now(datetime.UTC)
     run = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     measured = {subject.name: subject for subject in subjects if subject.measurements}
-    candidates = [_candidate(subject, plan, evidence.get(name)) for name, subject in measured.items()]
+    candidates = [_candidate(subject, plan, contest) for subject in measured.values()]
     standings = select(candidates, recipe)
     winner, safest = (_best(standings, plan, verdict) for verdict in ("met", "undecided"))
     tags, problem = ({}, "") if keep is None else _store(loaded, measured, standings, run, keep)
@@ -106,15 +107,16 @@ def _best(standings: dict[str, Standing], plan: Plan, verdict: str) -> str | Non
     return next((name for name in best if standings[name].verdict == verdict), None)
 
 
-def _candidate(subject: Subject, plan: Plan, evidence: Evidence | None) -> Candidate:
+def _candidate(subject: Subject, plan: Plan, contest: Contest) -> Candidate:
     artifact = subject.artifact
     return Candidate(
         subject.name,
         subject.measured,
-        evidence,
+        contest.evidence.get(subject.name),
         servable=subject.name != plan.source,
         steps=len(artifact.manifest.lineage),
         turned=any(spec.source_axes for spec in artifact.signature.inputs),
+        beaten=subject.stopped if subject.name in contest.beaten else "",
     )
 
 

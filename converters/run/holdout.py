@@ -13,8 +13,8 @@ import numpy as np
 from hone.data import read_dataset, save_dataset
 from hone.errors import RecipeError
 
-from ..proof.evaluate import Subject
 from ..proof.judge import at
+from ..proof.subject import Subject
 from ..proof.verdicts.loss import FEWEST_ROWS
 from .prepare import Prepared
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 from hone import store
@@ -17,13 +18,15 @@ from hone.recipe import LoadedRecipe, VariantSpec, load_recipe
 from hone.signature import Tensors
 from hone.store.rows import keep_rows
 
-from ..proof.disturbance import HostNoise
-from ..proof.evaluate import Subject, answer, check_energy, prove
+from ..proof.evaluate import answer, check_energy, prove
 from ..proof.golden import Taker
 from ..proof.judge import Judge, make_judges
+from ..proof.race.contest import Contest, TimeLimit
+from ..proof.race.early import Early
 from ..proof.robustness.judged import Robustness, check_robustness, is_asked_for
 from ..proof.sanity import check_metric
-from ..proof.verdicts.claims import Asked, Evidence, Proof
+from ..proof.subject import Subject
+from ..proof.verdicts.claims import Asked, Fragility, Proof
 from ..report.records import Report
 from .conclude import Keeping, conclude
 from .holdout import Half, split
@@ -42,6 +45,10 @@ class Request:
     force: bool = False
     jobs: int = 1
     store: bool = True
+    full: bool = False
+    """Measure also what can't win in full."""
+    minutes: float | None = None
+    """Time limit of the proof; None: there is none."""
 
 
 def report_folder(request: Request, out: Path | None) -> Path:
@@ -124,14 +131,16 @@ def optimize(request: Request, display: Display, beside: Beside | None = None, f
         pipeline = Pipeline(loaded, run.prepared, workers, force=request.force)
         outcomes = pipeline.run(plan, display.passes)
         workers.close()  # their memory is wanted for the proof
-        subjects, noise = _prove(run, plan, outcomes, display, beside)
         evaluation = read_dataset(run.prepared.evaluation)
-        display.message("bounds of what each variant loses")
-        evidence = _robust(run, subjects, _evidence(run, subjects, evaluation), display.message)
+        subjects, others = _subjects(run, plan, outcomes, beside)
+        contest = _contest(run, [*subjects, *others], evaluation, request, display)
+        asked = contest.in_order_of_promise([*subjects, *others])
+        measure = loaded.recipe.measure
+        noise = prove(asked, run.prepared.evaluation, scratch, measure, run.judge, display.proof, contest)
         real = loaded.recipe.evaluation.keep_rows
         golden = Taker(run.prepared.evaluation, scratch, run.judge, real)
         keeping = Keeping(golden, run.prepared.data, display.note) if request.store else None
-        measured = conclude(loaded, plan, outcomes, subjects, evidence, noise, started, keeping)
+        measured = conclude(loaded, plan, outcomes, subjects, contest, noise, started, keeping)
     report = measured.model_copy(update={"selection_rows": run.selection_rows})
     _remember(evaluation.inputs if real else {}, report, display.note)
     return report
@@ -176,37 +185,41 @@ def prepare_source(loaded: LoadedRecipe, workers: Workers, scratch: Path) -> Pre
     return result
 
 
-def _prove(
-    run: Run, plan: Plan, outcomes: dict[int, Outcome], display: Display, beside: Beside | None
-) -> tuple[list[Subject], HostNoise]:
+def _subjects(
+    run: Run, plan: Plan, outcomes: dict[int, Outcome], beside: Beside | None
+) -> tuple[list[Subject], list[Subject]]:
+    """Return the source and its variants, and what is measured beside them."""
     subjects = [run.source]
     for variant in plan.variants:
         artifact = _artifact_of(plan, outcomes, variant)
         if artifact:
             subjects.append(Subject(variant.name, artifact))
-    others = beside(subjects, run.scratch) if beside is not None else []
-    measure, evaluation = run.loaded.recipe.measure, run.prepared.evaluation
-    noise = prove([*subjects, *others], evaluation, run.scratch, measure, run.judge, display.proof)
-    return subjects, noise
+    return subjects, beside(subjects, run.scratch) if beside is not None else []
 
 
-def _evidence(run: Run, subjects: list[Subject], evaluation: Dataset) -> dict[str, Evidence]:
-    """Return what the evaluation rows say of each variant that was measured."""
-    quality, budget = run.loaded.recipe.quality, run.loaded.recipe.budget
+def _contest(run: Run, subjects: list[Subject], evaluation: Dataset, request: Request, display: Display) -> Contest:
+    """Return the referee of a proof that begins now."""
+    recipe = run.loaded.recipe
+    limit = None if request.minutes is None else TimeLimit(request.minutes)
+    quality, budget = recipe.quality, recipe.budget
     asked = Asked(run.judges, budget, [budget.quality_drop, *(spec.drop for spec in quality.also)])
     proof = Proof(asked, run.source.outputs, evaluation.labels, evaluation.slices)
-    return {subject.name: proof.of(subject.outputs) for subject in subjects[1:] if subject.measurements}
+    early = Early(run.judge, proof.allowed, run.source.outputs, evaluation.labels, budget.confidence)
+    disturbed = _disturbed(run, subjects, display.message) if is_asked_for(recipe) else None
+    return Contest(recipe, proof.of, early, limit, full=request.full, disturbed=disturbed)
 
 
-def _robust(
-    run: Run, subjects: list[Subject], evidence: dict[str, Evidence], progress: Callable[[str], None]
-) -> dict[str, Evidence]:
-    """Return the evidence with what variants lose on disturbed rows, where the recipe asks for it."""
-    if not evidence or not is_asked_for(run.loaded.recipe):
-        return evidence
-    robustness = Robustness(run.loaded, run.judge, subjects[0], run.prepared.evaluation, run.scratch, progress)
+def _disturbed(
+    run: Run, subjects: list[Subject], progress: Callable[[str], None]
+) -> Callable[[str], tuple[Fragility, ...]]:
+    """Return what lets a variant answer disturbed rows; the source answers them when the first one does."""
     by_name = {subject.name: subject for subject in subjects}
-    return {name: found.with_disturbed(robustness.of(by_name[name])) for name, found in evidence.items()}
+
+    @cache
+    def robustness() -> Robustness:
+        return Robustness(run.loaded, run.judge, run.source, run.prepared.evaluation, run.scratch, progress)
+
+    return lambda name: robustness().of(by_name[name])
 
 
 def _remember(rows: Tensors, report: Report, note: Callable[[str], None]) -> None:

@@ -25,7 +25,8 @@ from hone.errors import HoneError, UnavailableError
 from hone.files import atomic_write
 from hone.recipe import MeasureSpec, VariantSpec
 
-from ..proof.evaluate import Subject, prove, resolve_threads
+from ..proof.evaluate import prove, resolve_threads
+from ..proof.subject import Subject
 from ..report.records import Report
 from . import search_space
 from .optimize import Display, Request, Run, optimize

@@ -7,7 +7,9 @@ import math
 from hone.artifact import Measurements
 from hone.recipe import Recipe
 
-from ..proof.evaluate import Subject, resolve_threads
+from ..proof.evaluate import resolve_threads
+from ..proof.race.early import SeenLoss
+from ..proof.subject import Subject
 from ..proof.verdicts.claims import Fragility
 from ..proof.verdicts.select import Standing
 from ..proof.verdicts.verdict import Ruling
@@ -47,11 +49,10 @@ def fastest(source: Measurements, recipe: Recipe) -> tuple[str, float]:
     Some models are slower on all cores than on one; to compare with that would make every variant look good.
     """
     batch = recipe.budget.at.batch
-    rates = {}
+    rates: dict[str, float] = {}
     for threads in recipe.measure.threads:
         latency = source.at(batch, resolve_threads(threads))
-        assert latency is not None
-        rates[str(threads)] = latency.rows_per_s
+        rates |= {str(threads): latency.rows_per_s} if latency else {}
     return max(rates.items(), key=lambda item: item[1])
 
 
@@ -82,6 +83,8 @@ def _variant(
     report = VariantReport(name=variant.name, status="built", passes=_passes(leaf, outcomes))
     if subject.failure:
         return report.model_copy(update={"status": "failed", "reason": subject.failure})
+    if subject.measurements is None:
+        return report.model_copy(update={"status": "unproven", "verdict": "undecided", "reason": subject.stopped})
     return _with_measurements(report, subject, recipe, base)
 
 
@@ -90,9 +93,19 @@ def _judged(report: VariantReport, standings: dict[str, Standing], tags: dict[st
     standing = standings.get(report.name)
     if standing is None:
         return report
-    said = {name: getattr(standing, name) for name in ("rank", "eligible", "pareto", "reason", "tied", "verdict")}
+    said = {name: getattr(standing, name) for name in ("rank", "eligible", "pareto", "tied", "verdict")}
+    said["reason"] = _reason(report, standing)
     proof = _proof(standing.ruling) if standing.ruling else {}
     return report.model_copy(update={**said, **proof, "tag": tags.get(report.name)})
+
+
+def _reason(report: VariantReport, standing: Standing) -> str:
+    """Return why a variant stands there, and why it was not measured in full when that isn't said yet."""
+    if not report.stopped or report.stopped in standing.reason:
+        return standing.reason
+    if isinstance(standing.ruling and standing.ruling.evidence.loss.bounds, SeenLoss):
+        return report.stopped
+    return f"{standing.reason}; {report.stopped}" if standing.reason else report.stopped
 
 
 def _proof(ruling: Ruling) -> dict[str, object]:
@@ -102,7 +115,7 @@ def _proof(ruling: Ruling) -> dict[str, object]:
     return {
         "loss": ruling.loss,
         "loss_lower": ruling.lower,
-        "loss_upper": ruling.upper,
+        "loss_upper": ruling.upper if ruling.upper is not None and math.isfinite(ruling.upper) else None,
         "loss_allowed": ruling.allowed,
         "confidence": ruling.confidence,
         "rows_to_decide": ruling.rows_to_decide,
@@ -148,6 +161,8 @@ def _with_measurements(report: VariantReport, subject: Subject, recipe: Recipe, 
     return report.model_copy(
         update={
             "runtime": subject.runtime,
+            "stopped": subject.stopped,
+            "evaluated_rows": measurements.quality.rows,
             "precision": manifest.precision,
             "digest": manifest.digest,
             "quality": measurements.quality.value,

@@ -197,7 +197,7 @@ def _print_reason(out: Console, variant: VariantReport, report: Report) -> None:
         return
     met = "[green]tie[/]    " if variant.tied else "[green]met[/]    "
     verdicts = {"met": met, "undecided": "[yellow]undecided[/]", "missed": "[red]missed[/] "}
-    mark = {"built": verdicts[variant.outcome], "skipped": "[yellow]skipped[/]"}
+    mark = {"built": verdicts[variant.outcome], "skipped": "[yellow]skipped[/]", "unproven": verdicts["undecided"]}
     label = "[green]winner[/] " if variant.name == report.winner else mark.get(variant.status, "[red]failed[/] ")
     reason = escape(f"{variant.reason}; {variant.remedy}" if variant.remedy else variant.reason)
     out.print(f"{label} {variant.name}: {reason}", highlight=False, soft_wrap=True)

@@ -85,3 +85,18 @@ class MeanSequence:
         """The mean is below it."""
         held = np.flatnonzero(~self._out_high)
         return self._least + self._range * float(self._means[min(MEANS - 1, held[-1] + 1)])
+
+
+SHARES = (0.75, 0.9, 1.0)
+"""Of heads that the gambler of `won_by_heads` thinks of; the last loses all by one tail."""
+
+
+def won_by_heads(heads: int, throws: int) -> float:
+    """Return what a stake of 1 has become that was bet, throw by throw, on heads coming in more than half of them.
+
+    While heads come in half of the throws or fewer it ever reaches 1 / risk with no more than that risk, however often
+    one looks. The stake is shared out among gamblers who each believe in another share of heads (Shafer, Testing by
+    betting, JRSS A 184, 2021). Eight throws with nothing but heads make it 130.
+    """
+    tails = throws - heads
+    return sum((2 * share) ** heads * (2 - 2 * share) ** tails for share in SHARES) / len(SHARES)

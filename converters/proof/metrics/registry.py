@@ -109,6 +109,7 @@ class Metric:
         doubt: says what makes labels and the source's answers unlikely to belong together; empty when nothing does.
         usual: `hone init` writes it for models whose first output is of its kind.
         by_row: gives a number for each row, whose mean is the score; None where the score is no mean over rows.
+        together: a row's number depends on the answers to other rows, too.
         classes: gives predicted and wanted classes, [rows, classes of a row]; None for a metric without.
         of_rows: reads answers once, and returns the score of any of their rows; by default each is read again.
     """
@@ -126,6 +127,7 @@ class Metric:
     doubt: Callable[[Answers], str] = lambda _: ""
     usual: bool = False
     by_row: Callable[[Answers], np.ndarray | None] = lambda _: None
+    together: bool = False
     of_rows: Callable[[Answers], Callable[[np.ndarray], float]] | None = None
     classes: Callable[[Answers], tuple[np.ndarray, np.ndarray]] | None = None
 

@@ -51,5 +51,6 @@ register(
         reads="classes",
         teaches="cosine",
         by_row=_by_row,
+        together=True,
     )
 )

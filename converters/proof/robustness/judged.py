@@ -15,9 +15,10 @@ from hone.errors import HoneError, one_line
 from hone.recipe import LoadedRecipe, Recipe, RobustnessSpec, allowed_drop
 from hone.signature import Signature, Tensors
 
-from ..evaluate import Subject, thread_counts
+from ..evaluate import thread_counts
 from ..judge import Judge, at
 from ..probe_process import ProbeProcess
+from ..subject import Subject
 from ..verdicts.claims import Claim, Fragility, claim_of
 from ..verdicts.loss import Reference
 from .rows import Case, Disturbed, cases_of, order

@@ -150,6 +150,11 @@ class Proof:
             allowed_drop(limit, reference.score) for limit, reference in zip(limits, self._references, strict=True)
         ]
 
+    @property
+    def allowed(self) -> float:
+        """What may be lost by the first metric, in its unit."""
+        return self._limits[0]
+
     def of(self, got: Tensors) -> Evidence:
         """Return what a variant's answers to the same rows say.
 

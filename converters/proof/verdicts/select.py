@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hone.artifact import Latency, Measurements
@@ -29,6 +29,7 @@ class Candidate:
         servable: False for the source itself.
         steps: passes that made it.
         turned: callers send it other inputs than the source takes, such as images channels first.
+        beaten: by which other, and after how many turns, in words; empty for one that was timed in full.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Candidate:
     servable: bool = True
     steps: int = 0
     turned: bool = False
+    beaten: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,12 @@ def select(candidates: list[Candidate], recipe: Recipe) -> dict[str, Standing]:
         verdict = "missed" if limits[candidate.name] else rulings[candidate.name].verdict
         groups[verdict].append(candidate)
     contest = _Contest(recipe)
-    proven, lost = contest.ranked(groups["met"]), contest.ranked(groups["missed"])
+    # The few turns of one that was beaten can't be compared with all turns of the others: it comes after them.
+    finalists = contest.ranked([one for one in groups["met"] if not one.beaten] or groups["met"])
+    beaten = contest.ranked([one for one in groups["met"] if one not in finalists])
+    proven, lost = [*finalists, *beaten], contest.ranked(groups["missed"])
     safest = sorted(contest.ranked(groups["undecided"]), key=lambda candidate: _risk(rulings[candidate.name]))
-    reasons = contest.reasons(proven)
+    reasons = contest.reasons(finalists) | {one.name: (contest.behind(one, finalists[0]), False) for one in beaten}
     found = {}
     for rank, candidate in enumerate([*proven, *safest, *lost]):
         name, ruling = candidate.name, rulings[candidate.name]
@@ -125,18 +130,35 @@ def over_budget(measurements: Measurements, budget: Budget) -> list[str]:
         ("p50 latency", latency.p50, budget.p50_ms, "ms"),
         ("p95 latency", latency.p95, budget.p95_ms, "ms"),
         ("p99 latency", latency.p99, budget.p99_ms, "ms"),
-        ("load time", measurements.load_ms, budget.load_ms, "ms"),
-        ("peak memory", measurements.peak_rss_mb, budget.peak_rss_mb, "MiB"),
-        ("size", measurements.size_mb, budget.size_mb, "MB"),
     )
-    for what, value, limit, unit in limits:
-        if limit is not None and value > limit:
-            broken.append(f"{what} {value:.4g} {unit} is over {limit:g} {unit}")
+    return [*broken, *_over(limits), *over_untimed(measurements, budget), *_over_energy(latency, budget)]
+
+
+def over_untimed(measurements: Measurements, budget: Budget) -> list[str]:
+    """Return the same of the limits that are known before latency is."""
+    return _over(
+        (
+            ("load time", measurements.load_ms, budget.load_ms, "ms"),
+            ("peak memory", measurements.peak_rss_mb, budget.peak_rss_mb, "MiB"),
+            ("size", measurements.size_mb, budget.size_mb, "MB"),
+        )
+    )
+
+
+def _over(limits: Sequence[tuple[str, float, float | None, str]]) -> list[str]:
+    return [
+        f"{what} {value:.4g} {unit} is over {limit:g} {unit}"
+        for what, value, limit, unit in limits
+        if limit is not None and value > limit
+    ]
+
+
+def _over_energy(latency: Latency, budget: Budget) -> list[str]:
     joules = latency.joules_per_1000_rows
-    if budget.energy_j is not None and (joules is None or joules > budget.energy_j):
-        found = "isn't told by this host" if joules is None else f"{joules:.4g} J is over {budget.energy_j:g} J"
-        broken.append(f"energy of 1,000 rows {found}")
-    return broken
+    if budget.energy_j is None or (joules is not None and joules <= budget.energy_j):
+        return []
+    found = "isn't told by this host" if joules is None else f"{joules:.4g} J is over {budget.energy_j:g} J"
+    return [f"energy of 1,000 rows {found}"]
 
 
 Sieve = Callable[[list[Candidate]], list[Candidate]]
@@ -177,6 +199,10 @@ class _Contest:
         ties = f"; a tie with {', '.join(tied)}, whose reasons say what decided" if tied else ""
         found[winner.name] = (f"best {objective} within the budget{ties}", False)
         return found
+
+    def behind(self, beaten: Candidate, winner: Candidate) -> str:
+        """Return why one lost that wasn't timed in full."""
+        return f"{self._comparison(self._recipe.objective, beaten, winner)}; {beaten.beaten}"
 
     def _best(self, group: list[Candidate]) -> tuple[Candidate, dict[str, str]]:
         """Return the best of a group, and the sieve that each of the others was lost in."""

@@ -9,6 +9,8 @@ import click
 from hone.cli.auditing import audited
 from hone.errors import BudgetError, UndecidedError
 
+SEARCH_MINUTES = 10.0
+
 
 @click.command()
 @click.argument("recipe", type=click.Path(path_type=Path))
@@ -27,8 +29,12 @@ from hone.errors import BudgetError, UndecidedError
     "--search", is_flag=True, help="Try other passes and options, too, and prove the best beside the recipe's."
 )
 @click.option(
-    "--minutes", type=click.FloatRange(0.5), default=10.0, show_default=True, help="Time limit of --search, in all."
+    "--minutes",
+    type=click.FloatRange(0.1),
+    help="Time limit of the proof, passes not counted; what it leaves out is undecided. With --search: of all, by "
+    "default 10.",
 )
+@click.option("--full", is_flag=True, help="Measure in full what is beaten or over the budget, too.")
 @audited("optimize", "recipe", unless=("dry_run", "no_store"))
 def optimize(
     recipe: Path,
@@ -39,13 +45,15 @@ def optimize(
     jobs: int,
     no_store: bool,
     search: bool,
-    minutes: float,
+    minutes: float | None,
+    full: bool,
 ) -> None:
     """Make, prove and rank the variants of RECIPE; store the best.
 
+    Variants race: what is clearly over the budget or clearly beaten is measured no further, and the report says so.
     With --search chains of passes are chosen by trying them; a search that is run again goes on where it ended.
-    Exits with status 3 when no variant meets the budget, with 4 when one may, but the evaluation rows are too few to
-    prove it: the safest is stored, and served by its own tag only.
+    Exits with status 3 when no variant meets the budget, with 4 when one may, but the evaluation rows or --minutes are
+    too few to prove it: the safest is stored, and served by its own tag only.
     """
     from hone.cli.terminal import print_plan, run_optimize, run_search
     from hone.converters.run.optimize import Request
@@ -56,9 +64,11 @@ def optimize(
     if dry_run:
         print_plan(recipe, only)
         return
-    request = Request(recipe, only, force, jobs, not no_store)
-    report = run_search(request, out, minutes) if search else run_optimize(request, out)
+    request = Request(recipe, only, force, jobs, not no_store, full, None if search else minutes)
+    report = run_search(request, out, minutes or SEARCH_MINUTES) if search else run_optimize(request, out)
     if report.safest is not None:
         raise UndecidedError(f"{recipe}: {report.undecided}")
+    if report.winner is None and report.unproven:
+        raise UndecidedError(f"{recipe}: {report.cut_short}")
     if report.winner is None:
         raise BudgetError(f"{recipe}: no variant meets the budget; the table says why, for each")

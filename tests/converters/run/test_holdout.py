@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hone.converters.context import Rows
-from hone.converters.proof.evaluate import Subject
+from hone.converters.proof.subject import Subject
 from hone.converters.run.holdout import split
 from hone.converters.run.prepare import Prepared
 from hone.data import Dataset, read_dataset, save_dataset

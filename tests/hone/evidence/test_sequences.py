@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hone.evidence.sequences import MeanSequence
+from hone.evidence.sequences import MeanSequence, won_by_heads
 
 
 @pytest.mark.parametrize("share", [0.02, 0.5])
@@ -49,3 +49,12 @@ def test_a_value_outside_of_the_range_is_refused() -> None:
         MeanSequence().add([float("nan")])
     with pytest.raises(ValueError, match="below the most"):
         MeanSequence(1, 1)
+
+
+def test_a_fair_coin_seldom_looks_unfair_however_often_one_looks() -> None:
+    throws = np.random.default_rng(3).random((1000, 100)) < 0.5
+    convinced = sum(
+        any(won_by_heads(int(heads), count) >= 100 for count, heads in enumerate(np.cumsum(one), 1)) for one in throws
+    )
+    assert convinced / 1000 <= 0.01 + 3 * (0.01 * 0.99 / 1000) ** 0.5
+    assert won_by_heads(7, 7) < 100 <= won_by_heads(8, 8) and won_by_heads(11, 12) > won_by_heads(8, 12)

@@ -13,9 +13,9 @@ import yaml
 from onnx import TensorProto, helper, numpy_helper
 
 from hone.artifact import Artifact, Manifest, seal
-from hone.converters.proof.evaluate import Subject
 from hone.converters.proof.judge import make_judge
 from hone.converters.proof.robustness.judged import Robustness
+from hone.converters.proof.subject import Subject
 from hone.converters.proof.verdicts.claims import Claim, Evidence
 from hone.converters.proof.verdicts.verdict import rule
 from hone.data import Dataset, save_dataset
