@@ -13,7 +13,7 @@ import click
 from hone.errors import HoneError, one_line
 
 if TYPE_CHECKING:
-    from hone.services.observe.audit import Audit
+    from hone.audit import Audit
 
 Command = Callable[..., Any]
 STANDARD_ERROR = 2
@@ -45,7 +45,7 @@ def audited(action: str, *subjects: str, unless: tuple[str, ...] = ()) -> Callab
 
 
 def _run(log: Audit, action: str, subject: str, command: Callable[[], Any]) -> Any:
-    from hone.services.observe.audit import REQUESTED
+    from hone.audit import REQUESTED
 
     actor = operator()
     log.append(actor, action, subject, REQUESTED)
@@ -75,7 +75,7 @@ def _open(place: str) -> Audit:
     """Return the log; "-" is standard error here, because standard output holds what a command answers."""
     import tempfile
 
-    from hone.services.observe.audit import STANDARD_OUTPUT, AuditLog, AuditStream
+    from hone.audit import STANDARD_OUTPUT, AuditLog, AuditStream
 
     if place == STANDARD_OUTPUT:
         return AuditStream(STANDARD_ERROR, Path(tempfile.mkdtemp(prefix="hone-audit-")))

@@ -12,13 +12,13 @@ import re
 from typing import Any
 
 from hone import store
+from hone.audit import REQUESTED
 from hone.errors import ArtifactError, HoneError, StoreError
 
 from ..access.exposure import is_loopback
 from ..http.failures import AdminOffError, NotFoundError, RequestError, UnrecordedError, UnusableModelError
 from ..http.responses import Head
 from ..models.desired import DesiredState
-from ..observe.audit import REQUESTED
 from .edge import Edge
 from .hub import Hub
 

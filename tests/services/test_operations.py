@@ -25,9 +25,9 @@ import tritonclient.grpc as triton_grpc
 from tritonclient.utils import InferenceServerException
 
 from hone import store
+from hone.audit import verify
 from hone.services.access.api_keys import add_key
 from hone.services.launch import free_port
-from hone.services.observe.audit import verify
 from hone.services.observe.recording import read
 from tests.models.dense import dense_answer, dense_artifact
 from tests.servers import DIGITS, HONE, put, self_signed, server, use_store

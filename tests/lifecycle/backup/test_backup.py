@@ -13,13 +13,13 @@ import pytest
 from click.testing import CliRunner
 
 from hone import store
+from hone.audit import AuditLog
+from hone.audit import verify as verify_audit
 from hone.cli.main import cli
 from hone.errors import HoneError
 from hone.lifecycle.backup.backup import DATED, create
 from hone.lifecycle.backup.restore import restore, verify
 from hone.services.access.api_keys import add_key
-from hone.services.observe.audit import AuditLog
-from hone.services.observe.audit import verify as verify_audit
 from hone.store.trust import is_trusted_here
 from tests.models.dense import dense_artifact
 from tests.servers import use_store

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from hone.audit import AuditLog, AuditStream, verify
 from hone.errors import HoneError
-from hone.services.observe.audit import AuditLog, AuditStream, verify
 
 
 def append(path: Path, actor: str, count: int) -> None:
