@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +26,8 @@ START = "0" * 64
 STANDARD_OUTPUT = "-"
 REQUESTED = "requested"
 BLOCK = 65_536
+
+Details = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,41 @@ class AuditStream:
             os.ftruncate(head, len(orjson.dumps(state)))
 
 
+@contextlib.contextmanager
+def recorded(log: Audit, actor: str, action: str, subject: str, warn: Callable[[str], object]) -> Iterator[Details]:
+    """Record that an action is asked for, and after the block what became of it; what can't be recorded isn't done.
+
+    Args:
+        warn: told when the outcome of a block that failed can't be recorded.
+
+    Yields the details of the record of what was done, to be filled in.
+
+    Raises:
+        HoneError: it can't be recorded; or whatever the block raises.
+    """
+    details: Details = {}
+    log.append(actor, action, subject, REQUESTED)
+    try:
+        yield details
+    except BaseException as error:
+        try:
+            log.append(actor, action, subject, "failed", **{**details, "reason": one_line(error)})
+        except HoneError as problem:  # what failed first is what must be told
+            warn(f"the outcome is not recorded: {problem}")
+        raise
+    log.append(actor, action, subject, "done", **details)
+
+
+def operator() -> str:
+    """Return who runs this: the user's name as the system has it, not as the environment says."""
+    import pwd
+
+    try:
+        return f"user:{pwd.getpwuid(os.getuid()).pw_name}"
+    except KeyError:
+        return f"user:{os.getuid()}"
+
+
 def open_log(place: str, folder: Path | None = None) -> Audit | None:
     """Return the log at a place; None for standard output without `folder`, which is only checked then.
 
@@ -218,7 +255,7 @@ def verify(path: Path) -> Verification:
     """
     last: dict[str, tuple[int, str]] = {}
     count, head, torn = 0, START, False
-    for number, record in _records(path):
+    for number, record in records(path):
         if record is None:
             torn = True
             continue
@@ -239,7 +276,7 @@ def verify(path: Path) -> Verification:
     return Verification(count, head, len(last))
 
 
-def _records(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
+def records(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
     """Yield the number of each line that isn't empty, and its record, None where it is no record."""
     try:
         with path.open("rb") as stream:

@@ -14,6 +14,7 @@ from hone.recipe import (
     DataSpec,
     InputSpec,
     MeasureSpec,
+    PromotionSpec,
     QualitySpec,
     Recipe,
     SignatureSpec,
@@ -37,6 +38,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("budget.at", Conditions),
     ("variants", VariantSpec),
     ("measure", MeasureSpec),
+    ("promotion", PromotionSpec),
 )
 METRIC_COLUMNS = ("metric", "compares with", "from", "to", "better", "what it is")
 HEAD = """# Recipe reference
