@@ -41,6 +41,8 @@ def resolve(reference: str, packed: Sequence[Entry] | None = None) -> Entry:
     name, _, version = reference.partition(":")
     candidates = entries(name) if packed is None else [entry for entry in packed if entry.name == name]
     if not candidates:
+        if packed is not None and "@" in reference:
+            raise StoreError(f"{shown(reference)}: no registry is packed here; name a version of {_tags(packed)}")
         if packed is not None:
             raise StoreError(f"no model '{name}' is packed here; there is {_tags(packed)}")
         known = {entry.name for entry in entries()}
