@@ -55,7 +55,7 @@ class Repository:
         Raises:
             RequestError: they may not.
         """
-        caller = await self._edge.admit(head, "admin", model)
+        caller = await self._edge.admit(head, "operate", model)
         if caller is not None:
             return caller.id
         if self._edge.settings.insecure:

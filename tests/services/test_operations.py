@@ -254,7 +254,7 @@ def test_keys_scopes_rates_and_audit(shop: Path) -> None:
             tensor.set_data_from_numpy(rows())
             with pytest.raises(InferenceServerException, match="a key is needed"):
                 triton.infer("digits", [tensor])
-            with pytest.raises(InferenceServerException, match="needs the scope 'admin'"):
+            with pytest.raises(InferenceServerException, match="needs the scope 'operate'"):
                 triton.unload_model("digits", headers={"x-api-key": reader})
             triton.infer("digits", [tensor], headers={"x-api-key": reader})
             triton.load_model("digits", headers={"x-api-key": admin})
