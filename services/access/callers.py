@@ -1,7 +1,6 @@
 """Callers, their scopes, and the refusals they can get.
 
-A scope is `read`, `predict`, `operate` or `admin`, or one of them for one model, `predict:NAME`. What each lets a caller
-do:
+A scope is `read`, `predict`, `operate` or `admin`, or one of them for one model, `predict:NAME`. What each allows:
 
     read      read what is told of a model; without a name list what is stored, too
     predict   infer, and read what is told of a model
