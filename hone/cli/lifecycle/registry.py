@@ -155,6 +155,35 @@ def rollback(name: str, reason: str) -> dict[str, str]:
 
 
 @registry.command()
+@click.argument("name")
+@click.option(
+    "--mlflow", "uri", envvar="MLFLOW_TRACKING_URI", default="", help="Server or database. [default: SQLite, beside it]"
+)
+@click.option("--artifacts", default="", help="Folder or address of a new database's artifacts, such as s3://BUCKET.")
+@click.option("--report", type=click.Path(path_type=Path, exists=True), help="Push this folder of hone optimize, too.")
+@click.option("--pull", is_flag=True, help="Take over what the aliases mean there, with the versions they need.")
+@click.option("--trust-code", is_flag=True, help="With --pull: let in versions that bring code.")
+@audited("registry sync", "name")
+def sync(name: str, uri: str, artifacts: str, report: Path | None, pull: bool, trust_code: bool) -> dict[str, str]:
+    """Bring MLflow up to what is registered here of NAME: runs with figures, versions with all files, aliases, notes.
+
+    With --pull the other way: aliases are taken over, and versions downloaded, checked as an import is, and stored.
+    """
+    from hone.lifecycle.registry import mlflow_mirror
+    from hone.store.trust import Policy
+
+    place = mlflow_mirror.Place.of(uri, artifacts)
+    if pull:
+        lines = mlflow_mirror.pull(name, place, Policy.from_environment(code=trust_code))
+    else:
+        lines = mlflow_mirror.push(name, place, report)
+    for line in lines:
+        click.echo(line)
+    click.echo(f"{len(lines)} change(s)")
+    return {"changes": "; ".join(lines)}
+
+
+@registry.command()
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, with the evidence.")
 def history(name: str | None, as_json: bool) -> None:
