@@ -1,8 +1,16 @@
-"""The registry in MLflow: a real one, in SQLite and a folder."""
+"""The registry in MLflow: a real one, in a folder and SQLite or PostgreSQL."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +18,7 @@ from click.testing import CliRunner, Result
 
 from hone import store
 from hone.cli.main import cli
+from hone.services.launch import free_port
 from hone.store.registry import registered
 from tests.lifecycle.registry.versions import proven
 from tests.servers import use_store
@@ -24,6 +33,38 @@ def hone(*arguments: str) -> Result:
 @pytest.fixture
 def mlflow_uri(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+
+@pytest.fixture
+def postgres_uri() -> Iterator[str]:
+    """A PostgreSQL of this test alone; it refuses to run as root, so it runs as Debian's user for it."""
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not programs:
+        pytest.skip("PostgreSQL is not installed: apt install postgresql")
+    as_user = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
+    port, root = free_port(), Path(tempfile.mkdtemp(prefix="hone-postgres-"))
+    root.chmod(0o777)
+    data = root / "data"
+    subprocess.run([*as_user, programs[-1] / "initdb", "-D", data, "-A", "trust", "-U", "hone"], check=True, cwd=root)
+    options = ["-D", data, "-p", str(port), "-k", root, "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
+    server = subprocess.Popen([*as_user, programs[-1] / "postgres", *options], cwd=root)
+    try:
+        for _ in range(300):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            time.sleep(0.1)
+        yield f"postgresql://hone@127.0.0.1:{port}/postgres"
+    finally:
+        server.terminate()
+        server.wait()
+        shutil.rmtree(root)
+
+
+def test_postgresql_holds_the_same(tmp_path: Path, postgres_uri: str) -> None:
+    pushed(tmp_path, postgres_uri)
+    use_store(tmp_path / "another-host")
+    assert hone("registry", "sync", "dense", "--mlflow", postgres_uri, "--pull").exit_code == 0
+    assert (store.resolve("dense@champion").version, store.resolve("dense@previous").version) == ("b", "a")
 
 
 def pushed(tmp_path: Path, uri: str) -> None:
