@@ -118,6 +118,7 @@ ROWS = {
     ],
     "`hone cache …`": ["hone cache list | grep passes", "hone cache prune --days 30 --dry-run"],
     "`hone models …`": [
+        "rm -rf home/bentoml/hone-registry",  # a page promotes a version, which is then not removed
         "hone models list | grep wine:",
         "hone models show wine",
         "hone models export wine:onnx-fp32 fp32.tar.gz",
