@@ -46,8 +46,8 @@ demo: $(VENV)/demo.stamp examples/digits/model.safetensors  ## Train, optimize, 
 	-$(BIN)/hone bench digits --out out/digits
 	@echo "reports: out/digits/report.html, out/digits/load.html; serve it with: make serve"
 
-# A process a core, a file at a time, so that the servers of a file's tests are started once.
-TESTS := $(BIN)/pytest --numprocesses logical --dist loadfile
+# Some processes a core (tests/conftest.py), a file at a time, so that the servers of a file's tests are started once.
+TESTS := $(BIN)/pytest --numprocesses auto --dist loadfile
 
 test: $(VENV)/dev.stamp  ## Run the tests that take seconds.
 	$(TESTS) -m "not slow"

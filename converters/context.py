@@ -12,8 +12,9 @@ from typing import Any
 from hone.artifact import EXAMPLE, MANIFEST, Artifact
 from hone.data import Dataset, load_dataset, read_dataset
 from hone.errors import PassError, RecipeError
+from hone.golden.made_up import synthetic
 from hone.recipe import LoadedRecipe
-from hone.signature import Signature
+from hone.signature import Signature, Tensors
 from hone.userload import call, load_function
 
 FEWEST_ROWS = 8
@@ -105,9 +106,21 @@ class PassContext:
         recipe = self.loaded.recipe
         if recipe.calibration:
             return self.calibration.head(4)
+        return self._evaluation.head(4)
+
+    @property
+    def _evaluation(self) -> Dataset:
+        """The evaluation rows, which no pass may see but for a few."""
         if self._rows:
-            return self._fitted(self._rows.evaluation).head(4)
-        return load_dataset(self.loaded, "evaluation", recipe.evaluation, self.signature).head(4)
+            return self._fitted(self._rows.evaluation)
+        return load_dataset(self.loaded, "evaluation", self.loaded.recipe.evaluation, self.signature)
+
+    def example(self, rows: int) -> Tensors | None:
+        """Return rows to go with a model: real ones, made-up ones where the recipe lets none be copied, or None where
+        these can't be made, as of text."""
+        if self.loaded.recipe.rows_may_be_copied:
+            return self.sample.head(rows).inputs
+        return synthetic(self._evaluation.inputs, rows)
 
     @cached_property
     def train(self) -> Callable[..., Any] | None:

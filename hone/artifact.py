@@ -20,7 +20,7 @@ from hone.signature import Signature
 
 MANIFEST = "artifact.json"
 EXAMPLE = "example.json"
-"""A few real rows beside a model, for the service's documentation."""
+"""A few rows beside a model, for the service's documentation: real ones, unless the recipe lets none be copied."""
 SIGNATURE = "signature.json"
 """Who vouches for a stored artifact, and for its name and version; see `hone.store.signing`."""
 SCHEMA_VERSION = 1
@@ -75,6 +75,7 @@ class Latency(BaseModel):
     mean: float
     rows_per_s: float = Field(description="batch / p50.")
     calls: int
+    joules_per_1000_rows: float | None = Field(None, description="None where the host doesn't tell its energy.")
     rounds: tuple[float, ...] = Field((), description="The median of each round; variants took turns in each.")
 
 

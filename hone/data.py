@@ -13,7 +13,7 @@ import numpy as np
 
 from hone.errors import RecipeError, SignatureError, UnavailableError, did_you_mean, one_line
 from hone.recipe import DataSpec, LoadedRecipe
-from hone.signature import Signature, TensorSpec
+from hone.signature import Signature, TensorSpec, as_objects, as_text
 from hone.userload import call, load_function
 
 DEFAULT_LABELS = "label"
@@ -112,7 +112,16 @@ def _from_function(value: Any, spec: DataSpec, where: str) -> tuple[dict[str, np
             f"{where}: {spec.source} returned {type(value).__name__}; return a dict of arrays by input name, "
             "or a tuple (that dict, labels)"
         )
-    return {str(name): np.asarray(array) for name, array in value.items()}, labels_key
+    if value.get(labels_key, labels_key) is None:
+        value = {name: array for name, array in value.items() if name != labels_key}
+    return {str(name): _as_array(array, f"{where}: '{name}'") for name, array in value.items()}, labels_key
+
+
+def _as_array(value: Any, where: str) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except Exception as error:  # rows of several lengths, tensors that can't leave their library
+        raise RecipeError(f"{where} is no array: {one_line(error)}") from error
 
 
 def _read_npz(path: Path, where: str) -> dict[str, np.ndarray]:
@@ -156,14 +165,17 @@ def _fit(arrays: dict[str, np.ndarray], signature: Signature, where: str) -> dic
 
 
 def _cast(array: np.ndarray, spec: TensorSpec, where: str) -> np.ndarray:
+    _check_axes(array, f"{where}: input '{spec.name}'")
     wanted = spec.numpy_dtype
     if wanted.kind == "O":
         array = array.astype(str).astype(object) if array.dtype.kind in "US" else array
     elif array.dtype != wanted:
         if array.dtype.kind != wanted.kind and not np.can_cast(array.dtype, wanted, "safe"):
             raise RecipeError(f"{where}: input '{spec.name}' has dtype {array.dtype}, expected {spec.dtype}")
-        cast = array.astype(wanted)
-        if wanted.kind in "iu" and not np.array_equal(cast, array):
+        with np.errstate(over="ignore"):
+            cast = array.astype(wanted)
+        lost = cast != array if wanted.kind in "iu" else np.isinf(cast) & np.isfinite(array)
+        if wanted.kind in "iuf" and np.any(lost):
             raise RecipeError(f"{where}: input '{spec.name}' has {array.dtype} values that don't fit {spec.dtype}")
         array = cast
     if spec.source_axes and array.ndim == len(spec.source_axes):
@@ -180,14 +192,20 @@ def _cast(array: np.ndarray, spec: TensorSpec, where: str) -> np.ndarray:
     return np.ascontiguousarray(array) if array.dtype != object else array
 
 
+def _check_axes(array: np.ndarray, where: str) -> None:
+    if not array.ndim:
+        raise RecipeError(f"{where} is one value; give an array with the rows on axis 0")
+
+
 def _check_rows(
     inputs: dict[str, np.ndarray], labels: np.ndarray | None, slices: dict[str, np.ndarray], where: str
 ) -> None:
     if not inputs:
         raise RecipeError(f"{where}: the data holds no arrays")
-    counts = {name: len(array) for name, array in {**inputs, **slices}.items()}
-    if labels is not None:
-        counts["labels"] = len(labels)
+    columns = {**inputs, **slices, **({} if labels is None else {"labels": labels})}
+    for name, array in columns.items():
+        _check_axes(array, f"{where}: {name}")
+    counts = {name: len(array) for name, array in columns.items()}
     if len(set(counts.values())) > 1:
         raise RecipeError(f"{where}: rows differ: {', '.join(f'{name} {count}' for name, count in counts.items())}")
     if not next(iter(counts.values())):
@@ -241,10 +259,10 @@ def _numbers(cells: tuple[str, ...]) -> np.ndarray:
 
 def save_dataset(dataset: Dataset, file: Path) -> None:
     """Write a data set as .npz without pickles: strings are kept as fixed-width text."""
-    arrays = {f"input.{name}": _plain(array) for name, array in dataset.inputs.items()}
-    arrays |= {f"slice.{name}": _plain(array) for name, array in dataset.slices.items()}
+    arrays = {f"input.{name}": as_text(array) for name, array in dataset.inputs.items()}
+    arrays |= {f"slice.{name}": as_text(array) for name, array in dataset.slices.items()}
     if dataset.labels is not None:
-        arrays["labels"] = _plain(dataset.labels)
+        arrays["labels"] = as_text(dataset.labels)
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("wb") as stream:
         np.savez(stream, allow_pickle=False, **arrays)
@@ -258,12 +276,4 @@ def read_dataset(file: Path) -> Dataset:
         {name.removeprefix(kind): array for name, array in arrays.items() if name.startswith(kind)}
         for kind in ("input.", "slice.")
     )
-    return Dataset({name: _rich(array) for name, array in inputs.items()}, arrays.get("labels"), slices)
-
-
-def _plain(array: np.ndarray) -> np.ndarray:
-    return array.astype(str) if array.dtype.kind == "O" else array
-
-
-def _rich(array: np.ndarray) -> np.ndarray:
-    return array.astype(object) if array.dtype.kind == "U" else array
+    return Dataset({name: as_objects(array) for name, array in inputs.items()}, arrays.get("labels"), slices)

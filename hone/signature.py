@@ -24,6 +24,16 @@ Tensors = dict[str, np.ndarray]
 AXIS_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 
 
+def as_text(array: np.ndarray) -> np.ndarray:
+    """Return text as fixed-width text, as files hold it without pickles; other tensors as they are."""
+    return array.astype(str) if array.dtype.kind == "O" else array
+
+
+def as_objects(array: np.ndarray) -> np.ndarray:
+    """Return fixed-width text as the objects that models take; other tensors as they are."""
+    return array.astype(object) if array.dtype.kind == "U" else array
+
+
 def known_dtype(value: str) -> str:
     """Return the name of a dtype; raises ValueError for one that tensors can't have."""
     if value not in DTYPES:

@@ -30,6 +30,8 @@ from .startup import check_start
 SERVICE = "hone.services.model:Model"
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 30.0
+AGAIN_S = 3.0
+"""After so long a server is interrupted again: BentoML misses a signal that comes while it restarts a worker."""
 
 
 def serve(
@@ -141,12 +143,19 @@ def running_service(service: str, root: Path, **settings: object) -> Iterator[st
             _wait_ready(url, process, log)
             yield url
         finally:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process)
+
+
+def end(process: subprocess.Popen[Any]) -> None:
+    """End a server as Ctrl-C does; what has not ended in STOP_TIMEOUT_S is killed."""
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    while time.monotonic() < deadline:
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(AGAIN_S)
+            return
+    process.kill()
+    process.wait()
 
 
 @contextlib.contextmanager

@@ -14,9 +14,19 @@ from tests import cluster
 # Before anything imports bentoml: its configuration is read once a process.
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 
+# Threads of torch, scikit-learn and the boosted trees wait asleep, here and in what tests start: awake, they take the
+# cores from the other tests' processes, and a training of a second takes ten.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 # What a shell starts with `&` ignores Ctrl-C, and so would all programs that tests start, and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(optionalhook=True)  # pytest runs without xdist, too
+def pytest_xdist_auto_num_workers() -> int:
+    """Two processes a core: tests wait for servers, callers and clocks for half of their time."""
+    return 2 * (os.cpu_count() or 1)
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import httpx
 
-from hone.services.launch import free_port
-from tests.servers import ROOT, stop, wait_ready
+from hone.services.launch import end, free_port
+from tests.servers import ROOT, wait_ready
 
 DOCS = sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))
 PAGES = ("README.md", "CONTRIBUTING.md", *DOCS)
@@ -106,4 +106,4 @@ class Project:
                 wait_ready(client, process, log, 120)
             yield
         finally:
-            stop(process)
+            end(process)

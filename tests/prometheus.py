@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -20,12 +21,14 @@ needs_prometheus = pytest.mark.skipif(
 
 
 @contextmanager
-def prometheus(folder: Path, history: str) -> Iterator[str]:
+def prometheus(folder: Path, history: str, web: str = "", **client: Any) -> Iterator[str]:
     """Run a Prometheus that scrapes nothing; yield its address.
 
     Args:
         folder: for its files.
         history: as OpenMetrics text, with times.
+        web: its web configuration; empty: everybody may ask, over HTTP.
+        client: for httpx, which looks whether it is ready.
     """
     (folder / "history.txt").write_text(history)
     (folder / "prometheus.yml").write_text("global: {}\n")
@@ -35,23 +38,26 @@ def prometheus(folder: Path, history: str) -> Iterator[str]:
     port = free_port()
     command = ["prometheus", f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={data}"]
     command += [f"--web.listen-address=127.0.0.1:{port}", "--storage.tsdb.retention.time=10y"]
+    if web:
+        (folder / "web.yml").write_text(web)
+        command.append(f"--web.config.file={folder / 'web.yml'}")
     with (folder / "prometheus.log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
-    url = f"http://127.0.0.1:{port}"
+    url = f"https://localhost:{port}" if "tls_server_config" in web else f"http://127.0.0.1:{port}"
     try:
-        _wait(url, process, folder / "prometheus.log")
+        _wait(url, process, folder / "prometheus.log", client)
         yield url
     finally:
         process.terminate()
         process.wait(30)
 
 
-def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait(url: str, process: subprocess.Popen[bytes], log: Path, client: dict[str, Any]) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         assert process.poll() is None, log.read_text()
         try:
-            if httpx.get(f"{url}/-/ready").status_code == 200:
+            if httpx.get(f"{url}/-/ready", **client).status_code == 200:
                 return
         except httpx.TransportError:
             pass

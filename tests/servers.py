@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.models import ModelStore
 
 from hone import store
-from hone.services.launch import free_port
+from hone.services.launch import end, free_port
 from tests.models.dense import dense_artifact
 
 ROOT = Path(__file__).parents[1]
@@ -64,17 +63,7 @@ def server(
             wait_ready(client, process, log)
             yield Server(client, process, log, port)
     finally:
-        stop(process)
-
-
-def stop(process: subprocess.Popen[Any]) -> None:
-    """End a server as Ctrl-C does."""
-    process.send_signal(signal.SIGINT)
-    try:
-        process.wait(30)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        end(process)
 
 
 def wait_ready(

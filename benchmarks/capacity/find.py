@@ -27,12 +27,6 @@ _Runs = Trial | Void
 _KEPT = Content[Question, _Runs]
 
 
-class StoppedError(HoneError):
-    """Ctrl-C, with trials that are kept."""
-
-    exit_code = 130
-
-
 @dataclass(frozen=True)
 class Request:
     """What is searched.
@@ -80,7 +74,7 @@ def find_capacity(
     Raises:
         HoneError: the service misses the limits at any load, died, the generator holds no rate, or nothing can be
             written to the folder.
-        StoppedError: Ctrl-C.
+        StoppedError: Ctrl-C, or the disk is full meanwhile.
     """
     check_writable(out.parent, f"{out.name} (--out)")
     kept = Kept(out, _question(target, request), _KEPT)
@@ -89,17 +83,13 @@ def find_capacity(
         progress(f"going on from {len(earlier)} trials in {kept.file}")
     runs = Runs(load or Service(target, request.rows, request.most_late), request.slo, earlier)
     runs.on_run = _follow(runs, kept, request, len(earlier), progress)
-    try:
+    with kept.told():
         found = search(runs, request.effort)
-    except KeyboardInterrupt:
-        raise StoppedError(_interrupted(runs, kept)) from None
-    except HoneError as error:
-        raise HoneError(f"{error}{_kept_in(runs, kept)}") from None
-    if not found.rate:
-        kept.remove()
-        raise HoneError(_nothing_passes(found, target, request.slo))
-    capacity = _capacity(target, request, found)
-    write_capacity_report(capacity, out)
+        if not found.rate:
+            kept.remove()
+            raise HoneError(_nothing_passes(found, target, request.slo))
+        capacity = _capacity(target, request, found)
+        write_capacity_report(capacity, out)
     kept.remove()
     return capacity
 
@@ -133,17 +123,6 @@ def _follow(
         )
 
     return follow
-
-
-def _kept_in(runs: Runs, kept: Kept[Question, _Runs]) -> str:
-    count = len(runs.made)
-    if not count:
-        return ""
-    return f"; {count} trial{'s are' if count > 1 else ' is'} kept in {kept.file}, the same command goes on from there"
-
-
-def _interrupted(runs: Runs, kept: Kept[Question, _Runs]) -> str:
-    return f"interrupted{_kept_in(runs, kept)}"
 
 
 def _nothing_passes(found: Found, target: Target, slo: Slo) -> str:

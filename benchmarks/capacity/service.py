@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from urllib.parse import urlsplit
 
 import numpy as np
-import psutil
 
 from hone.errors import HoneError
 
@@ -16,12 +12,9 @@ from ..load.run import calls_for, run_load
 from ..load.target import Target, require_ready
 from ..measures import measure, outcomes
 from ..records import LATE_SHARE
-from ..sampling import sampled
 from ..scenarios import Scenario
+from ..usage import listeners, watched
 from .runs import Observed
-
-Sample = tuple[float, float]
-"""Processor seconds so far, and resident memory in MiB, of a service's processes."""
 
 ASKED = 3
 """Times that a service that answered nothing is asked whether it is there: it may have been overloaded."""
@@ -74,45 +67,3 @@ class Service:
                 if attempt == ASKED - 1:
                     raise HoneError(f"the service died at {rate:,.1f} requests/s ({why}): {error}") from None
                 time.sleep(1.0)
-
-
-def listeners(url: str) -> list[psutil.Process]:
-    """Return the process that listens on a local URL's port with its whole family, or nothing."""
-    address = urlsplit(url)
-    if address.hostname not in ("127.0.0.1", "localhost", "::1"):
-        return []
-    try:
-        found = {c.pid for c in psutil.net_connections("tcp") if c.laddr and c.laddr.port == address.port and c.pid
-                 and c.status == psutil.CONN_LISTEN}  # fmt: skip
-        roots = [psutil.Process(pid) for pid in found]
-    except psutil.Error:
-        return []  # macOS shows other processes' sockets to root only
-    family = {process.pid: process for root in roots for process in (root, *root.children(recursive=True))}
-    return list(family.values())
-
-
-@contextmanager
-def watched(processes: list[psutil.Process]) -> Iterator[dict[str, float]]:
-    """Fill in, at the end, the cores that processes kept busy on average and the most memory they had."""
-    result: dict[str, float] = {}
-    if not processes:
-        yield result
-        return
-    started, before = time.monotonic(), _usage(processes)
-    with sampled(lambda: _usage(processes)[1], 0.5) as memory:
-        yield result
-    after = _usage(processes)
-    result["cpu_cores"] = round((after[0] - before[0]) / (time.monotonic() - started), 3)
-    result["rss_mb"] = round(max([*memory, after[1]]), 1)
-
-
-def _usage(processes: list[psutil.Process]) -> Sample:
-    seconds, memory = 0.0, 0.0
-    for process in processes:
-        try:
-            times = process.cpu_times()
-            seconds += times.user + times.system
-            memory += process.memory_info().rss / 2**20
-        except psutil.NoSuchProcess:
-            continue
-    return seconds, memory

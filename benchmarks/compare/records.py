@@ -11,8 +11,9 @@ from hone.records import Record
 
 from ..scenarios import Scenario
 
-FIGURES = ("p50_ms", "p95_ms", "p99_ms", "s_per_request")
-"""All are times: less is faster. The last one is 1 / rate."""
+FIGURES = ("p50_ms", "p95_ms", "p99_ms", "s_per_request", "cpu_ms")
+"""All are times: less is faster. `s_per_request` is 1 / rate; `cpu_ms` is what the service's processes worked for a
+request, where they run on this host."""
 
 
 class Side(Record):

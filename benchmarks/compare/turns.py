@@ -22,6 +22,7 @@ from ..load.run import calls_for, run_load
 from ..load.target import Target
 from ..measures import measure
 from ..scenarios import Scenario
+from ..usage import listeners, watched
 from .records import FIGURES, Comparison, Ratio, Side, Turn
 
 SIDES = ("a", "b", "control")
@@ -65,9 +66,11 @@ def take_turns(measure_side: Measure, count: int, progress: Callable[[str], None
 
 
 def ratios(turns: list[Turn]) -> list[Ratio]:
-    """Return how B's figures compare with A's."""
+    """Return how B's figures compare with A's, of those that every turn has."""
     found = []
     for figure in FIGURES:
+        if not all(figure in getattr(turn, side) for turn in turns for side in SIDES):
+            continue
         a, b, again = ([getattr(turn, side)[figure] for turn in turns] for side in SIDES)
         other, control = against_other(a, again, b), against_itself(a, again)
         found.append(
@@ -107,13 +110,12 @@ def compare(
         progress: told of each turn, in words.
 
     Raises:
-        HoneError: they take different inputs, one fails, or the file can't be written.
+        HoneError: they take different inputs, one fails or its processes can't be seen, or the file can't be written.
         StoppedError: Ctrl-C, before enough turns were done.
     """
     if turns < FEWEST:
         raise HoneError(f"--turns {turns}: nothing can be said from under {FEWEST}")
-    if a.signature.inputs != b.signature.inputs:
-        raise HoneError(f"{a.tag} and {b.tag} take different inputs: they can't be compared under the same load")
+    _require_comparable(a, b, by)
     check_writable(out.parent, f"{out.name} (--out)")
     loads = _Loads(a, b, scenario)
     done = take_turns(loads, turns, progress)
@@ -133,6 +135,14 @@ def compare(
     )
     atomic_write(out, comparison.model_dump_json(indent=2) + "\n")
     return comparison
+
+
+def _require_comparable(a: Target, b: Target, by: str) -> None:
+    if a.signature.inputs != b.signature.inputs:
+        raise HoneError(f"{a.tag} and {b.tag} take different inputs: they can't be compared under the same load")
+    for target in (a, b):
+        if by == "cpu_ms" and not listeners(target.url):
+            raise HoneError(f"--by cpu: no processes of {target.url} are seen on this host; choose another --by")
 
 
 def _side(target: Target) -> Side:
@@ -156,10 +166,14 @@ class _Loads:
     def __call__(self, side: str, turn: int) -> dict[str, float]:
         target = self._targets[side]
         scenario = self._scenario.model_copy(update={"seed": self._scenario.seed + turn})
-        found = measure(run_load(target, scenario, self._calls[side]), scenario)
+        with watched(listeners(target.url)) as usage:
+            sent = run_load(target, scenario, self._calls[side])
+        found = measure(sent, scenario)
         if found["errors"] > MOST_ERRORS * found["requests"]:
             share = found["errors"] / found["requests"]
             why = next(iter(found["errors_by_kind"]))
             raise HoneError(f"{target.url}: {share:.0%} of the requests to {target.tag} failed in a turn: {why}")
         self.busy += bool(found["generator"].void)
-        return {**{name: found[name] for name in FIGURES[:-1]}, "s_per_request": 1 / found["rate"]}
+        figures = {name: found[name] for name in ("p50_ms", "p95_ms", "p99_ms")}
+        cpu = {"cpu_ms": 1e3 * usage["cpu_s"] / len(sent.intended)} if usage.get("cpu_s") else {}
+        return {**figures, "s_per_request": 1 / found["rate"], **cpu}

@@ -1,14 +1,71 @@
-"""What senders noted, told to Locust in batches: its table, page, files, distribution and exit status stay its own."""
+"""What senders noted, told to Locust in batches: its table, page, files, distribution and exit status stay its own.
+
+With workers, what their senders noted last comes to the master after the run, and it waits for that here.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
+import gevent
 import numpy as np
+from locust.runners import STATE_MISSING, MasterRunner, WorkerRunner
 from locust.stats import RequestStats, StatsEntry, StatsError, bucket_response_time
 
 METHOD = "POST"
+LAST_S = 20.0
+"""So long a master waits for its workers' last figures; Locust itself waits half a second."""
+
+_FINISH, _FINISHED = "hone-finish", "hone-finished"
+
+
+def answer_master(runner: WorkerRunner, end: Callable[[], None]) -> None:
+    """Let a worker report when its master asks for the last figures.
+
+    Args:
+        runner: of the worker.
+        end: ends its senders, and tells what they noted last.
+    """
+
+    def finish(**_: Any) -> None:
+        end()
+        figures: dict[str, Any] = {}
+        runner.environment.events.report_to_master.fire(client_id=runner.client_id, data=figures)
+        runner.send_message("stats", figures)
+        runner.send_message(_FINISHED)
+
+    runner.register_message(_FINISH, finish)
+
+
+class LastFigures:
+    """Those of a master's workers.
+
+    Args:
+        runner: of the master.
+    """
+
+    def __init__(self, runner: MasterRunner) -> None:
+        self._runner = runner
+        self._waiting: set[str] = set()
+        runner.register_message(_FINISHED, lambda msg, **_: self._waiting.discard(msg.node_id))
+
+    def missing(self, patience_s: float = LAST_S) -> list[str]:
+        """Ask for them and wait until all have come; return the names of workers whose didn't."""
+        asked = {client.id for client in self._runner.clients.all}
+        self._waiting = set(asked)
+        for name in asked:
+            self._runner.send_message(_FINISH, client_id=name)
+        end = time.monotonic() + patience_s
+        while self._awaited() and time.monotonic() < end:
+            gevent.sleep(0.05)
+        return sorted(self._waiting)
+
+    def _awaited(self) -> set[str]:
+        """Return who may still report; one that Locust counts as missing has sent no sign of life for seconds."""
+        lost = {client.id for client in self._runner.clients.all if client.state == STATE_MISSING}
+        return self._waiting - lost
 
 
 def tell(stats: RequestStats, name: str, records: np.ndarray, errors: list[list[str]], zero: float) -> None:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
+from hone.certificates import trusting
 from hone.errors import HoneError, did_you_mean, one_line
 from hone.names import shown
 from hone.plan import Plan
@@ -58,10 +59,7 @@ class Access:
         Raises:
             HoneError: the file holds no certificates.
         """
-        try:
-            return ssl.create_default_context(cafile=None if self.ca is None else str(self.ca))
-        except OSError as error:
-            raise HoneError(f"--ca {self.ca}: no certificates: {error.strerror or one_line(error)}") from None
+        return trusting(self.ca)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from .crowd import Crowd
 from .limits import parse_ms, parse_share
 from .payload import rows_for
 from .sending.fleet import Child
+from .statistics import LastFigures, answer_master
 from .target import Access, ask
 from .wire import WIRES
 from .workload import requests
@@ -84,6 +85,7 @@ def _checked(parse: Callable[[str], float]) -> Callable[[str], str]:
 
 _run: Crowd | None = None
 _started = False
+_last_figures: LastFigures | None = None
 _spare: list[Child] = []
 """Senders that wait for a plan: what they import is read while Locust gets ready."""
 
@@ -91,6 +93,7 @@ _spare: list[Child] = []
 @events.init.add_listener
 def follow_protocol(environment: Any, web_ui: Any = None, **_: Any) -> None:
     """Let --protocol and the page's field choose the class of the users, unless classes are named or picked."""
+    _connect(environment)
     options = environment.parsed_options
     chosen = options is None or options.user_classes or options.class_picker
     classes = {user.protocol: user for user in environment.user_classes}
@@ -117,6 +120,15 @@ def follow_protocol(environment: Any, web_ui: Any = None, **_: Any) -> None:
         chosen = classes.get(request.form.get("protocol", ""))
         if chosen is not None:
             environment.user_classes = [chosen]
+
+
+def _connect(environment: Any) -> None:
+    """Let a master and its workers speak of a run's last figures."""
+    global _last_figures
+    if isinstance(environment.runner, MasterRunner):
+        _last_figures = LastFigures(environment.runner)
+    if isinstance(environment.runner, WorkerRunner):
+        answer_master(environment.runner, lambda: end(environment))
 
 
 @events.test_start.add_listener
@@ -257,12 +269,16 @@ def missed(environment: Any) -> list[str]:
 
 @events.test_stop.add_listener
 def end(environment: Any, **_: Any) -> None:
-    """End the senders, and show on the page which limits the run missed."""
+    """End the senders, wait for those of workers, and show on the page which limits the run missed."""
     global _run
     if _run is None:
         return
     run, _run = _run, None
     run.end(environment.stats)
+    for name in _last_figures.missing() if _last_figures is not None else ():
+        line = f"the last figures of worker {name} did not come; the totals lack them"
+        logger.error("%s", line)
+        environment.runner.log_exception(name, line, line)
     if environment.web_ui is not None:
         _spare.append(Child())
     if environment.web_ui is not None and any(limits_of(environment.parsed_options)):
@@ -273,6 +289,7 @@ def end(environment: Any, **_: Any) -> None:
 @events.quitting.add_listener
 def judge(environment: Any, **_: Any) -> None:
     """Set the exit status: 1 when a limit was missed, every request failed or the service can't be loaded."""
+    end(environment)  # on Ctrl-C the run goes on until here
     for child in _spare:
         child.end(1.0)
     if isinstance(environment.runner, WorkerRunner) or not _started or environment.process_exit_code is not None:

@@ -14,8 +14,8 @@ from hone.hardware import host
 from hone.services.launch import running
 
 from ..capacity.find import Request as CapacityRequest
-from ..capacity.find import StoppedError, find_capacity
-from ..capacity.kept import Content, Kept
+from ..capacity.find import find_capacity
+from ..capacity.kept import Content, Kept, StoppedError
 from ..capacity.search import Effort, minutes
 from ..load.target import Access, ask
 from ..reports.capacity import write_capacity_report
@@ -38,7 +38,7 @@ def find_settings(request: Request, out: Path, progress: Progress = lambda _: No
 
     Raises:
         HoneError: no candidate holds the limit, or nothing can be written to the folder.
-        StoppedError: Ctrl-C.
+        StoppedError: Ctrl-C, or the disk is full meanwhile.
     """
     entries, left_out = variants(request.model)
     for line in left_out:
@@ -54,15 +54,13 @@ def find_settings(request: Request, out: Path, progress: Progress = lambda _: No
     if not trials.earlier:
         for stale in proofs.glob("*/capacity.json"):
             stale.unlink()
-    remaining = trials.search()
-    try:
+    with trials.kept.told():
+        remaining = trials.search()
         proven = _prove(request, choices, remaining, proofs, trials.left_s, progress)
-    except KeyboardInterrupt:
-        raise trials.stopped() from None
-    tuning = _tuning(request, choices, remaining, proven, trials.spent_s)
-    capacity = proven[tuning.winner]
-    write_capacity_report(capacity, out)
-    write_tuning_report(tuning, file)
+        tuning = _tuning(request, choices, remaining, proven, trials.spent_s)
+        capacity = proven[tuning.winner]
+        write_capacity_report(capacity, out)
+        write_tuning_report(tuning, file)
     trials.kept.remove()
     return tuning, capacity
 

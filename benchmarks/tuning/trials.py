@@ -10,7 +10,6 @@ from hone.capacity import Slo
 from hone.errors import HoneError
 from hone.records import Record
 
-from ..capacity.find import StoppedError
 from ..capacity.kept import Kept
 from ..capacity.search import Effort, minutes
 from ..records import LATE_SHARE
@@ -95,7 +94,7 @@ class Trials:
         return self._request.effort.budget_s - self.spent_s
 
     def search(self) -> Remaining:
-        """Return what remains of the candidates; raises HoneError when nothing does, StoppedError for Ctrl-C."""
+        """Return what remains of the candidates; raises HoneError when nothing does."""
         request, names = self._request, [choice.words for choice in self._choices]
         budget_s = SEARCH_SHARE * request.effort.budget_s
         rules = Rules(names, lambda cost: cost.axes(request.prices), request.effort.duration_s, budget_s)
@@ -103,21 +102,12 @@ class Trials:
         if self.earlier:
             count = len(self.earlier)
             self._progress(f"going on from {count} trial{'s' if count > 1 else ''} in {self.kept.file}")
-        try:
-            remaining = Elimination(rules, self._visit, self._follow).run()
-        except KeyboardInterrupt:
-            raise self.stopped() from None
+        remaining = Elimination(rules, self._visit, self._follow).run()
         if not remaining.alive:
             self.kept.remove()
             reasons = dict.fromkeys(remaining.out.values())
             raise HoneError(f"no candidate holds {request.slo.words}: {'; '.join(reasons)}")
         return remaining
-
-    def stopped(self) -> StoppedError:
-        """Return the error for Ctrl-C, with what is kept."""
-        count = len(self._made)
-        kept = f"{count} trial{'s are' if count > 1 else ' is'} kept in {self.kept.file}"
-        return StoppedError(f"interrupted; {kept}, the same command goes on from there" if count else "interrupted")
 
     def _visit(self, candidate: int, seconds: float) -> Visit:
         place = len(self._made)

@@ -12,7 +12,6 @@ from hone.plan import Plan
 from hone.services.launch import running
 
 from ..capacity.runs import TRIES
-from ..capacity.service import listeners, watched
 from ..load.run import calls_for, run_load
 from ..load.target import Access, Target, ask, require_ready
 from ..load.workload import Workload
@@ -20,6 +19,7 @@ from ..measures import measure, outcomes
 from ..records import CPU_SHARE, LATE_MS, LATE_SHARE, Sent
 from ..scenarios import Scenario
 from ..tuned import UNMEASURED, Choice, Cost
+from ..usage import listeners, watched
 from .elimination import Visit
 from .ramp import PEAK, Rising
 

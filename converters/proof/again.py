@@ -22,12 +22,12 @@ from hone.golden.rows import GoldenRows, read_rows
 from hone.golden.tolerance import rounding, tolerances
 from hone.hardware import cores, host
 from hone.hardware.differences import differences
+from hone.runtimes.onnx.providers import on_gpu
 from hone.signature import Tensors
 from hone.store.rows import read_rows as kept_rows
 from hone.store.trust import Policy, open_to_run
 
 from .environment import python_with
-from .golden import on_gpu
 from .probe_process import ProbeProcess
 
 TURN_MS = 50
@@ -144,9 +144,7 @@ def _proven(
         for name, probe in probes.items():
             probe.answer()
             described[name] = probe.ask("load", threads=threads)["describe"]
-            probe.ask("evaluate", out=str(scratch / f"{name}.npz"), batch=1)
-            with np.load(scratch / f"{name}.npz", allow_pickle=False) as archive:
-                answers[name] = {output: archive[output] for output in archive.files}
+            answers[name], _ = probe.answers(scratch / f"{name}.npz", 1)
         times = _turns(probes, batch, turns, progress)
     finally:
         for probe in probes.values():

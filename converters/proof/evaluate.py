@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,16 +12,18 @@ import numpy as np
 
 from hone.artifact import Artifact, Latency, Measurements, Quality
 from hone.data import read_dataset
-from hone.errors import HoneError
+from hone.errors import HoneError, RecipeError
 from hone.evidence.bounds import median_interval, round_percentiles
 from hone.hardware import cores, host
-from hone.recipe import MeasureSpec
+from hone.hardware.energy import POWERCAP, energy_meter
+from hone.recipe import LoadedRecipe, MeasureSpec
 from hone.signature import Tensors
 
 from .differences import differences
 from .disturbance import HostNoise, HostWatch
 from .judge import Judge
 from .probe_process import ProbeProcess
+from .profiling import Profiler, ShortProfile
 
 EVALUATION_BATCH = 32
 
@@ -36,11 +39,15 @@ class Subject:
     runtime: str = ""
     version: str = ""
     """Of the runtime."""
+    profile: ShortProfile | None = None
+    """Where its time goes; None: that was not asked, or not told."""
     _load_ms: float = 0.0
     _peak_rss_mb: float = 0.0
     _outputs: Tensors = field(default_factory=dict)
     _rounds: dict[tuple[int, int], list[list[int]]] = field(default_factory=dict)
     """Latencies in nanoseconds of each round, by (batch, threads)."""
+    _joules: dict[tuple[int, int], list[float | None]] = field(default_factory=dict)
+    """What each round used; None where the host doesn't tell."""
 
     @property
     def outputs(self) -> Tensors:
@@ -55,7 +62,7 @@ class Subject:
 
     def unmeasured(self) -> Subject:
         """Return it with its answers, to be timed again."""
-        return replace(self, measurements=None, _rounds={})
+        return replace(self, measurements=None, _rounds={}, _joules={})
 
     def answering(self, outputs: Tensors) -> Subject:
         """Return it with other answers, such as those to some of the rows, to be timed."""
@@ -101,7 +108,7 @@ def prove(
     Returns:
         How steady the host was while latency was measured.
     """
-    labels = read_dataset(evaluation).labels
+    labels, started = read_dataset(evaluation).labels, time.monotonic()
     threads = thread_counts(measure)
     steps = len(subjects) + measure.rounds * len(threads)
     with ExitStack() as stack:
@@ -118,6 +125,7 @@ def prove(
         _time_all(
             subjects, probes, measure, threads, watch, lambda done, what: progress(len(subjects) + done, steps, what)
         )
+        _profile_all(subjects, probes, (measure.batches[0], threads[-1]), Profiler(started))
     _raise_for_source(subjects[0])
     for subject in subjects:
         if not subject.failure:
@@ -125,6 +133,17 @@ def prove(
                 _conclude(subject, subjects[0], judge, labels)
     _raise_for_source(subjects[0])
     return watch.noise()
+
+
+def check_energy(loaded: LoadedRecipe, powercap: Path = POWERCAP) -> None:
+    """Refuse a limit that this host can't measure: no variant would ever meet it.
+
+    Raises:
+        RecipeError: saying why not.
+    """
+    cpu, gpu = energy_meter(powercap=powercap), energy_meter(gpu=True, powercap=powercap)
+    if loaded.recipe.budget.energy_j is not None and not (cpu.counters or gpu.counters):
+        raise RecipeError(f"{loaded.path}: budget.energy_j: energy is {cpu.describe()}")
 
 
 def thread_counts(measure: MeasureSpec) -> list[int]:
@@ -166,14 +185,11 @@ def _ask(subject: Subject, probe: ProbeProcess, scratch: Path, threads: int) -> 
     probe.answer()
     if subject.outputs:
         return
-    out = scratch / f"{subject.name}.npz"
     loaded = probe.ask("load", threads=threads)
-    result = probe.ask("evaluate", out=str(out), batch=EVALUATION_BATCH)
+    subject._outputs, result = probe.answers(scratch / f"{subject.name}.npz", EVALUATION_BATCH)
     subject.runtime, subject.version = loaded["describe"], loaded["version"]
     subject._load_ms = loaded["load_ms"]
     subject._peak_rss_mb = result["peak_rss_mb"]
-    with np.load(out, allow_pickle=False) as archive:
-        subject._outputs = {name: archive[name] for name in archive.files}
 
 
 def _time_all(
@@ -206,6 +222,26 @@ def _time_one(subject: Subject, probe: ProbeProcess, measure: MeasureSpec, threa
         with _blame(subject):
             answer = probe.ask("time", batch=batch, milliseconds=measure.round_ms)
             subject._rounds.setdefault((batch, threads), []).append(answer["latencies_ns"])
+            subject._joules.setdefault((batch, threads), []).append(answer["joules"])
+
+
+def _profile_all(
+    subjects: list[Subject], probes: dict[str, ProbeProcess], at: tuple[int, int], profiler: Profiler
+) -> None:
+    """Profile the variants, and last the source, whose profiler may be slow, while that costs next to nothing.
+
+    Args:
+        subjects: the source first.
+        probes: by name, with the threads of `at` loaded.
+        at: rows of a batch and threads.
+        profiler: knows what was spent.
+    """
+    for subject in [*subjects[1:], subjects[0]]:
+        rounds = subject._rounds.get(at)
+        if rounds and not subject.failure:
+            call_s = float(np.median(np.concatenate(rounds))) / 1e9
+            probe = probes[subject.name]
+            subject.profile = profiler.profile(subject.artifact, probe, at[0], subject._load_ms / 1e3, call_s)
 
 
 def _conclude(subject: Subject, source: Subject, judge: Judge, labels: np.ndarray | None) -> None:
@@ -223,7 +259,9 @@ def _conclude(subject: Subject, source: Subject, judge: Judge, labels: np.ndarra
             mean_difference=mean,
             rows=len(next(iter(source._outputs.values()))),
         ),
-        latency=tuple(_latency(key, rounds) for key, rounds in sorted(subject._rounds.items())),
+        latency=tuple(
+            _latency(key, rounds, subject._joules.get(key, ())) for key, rounds in sorted(subject._rounds.items())
+        ),
         peak_rss_mb=round(subject._peak_rss_mb, 1),
         load_ms=round(subject._load_ms, 3),
         size_mb=round(subject.artifact.manifest.size_bytes / 1e6, 6),
@@ -231,13 +269,17 @@ def _conclude(subject: Subject, source: Subject, judge: Judge, labels: np.ndarra
     )
 
 
-def _latency(key: tuple[int, int], rounds: list[list[int]]) -> Latency:
-    """The median of the rounds' medians, which one disturbed round doesn't move; in tails each round counts alike."""
+def _latency(key: tuple[int, int], rounds: list[list[int]], joules: Sequence[float | None]) -> Latency:
+    """The median of the rounds' medians, which one disturbed round doesn't move; in tails each round counts alike.
+
+    Energy is that of all rounds over their rows: its counters are too coarse for one round's figure to mean much.
+    """
     batch, threads = key
     milliseconds = [np.asarray(latencies) / 1e6 for latencies in rounds]
     medians = [round(float(np.median(values)), 6) for values in milliseconds]
     p50 = float(np.median(medians))
     low, high = median_interval(medians)
+    calls, known = sum(len(values) for values in milliseconds), [used for used in joules if used is not None]
     p95, p99 = round_percentiles(milliseconds, (95, 99))
     return Latency(
         batch=batch,
@@ -249,6 +291,9 @@ def _latency(key: tuple[int, int], rounds: list[list[int]]) -> Latency:
         p99=round(p99, 6),
         mean=round(float(np.mean([values.mean() for values in milliseconds])), 6),
         rows_per_s=round(batch * 1e3 / p50, 3),
-        calls=sum(len(values) for values in milliseconds),
+        calls=calls,
+        joules_per_1000_rows=round(1000 * sum(known) / (calls * batch), 6)
+        if known and len(known) == len(joules)
+        else None,
         rounds=tuple(medians),
     )

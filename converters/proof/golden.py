@@ -11,13 +11,15 @@ import numpy as np
 from hone.artifact import Artifact
 from hone.data import Dataset, read_dataset, save_dataset
 from hone.errors import HoneError, PassError, one_line
+from hone.golden.made_up import synthetic
 from hone.golden.record import Golden
 from hone.golden.rows import FILE, GoldenRows, too_wide
+from hone.golden.rows import MOST_BYTES as MOST_READ
 from hone.golden.tolerance import differences, rounding, tolerances
 from hone.hardware import cores
 from hone.runtimes import runtime_class
-from hone.runtimes.onnx.providers import CPU
-from hone.signature import Tensors
+from hone.runtimes.onnx.providers import on_gpu
+from hone.signature import Tensors, as_text
 
 from .evaluate import EVALUATION_BATCH, Subject
 from .judge import Judge
@@ -27,7 +29,7 @@ FEWEST, MOST = 32, 256
 CHECK_S = 0.1
 """That all rows of an artifact should take with one thread."""
 MOST_BYTES = 8_000_000
-"""Of the rows' inputs, for which there are fewer than FEWEST of them, too: they travel with the model."""
+"""Of the rows and their answers, for which there are fewer than FEWEST of them, too: they travel with the model."""
 BATCHES = (8, EVALUATION_BATCH)
 
 OF_CLASSES = frozenset({"accuracy", "balanced_accuracy", "f1", "precision", "recall", "top_k"})
@@ -69,7 +71,7 @@ class Taker:
             return Taken(reason="its signature can't be batched")
         if FILE in artifact.manifest.files:
             return Taken(reason=f"it has a file {FILE} of its own")
-        count = how_many(data, seconds_of_a_row(subject))
+        count = how_many(data, subject.outputs, seconds_of_a_row(subject))
         picked = spread_over(data, count) if self.real else None
         inputs = {name: rows[picked] for name, rows in data.items()} if picked is not None else synthetic(data, count)
         if inputs is None:
@@ -87,6 +89,7 @@ class Taker:
         """Return the answers of several sessions: to each row alone, and in batches."""
         file = self.scratch / f"{name}-golden.npz"
         save_dataset(Dataset(inputs), file)
+        out = self.scratch / f"{name}-golden-answers.npz"
         alone: list[Tensors] = []
         joined: list[Tensors] = []
         probe = ProbeProcess(name, artifact.path, file, self.scratch / f"{name}-golden.log")
@@ -105,10 +108,7 @@ class Taker:
                         raise
                     continue  # a graph that has kernels for its fused operators only
                 for batch, found in ((1, alone), *((batch, joined) for batch in BATCHES)):
-                    out = self.scratch / f"{name}-golden-answers.npz"
-                    probe.ask("evaluate", out=str(out), batch=batch)
-                    with np.load(out, allow_pickle=False) as archive:
-                        found.append({output: archive[output] for output in archive.files})
+                    found.append(probe.answers(out, batch)[0])
         finally:
             probe.close()
         return alone, joined
@@ -133,16 +133,13 @@ class Taker:
         )
         if blind := too_wide(answers, record):
             return Taken(reason=f"its answers differ from run to run as much as its values span: '{blind}'")
-        return Taken(record, GoldenRows(fitted, answers))
+        taken = GoldenRows(fitted, answers)
+        if taken.size_bytes > MOST_READ:
+            return Taken(reason=f"{rows} of them, the fewest, take {taken.size_bytes / 1e6:,.0f} MB with their answers")
+        return Taken(record, taken)
 
     def _classes(self) -> Collection[str]:
         return {self.judge.output} if self.judge.name in OF_CLASSES else ()
-
-
-def on_gpu(artifact: Artifact) -> bool:
-    """Return whether an artifact may be computed by a GPU, whose float32 products may have fewer digits."""
-    wanted = artifact.manifest.runtime_options.get("providers", [])
-    return artifact.runtime in ("tensorrt", "mlx") or any(name != CPU for name in wanted)
 
 
 def seconds_of_a_row(subject: Subject) -> float:
@@ -151,36 +148,18 @@ def seconds_of_a_row(subject: Subject) -> float:
     return first.p50 / 1e3 / first.batch
 
 
-def how_many(data: Mapping[str, np.ndarray], row_s: float) -> int:
-    """Return how many golden rows there are to be, by the time and the room that one takes."""
-    row_bytes = max(1, sum(array.nbytes // max(len(array), 1) for array in data.values()))
+def how_many(data: Tensors, answers: Tensors, row_s: float) -> int:
+    """Return how many golden rows there are to be, by the time that one takes and the room with its answer."""
+    rows = len(next(iter(data.values())))
+    row_bytes = max(1, sum(as_text(array).nbytes for array in (*data.values(), *answers.values())) // rows)
     by_time = min(MOST, max(FEWEST, int(CHECK_S / row_s)))
-    return max(1, min(by_time, MOST_BYTES // row_bytes, len(next(iter(data.values())))))
+    return max(1, min(by_time, MOST_BYTES // row_bytes, rows))
 
 
 def spread_over(data: Mapping[str, np.ndarray], count: int) -> np.ndarray:
     """Return the places of so many rows all over a data set: the first ones are often of one kind."""
     rows = len(next(iter(data.values())))
     return np.unique(np.linspace(0, rows - 1, min(count, rows)).round().astype(int))
-
-
-def synthetic(data: Mapping[str, np.ndarray], count: int) -> Tensors | None:
-    """Return random rows between each input's smallest and largest value, always the same; None: one is text."""
-    generator = np.random.default_rng(0)
-    made: Tensors = {}
-    for name, array in data.items():
-        shape = (count, *array.shape[1:])
-        if array.dtype.kind == "f":
-            finite = array[np.isfinite(array)]
-            low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-            made[name] = generator.uniform(low, high, shape).astype(array.dtype)
-        elif array.dtype.kind in "iu":
-            made[name] = generator.integers(array.min(), array.max(), shape, array.dtype, endpoint=True)
-        elif array.dtype.kind == "b":
-            made[name] = generator.random(shape) < 0.5
-        else:
-            return None
-    return made
 
 
 def steady(answers: Tensors, repeats: Sequence[Tensors], name: str) -> bool:

@@ -10,7 +10,10 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
+from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,12 @@ from hone.artifact import Artifact
 from hone.data import read_dataset
 from hone.errors import one_line
 from hone.hardware import cores
+from hone.hardware.energy import POWERCAP, EnergyMeter, energy_meter
 from hone.runtimes.base import Runtime
+from hone.runtimes.onnx.providers import on_gpu
+from hone.signature import TensorSpec, as_text
+
+from .robustness.rows import Case, Disturbed
 
 MAX_CALLS = 20_000
 MIN_CALLS = 2
@@ -33,10 +41,12 @@ WARM_UP_NS = 10_000_000
 class Probe:
     """One artifact in this process, with its evaluation rows."""
 
-    def __init__(self, artifact: Path, evaluation: Path) -> None:
+    def __init__(self, artifact: Path, evaluation: Path, powercap: Path = POWERCAP) -> None:
+        self._powercap = powercap
         self._artifact = Artifact.open(artifact)
         self._data = read_dataset(evaluation)
         self._runtime: Runtime | None = None
+        self._disturbed: Disturbed | None = None
         self._affinity = psutil.Process().cpu_affinity() if hasattr(psutil.Process, "cpu_affinity") else None
 
     def load(self, threads: int, **options: Any) -> dict[str, Any]:
@@ -67,28 +77,64 @@ class Probe:
 
     def evaluate(self, out: str, batch: int) -> dict[str, Any]:
         """Run all evaluation rows, write the outputs to an .npz and report the process's peak memory."""
+        return {"rows": self._answer(self._data.batches(batch), out), "peak_rss_mb": peak_rss_mb()}
+
+    def disturbed(
+        self, out: str, kind: str, severity: int, inputs: list[dict[str, Any]], rows: int | None, seconds: float
+    ) -> dict[str, Any]:
+        """Run evaluation rows that are disturbed, for so long at most, and write the outputs to an .npz.
+
+        Args:
+            out: the file.
+            kind, severity: of the disturbance.
+            inputs: the source model's: every variant gets the same rows.
+            rows: at most; None: all.
+            seconds: after which no further batch is begun.
+
+        Returns:
+            How many rows were run: the first in the order of `Disturbed`.
+        """
+        if self._disturbed is None:
+            self._disturbed = Disturbed([TensorSpec.model_validate(spec) for spec in inputs], self._data.inputs)
+        batches, end = self._disturbed.batches(Case(kind, severity), rows), time.monotonic() + seconds
+        return {"rows": self._answer(chain(islice(batches, 1), _until(end, batches)), out)}
+
+    def _answer(self, batches: Iterable[dict[str, np.ndarray]], out: str) -> int:
+        """Run rows and write what they are answered; return how many there were."""
         parts: dict[str, list[np.ndarray]] = {}
-        for rows in self._data.batches(batch):
+        count = 0
+        for rows in batches:
+            count += len(next(iter(rows.values())))
             for name, array in self._run(self._fit(rows)).items():
-                parts.setdefault(name, []).append(array.astype(str) if array.dtype.kind == "O" else array)
+                parts.setdefault(name, []).append(as_text(array))
         outputs = {name: np.concatenate(arrays) for name, arrays in parts.items()}
         np.savez(out, allow_pickle=False, **outputs)
-        return {"rows": self._data.rows, "peak_rss_mb": peak_rss_mb()}
+        return count
 
     def time(self, batch: int, milliseconds: int) -> dict[str, Any]:
-        """Run one batch size for a while; return the latency of each call in nanoseconds."""
+        """Run one batch size for a while; return the latency of each call in nanoseconds, and what all of them used."""
         rows = self._rows(batch)
         warm = time.perf_counter_ns() + WARM_UP_NS
         self._run(rows)
         while time.perf_counter_ns() < warm:
             self._run(rows)
         latencies: list[int] = []
+        before = self._meter.read()
         end = time.perf_counter_ns() + milliseconds * 1_000_000
         while len(latencies) < MIN_CALLS or (time.perf_counter_ns() < end and len(latencies) < MAX_CALLS):
             started = time.perf_counter_ns()
             self._run(rows)
             latencies.append(time.perf_counter_ns() - started)
-        return {"latencies_ns": latencies}
+        return {"latencies_ns": latencies, "joules": self._meter.joules(before, self._meter.read())}
+
+    @cached_property
+    def _meter(self) -> EnergyMeter:
+        return energy_meter(on_gpu(self._artifact), self._powercap)
+
+    def profile(self, folder: str, batch: int, runs: int) -> dict[str, Any]:
+        """Run one batch some times with the runtime's profiler on; return what its operators took."""
+        assert self._runtime is not None
+        return asdict(self._runtime.profile(self._rows(batch), runs, Path(folder)))
 
     def _rows(self, batch: int) -> dict[str, np.ndarray]:
         """Return `batch` evaluation rows, repeating them when there are fewer."""
@@ -103,6 +149,12 @@ class Probe:
         """Run rows that have been fitted."""
         assert self._runtime is not None
         return self._runtime.run(rows)
+
+
+def _until(end: float, batches: Iterator[dict[str, np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
+    """Give batches until a time of the monotonic clock."""
+    while time.monotonic() < end and (rows := next(batches, None)) is not None:
+        yield rows
 
 
 def peak_rss_mb() -> float:

@@ -9,7 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hone.errors import PassError
+from hone.signature import Tensors
 
 
 class ProbeProcess:
@@ -54,6 +57,20 @@ class ProbeProcess:
     def ask(self, command: str, **arguments: Any) -> dict[str, Any]:
         self._send({"command": command, **arguments})
         return self.answer()
+
+    def answers(self, out: Path, batch: int) -> tuple[Tensors, dict[str, Any]]:
+        """Let it answer all rows, in batches of so many; return the answers by output, and what it said beside them.
+
+        Args:
+            out: a file for the answers, written anew.
+            batch: rows of a batch.
+
+        Raises:
+            PassError: as `answer`.
+        """
+        said = self.ask("evaluate", out=str(out), batch=batch)
+        with np.load(out, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}, said
 
     def _send(self, message: dict[str, Any]) -> None:
         assert self._process.stdin is not None

@@ -26,19 +26,28 @@ def _fits(file: Path, stub: str, signature: Signature) -> bool:
     return text.startswith(stub.split("\n", 1)[0]) and all(f'"{spec.name}"' in text for spec in signature.inputs)
 
 
-def data_module(recipe: str, source: Source, signature: Signature) -> str:
-    """Return the stub: functions that say what to return, and raise until they do."""
+def data_module(recipe: str, source: Source, signature: Signature, evaluation: bool = True) -> str:
+    """Return the stub: functions that say what to return, and raise until they do.
+
+    Args:
+        recipe: name of its file.
+        source: the model's framework.
+        signature: the model's inputs.
+        evaluation: a function gives the evaluation rows; False: a file does. Where that leaves none, it is empty.
+    """
     inputs = "\n".join(f'        "{spec.name}": {spec.describe()}' for spec in signature.inputs)
-    functions = [
-        f'''def evaluation() -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return (inputs, labels): rows that the model was not trained on; a few hundred or more.
+    functions = []
+    if evaluation:
+        functions.append(
+            f'''def evaluation() -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Return (inputs, labels): rows that the model was not trained on; the recipe says how many prove its budget.
 
     inputs, by name, one row on axis 0 for each label:
 {inputs}
     labels: the right answer for each row; return the inputs alone if the metric compares with the source's outputs.
     """
     raise NotImplementedError("TODO: return the evaluation rows, see the docstring")'''
-    ]
+        )
     if source.multiplies:
         functions.append(
             f'''def calibration() -> dict[str, np.ndarray]:
@@ -49,6 +58,8 @@ def data_module(recipe: str, source: Source, signature: Signature) -> str:
     """
     raise NotImplementedError("TODO: return the calibration rows, see the docstring")'''
         )
+    if not functions:
+        return ""
     title = f'"""Data for {recipe}: fill in what is marked TODO."""'
     head = "\n\n".join([title, "from __future__ import annotations", "import numpy as np\n"])
     return "\n\n".join([head, *(f"{function}\n" for function in functions)])

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
+from hone.evidence.pairs import provable_loss, rows_to_prove
+from hone.recipe import Budget
 from hone.signature import BATCH, Signature, TensorSpec
 
 from ..passes import all_passes
@@ -25,7 +29,27 @@ VALUES = ("prediction", "output")
 """What sources call an output of values; others are of classes."""
 
 
-def recipe_text(name: str, model: Path, source: Source, signature: Signature | None, recipe: Path, data: Path) -> str:
+STEPS = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5)
+"""Budgets that are written."""
+
+
+@dataclass(frozen=True)
+class EvaluationFile:
+    """A file of evaluation rows: its path, relative to the recipe, and how many rows it has."""
+
+    path: Path
+    rows: int
+
+
+def recipe_text(
+    name: str,
+    model: Path,
+    source: Source,
+    signature: Signature | None,
+    recipe: Path,
+    data: Path,
+    evaluation: EvaluationFile | None = None,
+) -> str:
     """Return a recipe.
 
     Args:
@@ -35,6 +59,7 @@ def recipe_text(name: str, model: Path, source: Source, signature: Signature | N
         signature: None when the file has none that can be read here.
         recipe: the file that the text is for.
         data: the data module, beside the recipe.
+        evaluation: the rows, when they are known; the budget is then one that they can prove.
     """
     file = recipe.parent / model
     outputs = (signature.output_names if signature else []) or source.outputs_of(file)
@@ -48,9 +73,9 @@ def recipe_text(name: str, model: Path, source: Source, signature: Signature | N
         "",
         *_signature_lines(signature, outputs),
         "",
-        *_data_lines(source, data),
+        *_data_lines(source, data, evaluation),
         "",
-        *_quality_lines(source, outputs),
+        *_quality_lines(source, outputs, evaluation.rows if evaluation else None),
         "",
         *_choice_lines(source),
     ]
@@ -91,28 +116,51 @@ def _signature_lines(signature: Signature | None, outputs: list[str]) -> list[st
     return lines
 
 
-def _data_lines(source: Source, data: Path) -> list[str]:
-    text = f"TODO in {data.name}, or an .npz or .parquet file: judges variants"
-    lines = _entry("evaluation", f"{data.stem}:evaluation", text)
+def _data_lines(source: Source, data: Path, evaluation: EvaluationFile | None) -> list[str]:
+    if evaluation:
+        lines = _entry("evaluation", _scalar(evaluation.path.as_posix()), f"{evaluation.rows:,} rows: judges variants")
+    else:
+        text = f"TODO in {data.name}, or an .npz or .parquet file: judges variants"
+        lines = _entry("evaluation", f"{data.stem}:evaluation", text)
     if source.multiplies:
         text = f"TODO in {data.name}: rows that int8 ranges come from, not those of evaluation"
         lines += _entry("calibration", f"{data.stem}:calibration", text)
     return lines
 
 
-def _quality_lines(source: Source, outputs: list[str]) -> list[str]:
+def _quality_lines(source: Source, outputs: list[str], rows: int | None) -> list[str]:
     metric, comment = _metric(source, outputs)
+    drop, proof = _provable(len(_variants(source)), rows, all_metrics()[metric].reads == "classes")
     return [
         "quality:",
         *_entry("  metric", metric, comment),
         "",
         "budget:                           # limits a variant must meet; one left out is no limit",
-        *_entry("  quality_drop", "0.01", "largest loss against the source, in the metric's unit; or '1%'"),
+        *_entry("  quality_drop", f"{drop:g}", "largest loss against the source, in the metric's unit; or '1%'"),
+        f"  # {proof}",
         "  # p95_ms: 10".ljust(COLUMN) + "# largest 95th percentile latency of a call, ms",
         "  # size_mb: 20".ljust(COLUMN) + "# largest size on disk, MB",
         "  # peak_rss_mb: 500".ljust(COLUMN) + "# largest memory of a process that runs it, MiB",
         *_entry("  at", "{batch: 1, threads: all}", "where latency is judged and variants are ranked"),
     ]
+
+
+def _provable(variants: int, rows: int | None, counts: bool) -> tuple[float, str]:
+    """Return a budget, and in words what it takes to prove it.
+
+    Args:
+        variants: of the recipe.
+        rows: of the evaluation, where they are known.
+        counts: the metric says of each row that it is right or wrong.
+    """
+    confidence, first = Budget().confidence, STEPS[0]
+    kind = f"{variants} variant{'s' if variants > 1 else ''}{'' if counts else ', a row right or wrong'}"
+    need = f"under {first:g} takes {rows_to_prove(first, confidence, variants):,} rows"
+    if rows is None:
+        return first, f"to prove a loss {need} ({kind}), more when many answers change"
+    least = provable_loss(rows, confidence, variants)
+    drop = next((step for step in STEPS if step >= least), 1.0) if counts else first
+    return drop, f"{rows:,} rows can prove losses under {math.ceil(least * 1e4) / 1e4:g} ({kind}); {need}"
 
 
 def _metric(source: Source, outputs: list[str]) -> tuple[str, str]:
@@ -132,21 +180,24 @@ def _usual(reads: str) -> tuple[str, list[str]]:
     return usual, [metric.name for metric in fitting if not metric.usual]
 
 
-def _choice_lines(source: Source) -> list[str]:
-    lines = [*_entry("objective", "latency", "what decides among variants that meet the budget; or size, quality"), ""]
-    lines.append("variants:")
+def _variants(source: Source) -> dict[str, str]:
+    """Return the variants that are written, each with a comment."""
     if not source.multiplies:
-        return [
-            *lines,
-            "  - onnx-fp32".ljust(COLUMN) + "# trees are compared, not multiplied: int8 and fp16 gain nothing",
-        ]
-    chosen = {
+        return {"onnx-fp32": "int8 and fp16 are for networks: they gain nothing here"}
+    return {
         "onnx-fp32": "the same numbers, on ONNX Runtime",
         "onnx-fp16": "half the size; fast on GPUs",
         "onnx-int8-dynamic": "int8 weights; for dense layers and transformers",
         "onnx-int8-static": "int8 weights and activations; for convolutions",
     }
-    lines += [f"  - {variant}".ljust(COLUMN) + f"# {comment}" for variant, comment in chosen.items()]
+
+
+def _choice_lines(source: Source) -> list[str]:
+    lines = [*_entry("objective", "latency", "what decides among variants that meet the budget; or size, quality"), ""]
+    lines.append("variants:")
+    lines += [f"  - {variant}".ljust(COLUMN) + f"# {comment}" for variant, comment in _variants(source).items()]
+    if not source.multiplies:
+        return lines
     more = {
         "mlx-fp32": "on Apple Silicon",
         "mlx-q8": "on Apple Silicon, 8-bit weights",

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from hone.data import read_columns
 from hone.errors import RecipeError, UnavailableError
 from hone.files import atomic_write
 from hone.names import is_name
@@ -14,8 +15,9 @@ from hone.recipe import PICKLE_SUFFIXES
 from hone.signature import Signature
 
 from .. import sources
+from ..proof.verdicts.loss import FEWEST_ROWS
 from .data_module import data_file, data_module
-from .first_recipe import UNKNOWN, recipe_text
+from .first_recipe import UNKNOWN, EvaluationFile, recipe_text
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,20 @@ class Written:
     """What `write_recipe` wrote: a recipe, and the data module that it names."""
 
     recipe: Path
-    data: Path
+    data: Path | None
+    """None: a file has all rows."""
     kept_data: bool
     """The data module was there already, from an earlier recipe of this name with these inputs."""
 
 
-def write_recipe(model: Path, target: Path | None, *, name: str | None = None, overwrite: bool = False) -> Written:
+def write_recipe(
+    model: Path,
+    target: Path | None,
+    *,
+    name: str | None = None,
+    overwrite: bool = False,
+    evaluation: Path | None = None,
+) -> Written:
     """Write a recipe for a model file, and a stub of its data module beside it.
 
     The module is `data.py`, or has a name of its own where `data.py` is another model's.
@@ -38,9 +48,10 @@ def write_recipe(model: Path, target: Path | None, *, name: str | None = None, o
         target: the recipe's file or folder; default `recipe.yaml` beside the model.
         name: the model's name in the store; default: made from the file's name.
         overwrite: replace an existing recipe; a data module is never replaced.
+        evaluation: an .npz or .parquet file of evaluation rows: the budget is one that they can prove.
 
     Raises:
-        RecipeError: the file is missing, unreadable or of an unknown kind, the name is not valid, or the recipe exists.
+        RecipeError: a file is missing, unreadable or of an unknown kind, the name is not valid, or the recipe exists.
     """
     source = _source(model)
     recipe = _target(model, target)
@@ -53,15 +64,34 @@ def write_recipe(model: Path, target: Path | None, *, name: str | None = None, o
     signature = _signature(source, model)
     name = name or _name(model)
     inputs = signature or UNKNOWN
-    stub = data_module(recipe.name, source, inputs)
+    rows = None if evaluation is None else _evaluation(evaluation, recipe)
+    stub = data_module(recipe.name, source, inputs, evaluation=rows is None)
     data = data_file(recipe, name, stub, inputs)
     kept = data.exists()
-    file = Path(os.path.relpath(model.resolve(), recipe.parent.resolve()))
-    text = recipe_text(name, file, source, signature, recipe, data)
-    if not kept:
+    text = recipe_text(name, _from(recipe, model), source, signature, recipe, data, rows)
+    if stub and not kept:
         atomic_write(data, stub)
     atomic_write(recipe, text)
-    return Written(recipe, data, kept)
+    return Written(recipe, data if stub else None, kept)
+
+
+def _from(recipe: Path, file: Path) -> Path:
+    """Return a file's path as the recipe is to name it."""
+    return Path(os.path.relpath(file.resolve(), recipe.parent.resolve()))
+
+
+def _evaluation(file: Path, recipe: Path) -> EvaluationFile:
+    if file.suffix not in (".npz", ".parquet"):
+        raise RecipeError(
+            f"--evaluation: {file}: give an .npz or .parquet file; a function goes into the recipe by hand"
+        )
+    columns = read_columns(file, "--evaluation")
+    rows = min((len(column) if column.ndim else 0 for column in columns.values()), default=0)
+    if rows < FEWEST_ROWS:
+        raise RecipeError(
+            f"--evaluation: {file}: {rows} row(s) are too few to tell anything; give {FEWEST_ROWS} or more"
+        )
+    return EvaluationFile(_from(recipe, file), rows)
 
 
 def _source(model: Path) -> sources.Source:

@@ -45,6 +45,7 @@ def write_html(report: Report, folder: Path) -> Path:
         legend=_legend(report),
         has_classes=any(variant.worst_class for variant in report.variants),
         has_slices=any(variant.worst_slice for variant in report.variants),
+        has_energy=any(report.judged(v).joules_per_1000_rows is not None for v in report.variants if v.latency_ms),
         pareto=pareto_svg(report),
         sizes=size_svg(report),
         facts=_facts,
@@ -64,6 +65,9 @@ def _budget(report: Report) -> list[str]:
     lines = [f"{_short(report.metric)} drop ≤ {drop}"]
     if budget.quality_floor is not None:
         lines.append(f"{_short(report.metric)} {'≥' if report.higher_is_better else '≤'} {budget.quality_floor:g}")
+    if budget.robustness_drop is not None:
+        limit = budget.robustness_drop
+        lines.append(f"drop on disturbed rows ≤ {limit if isinstance(limit, str) else f'{limit:g}'}")
     if budget.rows_per_s is not None:
         lines.append(f"rows/s ≥ {budget.rows_per_s:g}")
     for name, value, unit in (
@@ -75,6 +79,7 @@ def _budget(report: Report) -> list[str]:
         ("load time", budget.load_ms, "ms"),
         ("peak memory", budget.peak_rss_mb, "MiB"),
         ("size", budget.size_mb, "MB"),
+        ("energy of 1,000 rows", budget.energy_j, "J"),
     ):
         if value is not None:
             lines.append(f"{name} ≤ {value:g} {unit}".rstrip())

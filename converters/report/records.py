@@ -31,6 +31,7 @@ class Percentiles(_Record):
     mean: float
     rows_per_s: float
     calls: int
+    joules_per_1000_rows: float | None = None
 
 
 class PassReport(_Record):
@@ -50,6 +51,20 @@ class ClaimReport(_Record):
     loss: float | None
     loss_upper: float | None
     allowed: float
+    problem: str = Field("", description="Why it has no bounds.")
+
+
+class FragilityReport(_Record):
+    """What one kind of disturbance at one severity costs a variant."""
+
+    kind: str
+    severity: int
+    rows: int
+    source: float | None = Field(description="The source's score on the disturbed rows.")
+    loss: float | None
+    loss_lower: float | None
+    loss_upper: float | None
+    allowed: float | None = Field(description="null: the budget has no limit on it.")
     problem: str = Field("", description="Why it has no bounds.")
 
 
@@ -81,6 +96,9 @@ class VariantReport(_Record):
     worst_slice: str | None = None
     worst_slice_loss: float | None = None
     claims: list[ClaimReport] = Field(default_factory=list, description="The budget's other limits on answers.")
+    disturbed: list[FragilityReport] = Field(
+        default_factory=list, description="What it loses on rows that are disturbed alike for it and the source."
+    )
     quality: float | None = None
     quality_drop: float | None = None
     max_difference: float | None = None
@@ -93,6 +111,10 @@ class VariantReport(_Record):
     latency_ms: dict[str, dict[str, Percentiles]] = Field(
         default_factory=dict, description="By batch size, then thread count; 'all' is every core of the host."
     )
+    time_by_operator: dict[str, float] = Field(
+        default_factory=dict, description="Shares of its time of the operators that take most; empty: not profiled."
+    )
+    findings: list[str] = Field(default_factory=list, description="What keeps it from being faster, a line each.")
     passes: list[PassReport] = Field(default_factory=list)
 
     @property
@@ -132,6 +154,7 @@ class Report(_Record):
     selection_rows: int = Field(0, description="Rows that a search chose by; the proof has none of them.")
     source_threads: str = Field("", description="Where the source was fastest: what speed-ups compare with.")
     noise: HostNoise | None = None
+    energy: str = Field("", description="Whose counters energies are from, or why this host tells none.")
     checks_skipped: str = Field("", description="Why the recipe leaves the checks of its metric out.")
     not_stored: str = Field("", description="Why what should have been stored was not.")
     variants: list[VariantReport]
@@ -149,6 +172,8 @@ class Report(_Record):
         rows = "no number of rows like these would decide"
         if found.rows_to_decide:
             rows = f"about {found.rows_to_decide:,} rows like these would decide"
+        elif not found.interval or any(claim.problem for claim in found.claims):
+            rows = f"it can't be told: {found.reason}"
         elif found.loss_allowed == 0:
             rows = "no number of rows proves that nothing at all is lost: allow a little"
         kept = f"; it is kept as {found.tag}" if found.tag else ""

@@ -13,8 +13,10 @@ from hone import store
 from hone.artifact import DataRecord, Manifest, Selection
 from hone.errors import HoneError, one_line
 from hone.hardware import host
+from hone.hardware.energy import energy_meter
 from hone.recipe import LoadedRecipe
 from hone.runtimes import runtime_class
+from hone.runtimes.onnx.providers import on_gpu
 
 from ..proof.disturbance import HostNoise
 from ..proof.evaluate import Subject, resolve_threads
@@ -84,10 +86,18 @@ def conclude(
         safest=safest,
         source_threads=threads,
         noise=noise,
+        energy=_energy(subjects),
         checks_skipped=recipe.quality.skip_checks,
         not_stored=problem,
         variants=variant_reports(plan, recipe, subjects, outcomes, standings, tags, base),
     )
+
+
+def _energy(subjects: Sequence[Subject]) -> str:
+    """Return whose counters the energies are from, or why there are none."""
+    meters = [energy_meter(on_gpu(subject.artifact)) for subject in subjects]
+    names = dict.fromkeys(counter.name for meter in meters for counter in meter.counters)
+    return ", ".join(names) or meters[0].describe()
 
 
 def _best(standings: dict[str, Standing], plan: Plan, verdict: str) -> str | None:

@@ -17,9 +17,10 @@ from hone.recipe import LoadedRecipe, VariantSpec, load_recipe
 from hone.store.rows import keep_rows
 
 from ..proof.disturbance import HostNoise
-from ..proof.evaluate import Subject, answer, prove
+from ..proof.evaluate import Subject, answer, check_energy, prove
 from ..proof.golden import Taker
 from ..proof.judge import Judge, make_judges
+from ..proof.robustness.judged import Robustness, check_robustness, is_asked_for
 from ..proof.sanity import check_metric
 from ..proof.verdicts.claims import Asked, Evidence, Proof
 from ..report.records import Report
@@ -106,6 +107,7 @@ def optimize(request: Request, display: Display, beside: Beside | None = None, f
     started = time.monotonic()
     loaded = load_recipe(request.recipe)
     check_variants(loaded, request.only)
+    check_energy(loaded)
     check_writable(cache_dir(), "the pass cache (HONE_CACHE)")
     if request.store:
         check_writable(store.models_dir(), "the model store (BENTOML_HOME)")
@@ -124,7 +126,7 @@ def optimize(request: Request, display: Display, beside: Beside | None = None, f
         subjects, noise = _prove(run, plan, outcomes, display, beside)
         evaluation = read_dataset(run.prepared.evaluation)
         display.message("bounds of what each variant loses")
-        evidence = _evidence(run, subjects, evaluation)
+        evidence = _robust(run, subjects, _evidence(run, subjects, evaluation), display.message)
         real = loaded.recipe.evaluation.keep_rows
         golden = Taker(run.prepared.evaluation, scratch, run.judge, real)
         keeping = Keeping(golden, run.prepared.data, display.note) if request.store else None
@@ -142,7 +144,10 @@ def _start(loaded: LoadedRecipe, workers: Workers, scratch: Path, display: Displ
         display.note(prepared.note)
     make_plan(loaded, prepared.framework)
     source = Subject(prepared.framework, Artifact.open(prepared.source))
-    labels = read_dataset(prepared.evaluation).labels
+    evaluation = read_dataset(prepared.evaluation)
+    labels = evaluation.labels
+    if is_asked_for(loaded.recipe):
+        check_robustness(loaded, source.artifact.signature, evaluation)
     judges = make_judges(loaded, source.artifact.signature.output_names, has_labels=labels is not None)
     display.message("the source model answers the evaluation rows")
     answer(source, prepared.evaluation, scratch, loaded.recipe.measure)
@@ -190,6 +195,17 @@ def _evidence(run: Run, subjects: list[Subject], evaluation: Dataset) -> dict[st
     asked = Asked(run.judges, budget, [budget.quality_drop, *(spec.drop for spec in quality.also)])
     proof = Proof(asked, run.source.outputs, evaluation.labels, evaluation.slices)
     return {subject.name: proof.of(subject.outputs) for subject in subjects[1:] if subject.measurements}
+
+
+def _robust(
+    run: Run, subjects: list[Subject], evidence: dict[str, Evidence], progress: Callable[[str], None]
+) -> dict[str, Evidence]:
+    """Return the evidence with what variants lose on disturbed rows, where the recipe asks for it."""
+    if not evidence or not is_asked_for(run.loaded.recipe):
+        return evidence
+    robustness = Robustness(run.loaded, run.judge, subjects[0], run.prepared.evaluation, run.scratch, progress)
+    by_name = {subject.name: subject for subject in subjects}
+    return {name: found.with_disturbed(robustness.of(by_name[name])) for name, found in evidence.items()}
 
 
 def _remember(kept: Dataset | None, report: Report, note: Callable[[str], None]) -> None:

@@ -24,6 +24,7 @@ from hone.signature import TensorSpec
 from ..passes import Built, Pass, PassContext, Rows, all_passes
 from .workers import report
 
+EXAMPLE_ROWS = 2
 EXAMPLE_BYTES = 64_000
 """Rows that are longer than so much as JSON are no example."""
 
@@ -92,10 +93,13 @@ def _named_disk(task: PassTask) -> Iterator[None]:
 
 
 def _write_example(context: PassContext, out: Path) -> None:
-    """Keep a few real rows beside the model: they are the example in the service's documentation."""
+    """Keep a few rows beside the model: they are the example in the service's documentation."""
+    example = context.example(EXAMPLE_ROWS)
+    if example is None:
+        return
     rows = {
-        name: array[:2].tolist() if array.dtype.kind != "f" else np.round(array[:2].astype(float), 6).tolist()
-        for name, array in context.sample.inputs.items()
+        name: array.tolist() if array.dtype.kind != "f" else np.round(array.astype(float), 6).tolist()
+        for name, array in example.items()
     }
     text = json.dumps({"inputs": rows})
     if len(text) <= EXAMPLE_BYTES:

@@ -147,6 +147,8 @@ class Pipeline:
         references = definition.options.model_validate(node.step.options).references()
         if references:
             content["code"] = [code_digest(reference, self._loaded.root) for reference in references]
+        if not recipe.rows_may_be_copied:
+            content["example"] = "made up"
         if "quality" in definition.needs:
             content["quality"] = [recipe.quality.model_dump(mode="json"), recipe.budget.quality_drop]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]

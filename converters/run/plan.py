@@ -103,7 +103,7 @@ class Plan:
 
 
 def check_variants(loaded: LoadedRecipe, only: tuple[str, ...] = ()) -> None:
-    """Raise for unknown presets, passes and options, before a source model is read that may take minutes to load.
+    """Raise for unknown presets, passes and options and names given twice, before a source is read, maybe for minutes.
 
     Raises:
         RecipeError: as `make_plan`, but for what depends on the source's framework.
@@ -113,10 +113,13 @@ def check_variants(loaded: LoadedRecipe, only: tuple[str, ...] = ()) -> None:
         where = f"{loaded.path}: variants[{index}]"
         _check_needs(loaded, _steps(spec, where), where)
         names.append(spec.name or spec.preset or "")
-    _check_only(loaded, names, only)
+    _check_names(loaded, names, only)
 
 
-def _check_only(loaded: LoadedRecipe, names: list[str], only: tuple[str, ...]) -> None:
+def _check_names(loaded: LoadedRecipe, names: list[str], only: tuple[str, ...], source: str = "") -> None:
+    for index, name in enumerate(names):
+        if name in names[:index] or name == source:
+            raise RecipeError(f"{loaded.path}: variants[{index}]: the name '{name}' is taken; give it another 'name'")
     for name in only:
         if name not in names:
             raise RecipeError(f"--only: no variant '{name}' in {loaded.path.name}{did_you_mean(name, names)}")
@@ -148,10 +151,7 @@ def make_plan(loaded: LoadedRecipe, source: str, only: tuple[str, ...] = ()) -> 
     """
     variants = [_variant(loaded, index, spec, source) for index, spec in enumerate(loaded.recipe.variants)]
     names = [variant.name for variant in variants]
-    for index, name in enumerate(names):
-        if name in names[:index] or name == source:
-            raise RecipeError(f"{loaded.path}: variants[{index}]: the name '{name}' is taken; give it another 'name'")
-    _check_only(loaded, names, only)
+    _check_names(loaded, names, only, source)
     chosen = tuple(variant for variant in variants if not only or variant.name in only)
     nodes, leaves = _tree(chosen)
     return Plan(source, chosen, nodes, leaves)

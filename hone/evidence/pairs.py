@@ -98,6 +98,28 @@ class Pairs:
 ALL = 1 - 1e-9
 
 
+def provable_loss(rows: int, confidence: float, variants: int = 1) -> float:
+    """Return the least loss that so many rows can exclude, when no row disagrees.
+
+    Args:
+        rows: that are compared.
+        confidence: of the verdicts on all variants together.
+        variants: that are compared on these rows.
+    """
+    return Pairs(0, 0, rows).upper(1 - (1 - confidence) / variants)
+
+
+def rows_to_prove(loss: float, confidence: float, variants: int = 1) -> int:
+    """Return the fewest rows that can exclude a loss, when none disagrees; arguments as of `provable_loss`."""
+    low = high = max(1, math.floor(math.log((1 - confidence) / variants) / math.log1p(-loss)))
+    while provable_loss(high, confidence, variants) > loss:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if provable_loss(middle, confidence, variants) <= loss else (middle, high)
+    return high
+
+
 @lru_cache(4096)  # variants of a run often disagree with the source on as many rows
 def _risk(worse: int, better: int, rows: int, loss: float) -> float:
     observed = float(_score(np.array([worse]), np.array([better]), rows, loss)[0]) - 1e-9

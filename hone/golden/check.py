@@ -14,10 +14,12 @@ from hone.golden.rows import GoldenRows
 from hone.golden.tolerance import gaps
 from hone.signature import Tensors
 
-BUDGET_S = 0.15
-"""For the rows that are asked for alone, at load; what a slow model doesn't get through is left to hourly checks."""
-FEWEST = 8
-"""Rows that are compared in any case."""
+BUDGET_S = 0.25
+"""For all of it, at load; what a slow model doesn't get through is left to hourly checks."""
+ALONE = 0.5
+"""Share of the time for rows that are asked for alone; the batch has the rest."""
+FEWEST = 4
+"""Rows that are asked for alone in any case, and as many others in the batch."""
 MOST_JOINED = 16
 """Rows of the one batch that is asked for."""
 
@@ -51,26 +53,33 @@ class Checked:
 def check_rows(golden: GoldenRows, record: Golden, ask: Ask, batch: int, budget_s: float = BUDGET_S) -> Checked:
     """Ask for golden rows, each alone and then some in a batch, and compare.
 
+    The batch holds rows that there was no time for alone, where there are some: each row that is looked at finds more.
+
     Args:
         golden: rows and answers.
         record: their tolerances.
         ask: the model.
         batch: rows of the largest batch, as the model is served.
-        budget_s: seconds after which no more rows are asked for alone, when FEWEST have been; the batch holds no more
-            rows than would take as long.
+        budget_s: seconds that it should take. FEWEST rows alone, and as many in the batch, are asked for in any case;
+            where batches hold fewer, twice as many alone.
     """
     started = time.perf_counter()
     parts: list[Tensors] = []
     try:
-        while len(parts) < golden.count and (len(parts) < FEWEST or time.perf_counter() - started < budget_s):
+        fewest = FEWEST if batch >= FEWEST else 2 * FEWEST
+        while len(parts) < golden.count and (len(parts) < fewest or time.perf_counter() - started < ALONE * budget_s):
             parts.append(ask(golden.slice(len(parts), len(parts) + 1)))
         rows = len(parts)
         problems = differing(golden, record.outputs, parts, rows)
-        affordable = max(2, int(budget_s * rows / max(time.perf_counter() - started, 1e-9)))
+        spent = max(time.perf_counter() - started, 1e-9)
+        affordable = max(FEWEST, int((budget_s - spent) * rows / spent))
         joined = min(batch, MOST_JOINED, golden.count, affordable)
         if not problems and joined > 1:
-            found = differing(golden, record.joined, [ask(golden.slice(0, joined))], joined)
+            first = rows if rows + joined <= golden.count else 0
+            others = golden.part(first, joined)
+            found = differing(others, record.joined, [ask(others.inputs)], joined)
             problems = tuple(f"in a batch of {joined} rows {problem}" for problem in found)
+            rows = max(rows, first + joined)
     except Exception as error:  # noqa: BLE001 - whatever it is, it isn't the proof's answer
         return Checked(max(1, len(parts)), time.perf_counter() - started, (f"it fails: {one_line(error)}",))
     return Checked(rows, time.perf_counter() - started, problems)

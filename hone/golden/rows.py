@@ -12,7 +12,7 @@ import numpy as np
 from hone.errors import ArtifactError, SignatureError, one_line
 from hone.files import atomic_write
 from hone.golden.record import Golden
-from hone.signature import Signature, Tensors
+from hone.signature import Signature, Tensors, as_objects, as_text
 
 FILE = "golden.npz"
 INPUT, OUTPUT = "input.", "output."
@@ -31,15 +31,25 @@ class GoldenRows:
     def count(self) -> int:
         return len(next(iter(self.inputs.values())))
 
+    @property
+    def size_bytes(self) -> int:
+        """Of all arrays as the file holds them, before they are compressed."""
+        return sum(as_text(array).nbytes for array in (*self.inputs.values(), *self.outputs.values()))
+
     def slice(self, start: int, stop: int) -> Tensors:
         """Return the inputs of some rows."""
         return {name: array[start:stop] for name, array in self.inputs.items()}
 
+    def part(self, start: int, count: int) -> GoldenRows:
+        """Return some of the rows, with their answers."""
+        answers = {name: array[start : start + count] for name, array in self.outputs.items()}
+        return GoldenRows(self.slice(start, start + count), answers)
+
 
 def write_rows(folder: Path, rows: GoldenRows) -> Path:
     """Write golden rows into an artifact's folder; the same rows give the same file."""
-    arrays = {f"{INPUT}{name}": _plain(array) for name, array in rows.inputs.items()}
-    arrays |= {f"{OUTPUT}{name}": _plain(array) for name, array in rows.outputs.items()}
+    arrays = {f"{INPUT}{name}": as_text(array) for name, array in rows.inputs.items()}
+    arrays |= {f"{OUTPUT}{name}": as_text(array) for name, array in rows.outputs.items()}
     stream = io.BytesIO()
     np.savez_compressed(stream, allow_pickle=False, **arrays)
     file = folder / FILE
@@ -83,7 +93,7 @@ def _read(file: Path) -> Tensors:
             if sum(member.file_size for member in archive.infolist()) > MOST_BYTES:
                 raise ArtifactError(f"{file}: golden rows of over {MOST_BYTES / 1e6:.0f} MB")
         with np.load(file, allow_pickle=False) as content:
-            return {name: _rich(content[name]) for name in content.files}
+            return {name: as_objects(content[name]) for name in content.files}
     except ArtifactError:
         raise
     except Exception as error:  # what a broken file makes zipfile and numpy raise is of many kinds
@@ -115,11 +125,3 @@ def span(array: np.ndarray) -> float:
     """Return the width of an array's finite values; 0 where they are all one."""
     finite = array[np.isfinite(array)]
     return float(np.ptp(finite.astype(np.float64))) if finite.size else 0.0
-
-
-def _plain(array: np.ndarray) -> np.ndarray:
-    return array.astype(str) if array.dtype.kind == "O" else array
-
-
-def _rich(array: np.ndarray) -> np.ndarray:
-    return array.astype(object) if array.dtype.kind == "U" else array

@@ -4,22 +4,20 @@ Here is what a recipe may say; what its passes and metrics are lives in `convert
 """
 
 from hone.recipe.fields import (
-    PICKLE_SUFFIXES,
     Budget,
     Conditions,
     DataSpec,
-    InputSpec,
     MeasureSpec,
     MetricSpec,
     PromotionSpec,
     QualitySpec,
     Recipe,
-    SignatureSpec,
-    SourceSpec,
     VariantSpec,
     allowed_drop,
 )
 from hone.recipe.load import LoadedRecipe, load_recipe
+from hone.recipe.model import PICKLE_SUFFIXES, InputSpec, SignatureSpec, SourceSpec
+from hone.recipe.robustness import RobustnessSpec
 
 __all__ = [
     "PICKLE_SUFFIXES",
@@ -33,6 +31,7 @@ __all__ = [
     "PromotionSpec",
     "QualitySpec",
     "Recipe",
+    "RobustnessSpec",
     "SignatureSpec",
     "SourceSpec",
     "VariantSpec",

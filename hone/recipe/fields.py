@@ -4,78 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from hone.names import is_name
-from hone.signature import DTYPES, Dtype, Shape, Signature, TensorSpec
-
-Reference = Annotated[
-    str,
-    Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="A Python object, `module:function`."),
-]
-PICKLE_SUFFIXES = (".pkl", ".pickle", ".joblib", ".pt", ".pth", ".bin")
+from hone.recipe.model import Reference, SignatureSpec, SourceSpec, Strict
+from hone.recipe.robustness import RobustnessSpec
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class SourceSpec(_Strict):
-    """Where the trained model is: a file, a function that returns it, or both (weights and the class they fit)."""
-
-    framework: str | None = Field(
-        None, description="The framework; by default told from the file's ending or the loaded object."
-    )
-    loader: Reference | None = Field(
-        None,
-        description="`module:function` beside the recipe that returns the model (`file` may hold its weights). It is "
-        "called once a run, so it may train.",
-    )
-    file: str | None = Field(
-        None, description="A .safetensors, .pt2, .keras, .onnx, .ubj, .json or .skops file, relative to the recipe."
-    )
-    trust_pickle: bool = Field(
-        False,
-        description="Allow a pickle (.pkl, .joblib, .pt, …), or a .pt2 or .skops file that holds more than tensors and "
-        "standard types. Loading one runs code that it contains.",
-    )
-
-    @model_validator(mode="after")
-    def _has_model(self) -> SourceSpec:
-        if not self.file and not self.loader:
-            raise ValueError("give 'file', 'loader' or both")
-        if self.file and self.file.endswith(PICKLE_SUFFIXES) and not self.trust_pickle:
-            raise ValueError(
-                f"'{self.file}' is a pickle, and loading a pickle runs code that it contains; "
-                "set 'trust_pickle: true' if you made it, or save the model in a safe format"
-            )
-        return self
-
-
-class InputSpec(_Strict):
-    """One input of the model."""
-
-    dtype: Dtype = Field("float32", description=f"One of {', '.join(DTYPES)}.")
-    shape: Shape = Field(description="Sizes, and names for dynamic axes: [batch, 1, 8, 8].")
-    allow_nan: bool = Field(False, description="Accept NaN and infinities in requests.")
-    pad_value: float | None = Field(
-        None,
-        description="What a served row is filled up with along named axes other than batch, so that rows of several "
-        "lengths can share a batch; the model must ignore it there (0 for an attention mask).",
-    )
-
-
-class SignatureSpec(_Strict):
-    """Names, dtypes and shapes. Left out, it is read from the model file where the format has one."""
-
-    inputs: dict[str, InputSpec]
-    outputs: tuple[str, ...] = Field((), description="Output names, in the model's order; shapes are measured.")
-
-    def to_signature(self) -> Signature:
-        return Signature(inputs=tuple(TensorSpec(name=name, **spec.model_dump()) for name, spec in self.inputs.items()))
-
-
-class DataSpec(_Strict):
+class DataSpec(Strict):
     """Arrays by input name: `module:function`, an .npz or a .parquet file. Functions are called once a run."""
 
     source: str = Field(alias="from", description="`module:function`, or an .npz or .parquet file.")
@@ -119,7 +55,7 @@ class DataSpec(_Strict):
 Drop = Annotated[float, Field(ge=0)] | Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s*%$")]
 
 
-class MetricSpec(_Strict):
+class MetricSpec(Strict):
     """A metric that a variant is judged by."""
 
     metric: str = Field(
@@ -151,14 +87,14 @@ class QualitySpec(MetricSpec):
     )
 
 
-class Conditions(_Strict):
+class Conditions(Strict):
     """The batch size and thread count at which a latency limit holds and variants are ranked."""
 
     batch: int = Field(1, gt=0)
     threads: int | Literal["all"] = "all"
 
 
-class Budget(_Strict):
+class Budget(Strict):
     """Limits that a variant must meet; one left out is no limit."""
 
     quality_drop: Drop = Field(
@@ -179,6 +115,11 @@ class Budget(_Strict):
     worst_slice_drop: float | None = Field(
         None, gt=0, description="Largest loss on the rows of any one value of `evaluation.slices`."
     )
+    robustness_drop: Drop | None = Field(
+        None,
+        description="Largest loss against the source on rows that are disturbed alike for both (`robustness`), as "
+        "`quality_drop`.",
+    )
     p50_ms: float | None = Field(None, gt=0, description="Largest median latency, ms.")
     p95_ms: float | None = Field(None, gt=0, description="Largest 95th percentile latency, ms.")
     p99_ms: float | None = Field(None, gt=0, description="Largest 99th percentile latency, ms.")
@@ -186,6 +127,9 @@ class Budget(_Strict):
     load_ms: float | None = Field(None, gt=0, description="Longest time to load, ms.")
     peak_rss_mb: float | None = Field(None, gt=0, description="Largest peak memory of a process that runs it, MiB.")
     size_mb: float | None = Field(None, gt=0, description="Largest size on disk, MB.")
+    energy_j: float | None = Field(
+        None, gt=0, description="Largest energy of 1,000 rows, J; for hosts that tell it (RAPL, NVML)."
+    )
     at: Conditions = Conditions()
 
     def allowed_drop(self, quality: float) -> float:
@@ -198,7 +142,7 @@ def allowed_drop(drop: float | str, quality: float) -> float:
     return float(drop.rstrip("% ")) / 100 * abs(quality) if isinstance(drop, str) else drop
 
 
-class VariantSpec(_Strict):
+class VariantSpec(Strict):
     """A preset by name, a preset with changed options, or an explicit chain of passes."""
 
     name: str = ""
@@ -226,7 +170,7 @@ class VariantSpec(_Strict):
         return self
 
 
-class MeasureSpec(_Strict):
+class MeasureSpec(Strict):
     """How latency is measured."""
 
     batches: tuple[Annotated[int, Field(gt=0)], ...] = (1, 8, 32)
@@ -235,7 +179,7 @@ class MeasureSpec(_Strict):
     round_ms: int = Field(25, gt=0, description="How long a variant runs per round, batch size and thread count.")
 
 
-class PromotionSpec(_Strict):
+class PromotionSpec(Strict):
     """What must hold beside the champion before a version takes its place: `hone registry promote`."""
 
     approval: bool = Field(False, description="A person must approve, with a reason.")
@@ -247,7 +191,7 @@ class PromotionSpec(_Strict):
     )
 
 
-class Recipe(_Strict):
+class Recipe(Strict):
     """One model: where it is, what to make of it, and what that must meet."""
 
     name: str = Field(description="The model's name in the store: lower case, digits, '.', '_', '-'.")
@@ -260,6 +204,9 @@ class Recipe(_Strict):
     )
     quality: QualitySpec = QualitySpec()
     budget: Budget = Budget()
+    robustness: RobustnessSpec | None = Field(
+        None, description="How rows are disturbed; without it, and without `budget.robustness_drop`, none is."
+    )
     objective: Literal["latency", "size", "quality"] = Field(
         "latency", description="What decides among variants that meet the budget."
     )
@@ -293,6 +240,11 @@ class Recipe(_Strict):
         if not is_name(value):
             raise ValueError(f"'{value}' must be 1-40 of a-z, 0-9, '.', '_', '-', starting and ending with a-z or 0-9")
         return value
+
+    @property
+    def rows_may_be_copied(self) -> bool:
+        """No data set of the recipe says `keep_rows: false`."""
+        return all(spec.keep_rows for spec in (self.evaluation, self.calibration) if spec)
 
     @model_validator(mode="after")
     def _conditions_are_measured(self) -> Recipe:

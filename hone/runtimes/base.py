@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from hone.artifact import Artifact
 from hone.errors import ArtifactError, UnavailableError
+from hone.runtimes.trace import Trace
 from hone.signature import Signature
 
 _REGISTER: dict[str, type[Runtime]] = {}
@@ -130,6 +132,21 @@ class Runtime(ABC):
     @abstractmethod
     def describe(self) -> str:
         """One line for people: the framework, its version and where it computes."""
+
+    def profile(self, inputs: Mapping[str, np.ndarray], runs: int, folder: Path) -> Trace:
+        """Run a batch some times, as it is served, and tell what each operator took.
+
+        Overridden where the framework has a profiler.
+
+        Args:
+            inputs: as `run` takes them.
+            runs: after a few that warm it up.
+            folder: that is there: for the framework's own trace (`hone.runtimes.trace.RAW`), and what else it writes.
+
+        Raises:
+            UnavailableError: the framework doesn't tell.
+        """
+        raise UnavailableError(f"{self.name} doesn't tell the time of operators", "profile another variant")
 
     def leave_thread(self) -> None:  # noqa: B027 - most runtimes keep nothing by thread
         """Give back what the framework keeps for the calling thread; called before a thread that ran it ends."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +14,7 @@ from hone.artifact import Artifact
 from hone.errors import ArtifactError, one_line
 from hone.hardware import cpu_features
 from hone.runtimes.base import Availability, Runtime, RuntimeOptions, missing, name_outputs, register
+from hone.runtimes.trace import RAW, WARM_UPS, Call, Trace, chrome_events, timed, traced
 
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 BFLOAT16_FEATURES = ("avx512_bf16", "amx_bf16")
@@ -35,20 +38,8 @@ class OpenVinoRuntime(Runtime):
     options = Options
 
     def __init__(self, artifact: Artifact, threads: int | None = None) -> None:
-        import openvino
-
-        precision = artifact.manifest.runtime_options.get("inference_precision", "float32")
-        settings: dict[str, Any] = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
-        }
-        if threads is not None:
-            settings["INFERENCE_NUM_THREADS"] = threads
-        try:
-            model = openvino.Core().read_model(str(artifact.entry))
-            self._compiled = openvino.Core().compile_model(model, "CPU", settings)
-        except Exception as error:
-            raise ArtifactError(f"{artifact.entry}: OpenVINO can't load it: {one_line(error)}") from error
+        self._artifact, self._threads = artifact, threads
+        self._compiled = self._compile(artifact, threads)
         self._request = self._compiled.create_infer_request()
         self._signature = artifact.signature
         self._names = [self._name(output, index) for index, output in enumerate(self._compiled.outputs)]
@@ -56,6 +47,25 @@ class OpenVinoRuntime(Runtime):
         for name in artifact.signature.input_names:
             if name not in known:
                 raise ArtifactError(f"{artifact.entry}: no input '{name}' in the model, it has {sorted(known)}")
+
+    @staticmethod
+    def _compile(artifact: Artifact, threads: int | None, **more: Any) -> Any:
+        """Return the model compiled for a number of threads; `more` are settings of OpenVINO."""
+        import openvino
+
+        precision = artifact.manifest.runtime_options.get("inference_precision", "float32")
+        settings: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
+            **more,
+        }
+        if threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = threads
+        try:
+            model = openvino.Core().read_model(str(artifact.entry))
+            return openvino.Core().compile_model(model, "CPU", settings)
+        except Exception as error:
+            raise ArtifactError(f"{artifact.entry}: OpenVINO can't load it: {one_line(error)}") from error
 
     def _name(self, output: Any, index: int) -> str:
         """A value may have several names, of which the signature knows one."""
@@ -83,5 +93,32 @@ class OpenVinoRuntime(Runtime):
         values = [np.array(results[output]) for output in self._compiled.outputs]
         return name_outputs(dict(zip(self._names, values, strict=True)), self._signature)
 
+    def profile(self, inputs: Mapping[str, np.ndarray], runs: int, folder: Path) -> Trace:
+        """In a copy of the model that is compiled to count times (`PERF_COUNT`)."""
+        request = self._compile(self._artifact, self._threads, PERF_COUNT=True).create_infer_request()
+
+        def run() -> None:
+            request.infer(dict(inputs), share_inputs=True)
+
+        timed(run, WARM_UPS)
+        before = _counted(request, WARM_UPS)
+        seconds = timed(run, runs)
+        after = _counted(request, WARM_UPS + runs)
+        calls = [
+            Call(*step, "CPU", kernel, max(0.0, spent - before.get(step, ("", 0.0))[1]) / runs)
+            for step, (kernel, spent) in after.items()
+        ]
+        (folder / RAW).write_text(json.dumps(chrome_events(calls)))
+        return traced(calls * runs, seconds)
+
     def describe(self) -> str:
         return f"OpenVINO {version('openvino')}, CPU"
+
+
+def _counted(request: Any, runs: int) -> dict[tuple[str, str], tuple[str, float]]:
+    """Return by (node, its type) the kernel and the seconds of all runs so far: OpenVINO tells the mean of them."""
+    return {
+        (step.node_name, step.node_type): (step.exec_type, step.real_time.total_seconds() * runs)
+        for step in request.profiling_info
+        if step.status == step.Status.EXECUTED
+    }

@@ -14,6 +14,7 @@ import numpy as np
 
 from hone.artifact import MANIFEST
 from hone.files import atomic_write, hash_file
+from hone.signature import as_text
 
 FOLDER = "hone-rows"
 MOST_ROWS = 2000
@@ -34,7 +35,7 @@ def keep_rows(path: Path, inputs: Mapping[str, np.ndarray], labels: np.ndarray |
         OSError: they can't be written.
     """
     rows = min(len(array) for array in inputs.values())
-    texts = {name: array.astype(str) if array.dtype == object else array for name, array in inputs.items()}
+    texts = {name: as_text(array) for name, array in inputs.items()}
     row_bytes = max(1, sum(array.nbytes // max(len(array), 1) for array in texts.values()))
     count = min(rows, MOST_ROWS, MOST_BYTES // row_bytes)
     if not count:

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import math
 import statistics
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlencode, urlsplit
 
 import numpy as np
 
-from hone.errors import HoneError, one_line, shorten
+from hone.errors import HoneError
 
 from ..autoscaler.trace import read_rows
+from .prometheus import ANYBODY, Access, series_of
 from .seasons import DAY_H, WEEK_H, Floats
 
 HOUR_S = 3600.0
@@ -30,9 +25,6 @@ LEAST_DAYS = 2
 
 MOST_DAYS = 400
 """Prometheus answers with 11,000 points at most."""
-
-TIMEOUT_S = 30.0
-MOST_BYTES = 64_000_000
 
 Sample = tuple[str, float, float]
 """Where it stands, for messages; seconds since 1970; requests per second."""
@@ -86,7 +78,9 @@ def _seconds(text: str) -> float:
         return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 
 
-def ask_prometheus(url: str, query: str, days: float, now: float, fill_h: float = 0) -> History:
+def ask_prometheus(
+    url: str, query: str, days: float, now: float, fill_h: float = 0, access: Access = ANYBODY
+) -> History:
     """Ask a Prometheus for the hourly rates of the last days.
 
     Args:
@@ -95,16 +89,14 @@ def ask_prometheus(url: str, query: str, days: float, now: float, fill_h: float 
         days: of history that is asked for; it may have fewer.
         now: seconds since 1970; the last whole hour before it is the last of the history.
         fill_h: hours of a hole that are filled in.
+        access: to it.
 
     Raises:
-        HoneError: it doesn't answer, refuses the query, has no such data, or several series.
+        HoneError: it doesn't answer, lets this caller not in, refuses the query, has no such data, or several series.
     """
-    if urlsplit(url).scheme not in ("http", "https"):
-        raise HoneError(f"--prometheus: '{url}' is no address; give one such as http://127.0.0.1:9090")
     end = HOUR_S * math.floor(now / HOUR_S)
     span = {"start": end - days * 24 * HOUR_S, "end": end, "step": HOUR_S}
-    answer = _asked(f"{url.rstrip('/')}/api/v1/query_range?{urlencode({'query': query, **span})}", url)
-    series = _series(answer, url)
+    series = series_of(url, "/api/v1/query_range", {"query": query, **span}, access)
     if not series:
         raise HoneError(f"{url}: nothing in the last {days:g} days for {query}; give another --query, or --history")
     if len(series) > 1:
@@ -120,35 +112,6 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         return math.nan
-
-
-def _asked(address: str, url: str) -> Any:
-    try:
-        with urllib.request.urlopen(address, timeout=TIMEOUT_S) as answer:  # HTTP only  # nosec B310
-            body = answer.read(MOST_BYTES)
-    except urllib.error.HTTPError as error:
-        body = error.read(MOST_BYTES)
-        if not body.startswith(b"{"):
-            raise HoneError(
-                f"{url}: answers {error.code}, not as Prometheus does; give the address of its API"
-            ) from None
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        why = f"no answer in {TIMEOUT_S:g} s" if isinstance(reason, TimeoutError) else one_line(reason)
-        raise HoneError(f"{url}: {why}; is Prometheus there, and reachable from here?") from None
-    try:
-        return json.loads(body)
-    except ValueError:
-        raise HoneError(f"{url}: doesn't answer as Prometheus does; give the address of its API") from None
-
-
-def _series(answer: Any, url: str) -> list[Any]:
-    if not isinstance(answer, dict) or answer.get("status") not in ("success", "error"):
-        raise HoneError(f"{url}: doesn't answer as Prometheus does; give the address of its API")
-    if answer["status"] == "error":
-        raise HoneError(f"{url}: refuses the query: {shorten(' '.join(str(answer.get('error')).split()), 200)}")
-    found: list[Any] = (answer.get("data") or {}).get("result") or []
-    return found
 
 
 def _history(samples: Sequence[Sample], source: str, fill_h: float) -> History:

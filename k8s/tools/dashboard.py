@@ -144,6 +144,12 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 ),
                 "Rows that a shadowed model answered alike, and the largest difference.",
             ),
+            Panel(
+                "Other answers than proven",
+                "short",
+                (("{{pod}} {{model}}:{{version}}", "max by (pod, model, version) (hone_golden_mismatch{{{select}}})"),),
+                "1: a pod's answers to a version's golden rows are not its proof's, and it is not served there.",
+            ),
         ),
     ),
     (

@@ -19,10 +19,17 @@ MAX_CALLS = 1024
 MAX_STREAMS = 512
 """Calls of one connection at a time; a client keeps more to itself until others are answered."""
 
+MAX_PENDING = 4096
+"""Calls that have come and that the worker hasn't looked at yet. gRPC ends more without a status (CANCELLED), and by
+itself it does so with some from 1,000 on."""
+
 OPTIONS = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_metadata_size", 16_384),
     ("grpc.max_concurrent_streams", MAX_STREAMS),
+    ("grpc.http.overload_protection", 0),  # it counts answered calls, too, and refuses good ones
+    ("grpc.server.max_pending_requests", MAX_PENDING),
+    ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING),
     ("grpc.so_reuseport", 1),
     ("grpc.http2.bdp_probe", 0),  # an unread message takes 64 kB; a fast line would raise that to megabytes
     ("grpc.keepalive_time_ms", 60_000),  # a caller whose machine went away

@@ -16,7 +16,7 @@ logger = logging.getLogger("hone.serving")
 
 
 def example_inputs(artifact: Artifact) -> Tensors:
-    """Return real rows where the artifact keeps some (`example.json`), else zeros of the signature."""
+    """Return the rows that the artifact keeps (`example.json`), else zeros of the signature."""
     file = artifact.path / EXAMPLE
     if file.is_file() and EXAMPLE in artifact.manifest.files:
         try:

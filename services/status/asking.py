@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from hone.certificates import trusting
 from hone.errors import HoneError, one_line
 
 TIMEOUT_S = 10.0
@@ -29,10 +30,7 @@ class Access:
 
     def context(self) -> ssl.SSLContext:
         """Return what TLS connections are made with; raises HoneError when the file holds no certificates."""
-        try:
-            return ssl.create_default_context(cafile=None if self.ca is None else str(self.ca))
-        except OSError as error:
-            raise HoneError(f"--ca {self.ca}: no certificates: {error.strerror or one_line(error)}") from None
+        return trusting(self.ca)
 
 
 def get(url: str, path: str, access: Access) -> tuple[int, bytes]:

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import httpx
 
-from hone.services.launch import free_port
-from tests.servers import stop, wait_ready
+from hone.services.launch import end, free_port
+from tests.servers import wait_ready
 
 SERVICE = """
 import asyncio, json, sys
 import uvicorn
+
+answered = 0
 
 async def app(scope, receive, send):
     if scope["type"] != "http":
@@ -24,7 +26,8 @@ async def app(scope, receive, send):
     while more:
         message = await receive()
         body, more = body + message.get("body", b""), message.get("more_body")
-    answer = {}
+    global answered
+    answer = {"answered": answered}
     if scope["path"] == "/v2/models/dense":
         answer = {"name": "dense", "versions": ["v1"]} | {
             side: [{"name": name, "datatype": "FP32", "shape": [-1, size]}]
@@ -32,6 +35,7 @@ async def app(scope, receive, send):
         }
     if scope["path"] == "/models/dense/predict":
         await asyncio.sleep(float(sys.argv[2]))
+        answered += 1
         rows = len(json.loads(body)["inputs"]["features"])
         answer = {"outputs": {"scores": [[0.0] * 3] * rows}, "model": "dense:v1"}
     data = json.dumps(answer).encode()
@@ -55,4 +59,4 @@ def running(folder: Path, takes_s: float) -> Iterator[str]:
             wait_ready(client, process, log)
         yield f"http://127.0.0.1:{port}"
     finally:
-        stop(process)
+        end(process)

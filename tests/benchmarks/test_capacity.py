@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -22,9 +23,9 @@ from click.testing import CliRunner
 from hone.benchmarks.capacity.find import Request, find_capacity
 from hone.benchmarks.capacity.runs import Load, Observed
 from hone.benchmarks.capacity.search import GAP, Effort, bracket
-from hone.benchmarks.capacity.service import listeners, watched
 from hone.benchmarks.load.target import Access, Target
 from hone.benchmarks.reports.capacity import redraw
+from hone.benchmarks.usage import listeners, watched
 from hone.capacity import Capacity, Slo, Trial, read_capacity
 from hone.cli.main import cli
 from hone.errors import HoneError
@@ -213,6 +214,28 @@ def test_service_that_dies_leaves_what_was_measured(tmp_path: Path) -> None:
     with pytest.raises(HoneError, match=r"^the service died; 4 trials are kept in"):
         find(Clockwork(333, ends_at=4, error=HoneError("the service died")), out)
     assert not out.exists()
+
+
+def test_disk_that_fills_up_leaves_the_trials_before_it(tmp_path: Path) -> None:
+    """Files may have 4 KiB here, which is less than the trials of a whole search."""
+    out = tmp_path / "capacity.json"
+    limits, ignored = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(HoneError) as ended:
+            find(Clockwork(333), out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert ended.value.exit_code == 1
+    partial = out.with_name("capacity.json.partial")
+    kept = len(json.loads(partial.read_text())["trials"])
+    assert kept > 3
+    words = f"{partial}: File too large; {kept} trials are kept in {partial}, the same command goes on from there"
+    assert str(ended.value) == words
+    said: list[str] = []
+    find(Clockwork(333), out, said)
+    assert said[0].startswith(f"going on from {kept} trials")
 
 
 def test_limit_that_nothing_meets_is_said(tmp_path: Path) -> None:

@@ -38,6 +38,8 @@ def test_service_that_takes_twice_as_long_is_slower(tmp_path: Path) -> None:
     assert found.ratio.ratio == pytest.approx(2, rel=0.4)
     assert found.ratio.control[0] <= 1 <= found.ratio.control[1]
     assert {tuple(turn.order) for turn in found.turns} == set(ORDERS)
+    assert [ratio.figure for ratio in found.ratios] == list(FIGURES)
+    assert all(turn.a["cpu_ms"] > 0 for turn in found.turns)
 
 
 def target(port: int = 9, signature: Signature | None = None) -> Target:
@@ -78,6 +80,16 @@ def test_services_that_cannot_be_compared_are_refused_before_the_load(tmp_path: 
         compare(target(), target(signature=other), scenario, out=out, turns=6)
     with pytest.raises(HoneError, match="--turns 3: nothing can be said from under 6"):
         compare(target(), target(), scenario, out=out, turns=3)
+
+
+def test_work_of_a_service_elsewhere_is_not_compared(tmp_path: Path) -> None:
+    out, scenario = tmp_path / "compare.json", Scenario(kind="closed", users=1, duration_s=1)
+    with pytest.raises(HoneError, match=r"--by cpu: no processes of http://127\.0\.0\.1:9 are seen on this host"):
+        compare(target(), target(), scenario, out=out, turns=6, by="cpu_ms")
+    seen = [{**steady(side, 0)} for side in SIDES]
+    del seen[1]["cpu_ms"]
+    turns = take_turns(lambda side, turn: seen[SIDES.index(side)], 6)
+    assert [ratio.figure for ratio in ratios(turns)] == [figure for figure in FIGURES if figure != "cpu_ms"]
 
 
 def test_service_that_dies_is_named_and_nothing_is_written(tmp_path: Path) -> None:

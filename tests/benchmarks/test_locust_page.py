@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,9 +17,12 @@ from selenium.common.exceptions import StaleElementReferenceException
 
 from hone.services.launch import free_port
 from tests import browser
+from tests.benchmarks import small_service
 from tests.benchmarks.locusts import LOCUST, address, totals, two_models
 from tests.browser import Page
 from tests.servers import ROOT, Server
+
+Process = subprocess.Popen[bytes]
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +172,49 @@ def test_master_shares_a_load_out_to_workers_and_judges_all_of_it(service: Serve
     assert "/v2/models/dense/infer" in Path(f"{run}.html").read_text()
     for number in range(2):
         assert "loading dense:onnx-fp32-1" in (tmp_path / f"{number}.log").read_text()
+
+
+@contextmanager
+def master_of_two(folder: Path, takes_s: float) -> Iterator[tuple[str, Process, Process]]:
+    """Run a master that loads a slow service by two workers; yield the service, the master and one of the two."""
+    port, log = free_port(), folder / "master.log"
+    master = ("--master", "--master-bind-port", str(port), "--expect-workers", "2", "--headless", "-u", "4",
+              "-r", "100", "--model", "dense", "--csv", str(folder / "run"), "--errors", "0")  # fmt: skip
+    where = ("--worker", "--master-host", "127.0.0.1", "--master-port", str(port))
+    with (
+        small_service.running(folder, takes_s) as host,
+        workers(1, port, folder),
+        locust(*where, log=folder / "second.log") as second,
+        locust(*master, "--host", host, log=log) as process,
+    ):
+        deadline = time.monotonic() + 90
+        while "/models/dense/predict" not in log.read_text():
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        yield host, process, second
+
+
+@pytest.mark.slow
+def test_a_master_counts_what_workers_note_after_the_end(tmp_path: Path) -> None:
+    with master_of_two(tmp_path, 1.2) as (host, master, _):
+        master.terminate()
+        assert master.wait(90) == 0, (tmp_path / "master.log").read_text()
+        answered = httpx.get(host).json()["answered"]
+    assert totals(tmp_path / "run")["/models/dense/predict"] == (answered, 0)
+
+
+@pytest.mark.slow
+def test_a_master_names_the_worker_whose_figures_are_missing(tmp_path: Path) -> None:
+    with master_of_two(tmp_path, 0.1) as (_, master, second):
+        second.send_signal(signal.SIGSTOP)
+        try:
+            master.terminate()
+            assert master.wait(90) == 1
+        finally:
+            second.send_signal(signal.SIGCONT)
+    text = (tmp_path / "master.log").read_text()
+    (line,) = [line for line in text.splitlines() if "ERROR" in line]
+    assert "the last figures of worker" in line and "did not come; the totals lack them" in line
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from hone.services.launch import free_port
 from tests.benchmarks.locusts import LOCUST, address, totals, two_models
 from tests.servers import HONE, ROOT, Server, put, self_signed, server
 
+PLAIN = "/models/dense/predict"
 QUICK = ["--headless", "-r", "100", "-t", "2s", "--only-summary"]
 
 
@@ -60,7 +61,7 @@ def test_plain_command_loads_what_the_service_serves(service: Server, tmp_path: 
                   "--html", str(tmp_path / "run.html"), "--max-errors", "0")  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert '{"JsonUser": 3}' in done.stderr
-    requests, failures = totals(tmp_path / "run")["/models/dense/predict"]
+    requests, failures = totals(tmp_path / "run")[PLAIN]
     assert requests > 20
     assert failures == 0
     assert "/models/dense/predict" in (tmp_path / "run.html").read_text()
@@ -68,21 +69,34 @@ def test_plain_command_loads_what_the_service_serves(service: Server, tmp_path: 
 
 def test_every_protocol_is_answered(service: Server, tmp_path: Path) -> None:
     users = ["JsonUser", "RowsUser", "V2JsonUser", "V2BinaryUser", "GrpcUser", "ArrowUser"]
-    done = locust("--host", address(service), *QUICK, "-t", "5s", "-u", "6", "--model", "reverse:onnx-fp32",
-                  "--rows", "3", "--csv", str(tmp_path / "run"), *users)  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert f"{{{', '.join(f'{json.dumps(name)}: 1' for name in sorted(users))}}}" in done.stderr
-    found = totals(tmp_path / "run")
     prefix = "/models/reverse/versions/onnx-fp32-1"
-    assert set(found) == {f"{prefix}/predict", f"/v2{prefix}/infer", GRPC_METHOD, "Aggregated"}
+    paths = {f"{prefix}/predict", f"/v2{prefix}/infer", GRPC_METHOD, "Aggregated"}
+    wanted = ["--host", address(service), *QUICK, "-u", "6", "--model", "reverse:onnx-fp32", "--rows", "3"]
+    said, found = until_sent(tmp_path, paths, *wanted, *users)
+    assert f"{{{', '.join(f'{json.dumps(name)}: 1' for name in sorted(users))}}}" in said
     assert all(requests > 5 and not failures for requests, failures in found.values())
 
 
-def test_load_is_spread_over_processes(service: Server, tmp_path: Path) -> None:
-    done = locust("--host", address(service), "--headless", "-r", "100", "-t", "5s", "--only-summary", "-u", "4",
-                  "--processes", "2", "--protocol", "rows", "--csv", str(tmp_path / "run"))  # fmt: skip
+def until_sent(folder: Path, paths: set[str], *arguments: str) -> tuple[str, dict[str, tuple[int, int]]]:
+    """Run locust; where a busy machine takes longer to import what users need, again and for longer.
+
+    Returns:
+        What it says, and requests and failures by path.
+    """
+    for seconds in (4, 30):
+        done = locust(*arguments, "-t", f"{seconds}s", "--csv", str(folder / "run"))
+        found = totals(folder / "run")
+        if set(found) == paths and min(requests for requests, _ in found.values()) > 5:
+            break
     assert done.returncode == 0, done.stderr
-    requests, failures = totals(tmp_path / "run")["/models/dense/predict"]
+    assert set(found) == paths
+    return done.stderr, found
+
+
+def test_load_is_spread_over_processes(service: Server, tmp_path: Path) -> None:
+    wanted = ["--host", address(service), *QUICK, "-u", "4", "--processes", "2", "--protocol", "rows"]
+    _, found = until_sent(tmp_path, {PLAIN, "Aggregated"}, *wanted)
+    requests, failures = found[PLAIN]
     assert requests > 5
     assert failures == 0
 

@@ -125,7 +125,9 @@ def test_interrupted_search_goes_on_from_its_trials(tmp_path: Path) -> None:
     with pytest.raises(
         HoneError, match=r"interrupted; 7 trials are kept in .*tune.json.partial, the same comm"
     ) as ended:
-        trials(tmp_path, [], ends_at=7)[0].search()
+        stopped = trials(tmp_path, [], ends_at=7)[0]
+        with stopped.kept.told():
+            stopped.search()
     assert ended.value.exit_code == 130
     said: list[str] = []
     rest, visits = trials(tmp_path, said)

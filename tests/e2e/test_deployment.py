@@ -31,7 +31,7 @@ KEYS = "digits-caller"
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(1200),
+    pytest.mark.timeout(3600),
     pytest.mark.skipif(
         not all(map(shutil.which, ("buildah", "mmdebstrap", "kubectl", "docker-registry"))) or os.geteuid() != 0,
         reason="needs buildah, mmdebstrap, docker-registry and kubectl, as root",

@@ -65,6 +65,10 @@ def test_npz_parquet_and_function_give_the_same_rows(tmp_path: Path) -> None:
         ("return {'features': np.array([['a'] * 4])}", "dtype <U1, expected float32"),
         ("return {'features': np.zeros((0, 4))}", "empty"),
         ("return {'features': np.zeros((2, 4)), 'label': np.zeros(3)}", "rows differ: features 2, labels 3"),
+        ("return {'features': np.full((2, 4), 1e300)}", "has float64 values that don't fit float32"),
+        ("return {'features': np.float32(3)}", "input 'features' is one value; give an array with the rows on axis 0"),
+        ("return {'features': np.zeros((2, 4))}, 3", "labels is one value; give an array"),
+        ("return {'features': [[1, 2, 3, 4], [5]]}", "'features' is no array: .*inhomogeneous"),
         ("return 3", "returned int; return a dict"),
         ("return 1 / 0", r"network:rows failed \(network.py:3\): ZeroDivisionError"),
     ],
@@ -72,6 +76,11 @@ def test_npz_parquet_and_function_give_the_same_rows(tmp_path: Path) -> None:
 def test_wrong_data_is_explained(tmp_path: Path, body: str, words: str) -> None:
     with pytest.raises(RecipeError, match=words):
         load(tmp_path, "network:rows", f"import numpy as np\ndef rows():\n    {body}\n")
+
+
+def test_labels_that_are_none_are_no_labels(tmp_path: Path) -> None:
+    code = "import numpy as np\ndef rows():\n    return {'features': np.zeros((2, 4))}, None\n"
+    assert load(tmp_path, "network:rows", code).labels is None
 
 
 @pytest.mark.parametrize(

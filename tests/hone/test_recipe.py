@@ -134,6 +134,12 @@ def test_a_pass_without_the_rows_it_needs_is_found_when_planning(tmp_path: Path)
             plan()
 
 
+def test_a_name_given_twice_is_found_before_the_source_is_read(tmp_path: Path) -> None:
+    loaded = load_recipe(write_project(tmp_path, variants=["onnx-fp16", "onnx-fp32", "onnx-fp32"]))
+    with pytest.raises(RecipeError, match=r"variants\[2\]: the name 'onnx-fp32' is taken"):
+        check_variants(loaded)
+
+
 def test_shared_prefix_is_planned_once(tmp_path: Path) -> None:
     loaded = load_recipe(write_project(tmp_path, variants=["onnx-fp32", "onnx-fp16", "onnx-int8-static"]))
     plan = make_plan(loaded, "torch")

@@ -23,10 +23,10 @@ def metric_names() -> set[str]:
     """Return the names under which Prometheus knows the service's metrics."""
     from prometheus_client import Counter, Histogram
 
-    from hone.services.observe.metrics import _families
+    from hone.services.observe.metrics import _families, _golden_families
 
     names = set()
-    for family in _families().values():
+    for family in (*_families().values(), *_golden_families()):
         name = family._name
         if isinstance(family, Counter):
             names.add(f"{name}_total")

@@ -141,6 +141,10 @@ def test_log_shows_who_changed_what(live: tuple[Server, str], tmp_path: Path) ->
     assert '"subject":"digits:onnx-fp32-2"' in shell(line_with("grep '\"actor\":'"), running, key, tmp_path)
 
 
+def test_log_says_how_answers_compare_with_the_proofs(live: tuple[Server, str], tmp_path: Path) -> None:
+    assert "has no golden rows" in shell(line_with("grep 'golden rows'"), *live, tmp_path)
+
+
 def test_recorded_traffic_is_read_as_written(live: tuple[Server, str], tmp_path: Path) -> None:
     from hone.services.observe.recording import Recorder
 

@@ -49,6 +49,9 @@ ELSEWHERE = {
 }
 """Commands that aren't run here: why, and the file with what runs them instead."""
 
+BRIEFLY = "measure: {batches: [1], rounds: 3, round_ms: 5}\n"
+"""Ends a recipe: how fast its variants are is no matter here."""
+
 ROWS = {
     "`hone optimize RECIPE`": [
         "hone optimize recipe.yaml --dry-run",
@@ -128,6 +131,12 @@ ROWS = {
         "hone models diff wine:onnx-fp32 wine:onnx-fp32 --layers",
     ],
     "`hone prove MODEL`": ["hone prove wine --turns 6 --tolerance 1000"],
+    "`hone profile MODEL`": [
+        "hone profile wine --rows 20 | grep 'SLOWEST NODE'",
+        "hone profile wine --against wine:onnx-fp32 --rows 20 --batch 4 --threads 1 --out profiled",
+        "test -f profiled/against/trace.json",
+        "hone profile wine --rows 20 --json > profile.json",
+    ],
     "`hone init`, `hone doctor`, `hone schema`, `hone report`": [
         "mkdir new && cp $(find home -name '*.onnx' | head -1) new/model.onnx",
         "hone init new/model.onnx",
@@ -146,11 +155,11 @@ def elsewhere(command: str) -> bool:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project, dict[str, str]]]:
-    """The README's own example: written, optimized and served as it says; with what each command printed."""
+    """The README's own example: written, optimized, measured briefly, and served; with what each command printed."""
     folder = tmp_path_factory.mktemp("wine")
     (code,), (recipe,) = blocks("README.md", "python"), blocks("README.md", "yaml")
     (folder / "wine.py").write_text(code)
-    (folder / "recipe.yaml").write_text(recipe)
+    (folder / "recipe.yaml").write_text(recipe + BRIEFLY)
     (folder / "benchmarks").symlink_to(ROOT / "benchmarks")
     made, printed = Project(folder, names={"digits": "wine", "onnx-int8-static": "onnx-fp32", "…": "*"}), {}
     *first, last = commands_of_the_example()

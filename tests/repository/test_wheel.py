@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 import yaml
 
-from hone.services.launch import free_port
+from hone.services.launch import end, free_port
 from tests.capacities import capacity
 from tests.checkouts import copy_checkout, tracked
 from tests.house import ROOMS
-from tests.servers import ROOT, stop, wait_ready
+from tests.servers import ROOT, wait_ready
 
 UV = (sys.executable, "-m", "uv")
 NEEDED = ("hone", *ROOMS, "pyproject.toml", "README.md", "LICENSE")
@@ -198,7 +198,7 @@ def url(optimized: Installed) -> Iterator[str]:
             wait_ready(client, process, log)
         yield f"http://127.0.0.1:{port}"
     finally:
-        stop(process)
+        end(process)
 
 
 @pytest.mark.slow

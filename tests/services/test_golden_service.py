@@ -10,10 +10,10 @@ from pathlib import Path
 import httpx
 
 from hone import store
-from hone.services.launch import free_port
+from hone.services.launch import end, free_port
 from tests import goldens
 from tests.corruptions import swap_outputs
-from tests.servers import HONE, ROOT, server, stop, use_store
+from tests.servers import HONE, ROOT, server, use_store
 
 
 def test_server_answers_503_for_a_model_that_answers_otherwise(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def _refused(home: Path, rows: dict[str, object]) -> None:
                 assert answer.status_code == 503 and "other answers on this host than in its proof" in answer.text
             assert client.get("/v2/models/small").status_code == 503
     finally:
-        stop(process)
+        end(process)
     assert "small is not served: small:wrong gives other answers than its proof's to" in log.read_text()
     assert "Traceback" not in log.read_text()
 

@@ -177,8 +177,10 @@ def test_hone_serve_runs_anywhere_with_several_workers_and_drains(shop: Path, tm
         assert "serving digits:onnx-fp32-1" in log.read_text()
         for _ in range(20):
             assert client.post("/predict", json={"inputs": {"features": rows(1).tolist()}}).status_code == 200
-        time.sleep(0.5)
-        assert log.read_text().count("Completed async startup hook") == 2
+        deadline = time.monotonic() + 60
+        while log.read_text().count("Completed async startup hook") < 2:
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
     assert log.read_text().count("Completed async cleanup hook") == 2

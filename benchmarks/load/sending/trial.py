@@ -30,6 +30,7 @@ LOCUSTFILE = Path(__file__).parents[2] / "locustfile.py"
 SENDER_RATE = 6000.0
 """Requests per second that one sender is given at most; a rate above is shared by several."""
 GRPC_RATE = 2000.0
+"""The same over gRPC: what one held on two cores that other programs used, too."""
 KEPT = 200
 """Answers of a run that are kept to be checked."""
 SPARE_S = 120.0

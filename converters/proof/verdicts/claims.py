@@ -62,6 +62,24 @@ class Worst:
 
 
 @dataclass(frozen=True)
+class Fragility:
+    """What one kind of disturbance at one severity costs a variant.
+
+    Attributes:
+        kind, severity: of the disturbance.
+        rows: that the source and the variant answered.
+        source: the source's score on them; None where it has none.
+        claim: what the variant loses against it; without a limit as much as it likes.
+    """
+
+    kind: str
+    severity: int
+    rows: int
+    source: float | None
+    claim: Claim
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What the evaluation rows say of one variant.
 
@@ -69,16 +87,23 @@ class Evidence:
         loss: the claim of the first metric.
         others: what else must hold.
         worst_class, worst_slice: None where there are no classes, or slices.
+        disturbed: what it loses on disturbed rows; empty where none were.
     """
 
     loss: Claim
     others: tuple[Claim, ...] = ()
     worst_class: Worst | None = None
     worst_slice: Worst | None = None
+    disturbed: tuple[Fragility, ...] = ()
 
     @property
     def claims(self) -> tuple[Claim, ...]:
         return (self.loss, *self.others)
+
+    def with_disturbed(self, found: tuple[Fragility, ...]) -> Evidence:
+        """Return it with what was seen on disturbed rows; what is limited of that must hold, too."""
+        limited = (one.claim for one in found if math.isfinite(one.claim.allowed))
+        return replace(self, others=(*self.others, *limited), disturbed=found)
 
     def met(self, confidence: float) -> bool:
         return all(claim.met(confidence) for claim in self.claims)
@@ -133,11 +158,11 @@ class Proof:
         """
         budget, first = self._asked.budget, self._references[0]
         limits = zip(self._references, self._limits, strict=True)
-        losses = [_claim(one.judge.name, limit, partial(one.loss, got)) for one, limit in limits]
+        losses = [claim_of(one.judge.name, limit, partial(one.loss, got)) for one, limit in limits]
         if budget.quality_floor is not None:
             floor = budget.quality_floor
             words = f"{first.judge.name} {'at least' if first.judge.higher_is_better else 'at most'} {floor:g}"
-            losses.append(replace(_claim(words, 0.0, partial(first.below, floor, got)), verb="falls short by"))
+            losses.append(replace(claim_of(words, 0.0, partial(first.below, floor, got)), verb="falls short by"))
         classes, slices = first.by_class(got), self._by_slice
         return Evidence(
             losses[0],
@@ -171,10 +196,10 @@ class Proof:
             return []
         if not slices:
             return [Claim("the worst slice", limit, problem="name the columns in evaluation.slices")]
-        return [_claim(name, limit, partial(one.loss, got), one.rows) for name, one in slices.items()]
+        return [claim_of(name, limit, partial(one.loss, got), one.rows) for name, one in slices.items()]
 
 
-def _claim(what: str, allowed: float, bounds: Callable[[], Bounds], rows: int = 0) -> Claim:
+def claim_of(what: str, allowed: float, bounds: Callable[[], Bounds], rows: int = 0) -> Claim:
     """Return a claim; rows that tell nothing, or a metric that can't be computed on some of them, leave it open."""
     try:
         return Claim(what, allowed, bounds(), rows=rows)

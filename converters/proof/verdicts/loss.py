@@ -27,7 +27,7 @@ FEWEST_ROWS = 8
 """Rows under which nothing is said: drawing from them shows nothing that isn't among them."""
 
 SCORING_S = 60.0
-"""A user's metric that would take longer over all draws gets fewer of them."""
+"""A metric that would take longer over all draws gets fewer of them."""
 
 SHUFFLES = 8
 """Choices of rows to break; the worst counts."""
@@ -91,12 +91,19 @@ class Reference:
         source: the source's answers, rows on axis 0.
         labels: of the rows, or None.
         numbers: of the rows that count; default: all. How answers are read is told from all of them all the same.
+        scoring_s: that the metric may take over all draws; one that would take longer gets fewer of them.
     """
 
     def __init__(
-        self, judge: Judge, source: Tensors, labels: np.ndarray | None, numbers: np.ndarray | None = None
+        self,
+        judge: Judge,
+        source: Tensors,
+        labels: np.ndarray | None,
+        numbers: np.ndarray | None = None,
+        scoring_s: float = SCORING_S,
     ) -> None:
         self.judge = judge
+        self._scoring_s = scoring_s
         self._source, self._labels = source, labels
         self._all = max((len(array) for array in source.values() if array.ndim), default=0)
         self._numbers = np.arange(self._all) if numbers is None else numbers
@@ -105,7 +112,7 @@ class Reference:
 
     def of(self, numbers: np.ndarray) -> Reference:
         """Return the same of these rows alone; variants give their answers to all rows."""
-        return Reference(self.judge, self._source, self._labels, numbers)
+        return Reference(self.judge, self._source, self._labels, numbers, self._scoring_s)
 
     @cached_property
     def score(self) -> float:
@@ -209,7 +216,7 @@ class Reference:
         score, everything = self._scorer(self._source), np.arange(self.rows)
         started = time.perf_counter()
         score(everything)
-        return int(min(DRAWS, max(FEWEST_DRAWS, SCORING_S / max(time.perf_counter() - started, 1e-9))))
+        return int(min(DRAWS, max(FEWEST_DRAWS, self._scoring_s / max(time.perf_counter() - started, 1e-9))))
 
     def _bounded(self, draws: Draws, got: Tensors) -> Bounds:
         try:

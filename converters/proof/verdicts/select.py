@@ -132,6 +132,10 @@ def over_budget(measurements: Measurements, budget: Budget) -> list[str]:
     for what, value, limit, unit in limits:
         if limit is not None and value > limit:
             broken.append(f"{what} {value:.4g} {unit} is over {limit:g} {unit}")
+    joules = latency.joules_per_1000_rows
+    if budget.energy_j is not None and (joules is None or joules > budget.energy_j):
+        found = "isn't told by this host" if joules is None else f"{joules:.4g} J is over {budget.energy_j:g} J"
+        broken.append(f"energy of 1,000 rows {found}")
     return broken
 
 

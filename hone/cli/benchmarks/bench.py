@@ -162,7 +162,11 @@ def slo_of(percentiles: Mapping[str, str | None], errors: float) -> tuple[Slo, s
     "--duration", type=click.FloatRange(min=1), default=3.0, show_default=True, help="Seconds of one load in a turn."
 )
 @click.option(
-    "--by", type=click.Choice(["p50", "p95", "p99", "rate"]), default="p50", show_default=True, help="For the verdict."
+    "--by",
+    type=click.Choice(["p50", "p95", "p99", "rate", "cpu"]),
+    default="p50",
+    show_default=True,
+    help="For the verdict; cpu is the service's own work for a request, on this host.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="[default: out/NAME/compare.json]")
 def compare(a: str, b: str, model: str, api_key: str, ca: Path | None, out: Path | None, **given: Any) -> None:
@@ -180,7 +184,7 @@ def compare(a: str, b: str, model: str, api_key: str, ca: Path | None, out: Path
     wanted = Scenario.from_options(rate=given["rate"], users=users, rows=given["rows"], duration_s=given["duration"])
     with _target(a, model, api_key, ca) as first, _target(b, model, api_key, ca) as second:
         file = out or Path("out") / first.name / "compare.json"
-        by = "s_per_request" if given["by"] == "rate" else f"{given['by']}_ms"
+        by = {"rate": "s_per_request"}.get(given["by"], f"{given['by']}_ms")
         command = f"hone bench compare {a} {b} --turns {given['turns']} --duration {given['duration']:g}"
         found = run_compare(
             first, second, wanted, out=file, turns=given["turns"], by=by, command=command, progress=_say

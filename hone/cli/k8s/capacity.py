@@ -14,6 +14,7 @@ from hone.cli.printing import columns
 
 if TYPE_CHECKING:
     from hone.k8s.planning.cost import Demand
+    from hone.k8s.planning.history import History
 
 FILE = click.Path(path_type=Path)
 ABOVE_0 = click.FloatRange(min=0, min_open=True)
@@ -104,38 +105,24 @@ def _measured() -> list[Path]:
 )
 @click.option("--days", default="7,30", show_default=True, help="To look ahead.")
 @click.option("--capacity", "capacity_file", type=FILE, help="Of hone bench capacity: says the pods for each peak.")
+@click.option("--auth-file", type=FILE, help="Holds NAME:PASSWORD or a token. [default: $HONE_PROMETHEUS_AUTH]")
+@click.option("--ca", type=FILE, help="Certificates to check that of --prometheus with.")
 @click.option("--out", type=FILE, help="JSON, for hone k8s render --forecast too; a page is written beside it.")
-def forecast(
-    prometheus: str | None,
-    query: str | None,
-    history: float,
-    csv_file: Path | None,
-    fill: float,
-    days: str,
-    capacity_file: Path | None,
-    out: Path | None,
-) -> None:
+def forecast(days: str, capacity_file: Path | None, out: Path | None, **given: Any) -> None:
     """Forecast the request rate from its history: seasons of a day and a week, a trend, peaks and their upper bounds.
 
     The intervals are tried on the history itself, and the output says how they did there.
     """
     from hone.capacity import read_capacity
-    from hone.k8s.planning.history import QUERY, ask_prometheus, read_csv
     from hone.k8s.planning.outlook import back_test_line, check_out, summary, write_forecast
     from hone.k8s.planning.outlook import forecast as look
 
-    if (prometheus is None) == (csv_file is None):
-        raise click.UsageError("give --prometheus or --csv: one of them has the history")
-    if query is not None and csv_file is not None:
-        raise click.UsageError("--query is asked of a --prometheus")
+    _one_history(given)
     horizons = _days(days)
     if out:
         check_out(out)
     measured = None if capacity_file is None else read_capacity(capacity_file)
-    if csv_file is not None:
-        past = read_csv(csv_file, fill)
-    else:
-        past = ask_prometheus(str(prometheus), query or QUERY, history, time.time(), fill)
+    past = _past(given)
     found, _ = look(past, horizons, measured)
     page = write_forecast(out, found, past) if out else None
     click.echo(columns(summary(found)))
@@ -146,6 +133,24 @@ def forecast(
         click.echo(f"note: {note}")
     if out:
         click.echo(f"wrote {out} and {page}")
+
+
+def _one_history(given: dict[str, Any]) -> None:
+    if (given["prometheus"] is None) == (given["csv_file"] is None):
+        raise click.UsageError("give --prometheus or --csv: one of them has the history")
+    for option in ("query", "auth_file", "ca"):
+        if given[option] is not None and given["csv_file"] is not None:
+            raise click.UsageError(f"--{option.replace('_', '-')} is for a --prometheus")
+
+
+def _past(given: dict[str, Any]) -> History:
+    from hone.k8s.planning.history import QUERY, ask_prometheus, read_csv
+    from hone.k8s.planning.prometheus import Access
+
+    if given["csv_file"] is not None:
+        return read_csv(given["csv_file"], given["fill"])
+    access, query = Access.of(given["auth_file"], given["ca"]), given["query"] or QUERY
+    return ask_prometheus(given["prometheus"], query, given["history"], time.time(), given["fill"], access)
 
 
 def _days(text: str) -> list[int]:

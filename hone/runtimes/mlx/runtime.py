@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +17,10 @@ from hone.hardware import is_apple_silicon
 from hone.names import shown
 from hone.runtimes.base import Availability, Runtime, missing, register
 from hone.runtimes.mlx.operators import OPERATORS
+from hone.runtimes.trace import RAW, WARM_UPS, Call, Trace, chrome_events, timed, traced
 
 GRAPH_VERSION = 1
+ALONE = "each operator ran alone and was waited for; as it is served MLX joins them, so shares are rough"
 DTYPES = ("float32", "float16", "bfloat16")
 
 
@@ -62,8 +66,7 @@ class MlxRuntime(Runtime):
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         import mlx.core as mx
 
-        values = [mx.array(inputs[name]) for name in self._inputs]
-        results = self._compiled(*[v.astype(self._dtype) if v.dtype == mx.float32 else v for v in values])
+        results = self._compiled(*[self._fed(mx.array(inputs[name])) for name in self._inputs])
         mx.eval(results)
         arrays = {}
         for spec, result in zip(self._signature.outputs, results, strict=True):
@@ -72,21 +75,52 @@ class MlxRuntime(Runtime):
             arrays[spec.name] = np.array(result).astype(spec.numpy_dtype, copy=False)
         return arrays
 
+    def _fed(self, value: Any) -> Any:
+        """Return an input as the graph computes with it."""
+        import mlx.core as mx
+
+        return value.astype(self._dtype) if value.dtype == mx.float32 else value
+
     def _trace(self, *inputs: Any) -> list[Any]:
         """Run the graph once; under `mx.compile` this happens for each new combination of input shapes."""
+        return self._walk(lambda node, arguments: OPERATORS[node["op"]](node["attributes"], *arguments), *inputs)
+
+    def _walk(self, step: Callable[[dict[str, Any], list[Any]], Any], *inputs: Any) -> list[Any]:
+        """Compute the graph with a function that computes a node of its arguments."""
         values = {**self._values, **dict(zip(self._inputs, inputs, strict=True)), "": None}
         for node in self._nodes:
             arguments = [values[name] for name in node["inputs"]]
             try:
-                result = OPERATORS[node["op"]](node["attributes"], *arguments)
+                result = step(node, arguments)
             except Exception as error:
                 shapes = [list(getattr(value, "shape", [])) for value in arguments]
                 raise ArtifactError(
                     f"node '{node['name']}' ({node['op']}) fails on shapes {shapes}: {one_line(error)}"
                 ) from error
-            results = result if isinstance(result, list) else [result]
-            values.update(zip(node["outputs"], results, strict=False))
+            values.update(zip(node["outputs"], _several(result), strict=False))
         return [_on_device(values[name]) for name in self._outputs]
+
+    def profile(self, inputs: Mapping[str, np.ndarray], runs: int, folder: Path) -> Trace:
+        """Operator by operator, each waited for: MLX has no profiler but Xcode's."""
+        import mlx.core as mx
+
+        timed(lambda: self.run(inputs), WARM_UPS)
+        calls: list[Call] = []
+
+        def step(node: dict[str, Any], arguments: list[Any]) -> Any:
+            started = time.perf_counter()
+            result = OPERATORS[node["op"]](node["attributes"], *arguments)
+            mx.eval([value for value in _several(result) if isinstance(value, mx.array)])
+            where = "GPU" if is_apple_silicon() else "CPU"
+            calls.append(Call(node["name"], node["op"], where, str(self._dtype), time.perf_counter() - started))
+            return result
+
+        def run() -> None:
+            self._walk(step, *(self._fed(mx.array(inputs[name])) for name in self._inputs))
+
+        seconds = timed(run, runs)
+        (folder / RAW).write_text(json.dumps(chrome_events(calls)))
+        return traced(calls, seconds, ALONE)
 
     def leave_thread(self) -> None:
         """End the thread's streams: MLX aborts the process when a thread that has some ends with them."""
@@ -96,6 +130,10 @@ class MlxRuntime(Runtime):
 
     def describe(self) -> str:
         return f"MLX {version('mlx')}, {'Apple GPU' if is_apple_silicon() else 'CPU'}"
+
+
+def _several(result: Any) -> list[Any]:
+    return result if isinstance(result, list) else [result]
 
 
 def _on_device(value: Any) -> Any:

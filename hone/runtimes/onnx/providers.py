@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from hone.artifact import Artifact
 from hone.errors import did_you_mean
 
 CPU = "CPUExecutionProvider"
@@ -51,3 +52,9 @@ def option_problem(provider: str, options: Mapping[str, Any]) -> str:
             near = did_you_mean(name, allowed) if allowed else "; it takes none"
             return f"'{name}' is not among the options of {provider} that an artifact may carry{near}"
     return ""
+
+
+def on_gpu(artifact: Artifact) -> bool:
+    """Return whether an artifact may be computed by a GPU, whose float32 products may have fewer digits."""
+    wanted = artifact.manifest.runtime_options.get("providers", [])
+    return artifact.runtime in ("tensorrt", "mlx") or any(name != CPU for name in wanted)

@@ -19,9 +19,11 @@ from hone.errors import ArtifactError, InputError, one_line
 from hone.hardware import gpu_name
 from hone.names import shown
 from hone.runtimes.base import Availability, Runtime, RuntimeOptions, register
+from hone.runtimes.onnx.profiling import finish, profile_to, read_trace
 from hone.runtimes.onnx.providers import CPU, CUDA, TENSORRT, option_problem
 from hone.runtimes.onnx.saturation import saturates
 from hone.runtimes.parts import run_in_parts
+from hone.runtimes.trace import WARM_UPS, Trace, timed
 from hone.signature import Signature
 
 NVIDIA = (CUDA, TENSORRT)
@@ -84,24 +86,19 @@ class OnnxRuntime(Runtime):
                 return "holds a compiled TensorRT engine, which is a native program"
         return ""
 
-    def __init__(self, artifact: Artifact, threads: int | None = None) -> None:
+    def __init__(self, artifact: Artifact, threads: int | None = None, traced: Path | None = None) -> None:
+        """As every runtime; `traced` is a folder that the session writes its trace and its optimized graph to."""
         import onnxruntime as ort
 
+        self._twin = lambda folder: OnnxRuntime(artifact, threads, folder)
         # What fails in a run is raised with the same words; a caller's mistake must not fill the log.
         self._quiet = ort.RunOptions()
         self._quiet.log_severity_level = 4
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        level = ort.GraphOptimizationLevel
-        plain = not artifact.manifest.runtime_options.get("optimized", True)
-        options.graph_optimization_level = level.ORT_DISABLE_ALL if plain else level.ORT_ENABLE_ALL
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        spin = artifact.manifest.runtime_options.get("spin", False)
-        options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
+        options = _session_options(artifact, threads)
         wanted = artifact.manifest.runtime_options.get("providers") or [CPU]
         providers = self._providers(artifact.manifest.runtime_options, usable_providers())
+        if traced is not None:
+            profile_to(options, traced, compiled=TENSORRT in dict(providers))
         try:
             self._session = ort.InferenceSession(
                 str(artifact.entry),
@@ -201,11 +198,34 @@ class OnnxRuntime(Runtime):
         self._session.run_with_iobinding(binding, self._quiet)
         return dict(zip(self._outputs, binding.copy_outputs_to_cpu(), strict=True))
 
+    def profile(self, inputs: Mapping[str, np.ndarray], runs: int, folder: Path) -> Trace:
+        """In a session of its own, with the same options: one that is open can't begin to trace."""
+        twin = self._twin(folder)
+        timed(lambda: twin.run(inputs), WARM_UPS)
+        seconds = timed(lambda: twin.run(inputs), runs)
+        return read_trace(finish(twin._session.end_profiling(), folder), seconds)
+
     def describe(self) -> str:
         import onnxruntime as ort
 
         provider = self._session.get_providers()[0].removesuffix("ExecutionProvider")
         return f"ONNX Runtime {ort.__version__}, {provider}"
+
+
+def _session_options(artifact: Artifact, threads: int | None) -> Any:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    level = ort.GraphOptimizationLevel
+    plain = not artifact.manifest.runtime_options.get("optimized", True)
+    options.graph_optimization_level = level.ORT_DISABLE_ALL if plain else level.ORT_ENABLE_ALL
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    spin = artifact.manifest.runtime_options.get("spin", False)
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
+    return options
 
 
 def _fixed_rows(session: Any, signature: Signature) -> int | None:

@@ -176,6 +176,7 @@ def _config(trt: Any, builder: Any, options: EngineOptions) -> Any:
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mb << 20)
     config.builder_optimization_level = options.optimization_level
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the engine keeps its layers' types, for profiles
     levels = trt.HardwareCompatibilityLevel
     config.hardware_compatibility_level = {
         "none": levels.NONE,

@@ -5,10 +5,12 @@ Written against the Python API of TensorRT 11.4 and of cuda-bindings 13; names w
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +21,7 @@ from hone.errors import ArtifactError, HoneError
 from hone.hardware import gpu_architecture, gpu_name
 from hone.runtimes.base import Availability, Runtime, RuntimeOptions, register
 from hone.runtimes.tensorrt.engine import SOURCE, engine_file, host_mismatch
+from hone.runtimes.trace import RAW, WARM_UPS, Call, Trace, chrome_events, timed, traced
 from hone.signature import BATCH
 
 ELSEWHERE = "on a host with an NVIDIA GPU run: pip install 'hone[torch,tensorrt]' && hone optimize RECIPE"
@@ -134,6 +137,31 @@ class TensorrtRuntime(Runtime):
         self._buffers[name] = (address, size)
         return address
 
+    def profile(self, inputs: Mapping[str, np.ndarray], runs: int, folder: Path) -> Trace:
+        """In an execution context of its own, whose layers report their time; the types of layers are the engine's."""
+        import tensorrt as trt
+
+        calls: list[Call] = []
+        types = layer_types(self._engine.create_engine_inspector(), trt.LayerInformationFormat.JSON)
+
+        class Profiler(trt.IProfiler):
+            def __init__(self) -> None:
+                trt.IProfiler.__init__(self)
+
+            def report_layer_time(self, layer_name: str, ms: float) -> None:
+                calls.append(Call(layer_name, types.get(layer_name, layer_name), "GPU", "", ms / 1e3))
+
+        served, self._context = self._context, self._engine.create_execution_context()
+        try:
+            self._context.profiler = Profiler()
+            timed(lambda: self.run(inputs), WARM_UPS)
+            calls.clear()
+            seconds = timed(lambda: self.run(inputs), runs)
+        finally:
+            self._context = served
+        (folder / RAW).write_text(json.dumps(chrome_events(calls)))
+        return traced(calls, seconds)
+
     def describe(self) -> str:
         return f"TensorRT {version('tensorrt')}, {gpu_name()}"
 
@@ -142,6 +170,17 @@ class TensorrtRuntime(Runtime):
             _checked(self._cuda, self._cuda.cudaFree(address))
         self._buffers.clear()
         _checked(self._cuda, self._cuda.cudaStreamDestroy(self._stream))
+
+
+def layer_types(inspector: Any, form: Any) -> dict[str, str]:
+    """Return the types of an engine's layers by name; none of an engine that was built without them.
+
+    Args:
+        inspector: of the engine.
+        form: the inspector's for JSON.
+    """
+    layers = json.loads(inspector.get_engine_information(form)).get("Layers", [])
+    return {layer["Name"]: layer.get("LayerType", "") or layer["Name"] for layer in layers if isinstance(layer, dict)}
 
 
 def max_rows(artifact: Artifact) -> int:

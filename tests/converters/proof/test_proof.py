@@ -16,7 +16,7 @@ import pytest
 from hone import store
 from hone.converters.proof.disturbance import HostNoise, HostWatch
 from hone.converters.report.records import Report, read_report
-from tests.models.sums import MODEL, write_project
+from tests.models.sums import GRAPH, MODEL, write_project
 
 COUNTING = (
     MODEL.replace("def load():", "def load():\n    note('load')\n    np.ones(60_000_000)  # 458 MiB, as training takes")
@@ -30,12 +30,13 @@ def note(what):
     import pathlib
     with (pathlib.Path(__file__).parent / "calls").open("a") as file:
         file.write(what + " ")
-
+"""
+)
+FAILING = """
 
 def fails(outputs, labels):
     return outputs["score"]
 """
-)
 
 
 def hone(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -124,7 +125,7 @@ def test_labels_of_bool_are_judged_as_numbers(runs: Runs) -> None:
 
 
 def test_a_metric_that_fails_is_found_before_any_pass(tmp_path: Path) -> None:
-    file = write_project(tmp_path / "project", code=COUNTING, quality={"metric": "network:fails"})
+    file = write_project(tmp_path / "project", GRAPH + FAILING, quality={"metric": "network:fails"})
     done = hone("optimize", file, cwd=tmp_path)
     assert done.returncode == 2 and "network:fails failed (network.py:" in error_of(done)
     assert not list((tmp_path / "home" / "cache" / "passes").glob("*"))
@@ -151,8 +152,8 @@ def test_results_are_shown_when_neither_report_nor_store_can_be_written_any_more
         shutil.rmtree(place)
         pathlib.Path(place).write_text("")
 """
-    code = MODEL.replace("def load():", "def load():" + spoil)
-    file = write_project(tmp_path / "project", code=code, variants=["onnx-fp32"])
+    code = GRAPH.replace("def load():", "def load():" + spoil)
+    file = write_project(tmp_path / "project", code, variants=["onnx-fp32"])
     done = hone("optimize", file, cwd=tmp_path)
     assert done.returncode == 1
     assert "★ onnx-fp32" in done.stdout and "winner  onnx-fp32" in done.stdout

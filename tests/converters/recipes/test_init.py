@@ -15,6 +15,7 @@ from hone.converters.run.plan import make_plan
 from hone.converters.sources import for_recipe
 from hone.data import load_dataset
 from hone.errors import RecipeError
+from hone.evidence.pairs import Pairs
 from hone.recipe import LoadedRecipe, load_recipe
 from tests.models.dense import FEATURES, dense_onnx
 from tests.sources import assert_agree, export, ingest
@@ -125,6 +126,60 @@ def test_name_is_checked(tmp_path: Path) -> None:
     assert checked(model, name="my-model").recipe.name == "my-model"
     with pytest.raises(RecipeError, match="--name: 'My Model'"):
         write_recipe(model, tmp_path / "other.yaml", name="My Model")
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A classifier whose rows are right or wrong."""
+    xgboost = pytest.importorskip("xgboost")
+    matrix = np.random.default_rng(0).normal(size=(20, 3))
+    data = xgboost.DMatrix(matrix, (matrix[:, 0] > 0).astype(int))
+    xgboost.train({"objective": "binary:logistic"}, data, 1).save_model(tmp_path / "tree.ubj")
+    return tmp_path / "tree.ubj"
+
+
+def rows_file(folder: Path, rows: int) -> Path:
+    np.savez(folder / "rows.npz", features=np.zeros((rows, 4), np.float32), label=np.zeros(rows, np.int64))
+    return folder / "rows.npz"
+
+
+@pytest.mark.parametrize(("rows", "drop"), [(300, 0.01), (298, 0.02), (100, 0.03), (40, 0.1), (8, 0.5)])
+def test_budget_is_one_that_the_rows_can_prove(tree: Path, tmp_path: Path, rows: int, drop: float) -> None:
+    loaded = checked(tree, evaluation=rows_file(tmp_path, rows))
+    assert loaded.recipe.budget.quality_drop == drop
+    assert Pairs(0, 0, rows).upper(0.95) <= drop
+    text = loaded.path.read_text()
+    assert f"# {rows} rows can prove losses under 0." in text and "under 0.01 takes 299 rows" in text
+    assert loaded.recipe.evaluation.source == "rows.npz" and not (tmp_path / "data.py").exists()
+
+
+def test_recipe_says_how_many_rows_its_budget_takes(tmp_path: Path) -> None:
+    model = dense_onnx(tmp_path / "dense.onnx")
+    assert "under 0.01 takes 485 rows (4 variants, a row right" in checked(model).path.read_text()
+    (tmp_path / "recipe.yaml").unlink()
+    told = CliRunner().invoke(cli, ["init", str(model), "--evaluation", str(rows_file(tmp_path, 200))])
+    assert told.exit_code == 0, told.output
+    text = (tmp_path / "recipe.yaml").read_text()
+    assert "200 rows can prove losses under 0.0237 (4 variants" in text and "quality_drop: 0.01" in text
+    assert all(len(line) <= 130 for line in text.splitlines())
+    (tmp_path / "data.py").unlink()
+    (tmp_path / "recipe.yaml").unlink()
+    checked(model, evaluation=tmp_path / "rows.npz")
+    assert "def evaluation" not in (tmp_path / "data.py").read_text()
+
+
+def test_evaluation_that_is_no_file_of_rows_is_refused(tmp_path: Path) -> None:
+    model = dense_onnx(tmp_path / "dense.onnx")
+    (tmp_path / "broken.npz").write_bytes(b"no archive")
+    for file, words in (
+        (tmp_path / "none.npz", "no such file"),
+        (tmp_path / "rows.csv", r"give an \.npz or \.parquet file"),
+        (tmp_path / "broken.npz", r"can't be read as \.npz"),
+        (rows_file(tmp_path, 7), r"7 row\(s\) are too few to tell anything; give 8 or more"),
+    ):
+        with pytest.raises(RecipeError, match=words):
+            write_recipe(model, None, evaluation=file)
+    assert not (tmp_path / "recipe.yaml").exists()
 
 
 def test_safetensors_recipe_asks_for_loader_and_signature(tmp_path: Path) -> None:

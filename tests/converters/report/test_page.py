@@ -9,7 +9,7 @@ from typing import Any
 from hone.converters.proof.disturbance import HostNoise
 from hone.converters.report.page import write_html
 from hone.converters.report.plots import pareto_svg
-from hone.converters.report.records import Percentiles, Report, VariantReport
+from hone.converters.report.records import ClaimReport, Percentiles, Report, VariantReport
 from hone.recipe import Budget, Conditions
 
 
@@ -68,6 +68,18 @@ def test_the_interval_of_a_loss_is_shown_and_what_would_decide(tmp_path: Path) -
     assert "worst slice" not in text
 
 
+def test_what_has_no_bounds_is_said_in_place_of_rows_that_would_decide() -> None:
+    few = "accuracy: 3 evaluation row(s) are too few to tell anything; give 8 or more"
+    open_ = variant("a", eligible=False, verdict="undecided", reason=few)
+    assert report(open_, safest="a").undecided.endswith(f"the safest is a, and it can't be told: {few}")
+    problem = "likeness compares no classes with labels"
+    proof = {"loss": 0.0, "loss_lower": 0.0, "loss_upper": 0.0, "loss_allowed": 0.02}
+    what = "the worst class"
+    claim = ClaimReport(what=what, loss=None, loss_upper=None, allowed=0.1, problem=problem)
+    open_ = variant("a", eligible=False, verdict="undecided", claims=[claim], reason=f"{what}: {problem}", **proof)
+    assert f"it can't be told: the worst class: {problem}" in report(open_, safest="a").undecided
+
+
 def test_a_report_of_an_earlier_version_has_its_verdicts(tmp_path: Path) -> None:
     text = page(tmp_path, variant("a"), variant("b", eligible=False), winner="a")
     assert '<span class="tag met">met</span>' in text and '<span class="tag bad">missed</span>' in text
@@ -124,3 +136,12 @@ def test_a_label_lies_on_its_points_side_of_the_budget_and_not_on_the_line() -> 
     assert len(places) == 4, drawing[:200]
     assert places.pop("below") > line
     assert all(y < line for y in places.values()), (places, line)
+
+
+def test_where_the_time_goes_is_told_of_what_was_profiled(tmp_path: Path) -> None:
+    told = {"time_by_operator": {"MatMul": 0.61, "Softmax": 0.2}, "findings": ["20% of the time: attention in parts"]}
+    text = page(tmp_path, variant("a", tag="m:a-1", **told), variant("b"))
+    section = text.partition("Where the time goes")[2].partition("</section>")[0]
+    assert "MatMul 61 %, Softmax 20 %" in section and "attention in parts" in section
+    assert "hone profile m:a-1" in section and "<b>b</b>" not in section
+    assert "Where the time goes" not in page(tmp_path, variant("b"))

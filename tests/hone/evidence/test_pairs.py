@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from hone.evidence.pairs import Pairs
+from hone.evidence.pairs import Pairs, provable_loss, rows_to_prove
 
 ROWS, LOST = 60, 0.08
 
@@ -76,3 +76,11 @@ def test_so_many_rows_decide_four_times_in_five() -> None:
     assert Pairs(0, 0, 58).rows_to_decide(0.01, 0.95) == 299
     assert Pairs(0, 0, 58).rows_to_decide(0.0, 0.95) is None
     assert Pairs(3, 0, 300).rows_to_decide(0.01, 0.95) is None  # exactly what is allowed
+
+
+@pytest.mark.parametrize(
+    ("loss", "variants", "rows"), [(0.01, 1, 299), (0.02, 1, 149), (0.01, 9, 610), (0.02, 9, 304), (0.5, 1, 5)]
+)
+def test_rows_to_prove_are_the_fewest_that_do(loss: float, variants: int, rows: int) -> None:
+    assert rows_to_prove(loss, 0.95, variants) == rows
+    assert provable_loss(rows, 0.95, variants) <= loss < provable_loss(rows - 1, 0.95, variants)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from hone.artifact import Artifact
-from hone.converters.proof.golden import Taken, how_many, synthetic
+from hone.converters.proof.golden import MOST_BYTES, Taken, how_many, synthetic
 from hone.errors import ArtifactError
 from hone.golden.rows import FILE, GoldenRows, read_rows, write_rows
 from hone.golden.tolerance import FLOORS, tolerances
@@ -123,9 +123,18 @@ def test_tolerance_covers_the_spread_of_repeats() -> None:
 
 def test_rows_are_fewer_where_they_are_slow_or_large() -> None:
     rows = {"x": np.zeros((1000, 4), np.float32)}
-    assert [how_many(rows, seconds) for seconds in (1e-5, 1e-3, 0.1)] == [256, 100, 32]
-    assert how_many({"x": np.zeros((1000, 3, 224, 224), np.uint8)}, 1e-5) == 53
-    assert how_many({"x": np.zeros((5, 4), np.float32)}, 1e-5) == 5
+    assert [how_many(rows, {}, seconds) for seconds in (1e-5, 1e-3, 0.1)] == [256, 100, 32]
+    assert how_many({"x": np.zeros((1000, 3, 224, 224), np.uint8)}, {}, 1e-5) == 53
+    assert how_many({"x": np.zeros((5, 4), np.float32)}, {}, 1e-5) == 5
+
+
+def test_rows_are_fewer_where_their_answers_are_large() -> None:
+    """A mask for each pixel: what a load reads is bounded, so that many of them would make the artifact unservable."""
+    rows, masks = {"x": np.zeros((100, 4), np.float32)}, {"mask": np.zeros((100, 21, 128, 128), np.float32)}
+    count = how_many(rows, masks, 0.1)
+    assert count == 5
+    assert count * masks["mask"][0].nbytes < MOST_BYTES
+    assert how_many({"text": np.array(["short"] * 9 + ["long" * 250_000], dtype=object)}, {}, 0.1) == 2
 
 
 def test_made_up_rows_hold_nothing_of_the_data_but_its_ranges(tmp_path: Path) -> None:
@@ -140,3 +149,11 @@ def test_made_up_rows_hold_nothing_of_the_data_but_its_ranges(tmp_path: Path) ->
     taken = goldens.taken(plain, data, tmp_path / "scratch", real=False)
     assert taken.record is not None and taken.record.source == "synthetic"
     assert taken.rows is not None and not set(map(bytes, taken.rows.inputs["x"])) & set(map(bytes, data["x"]))
+
+
+def test_rows_that_no_load_would_read_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hone.converters.proof.golden.MOST_READ", 1000)
+    plain = goldens.sealed(tmp_path / "plain", goldens.network())
+    taken = goldens.taken(plain, goldens.rows(40), tmp_path / "scratch")
+    assert taken.rows is None and taken.record is None
+    assert taken.reason == "40 of them, the fewest, take 0 MB with their answers"

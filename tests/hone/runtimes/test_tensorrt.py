@@ -12,7 +12,7 @@ from hone.converters.passes.export.tensorrt import Options
 from hone.errors import PassError, UnavailableError
 from hone.hardware import gpu_name
 from hone.runtimes.tensorrt.engine import EngineOptions, engine_file, host_mismatch, profile_shapes, requirements
-from hone.runtimes.tensorrt.runtime import max_rows
+from hone.runtimes.tensorrt.runtime import layer_types, max_rows
 from hone.signature import Signature, TensorSpec
 from tests.models.dense import dense_artifact
 
@@ -112,3 +112,23 @@ def test_host_without_gpu_is_told_where_to_go(tmp_path: Path) -> None:
     artifact = dense_artifact(tmp_path / "a", variant="tensorrt-fp16").with_manifest(runtime="tensorrt")
     entry = store.put(artifact, "dense", "tensorrt-fp16-1")
     assert store.host_problem(entry) == "no NVIDIA GPU on this host"
+
+
+@pytest.mark.parametrize(
+    ("told", "types"),
+    [
+        (
+            '{"Layers": [{"Name": "a", "LayerType": "CaskConvolution"}, {"Name": "b"}]}',
+            {"a": "CaskConvolution", "b": "b"},
+        ),
+        ('{"Layers": ["a", "b"], "Bindings": []}', {}),
+        ("{}", {}),
+    ],
+    ids=["detailed", "names-only", "none"],
+)
+def test_types_of_layers_are_those_that_the_engine_keeps(told: str, types: dict[str, str]) -> None:
+    class Inspector:
+        def get_engine_information(self, form: str) -> str:
+            return told if form == "JSON" else ""
+
+    assert layer_types(Inspector(), "JSON") == types

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from hone.cli.main import cli
 from hone.errors import HoneError
-from hone.k8s.planning import history
+from hone.k8s.planning import prometheus as asking
 from hone.k8s.planning.history import ask_prometheus, read_csv
 from tests.prometheus import needs_prometheus, prometheus
 
@@ -198,7 +198,7 @@ def test_forecast_of_a_prometheus(server: tuple[str, float], tmp_path: Path) -> 
 
 
 def test_silent_or_other_servers_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history, "TIMEOUT_S", 0.5)
+    monkeypatch.setattr(asking, "TIMEOUT_S", 0.5)
     refused("'localhost:9090' is no address; give one such as", "--prometheus", "localhost:9090")
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))

@@ -7,9 +7,10 @@ import shlex
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import grpc
@@ -114,6 +115,25 @@ def test_one_channel_with_many_calls_at_once_is_served(open_to_all: Server, port
             return np.concatenate(await asyncio.gather(*map(call, rows)))
 
     np.testing.assert_allclose(asyncio.run(all_at_once()), dense_answer(rows), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [1, 8])
+def test_no_call_of_a_crowd_ends_without_a_status(open_to_all: Server, port: int, channels: int) -> None:
+    async def all_at_once() -> Counter[grpc.StatusCode]:
+        async with AsyncExitStack() as stack:
+            own = [("grpc.use_local_subchannel_pool", 1)]
+            opened = [grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=own) for _ in range(channels)]
+            calls = [(await stack.enter_async_context(channel)).unary_unary(INFER) for channel in opened]
+
+            async def call(number: int) -> grpc.StatusCode:
+                waiting = calls[number % channels](message(), timeout=120)
+                return await waiting.code()
+
+            return Counter(await asyncio.gather(*map(call, range(1900))))
+
+    codes = asyncio.run(all_at_once())
+    assert codes[grpc.StatusCode.OK] > 1000
+    assert set(codes) <= {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
 
 
 def test_large_messages_are_held_within_the_budget(open_to_all: Server, port: int) -> None:

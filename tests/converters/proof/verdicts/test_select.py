@@ -26,8 +26,9 @@ def candidate(
     rounds: tuple[float, ...] = (),
 ) -> Candidate:
     latency = Latency(
-        batch=1, threads=1, p50=p50, p95=2 * p50, p99=3 * p50, mean=p50, rows_per_s=1000 / p50, calls=9, rounds=rounds
-    )
+        batch=1, threads=1, p50=p50, p95=2 * p50, p99=3 * p50, mean=p50, rows_per_s=1000 / p50, calls=9, rounds=rounds,
+        joules_per_1000_rows=4.0,
+    )  # fmt: skip
     quality = Quality(
         metric="accuracy", value=0.9 - drop, source=0.9, drop=drop, max_difference=0, mean_difference=0, rows=10
     )
@@ -85,6 +86,7 @@ def test_objective_decides(objective: str, winner: str) -> None:
         ({"rows_per_s": 2000}, "1000 rows/s are fewer than 2000"),
         ({"load_ms": 0.5}, "load time 1 ms"),
         ({"peak_rss_mb": 10}, "peak memory"),
+        ({"energy_j": 3.5}, "energy of 1,000 rows 4 J is over 3.5 J"),
     ],
 )
 def test_each_limit_is_enforced(limit: dict[str, float], words: str) -> None:

@@ -1,0 +1,76 @@
+"""What a recipe says of the model: where it is, and what it takes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from hone.signature import DTYPES, Dtype, Shape, Signature, TensorSpec
+
+Reference = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="A Python object, `module:function`."),
+]
+PICKLE_SUFFIXES = (".pkl", ".pickle", ".joblib", ".pt", ".pth", ".bin")
+
+
+class Strict(BaseModel):
+    """Base of what is written in a recipe: a field that isn't known is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SourceSpec(Strict):
+    """Where the trained model is: a file, a function that returns it, or both (weights and the class they fit)."""
+
+    framework: str | None = Field(
+        None, description="The framework; by default told from the file's ending or the loaded object."
+    )
+    loader: Reference | None = Field(
+        None,
+        description="`module:function` beside the recipe that returns the model (`file` may hold its weights). It is "
+        "called once a run, so it may train.",
+    )
+    file: str | None = Field(
+        None, description="A .safetensors, .pt2, .keras, .onnx, .ubj, .json or .skops file, relative to the recipe."
+    )
+    trust_pickle: bool = Field(
+        False,
+        description="Allow a pickle (.pkl, .joblib, .pt, …), or a .pt2 or .skops file that holds more than tensors and "
+        "standard types. Loading one runs code that it contains.",
+    )
+
+    @model_validator(mode="after")
+    def _has_model(self) -> SourceSpec:
+        if not self.file and not self.loader:
+            raise ValueError("give 'file', 'loader' or both")
+        if self.file and self.file.endswith(PICKLE_SUFFIXES) and not self.trust_pickle:
+            raise ValueError(
+                f"'{self.file}' is a pickle, and loading a pickle runs code that it contains; "
+                "set 'trust_pickle: true' if you made it, or save the model in a safe format"
+            )
+        return self
+
+
+class InputSpec(Strict):
+    """One input of the model."""
+
+    dtype: Dtype = Field("float32", description=f"One of {', '.join(DTYPES)}.")
+    shape: Shape = Field(description="Sizes, and names for dynamic axes: [batch, 1, 8, 8].")
+    allow_nan: bool = Field(False, description="Accept NaN and infinities in requests.")
+    pad_value: float | None = Field(
+        None,
+        description="What a served row is filled up with along named axes other than batch, so that rows of several "
+        "lengths can share a batch; the model must ignore it there (0 for an attention mask).",
+    )
+
+
+class SignatureSpec(Strict):
+    """Names, dtypes and shapes. Left out, it is read from the model file where the format has one."""
+
+    inputs: dict[str, InputSpec]
+    outputs: tuple[str, ...] = Field((), description="Output names, in the model's order; shapes are measured.")
+
+    def to_signature(self) -> Signature:
+        return Signature(inputs=tuple(TensorSpec(name=name, **spec.model_dump()) for name, spec in self.inputs.items()))
