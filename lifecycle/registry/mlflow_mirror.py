@@ -51,10 +51,14 @@ class Place:
 
     @classmethod
     def of(cls, uri: str, artifacts: str) -> Place:
-        """Return what was given; without an address a SQLite file and a folder beside the store."""
-        if uri:
-            return cls(uri, artifacts)
-        return cls(f"sqlite:///{folder() / DATABASE}", artifacts or str(folder() / ARTIFACTS))
+        """Return what was given.
+
+        Without an address it is a SQLite file beside the store. Artifacts of a database that have no place lie there too,
+        not in the folder where the command happens to run. A tracking server has a place of its own.
+        """
+        uri = uri or f"sqlite:///{folder() / DATABASE}"
+        is_server = uri.startswith(("http:", "https:"))
+        return cls(uri, artifacts or ("" if is_server else str(folder() / ARTIFACTS)))
 
 
 def push(name: str, place: Place, report: Path | None = None) -> list[str]:
