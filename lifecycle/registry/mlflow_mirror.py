@@ -49,12 +49,17 @@ class Place:
     uri: str
     artifacts: str = ""
 
+    @property
+    def scheme(self) -> str:
+        """What kind of place it is: postgresql, https, …; an address may hold a password, this doesn't."""
+        return self.uri.partition(":")[0]
+
     @classmethod
     def of(cls, uri: str, artifacts: str) -> Place:
         """Return what was given.
 
-        Without an address it is a SQLite file beside the store. Artifacts of a database that have no place lie there too,
-        not in the folder where the command happens to run. A tracking server has a place of its own.
+        Without an address it is a SQLite file beside the store. A database's artifacts lie there too if no place is
+        given, not in the folder where the command happens to run. A tracking server has a place of its own.
         """
         uri = uri or f"sqlite:///{folder() / DATABASE}"
         is_server = uri.startswith(("http:", "https:"))
@@ -268,6 +273,9 @@ def _asked(place: Place, use: Callable[[Any], list[str]]) -> list[str]:
         return use(mlflow.MlflowClient(place.uri, place.uri))
     except HoneError:
         raise
+    except ModuleNotFoundError as error:  # of what reads the database, which its address names
+        driver = f"install a driver of SQLAlchemy for {place.scheme}"
+        raise UnavailableError(f"{place.scheme} needs {error.name}", driver) from None
     except MlflowException as error:
         raise HoneError(f"MLflow: {one_line(error)}") from error
     except Exception as error:  # of a database or an object store, each with errors of its own

@@ -141,3 +141,11 @@ def test_place_that_is_none_is_one_line(tmp_path: Path) -> None:
     assert failed.exit_code == 1
     assert failed.stderr.startswith("error: MLflow: ")
     assert len(failed.stderr.splitlines()) == 1
+
+
+def test_database_whose_driver_is_missing_is_one_line(tmp_path: Path) -> None:
+    proven(tmp_path, "a")
+    failed = hone("registry", "sync", "dense", "--mlflow", "mysql://user:secret@127.0.0.1:9/models")
+    assert failed.exit_code == 1
+    assert "mysql needs MySQLdb" in failed.stderr and "driver" in failed.stderr
+    assert "secret" not in failed.stderr
