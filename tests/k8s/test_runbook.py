@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from hone.cli.main import cli
+from hone.k8s.planning.prometheus import AUTH_VARIABLE
 from hone.services.access.api_keys import add_key
 from hone.services.routes.paths import PATHS
 from hone.services.settings import ELSEWHERE, Settings
@@ -173,7 +174,7 @@ def test_page_names_commands_and_settings_that_exist() -> None:
                 break
             group = command
         assert group is not cli, f"hone {line}"
-    known = {f"HONE_{field.name.upper()}" for field in fields(Settings)} | set(ELSEWHERE)
+    known = {f"HONE_{field.name.upper()}" for field in fields(Settings)} | {*ELSEWHERE, AUTH_VARIABLE}
     of_tests = {"HONE_TEST_CONTROL_PLANE", "HONE_TEST_CRDS"}
     assert set(re.findall(r"\bHONE_[A-Z_]+\b", pages)) - of_tests <= known
 
