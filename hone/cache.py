@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from hone.errors import ArtifactError
@@ -17,6 +19,51 @@ def cache_dir() -> Path:
     if os.environ.get("HONE_CACHE"):
         return Path(os.environ["HONE_CACHE"]).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "hone"
+
+
+@dataclass(frozen=True)
+class Cached:
+    """One thing in the cache.
+
+    Attributes:
+        path: a file, or a folder with all of it.
+        kind: the folder of the cache that it lies in: passes, sources, tensorrt, search, environments.
+        size_bytes: of all its files.
+        used: when one of them was last written or read, as far as the file system tells; seconds since 1970.
+    """
+
+    path: Path
+    kind: str
+    size_bytes: int
+    used: float
+
+    def remove(self) -> None:
+        """Delete it; a folder gets another name first, so that nobody finds half of it.
+
+        Raises:
+            OSError: it can't be.
+        """
+        if not self.path.is_dir():
+            self.path.unlink(missing_ok=True)
+            return
+        gone = self.path.with_name(f".{self.path.name}.gone")
+        self.path.rename(gone)
+        shutil.rmtree(gone)
+
+
+def cached() -> list[Cached]:
+    """Return what is in the cache, what was used last first."""
+    root = cache_dir()
+    kinds = [path for path in root.iterdir() if path.is_dir() and not path.is_symlink()] if root.is_dir() else []
+    found = [_look(path, kind.name) for kind in kinds for path in kind.iterdir() if not path.is_symlink()]
+    return sorted(found, key=lambda one: one.used, reverse=True)
+
+
+def _look(path: Path, kind: str) -> Cached:
+    files = [file for file in path.rglob("*") if file.is_file() and not file.is_symlink()] if path.is_dir() else [path]
+    states = [file.stat() for file in files]
+    used = max([path.stat().st_mtime, *(max(state.st_mtime, state.st_atime) for state in states)])
+    return Cached(path, kind, sum(state.st_size for state in states), used)
 
 
 def check_own(path: Path) -> Path:

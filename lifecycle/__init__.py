@@ -1,1 +1,1 @@
-"""What happens to models after they are proven: backups today; the registry, rollouts and drift come here."""
+"""What happens to models after they are proven: the registry and backups; rollouts and drift come here."""

@@ -34,7 +34,7 @@ def build_edge(settings: Settings, folder: Path) -> Edge:
 
         edge.gate = make_gate(settings, folder)
     if settings.audit_log:
-        from .observe.audit import open_log
+        from hone.audit import open_log
 
         edge.audit = open_log(settings.audit_log, folder)
     if settings.cache_mb:

@@ -26,6 +26,7 @@ from .http.failures import status_of
 from .http.limits import Limits
 from .http.stopping import Stopping
 from .models.desired import DesiredState, state_folder
+from .models.followed import Followed
 from .models.loading import candidates
 from .models.planned import check_plan
 from .observe import logs
@@ -83,17 +84,24 @@ def plan_or_exit(settings: Settings, tags: list[str]) -> None:
         _exit(error)
 
 
-def stored(reference: str, module_file: str) -> list[BentoModel]:
+FOLLOWED: dict[str, list[str]] = {}
+"""Aliases that services were given in their code or their settings, by the file of the service's module."""
+
+
+def stored(reference: str, module_file: str, *, follow: bool = True) -> list[BentoModel]:
     """Return the store references of the model that a service serves, best first, for its `models` attribute.
 
     Several models in one service: `models = (*stored("one", __file__), *stored("two", __file__))`; the first answers
-    `/predict`. Without a reference: what HONE_MODEL names, or in a bento all that it was built with.
+    `/predict`. Without a reference: what HONE_MODEL names, or in a bento all that it was built with. `NAME@ALIAS` is
+    what that means now, and with `follow` the service swaps to what it means later.
 
     Corrupt ones, and those that may not run here, are left out, with a line that says why. Ends the program with one
     line when the store holds no sound artifact of the model: a worker that failed on it would be restarted forever.
     """
     sound: list[BentoModel] = []
     problems: list[HoneError] = []
+    if follow and "@" in reference:
+        FOLLOWED.setdefault(module_file, []).append(reference)
     try:
         check_version()
         settings = Settings.from_environment()
@@ -148,7 +156,7 @@ class ModelService:
         settings = settings_or_exit()
         file = file_of(cls)
         more = [model for reference in (*settings.more_models, settings.shadow) if reference
-                for model in stored(reference, file)]  # fmt: skip
+                for model in stored(reference, file, follow=reference in settings.more_models)]  # fmt: skip
         # BentoML records the models that it finds as attributes of the class, by the attributes' names, in the bento
         # that it builds: with zeros in front the first stays the first.
         tags = list(dict.fromkeys(str(model.tag) for model in (*cls.models, *more)))
@@ -203,7 +211,8 @@ class ModelService:
         self._hub = Hub(self._edge, Scheduler(max(1, cores() // max(1, settings.workers))), file_of(type(self)), folder)
         await load_models(self._hub, [store.resolve(str(model.tag)) for model in self.models], settings.more_models)
         await attach_shadow(self._hub, settings)
-        repository = Repository(self._hub, self._edge, DesiredState(folder))
+        followed = Followed(FOLLOWED.get(file_of(type(self)), []))
+        repository = Repository(self._hub, self._edge, DesiredState(folder), followed)
         await repository.follow()
         if settings.grpc_port:
             self._grpc = GrpcServer(self._hub, self._edge, repository)

@@ -51,7 +51,7 @@ def _check_parts(settings: Settings) -> None:
 
         check_jwks(settings.jwt_jwks)
     if settings.audit_log:
-        from .observe.audit import open_log
+        from hone.audit import open_log
 
         open_log(settings.audit_log)
     if settings.redis_url:

@@ -14,6 +14,7 @@ from hone.recipe import (
     DataSpec,
     InputSpec,
     MeasureSpec,
+    PromotionSpec,
     QualitySpec,
     Recipe,
     RobustnessSpec,
@@ -39,6 +40,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("robustness", RobustnessSpec),
     ("variants", VariantSpec),
     ("measure", MeasureSpec),
+    ("promotion", PromotionSpec),
 )
 METRIC_COLUMNS = ("metric", "compares with", "from", "to", "better", "what it is")
 HEAD = """# Recipe reference

@@ -15,7 +15,6 @@ from hone.data import Dataset, read_dataset
 from hone.errors import HoneError
 from hone.files import check_writable
 from hone.recipe import LoadedRecipe, VariantSpec, load_recipe
-from hone.signature import Tensors
 from hone.store.rows import keep_rows
 
 from ..proof.evaluate import answer, check_energy, prove
@@ -142,7 +141,7 @@ def optimize(request: Request, display: Display, beside: Beside | None = None, f
         keeping = Keeping(golden, run.prepared.data, display.note) if request.store else None
         measured = conclude(loaded, plan, outcomes, subjects, contest, noise, started, keeping)
     report = measured.model_copy(update={"selection_rows": run.selection_rows})
-    _remember(evaluation.inputs if real else {}, report, display.note)
+    _remember(evaluation if real else None, report, display.note)
     return report
 
 
@@ -222,14 +221,15 @@ def _disturbed(
     return lambda name: robustness().of(by_name[name])
 
 
-def _remember(rows: Tensors, report: Report, note: Callable[[str], None]) -> None:
-    """Keep rows for load tests beside each artifact that was stored; a full disk costs them, not the run."""
+def _remember(kept: Dataset | None, report: Report, note: Callable[[str], None]) -> None:
+    """Keep rows for load tests and promotions beside each stored artifact; a full disk costs them, not the run."""
     for tag in filter(None, (variant.tag for variant in report.variants)):
         entry = store.resolve(tag)
-        if not rows or entry.artifact is None:
+        if kept is None or entry.artifact is None:
             continue
+        rows = {spec.name: spec.fit(kept.inputs[spec.name]) for spec in entry.artifact.signature.inputs}
         try:
-            keep_rows(entry.path, {spec.name: spec.fit(rows[spec.name]) for spec in entry.artifact.signature.inputs})
+            keep_rows(entry.path, rows, kept.labels)
         except OSError as error:
             note(f"rows for load tests are not kept: {error.filename}: {error.strerror}")
             return

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import functools
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from hone.errors import HoneError, one_line
-
 if TYPE_CHECKING:
-    from hone.services.observe.audit import Audit
+    from hone.audit import Audit
 
 Command = Callable[..., Any]
 STANDARD_ERROR = 2
@@ -45,37 +42,20 @@ def audited(action: str, *subjects: str, unless: tuple[str, ...] = ()) -> Callab
 
 
 def _run(log: Audit, action: str, subject: str, command: Callable[[], Any]) -> Any:
-    from hone.services.observe.audit import REQUESTED
+    """Run a command; what it returns, when that is a mapping, says in its record what it did."""
+    from hone.audit import operator, recorded
 
-    actor = operator()
-    log.append(actor, action, subject, REQUESTED)
-    try:
+    with recorded(log, operator(), action, subject, lambda text: click.echo(f"warning: {text}", err=True)) as details:
         result = command()
-    except BaseException as error:
-        try:
-            log.append(actor, action, subject, "failed", reason=one_line(error))
-        except HoneError as problem:  # what failed first is what must be told
-            click.echo(f"warning: the outcome is not recorded: {problem}", err=True)
-        raise
-    log.append(actor, action, subject, "done")
+        details.update(result if isinstance(result, Mapping) else {})
     return result
-
-
-def operator() -> str:
-    """Return who runs this: the user's name as the system has it, not as the environment says."""
-    import pwd
-
-    try:
-        return f"user:{pwd.getpwuid(os.getuid()).pw_name}"
-    except KeyError:
-        return f"user:{os.getuid()}"
 
 
 def _open(place: str) -> Audit:
     """Return the log; "-" is standard error here, because standard output holds what a command answers."""
     import tempfile
 
-    from hone.services.observe.audit import STANDARD_OUTPUT, AuditLog, AuditStream
+    from hone.audit import STANDARD_OUTPUT, AuditLog, AuditStream
 
     if place == STANDARD_OUTPUT:
         return AuditStream(STANDARD_ERROR, Path(tempfile.mkdtemp(prefix="hone-audit-")))

@@ -61,14 +61,14 @@ def _prospect(entry: store.Entry) -> Prospect:
     if problem:
         return Prospect(entry.tag, problem, tuple(lines))
     try:
-        answers, wrong = _answers(open_to_run(entry, Policy.from_environment()))
+        answers, wrong = answers_here(open_to_run(entry, Policy.from_environment()))
     except HoneError as error:
         return Prospect(entry.tag, str(error), tuple(lines))
     lines.append(("answers", answers))
     return Prospect(entry.tag, answers if wrong else "", tuple(lines), wrong)
 
 
-def _answers(artifact: Artifact) -> tuple[str, bool]:
+def answers_here(artifact: Artifact) -> tuple[str, bool]:
     """Return what became of the golden rows here, and whether the answers are wrong."""
     golden = artifact.manifest.golden
     if golden is None:

@@ -26,9 +26,9 @@ class DataSpec(Strict):
     )
     keep_rows: bool = Field(
         True,
-        description="Of evaluation: keep up to 2,000 rows, 8 MB at most, in this host's store for load tests, and up "
-        "to 256 in the artifacts, for hosts to compare their answers with the proof's. False for rows that must not be "
-        "copied: made-up ones stand for them in artifacts.",
+        description="Of evaluation: keep up to 2,000 rows, 8 MB at most, in this host's store for load tests and, with "
+        "their labels, for promotions; and up to 256 in the artifacts, for hosts to compare their answers with the "
+        "proof's. False for rows that must not be copied: made-up ones stand for them in artifacts.",
     )
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -179,6 +179,18 @@ class MeasureSpec(Strict):
     round_ms: int = Field(25, gt=0, description="How long a variant runs per round, batch size and thread count.")
 
 
+class PromotionSpec(Strict):
+    """What must hold beside the champion before a version takes its place: `hone registry promote`."""
+
+    approval: bool = Field(False, description="A person must approve, with a reason.")
+    latency: float | None = Field(
+        1.1, gt=0, description="Largest time, as a multiple of the champion's on the same host; null: no limit."
+    )
+    size: float | None = Field(
+        1.25, gt=0, description="Largest size on disk, as a multiple of the champion's; null: no limit."
+    )
+
+
 class Recipe(Strict):
     """One model: where it is, what to make of it, and what that must meet."""
 
@@ -203,6 +215,7 @@ class Recipe(Strict):
         "eligible", description="Which servable variants go into the model store."
     )
     measure: MeasureSpec = MeasureSpec()
+    promotion: PromotionSpec = PromotionSpec()
 
     @model_validator(mode="before")
     @classmethod

@@ -21,6 +21,7 @@ from hone.golden.rows import GoldenRows, write_rows
 from hone.names import check_tag
 from hone.store.entry import MODULE, Entry, entries, models_dir
 from hone.store.origins import Origin, forget_origin, read_origin, record_origin
+from hone.store.registry import check_removal, forget
 from hone.store.rows import forget_rows
 
 if TYPE_CHECKING:
@@ -135,12 +136,18 @@ def _reason(error: OSError) -> str:
 
 
 def remove(entry: Entry) -> None:
-    """Delete an entry; `latest` moves to the best entry of the newest remaining run."""
+    """Delete an entry; `latest` moves to the best entry of the newest remaining run.
+
+    Raises:
+        StoreError: an alias of the registry means it, and more than a proposal.
+    """
+    check_removal([entry])
     trash = Path(tempfile.mkdtemp(prefix=".hone-partial-", dir=models_dir().parent))
     entry.path.rename(trash / entry.version)
     shutil.rmtree(trash)
     forget_origin(models_dir(), entry.name, entry.version)
     forget_rows(entry.path)
+    forget(entry)
     rest = entries(entry.name)
     latest = models_dir() / entry.name / "latest"
     if rest:

@@ -10,6 +10,7 @@ from hone.artifact import Artifact
 from hone.errors import HoneError, StoreError, UnavailableError, did_you_mean
 from hone.names import shown
 from hone.store.entry import Entry, entries, models_dir
+from hone.store.registry import is_meant, meaning
 
 LONGEST = 100
 """Of a misspelled name: the nearest is looked for with so many of its characters."""
@@ -29,15 +30,19 @@ def resolve(reference: str, packed: Sequence[Entry] | None = None) -> Entry:
 
     Args:
         reference: `NAME` or `NAME:latest` (the winner of the newest run), `NAME:VARIANT` (of the newest run that has
-            it), `NAME:VERSION`, or a unique beginning of a version.
+            it), `NAME:VERSION`, a unique beginning of a version, or `NAME@ALIAS` of the registry.
         packed: look among these only, in the order of `entries`; a bento holds no more than it was built with.
 
     Raises:
         StoreError: nothing, or more than one thing, answers to the reference.
     """
+    if "@" in reference and packed is None:
+        return _aliased(*reference.split("@", 1))
     name, _, version = reference.partition(":")
     candidates = entries(name) if packed is None else [entry for entry in packed if entry.name == name]
     if not candidates:
+        if packed is not None and "@" in reference:
+            raise StoreError(f"{shown(reference)}: no registry is packed here; name a version of {_tags(packed)}")
         if packed is not None:
             raise StoreError(f"no model '{name}' is packed here; there is {_tags(packed)}")
         known = {entry.name for entry in entries()}
@@ -63,7 +68,30 @@ def resolve(reference: str, packed: Sequence[Entry] | None = None) -> Entry:
 
 def names_version(reference: str) -> bool:
     """Return whether a reference means one artifact, whatever run is the newest."""
-    return reference.partition(":")[2] not in ("", "latest")
+    return "@" in reference or reference.partition(":")[2] not in ("", "latest")
+
+
+def pinned(reference: str) -> str:
+    """Return the tag that `NAME@ALIAS` means now; any other reference as it is.
+
+    Raises:
+        StoreError: as `resolve`.
+    """
+    return resolve(reference).tag if "@" in reference else reference
+
+
+def _aliased(name: str, alias: str) -> Entry:
+    """Return what an alias means, when that is still stored with the content that it was given for."""
+    pointer = meaning(name, alias)
+    for entry in entries(name):
+        if entry.version == pointer.version:
+            if is_meant(pointer, entry):
+                return entry
+            raise StoreError(
+                f"{name}@{alias} is {entry.tag}, but what is stored under that tag now is something else; "
+                f"promote a version again: hone registry promote {name}:VERSION"
+            )
+    raise StoreError(f"{name}@{alias} is {name}:{pointer.version}, which is not in {models_dir()}")
 
 
 def _tags(found: Sequence[Entry]) -> str:

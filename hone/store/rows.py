@@ -1,4 +1,4 @@
-"""Rows of the evaluation set, kept for load tests: what a stored artifact is asked in them is what it is for.
+"""Rows of the evaluation set, kept for load tests and promotions: what an artifact is asked in them is what it is for.
 
 They lie beside the store, not in the artifact: an archive, a bento or an image takes none along, serving needs none,
 and the artifact's digest says what it computes, as before.
@@ -20,15 +20,16 @@ FOLDER = "hone-rows"
 MOST_ROWS = 2000
 MOST_BYTES = 8_000_000
 """Of the rows of one artifact, before they are compressed; fewer rows are kept when they are larger."""
-SEAL, ROW = "artifact", "row."
+SEAL, ROW, LABELS = "artifact", "row.", "labels"
 
 
-def keep_rows(path: Path, inputs: Mapping[str, np.ndarray]) -> int:
+def keep_rows(path: Path, inputs: Mapping[str, np.ndarray], labels: np.ndarray | None = None) -> int:
     """Keep the first rows of a data set for a stored artifact, readable by the user alone; return how many.
 
     Args:
         path: of the artifact in the store: `models/NAME/VERSION`.
         inputs: by name, a row on axis 0.
+        labels: of the rows, where there are any: a promotion compares two models on rows that are kept.
 
     Raises:
         OSError: they can't be written.
@@ -41,6 +42,8 @@ def keep_rows(path: Path, inputs: Mapping[str, np.ndarray]) -> int:
         return 0
     stream = io.BytesIO()
     kept = {f"{ROW}{name}": array[:count] for name, array in texts.items()}
+    if labels is not None:
+        kept[LABELS] = labels[:count].astype(str) if labels.dtype == object else labels[:count]
     np.savez_compressed(stream, **{SEAL: np.array(hash_file(path / MANIFEST))}, **kept)  # type: ignore[arg-type]
     atomic_write(_file(path), stream.getvalue(), mode=0o600)
     return count
@@ -48,11 +51,21 @@ def keep_rows(path: Path, inputs: Mapping[str, np.ndarray]) -> int:
 
 def read_rows(path: Path) -> dict[str, np.ndarray] | None:
     """Return the rows that are kept for a stored artifact; None when there are none, or they are of other content."""
+    kept = _read(path)
+    return kept and {name.removeprefix(ROW): array for name, array in kept.items() if name.startswith(ROW)}
+
+
+def read_labels(path: Path) -> np.ndarray | None:
+    """Return the labels of the rows that are kept for a stored artifact; None when there are none."""
+    return (_read(path) or {}).get(LABELS)
+
+
+def _read(path: Path) -> dict[str, np.ndarray] | None:
     try:
         with np.load(_file(path), allow_pickle=False) as archive:
             if str(archive[SEAL]) != hash_file(path / MANIFEST):
                 return None
-            return {name.removeprefix(ROW): archive[name] for name in archive.files if name != SEAL}
+            return {name: archive[name] for name in archive.files if name != SEAL}
     except Exception:  # noqa: BLE001 - a file that can't be read is as none: rows are a help, nothing more
         return None
 

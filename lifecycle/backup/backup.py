@@ -24,9 +24,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from hone import __version__, store
 from hone.artifact import FileRecord
 from hone.errors import HoneError, one_line
-from hone.store import archive
+from hone.store import archive, registry
 
 MANIFEST = "manifest.json"
+REGISTRY = "registry/"
 CHUNK = 1 << 20
 DATED = re.compile(r"hone-\d{8}T\d{6}Z\.tar\.gz")
 """Names that a folder of backups gets; `keep` removes nothing else."""
@@ -38,7 +39,7 @@ class Contents(BaseModel):
     Attributes:
         models: digest of each stored model, by tag.
         latest: the version that `NAME:latest` means, by name.
-        parts: size and sha256 of each member: `models/NAME/VERSION.tar.gz`, `files/PATH`.
+        parts: size and sha256 of each member: `models/NAME/VERSION.tar.gz`, `files/PATH`, `registry/FILE`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,7 +57,7 @@ class Contents(BaseModel):
         return sum(record.size for record in self.parts.values())
 
     def summary(self) -> str:
-        files = sum(name.startswith("files/") for name in self.parts)
+        files = sum(not name.startswith("models/") for name in self.parts)
         return f"{len(self.models)} model(s), {files} file(s), {self.size_bytes / 1e6:,.1f} MB, made {self.created}"
 
 
@@ -84,7 +85,7 @@ def create(target: Path, include: Sequence[Path] = (), keep: int = 0) -> Path:
         raise HoneError(f"{file}: give a folder, or a name that ends in .tar.gz")
     if keep and not target.is_dir():
         raise HoneError(f"--keep: {target} is no folder, so there is nothing to choose from")
-    sources = _included(include)
+    sources = {**_included(include), **_registry()}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".hone-backup-", dir=file.parent) as scratch:
@@ -122,6 +123,12 @@ def _exported(scratch: Path, sources: dict[str, Path]) -> tuple[dict[str, str], 
         if pointer.is_file():
             latest[entry.name] = pointer.read_text().strip()
     return models, latest
+
+
+def _registry() -> dict[str, Path]:
+    """Return the files of the registry by their names in the archive: what aliases mean, and their history."""
+    files = [registry.file_of(name) for name in registry.names()] + [registry.folder() / registry.HISTORY]
+    return {f"{REGISTRY}{file.name}": file for file in files if file.is_file()}
 
 
 def _included(include: Sequence[Path]) -> dict[str, Path]:

@@ -20,10 +20,11 @@ from hone import store
 from hone.artifact import FileRecord
 from hone.errors import HoneError, StoreError, first_problem, one_line, shown_as
 from hone.files import Metered, atomic_stream, atomic_write
-from hone.store import archive
+from hone.names import is_tag_part, shown
+from hone.store import archive, registry
 from hone.store.trust import Admission, Policy
 
-from .backup import CHUNK, MANIFEST, Contents, measured, part_of
+from .backup import CHUNK, MANIFEST, REGISTRY, Contents, measured, part_of
 
 MANIFEST_BYTES = 64_000_000
 FILES = "files/"
@@ -40,11 +41,13 @@ class Restored:
         written: tags and files that it wrote.
         present: those that were there already, the same.
         left_out: files that the backup holds and nobody said where to write.
+        kept: files of the registry that are there already and say otherwise.
     """
 
     written: tuple[str, ...]
     present: tuple[str, ...]
     left_out: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
 
 
 def verify(file: Path) -> Contents:
@@ -78,6 +81,7 @@ def restore(file: Path, *, policy: Policy | None = None, files: Path | None = No
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".hone-partial-", dir=root.parent) as scratch:
             contents = _unpacked(file, Path(scratch))
+            _check_registry(Path(scratch), contents)
             targets = _targets(contents, files)
             present = _present(contents, targets)
             conflicts = _conflicts(contents, targets, present)
@@ -92,10 +96,11 @@ def restore(file: Path, *, policy: Policy | None = None, files: Path | None = No
                     _admit(Path(scratch) / part_of(tag), tag, contents.models[tag], policy)
                 written = _restore_models(contents, Path(scratch), new, policy)
             written += _restore_files(Path(scratch), targets, present)
+            brought, kept = _restore_registry(Path(scratch), contents, force=force)
     except OSError as error:
         raise HoneError(f"{error.filename or file}: {error.strerror or one_line(error)}") from error
     left_out = [] if files is not None else [name.removeprefix(FILES) for name in contents.parts if _is_file(name)]
-    return Restored(tuple(written), tuple(sorted(present)), tuple(left_out))
+    return Restored((*written, *brought), tuple(sorted(present)), tuple(left_out), kept)
 
 
 def _unpacked(file: Path, scratch: Path) -> Contents:
@@ -187,6 +192,38 @@ def _restore_files(scratch: Path, targets: Targets, present: set[str]) -> list[s
     return written
 
 
+def _restore_registry(scratch: Path, contents: Contents, *, force: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Bring back what aliases mean where nothing is registered; return what was written, and what was kept instead.
+
+    Aliases move, and the history grows, every day: what is there is newer than the backup. `force` takes the backup's
+    aliases; a history that is there is never replaced.
+    """
+    written, kept = [], []
+    for name in (part for part in contents.parts if part.startswith(REGISTRY)):
+        target, content = registry.folder() / name.removeprefix(REGISTRY), (scratch / name).read_bytes()
+        if target.is_file() and target.read_bytes() == content:
+            continue
+        if target.is_file() and (not force or target.name == registry.HISTORY):
+            kept.append(name)
+            continue
+        atomic_write(target, content, mode=0o600 if target.name == registry.HISTORY else 0o644)
+        written.append(name)
+    return tuple(written), tuple(kept)
+
+
+def _check_registry(scratch: Path, contents: Contents) -> None:
+    """Refuse a registry that can't be read, or is another model's, before anything is written."""
+    for name in (part for part in contents.parts if part.startswith(REGISTRY)):
+        if name == f"{REGISTRY}{registry.HISTORY}":
+            continue
+        try:
+            found = registry.Registry.model_validate_json((scratch / name).read_bytes())
+        except ValidationError as error:
+            raise HoneError(f"{name}: {first_problem(error, 'content')}") from None
+        if name != f"{REGISTRY}{found.name}.json" or not is_tag_part(found.name):
+            raise HoneError(f"{name}: is of {shown(found.name)}")
+
+
 @contextmanager
 def _opened(file: Path) -> Iterator[tuple[Contents, Iterator[tuple[str, IO[bytes]]]]]:
     """Yield a backup's manifest, and its parts in order; whatever is not listed is refused before it is read."""
@@ -217,7 +254,7 @@ def _manifest(archive: tarfile.TarFile) -> Contents:
     for name in contents.parts:
         parts = PurePosixPath(name).parts
         plain = name == "/".join(parts) and ".." not in parts
-        if not plain or parts[0] not in ("models", "files") or len(parts) < 2:
+        if not plain or parts[0] not in ("models", "files", "registry") or len(parts) < 2:
             raise HoneError(f"{MANIFEST}: {name!r} is no part of a backup")
     wanted = {part_of(tag) for tag in contents.models}
     if wanted != {name for name in contents.parts if name.startswith("models/")}:

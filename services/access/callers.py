@@ -1,10 +1,11 @@
 """Callers, their scopes, and the refusals they can get.
 
-A scope is `predict`, `admin` or `read`, or `predict:NAME` or `admin:NAME` for one model. What each lets a caller do:
+A scope is `read`, `predict`, `operate` or `admin`, or one of them for one model, `predict:NAME`. What each allows:
 
+    read      read what is told of a model; without a name list what is stored, too
     predict   infer, and read what is told of a model
-    admin     load and unload, read what is told of a model, list what is stored
-    read      read what is told of a model, list what is stored
+    operate   load and unload, and what `read` lets
+    admin     what `operate` lets: there is no more to do over HTTP
 """
 
 from __future__ import annotations
@@ -17,16 +18,17 @@ from typing import Literal
 
 from ..http.failures import RequestError
 
-Action = Literal["predict", "admin", "read", "list"]
+Action = Literal["predict", "operate", "read", "list"]
 """What a request wants: to infer, to change what is loaded, to read about a model, to list what is stored."""
 
-SCOPE = re.compile(r"read|(?:predict|admin)(?::[A-Za-z0-9][A-Za-z0-9._-]*)?")
+SCOPE = re.compile(r"(?:read|predict|operate|admin)(?::[A-Za-z0-9][A-Za-z0-9._-]*)?")
 IMPLIED: dict[str, tuple[str, ...]] = {
     "predict": ("predict",),
-    "admin": ("admin",),
-    "read": ("read", "predict", "admin"),
-    "list": ("read", "admin"),
+    "operate": ("operate", "admin"),
+    "read": ("read", "predict", "operate", "admin"),
+    "list": ("read", "operate", "admin"),
 }
+"""Scopes of which any lets a caller do an action."""
 
 
 def is_scope(text: str) -> bool:
@@ -37,7 +39,9 @@ def is_scope(text: str) -> bool:
 def check_scope(scope: str) -> None:
     """Raise ValueError unless this is a scope."""
     if not is_scope(scope):
-        raise ValueError(f"'{scope}' is no scope; there is predict, admin, read, predict:NAME and admin:NAME")
+        raise ValueError(
+            f"'{scope}' is no scope; there is read, predict, operate and admin, and with a model predict:NAME"
+        )
 
 
 def allows(scopes: frozenset[str], action: Action, model: str | None = "") -> bool:

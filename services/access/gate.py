@@ -165,7 +165,7 @@ def _check_scope(caller: Caller, action: Action, model: str | None) -> None:
     if action in caller.scopes or allows(caller.scopes, action, model):
         return
     needed = {"list": "read"}.get(action, action)
-    of_model = f" or '{needed}:{model}'" if model and needed != "read" else ""
+    of_model = f" or '{needed}:{model}'" if model else ""
     has = ", ".join(sorted(caller.scopes)) or "none"
     raise ForbiddenError(f"this needs the scope '{needed}'{of_model}, the key has {has}")
 

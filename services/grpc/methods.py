@@ -47,8 +47,8 @@ class Methods:
             "ModelStatistics": Call(pb.ModelStatisticsRequest, self._model_statistics, "read", "name"),
             "ModelInfer": Call(pb.ModelInferRequest, self._infer, "predict", "model_name"),
             "RepositoryIndex": Call(pb.RepositoryIndexRequest, self._index, "list"),
-            "RepositoryModelLoad": Call(pb.RepositoryModelLoadRequest, self._load, "admin", "model_name"),
-            "RepositoryModelUnload": Call(pb.RepositoryModelUnloadRequest, self._unload, "admin", "model_name"),
+            "RepositoryModelLoad": Call(pb.RepositoryModelLoadRequest, self._load, "operate", "model_name"),
+            "RepositoryModelUnload": Call(pb.RepositoryModelUnloadRequest, self._unload, "operate", "model_name"),
         }
 
     async def _live(self, _: Received) -> Any:

@@ -173,7 +173,7 @@ class GrpcServer:
         if call.action is None:
             return ""
         model = None if call.model else ""
-        if call.action == "admin":
+        if call.action == "operate":
             return await self._repository.admit(head, model)
         await self._edge.admit(head, call.action, model)
         return ""

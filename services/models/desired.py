@@ -8,9 +8,12 @@ when all have. A worker that crashed and came back reads the list when it starts
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,6 +83,17 @@ class DesiredState:
             content = {"generation": generation, "loads": loads}
             atomic_write(self._file, orjson.dumps(content).decode())
             return Desired(generation, loads)
+
+    @contextmanager
+    def leading(self) -> Iterator[bool]:
+        """Yield whether this worker may act for all of them now; False while another does."""
+        with (self._folder / "leader").open("w") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
 
     def report(self, generation: int, problem: str = "") -> None:
         """Note how far this worker is."""

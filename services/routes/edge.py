@@ -19,10 +19,11 @@ from ..observe.statistics import SharedStatistics
 from ..settings import Settings
 
 if TYPE_CHECKING:
+    from hone.audit import Audit
+
     from ..access.callers import Action, Caller
     from ..access.gate import Gate, OpenGate
     from ..cache.predictions import PredictionCache
-    from ..observe.audit import Audit
     from ..observe.recording import Recorded, Recorder
     from ..observe.tracing import Tracer
 

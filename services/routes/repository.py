@@ -12,13 +12,14 @@ import re
 from typing import Any
 
 from hone import store
+from hone.audit import REQUESTED
 from hone.errors import ArtifactError, HoneError, StoreError
 
 from ..access.exposure import is_loopback
 from ..http.failures import AdminOffError, NotFoundError, RequestError, UnrecordedError, UnusableModelError
 from ..http.responses import Head
 from ..models.desired import DesiredState
-from ..observe.audit import REQUESTED
+from ..models.followed import Followed
 from .edge import Edge
 from .hub import Hub
 
@@ -38,12 +39,14 @@ class Repository:
         hub: of the worker.
         edge: of the worker.
         desired: shared by the server's workers.
+        followed: aliases that the service was given.
     """
 
-    def __init__(self, hub: Hub, edge: Edge, desired: DesiredState) -> None:
+    def __init__(self, hub: Hub, edge: Edge, desired: DesiredState, followed: Followed | None = None) -> None:
         self._hub = hub
         self._edge = edge
         self._desired = desired
+        self._followed = followed or Followed()
         self._applied: dict[str, int] = {}
 
     async def admit(self, head: Head, model: str | None) -> str:
@@ -52,7 +55,7 @@ class Repository:
         Raises:
             RequestError: they may not.
         """
-        caller = await self._edge.admit(head, "admin", model)
+        caller = await self._edge.admit(head, "operate", model)
         if caller is not None:
             return caller.id
         if self._edge.settings.insecure:
@@ -178,9 +181,53 @@ class Repository:
         self._desired.report(desired.generation, "; ".join(problems))
 
     async def catch_up(self) -> None:
-        """Follow the list where it has changed since it was read."""
+        """Follow the list where it has changed since it was read, and the aliases where the registry has."""
+        await self._follow_list()
+        for name in self._followed.moved():
+            with self._desired.leading() as leads:
+                if leads:
+                    await self._follow_aliases(name)
+                else:  # another worker sees to it, and this one to its list
+                    self._followed.look_again(name)
+
+    async def _follow_list(self) -> None:
         if self._desired.changed() and self._desired.read().generation:
             await self.follow()
+
+    async def _follow_aliases(self, name: str) -> None:
+        """Serve what a model's aliases mean now, in every worker.
+
+        What can't be loaded, or recorded, is told in the log; what served before still does.
+        """
+        await self._follow_list()
+        meant = await asyncio.to_thread(self._followed.meant, name)
+        there = {served.tag for served in self._hub.models() if served.entry.name == name}
+        retired = self._followed.retired(name, meant, there)
+        try:
+            last = ""
+            for reference, tag in meant.items():
+                # The alias that was given first comes last: it answers the paths without a version.
+                if tag not in there or (reference == list(meant)[-1] and self._hub.get(name).tag != tag):
+                    await self._take_over(reference, tag, keep=bool(there - retired))
+                    there, last = there | {tag}, tag
+            left = retired & {served.tag for served in self._hub.models()}
+            for tag in left:
+                await self._hub.unload(name, tag.partition(":")[2])
+            self._followed.settle(meant)
+            if last or left:
+                await self._spread(last)
+        except (HoneError, RequestError) as error:
+            logger.error("what '%s' means in the registry is not served: %s", name, error)
+
+    async def _take_over(self, reference: str, tag: str, *, keep: bool) -> None:
+        actor = f"registry:{reference}"
+        await self._announce(actor, "load", tag)
+        try:
+            await self._hub.load(tag, keep=keep)
+        except (HoneError, RequestError) as error:
+            await self._conclude(actor, "load", tag, "failed", reason=str(error))
+            raise
+        await self._conclude(actor, "load", tag, "done")
 
 
 def _version(parameters: Any) -> str:

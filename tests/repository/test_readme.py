@@ -111,7 +111,17 @@ ROWS = {
         "hone status http://localhost:3000 --errors 100",
         "hone status http://127.0.0.1:9 || test $? = 3",
     ],
+    "`hone registry …`": [
+        "hone registry promote wine --reason first --dry-run || test $? = 1",  # the champion, when a page promoted it
+        "hone registry list wine",
+        "hone registry show wine",
+        "hone registry annotate wine checked=yes",
+        "hone registry history wine",
+        "hone registry prune --keep 9",
+    ],
+    "`hone cache …`": ["hone cache list | grep passes", "hone cache prune --days 30 --dry-run"],
     "`hone models …`": [
+        "rm -rf home/bentoml/hone-registry",  # a page promotes a version, which is then not removed
         "hone models list | grep wine:",
         "hone models show wine",
         "hone models export wine:onnx-fp32 fp32.tar.gz",

@@ -18,9 +18,9 @@ import pytest
 from click.testing import CliRunner
 
 from hone import store
+from hone.audit import verify
 from hone.cli.main import cli
 from hone.files import atomic_write
-from hone.services.observe.audit import verify
 from hone.services.observe.record_chain import verify as verify_traffic
 from hone.services.observe.recording import read
 from hone.store import archive

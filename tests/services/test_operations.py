@@ -25,9 +25,9 @@ import tritonclient.grpc as triton_grpc
 from tritonclient.utils import InferenceServerException
 
 from hone import store
+from hone.audit import verify
 from hone.services.access.api_keys import add_key
 from hone.services.launch import free_port
-from hone.services.observe.audit import verify
 from hone.services.observe.recording import read
 from tests.models.dense import dense_answer, dense_artifact
 from tests.servers import DIGITS, HONE, put, self_signed, server, use_store
@@ -254,7 +254,7 @@ def test_keys_scopes_rates_and_audit(shop: Path) -> None:
             tensor.set_data_from_numpy(rows())
             with pytest.raises(InferenceServerException, match="a key is needed"):
                 triton.infer("digits", [tensor])
-            with pytest.raises(InferenceServerException, match="needs the scope 'admin'"):
+            with pytest.raises(InferenceServerException, match="needs the scope 'operate'"):
                 triton.unload_model("digits", headers={"x-api-key": reader})
             triton.infer("digits", [tensor], headers={"x-api-key": reader})
             triton.load_model("digits", headers={"x-api-key": admin})

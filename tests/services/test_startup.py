@@ -13,10 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from hone.audit import verify
 from hone.errors import HoneError
 from hone.services.access.api_keys import add_key
 from hone.services.launch import free_port
-from hone.services.observe.audit import verify
 from hone.services.serve_folder import OWNER, PREFIX, remove_stale, serve_folder
 from hone.services.settings import Settings
 from hone.services.startup import check_start

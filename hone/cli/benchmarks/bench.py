@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hone.cli.groups import DefaultGroup
+from hone.cli.references import pinned
 
 if TYPE_CHECKING:
     from hone.benchmarks.capacity.search import Effort
@@ -50,7 +51,7 @@ def bench() -> None:
 
 
 @bench.command()
-@click.argument("model")
+@click.argument("model", callback=pinned)
 @click.option("--p50", help="Limit of the median latency, such as 20ms.")
 @click.option("--p95", help="Limit of the 95th percentile.")
 @click.option("--p99", help="Limit of the 99th percentile. One limit must be given.")
@@ -148,8 +149,8 @@ def slo_of(percentiles: Mapping[str, str | None], errors: float) -> tuple[Slo, s
 
 
 @bench.command()
-@click.argument("a")
-@click.argument("b")
+@click.argument("a", callback=pinned)
+@click.argument("b", callback=pinned)
 @click.option("--model", default="", help="Of services that are given by their address. [default: the first]")
 @click.option("--api-key", envvar="HONE_BENCH_KEY", default="", help="Better: $HONE_BENCH_KEY.")
 @click.option("--ca", type=click.Path(path_type=Path, exists=True), help="Certificates to check their own with.")
@@ -209,7 +210,7 @@ def _target(reference: str, model: str, api_key: str, ca: Path | None) -> Iterat
 
 
 @bench.command()
-@click.argument("model")
+@click.argument("model", callback=pinned)
 @_service_options
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of load.json. [default: out/NAME]")
 @click.option(

@@ -66,6 +66,11 @@ def optimize(
         return
     request = Request(recipe, only, force, jobs, not no_store, full, None if search else minutes)
     report = run_search(request, out, minutes or SEARCH_MINUTES) if search else run_optimize(request, out)
+    tags = {variant.name: variant.tag for variant in report.variants if variant.tag}
+    if report.winner in tags:
+        from hone.lifecycle.registry.changes import propose
+
+        propose(recipe, list(tags.values()), tags[report.winner])
     if report.safest is not None:
         raise UndecidedError(f"{recipe}: {report.undecided}")
     if report.winner is None and report.unproven:

@@ -12,6 +12,7 @@ from hone.cli.archives import policy_of
 from hone.cli.auditing import audited
 from hone.cli.groups import HoneGroup
 from hone.cli.printing import columns
+from hone.cli.pruning import prune_command
 from hone.errors import StoreError, did_you_mean
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def models() -> None:
     """Look after the model store."""
 
 
-for command in archives.COMMANDS:
+for command in (*archives.COMMANDS, prune_command):
     models.add_command(command)
 
 
@@ -131,8 +132,9 @@ def _of_run(name: str, run: str) -> list[Entry]:
 @click.option("-y", "--yes", is_flag=True, help="Don't ask.")
 @audited("models rm", "references")
 def rm_command(references: tuple[str, ...], all_versions: bool, run: str | None, yes: bool) -> None:
-    """Remove stored artifacts."""
+    """Remove stored artifacts; not what the registry's champion or previous mean."""
     from hone import store
+    from hone.store.registry import check_removal
 
     found: dict[str, Entry] = {}
     for reference in references:
@@ -145,6 +147,7 @@ def rm_command(references: tuple[str, ...], all_versions: bool, run: str | None,
         else:
             raise StoreError(f"'{reference}' names no version; give NAME:VERSION, --run RUN or --all-versions")
         found.update({entry.tag: entry for entry in matches})
+    check_removal(list(found.values()))
     if not yes:
         click.confirm(f"remove {', '.join(found)}?", abort=True)
     for tag, entry in found.items():

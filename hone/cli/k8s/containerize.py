@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from hone.cli.auditing import audited
+from hone.cli.references import pinned
 
 KIND = click.option(
     "--kind", type=click.Choice(["cpu", "openvino", "cuda", "tensorrt"]), default="cpu", show_default=True
@@ -14,8 +15,10 @@ KIND = click.option(
 
 
 @click.command()
-@click.argument("model")
-@click.option("--and", "more", multiple=True, metavar="MODEL", help="One more model or version; may be repeated.")
+@click.argument("model", callback=pinned)
+@click.option(
+    "--and", "more", multiple=True, metavar="MODEL", callback=pinned, help="One more model or version; may be repeated."
+)
 @KIND
 @click.option("--tag", default="", help="The image's name. [default: localhost/hone/NAME:VERSION-KIND]")
 @click.option("--engine", type=click.Choice(["docker", "podman", "buildah"]), help="[default: the first installed]")

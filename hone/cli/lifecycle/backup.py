@@ -29,8 +29,8 @@ def backup() -> None:
 def create(target: Path, include: tuple[Path, ...], keep: int | None) -> None:
     """Write the model store and other files to TARGET, a .tar.gz or a folder that gets dated ones.
 
-    The files that HONE_API_KEYS and HONE_AUDIT_LOG name go in, too. What a pass cache holds can be made again; to keep
-    it, include its folder.
+    The registry goes in with the store. The files that HONE_API_KEYS and HONE_AUDIT_LOG name go in, too. What a pass
+    cache holds can be made again; to keep it, include its folder.
     """
     from hone.lifecycle.backup.backup import create as write
     from hone.lifecycle.backup.restore import verify as check

@@ -35,5 +35,7 @@ def restore(file: Path, files: Path | None, force: bool, trust_code: bool) -> No
         click.echo(f"present  {name}")
     for name in done.left_out:
         click.echo(f"left out {name}")
+    for name in done.kept:
+        click.echo(f"kept     {name}: there already, and says otherwise")
     if done.left_out:
         click.echo(f"{len(done.left_out)} file(s) left out; --files FOLDER writes them below it", err=True)

@@ -24,7 +24,7 @@ def verify(file: Path) -> None:
     if file.is_dir():
         _verify_traffic(file)
         return
-    from hone.services.observe.audit import verify as check
+    from hone.audit import verify as check
 
     result = check(file)
     chains = "the chain holds" if result.chains <= 1 else f"all {result.chains} chains hold"

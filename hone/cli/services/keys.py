@@ -39,7 +39,7 @@ def keys() -> None:
     default=("predict",),
     show_default=True,
     callback=_check_scopes,
-    help="predict, admin or read, or for one model predict:NAME or admin:NAME; may be repeated.",
+    help="read, predict, operate or admin, or for one model predict:NAME and the like; may be repeated.",
 )
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Requests a second. [default: the server's]")
 @FILE

@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from hone import store
+from hone.audit import verify
 from hone.cli.main import cli
-from hone.services.observe.audit import verify
 from tests.models.dense import dense_artifact
 
 

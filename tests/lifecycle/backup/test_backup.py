@@ -13,13 +13,15 @@ import pytest
 from click.testing import CliRunner
 
 from hone import store
+from hone.audit import AuditLog
+from hone.audit import verify as verify_audit
 from hone.cli.main import cli
 from hone.errors import HoneError
 from hone.lifecycle.backup.backup import DATED, create
 from hone.lifecycle.backup.restore import restore, verify
+from hone.lifecycle.registry.history import changes, entered
 from hone.services.access.api_keys import add_key
-from hone.services.observe.audit import AuditLog
-from hone.services.observe.audit import verify as verify_audit
+from hone.store.registry import change, file_of, pointer_to
 from hone.store.trust import is_trusted_here
 from tests.models.dense import dense_artifact
 from tests.servers import use_store
@@ -61,6 +63,36 @@ def test_everything_comes_back_in_an_empty_home(backup: Path, tmp_path: Path) ->
         assert (files / name).stat().st_mode & 0o777 == 0o600
     assert verify_audit(files / "audit.jsonl").records == 1
     assert backup.stat().st_mode & 0o777 == 0o600
+
+
+def test_aliases_come_back_and_dont_replace_newer_ones(backup: Path, tmp_path: Path) -> None:
+    def champion(version: str) -> None:
+        pointer = pointer_to(store.resolve(f"digits:{version}"))
+        with entered("promote", f"digits:{version}"):
+            change("digits", lambda before: before.pointing({"champion": pointer}))
+
+    champion("a-1")
+    second = create(tmp_path / "c.tar.gz")
+    empty_home(tmp_path)
+    assert {"registry/digits.json", "registry/history.jsonl"} <= {*restore(second).written}
+    assert store.resolve("digits@champion").version == "a-1"
+    champion("b-2")
+    again = restore(second)
+    assert again.kept == ("registry/digits.json", "registry/history.jsonl")
+    assert store.resolve("digits@champion").version == "b-2"
+    assert restore(second, force=True).written == ("registry/digits.json",)
+    assert store.resolve("digits@champion").version == "a-1"
+    assert [change.model for change in changes()] == ["digits:a-1", "digits:b-2"]
+
+
+def test_registry_of_another_name_is_refused(backup: Path, tmp_path: Path) -> None:
+    change("digits", lambda before: before.model_copy(update={"notes": {"a-1": {"data": "May"}}}))
+    file_of("digits").rename(file_of("wine"))
+    second = create(tmp_path / "c.tar.gz")
+    empty_home(tmp_path)
+    with pytest.raises(HoneError, match=r"registry/wine.json: is of 'digits'"):
+        restore(second)
+    assert store.entries() == []
 
 
 def test_second_restore_changes_nothing(backup: Path, tmp_path: Path) -> None:

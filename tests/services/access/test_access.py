@@ -43,8 +43,8 @@ def test_key_is_kept_as_a_hash_and_opens_its_scopes_only(tmp_path: Path) -> None
     gate = Gate(KeyFile(file), None)
     assert admit(gate, key) == "ci"
     assert asyncio.run(gate.admit(f"Bearer {key}".encode(), b"", "predict")).id == "ci"
-    with pytest.raises(ForbiddenError, match="needs the scope 'admin', the key has predict"):
-        admit(gate, key, "admin")
+    with pytest.raises(ForbiddenError, match="needs the scope 'operate', the key has predict"):
+        admit(gate, key, "operate")
     for wrong in ("", "x", key[:-1]):
         with pytest.raises(UnauthorizedError):
             admit(gate, wrong)
@@ -58,7 +58,7 @@ def test_keys_are_followed_while_serving(tmp_path: Path, caplog: pytest.LogCaptu
     remove_key(file, "first")
     assert admit(gate, first) == "first"  # within a second of the last look
     clock.now += 2
-    assert admit(gate, second, "admin") == "second"
+    assert admit(gate, second, "operate") == "second"
     with pytest.raises(UnauthorizedError):
         admit(gate, first)
     assert not gate.stale
@@ -142,11 +142,18 @@ def test_keys_made_at_the_same_time_are_all_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("scopes", "may", "may_not"),
     [
-        (("predict",), ["predict digits", "read digits", "read"], ["admin digits", "list"]),
-        (("admin",), ["admin digits", "read digits", "list"], ["predict digits"]),
-        (("read",), ["read digits", "read", "list"], ["predict digits", "admin digits"]),
+        (("predict",), ["predict digits", "read digits", "read"], ["operate digits", "list"]),
+        (("operate",), ["operate digits", "read digits", "list"], ["predict digits"]),
+        (("admin",), ["operate digits", "read digits", "list"], ["predict digits"]),
+        (("read",), ["read digits", "read", "list"], ["predict digits", "operate digits"]),
+        (("read:digits",), ["read digits"], ["read other", "read", "list", "predict digits", "operate digits"]),
         (("predict:digits",), ["predict digits", "read digits"], ["predict other", "read other", "read", "list"]),
-        (("admin:digits",), ["admin digits", "read digits"], ["admin other", "predict digits", "list", "admin"]),
+        (
+            ("operate:digits",),
+            ["operate digits", "read digits"],
+            ["operate other", "predict digits", "list", "operate"],
+        ),
+        (("admin:digits",), ["operate digits", "read digits"], ["operate other", "predict digits", "list", "operate"]),
         (("predict:digits", "read"), ["predict digits", "read other", "list"], ["predict other"]),
     ],
 )
@@ -165,7 +172,7 @@ def test_scopes_open_what_they_say_and_nothing_else(
             pytest.fail(wanted)
 
 
-@pytest.mark.parametrize("scope", ["write", "predict:", "admin:a/b", "read:digits", "predict:digits admin", ""])
+@pytest.mark.parametrize("scope", ["write", "predict:", "admin:a/b", "read:", "predict:digits admin", ""])
 def test_unknown_scope_is_named(tmp_path: Path, scope: str) -> None:
     file = tmp_path / "keys.yaml"
     file.write_text(json.dumps({"keys": [{"id": "a", "sha256": "a" * 64, "scopes": [scope]}]}))
@@ -277,9 +284,9 @@ def test_token_opens_its_scopes_and_is_checked_once(keys: Keys) -> None:
     assert gate.admit_now(b"Bearer " + token, b"", "predict") is None
     assert bearer(gate, token) == "jwt:ann"
     assert gate.admit_now(b"Bearer " + token, b"", "predict") is not None
-    assert bearer(gate, keys.token(scope=None, scp=["admin"]), "admin") == "jwt:ann"
+    assert bearer(gate, keys.token(scope=None, scp=["admin"]), "operate") == "jwt:ann"
     with pytest.raises(ForbiddenError):
-        bearer(gate, token, "admin")
+        bearer(gate, token, "operate")
     assert keys.reads == 1
 
 

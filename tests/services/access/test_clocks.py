@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from hone.audit import verify
 from hone.services.access.api_keys import add_key, remove_key
-from hone.services.observe.audit import verify
 from tests.servers import DIGITS, put, server
 
 LIBRARY = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))), None)

@@ -1,4 +1,4 @@
-"""An append-only log of admin actions whose records are chained by hashes, so that a change of any of them shows.
+"""Where records of actions are appended: a file that several processes share, or a stream.
 
 An action is recorded before it is done ("requested"), and again with its outcome. What can't be recorded isn't done.
 """
@@ -6,41 +6,24 @@ An action is recorded before it is done ("requested"), and again with its outcom
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import stat
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 import orjson
 
+from hone.audit.chain import START, digest, parsed
 from hone.errors import HoneError, one_line
 from hone.files import locked
-
-START = "0" * 64
-"""What stands for the record before the first."""
 
 STANDARD_OUTPUT = "-"
 REQUESTED = "requested"
 BLOCK = 65_536
 
-
-@dataclass(frozen=True)
-class Verification:
-    """A log whose chains hold.
-
-    Attributes:
-        records: in it.
-        head: hash of the last one; kept elsewhere, it shows when records are cut off the end.
-        chains: of records; a log that servers write to standard output has one a server.
-    """
-
-    records: int
-    head: str
-    chains: int = 1
+Details = dict[str, str]
 
 
 class Audit(Protocol):
@@ -114,13 +97,48 @@ class AuditStream:
             HoneError: it could not be written.
         """
         with _turn(self._head, "the audit record was not written to standard output") as head:
-            last = _parse(os.pread(head, BLOCK, 0))
+            last = parsed(os.pread(head, BLOCK, 0))
             chain = last["chain"] if last else os.urandom(8).hex()
             line = _line(last, actor, action, subject, outcome, details, {"chain": chain})
             _write(self._handle, line)
             state = {key: orjson.loads(line)[key] for key in ("seq", "hash", "chain")}
             os.pwrite(head, orjson.dumps(state), 0)
             os.ftruncate(head, len(orjson.dumps(state)))
+
+
+@contextlib.contextmanager
+def recorded(log: Audit, actor: str, action: str, subject: str, warn: Callable[[str], object]) -> Iterator[Details]:
+    """Record that an action is asked for, and after the block what became of it; what can't be recorded isn't done.
+
+    Args:
+        warn: told when the outcome of a block that failed can't be recorded.
+
+    Yields the details of the record of what was done, to be filled in.
+
+    Raises:
+        HoneError: it can't be recorded; or whatever the block raises.
+    """
+    details: Details = {}
+    log.append(actor, action, subject, REQUESTED)
+    try:
+        yield details
+    except BaseException as error:
+        try:
+            log.append(actor, action, subject, "failed", **{**details, "reason": one_line(error)})
+        except HoneError as problem:  # what failed first is what must be told
+            warn(f"the outcome is not recorded: {problem}")
+        raise
+    log.append(actor, action, subject, "done", **details)
+
+
+def operator() -> str:
+    """Return who runs this: the user's name as the system has it, not as the environment says."""
+    import pwd
+
+    try:
+        return f"user:{pwd.getpwuid(os.getuid()).pw_name}"
+    except KeyError:
+        return f"user:{os.getuid()}"
 
 
 def open_log(place: str, folder: Path | None = None) -> Audit | None:
@@ -171,7 +189,7 @@ def _line(
         "previous": last["hash"] if last else START,
         **extra,
     }
-    record["hash"] = _hash(record)
+    record["hash"] = digest(record)
     return orjson.dumps(record) + b"\n"
 
 
@@ -188,7 +206,7 @@ def _last_record(handle: int) -> tuple[dict[str, Any] | None, bool]:
         lines = tail.split(b"\n")
         torn = bool(lines[-1])
         for line in reversed(lines[1:-1] if position else lines[:-1]):
-            record = _parse(line)
+            record = parsed(line)
             if record is not None:
                 return record, torn
             torn = torn or bool(line.strip())
@@ -197,59 +215,3 @@ def _last_record(handle: int) -> tuple[dict[str, Any] | None, bool]:
         step = min(BLOCK, position)
         position -= step
         tail = os.pread(handle, step, position) + tail
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    try:
-        record = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return None
-    return record if isinstance(record, dict) and "hash" in record and "seq" in record else None
-
-
-def verify(path: Path) -> Verification:
-    """Check a log from its first record to its last.
-
-    A log that was written to a file is one chain, and nothing else may stand in it. One that was collected from
-    standard outputs may hold several chains, and other programs' lines between them.
-
-    Raises:
-        HoneError: naming the line at which a chain breaks.
-    """
-    last: dict[str, tuple[int, str]] = {}
-    count, head, torn = 0, START, False
-    for number, record in _records(path):
-        if record is None:
-            torn = True
-            continue
-        chain = str(record.get("chain", ""))
-        if torn and not chain and not record.get("torn"):
-            raise HoneError(
-                f"{path}:{number}: unreadable text stands before this record, and the record doesn't say so"
-            )
-        seq, previous = last.get(chain, (0, START))
-        if record["seq"] != seq + 1 or record.get("previous") != previous:
-            raise HoneError(f"{path}:{number}: the chain breaks: record {seq + 1} is missing or was changed")
-        if record["hash"] != _hash(record):
-            raise HoneError(f"{path}:{number}: record {record['seq']} was changed: its hash is another")
-        last[chain] = (record["seq"], record["hash"])
-        count, head, torn = count + 1, record["hash"], False
-    if torn and not any(last):
-        raise HoneError(f"{path}: the last line is torn; the next record will say so")
-    return Verification(count, head, len(last))
-
-
-def _records(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """Yield the number of each line that isn't empty, and its record, None where it is no record."""
-    try:
-        with path.open("rb") as stream:
-            for number, line in enumerate(stream, 1):
-                if line.strip():
-                    yield number, _parse(line)
-    except OSError as error:
-        raise HoneError(f"{path}: can't be read: {error.strerror or one_line(error)}") from None
-
-
-def _hash(record: dict[str, Any]) -> str:
-    content = {key: value for key, value in record.items() if key != "hash"}
-    return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()

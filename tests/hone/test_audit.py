@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from hone.audit import AuditLog, AuditStream, verify
 from hone.errors import HoneError
-from hone.services.observe.audit import AuditLog, AuditStream, verify
 
 
 def append(path: Path, actor: str, count: int) -> None:
@@ -93,7 +93,7 @@ def test_streams_of_several_workers_are_one_chain_a_server_among_other_lines(tmp
             folder = tmp_path / server
             folder.mkdir()
             stream.write(b"2026-01-01 [INFO] another program's line\n")
-            code = "import sys; from tests.services.observe.test_audit import write; write(*sys.argv[1:])"
+            code = "import sys; from tests.hone.test_audit import write; write(*sys.argv[1:])"
             command = [sys.executable, "-c", code, str(folder), server]
             workers = [subprocess.Popen(command, stdout=stream) for _ in range(3)]
             assert [worker.wait(60) for worker in workers] == [0, 0, 0]
