@@ -20,7 +20,7 @@ from .running import BatchTimes, Ran, Runner, failed, settle
 from .scheduler import Scheduler
 
 SOLO_LEARNS = 7
-"""Of requests that run alone one in eight teaches the latency model."""
+"""Of requests that run alone one in eight teaches the latency model: of thousands a second that is enough."""
 
 SINGLE_BATCHES = 32
 """So many batches of one request each, one after the other, say that callers come one at a time."""
@@ -190,7 +190,6 @@ class Lane:
         if trail is not None:
             trail.append((0.0, seconds, rows))
         self._observe_solo(seconds, rows)
-        # The running means need some observations, not every one of thousands a second.
         self._solo_runs += 1
         if not self._solo_runs & SOLO_LEARNS:
             self._latency.observe(1 if joiner is None else joiner.bucket(inputs).row_size, rows, seconds)
@@ -291,6 +290,7 @@ class Lane:
     def _learn_reserve(self, work: Work, ended: float) -> None:
         assert work.deadline is not None
         self._reserve.answered(work.arrived, work.deadline, ended)
+        self.queue.tried(work, ended)
         self.queue.reserve = self._reserve.share
 
     def _rest(self) -> None:

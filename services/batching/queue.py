@@ -7,7 +7,7 @@ grow by themselves, because more arrives while a larger batch runs. There is no 
 Works whose rows differ in shape wait in buckets of their own; the next batch comes from the bucket whose head is the
 oldest, so no bucket starves. A work may carry a deadline: it is refused on arrival when the rows ahead of it make the
 deadline unreachable, dropped when it has become so while waiting, and it keeps the batch that it goes with small
-enough to be in time. Nothing is computed whose answer would come too late.
+enough to be in time. Nothing is computed whose answer would come too late, but for a try now and then (`TRY_AFTER_S`).
 """
 
 from __future__ import annotations
@@ -16,12 +16,19 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from math import ceil
+from math import ceil, inf
 from typing import NamedTuple
 
 from hone.signature import Tensors
 
 from ..http.failures import DeadlineError, OverloadedError
+
+TRY_AFTER_S = 1.0
+"""Without a batch for so long, what batches take isn't known any more, and a request is let through to learn it.
+
+Else one stall of the host, which makes the next predictions long, would have every caller with a deadline refused for
+good: nothing would run that could show that the stall is over.
+"""
 
 Trail = list[tuple[float, float, int]]
 
@@ -52,6 +59,7 @@ class Work:
         waiting: True while it is in the queue.
         alone: it shares its batch with none.
         trail: where to note what became of it, for traces.
+        is_try: it runs though its deadline seems out of reach: `TRY_AFTER_S`.
     """
 
     inputs: Tensors
@@ -63,6 +71,7 @@ class Work:
     waiting: bool = False
     alone: bool = False
     trail: Trail | None = None
+    is_try: bool = False
 
 
 @dataclass
@@ -101,6 +110,8 @@ class BatchQueue:
     reserve: float = 0.0
     _buckets: dict[Bucket, deque[Work]] = field(default_factory=dict)
     _bucket_rows: dict[Bucket, int] = field(default_factory=dict)
+    _last_batch: float | None = None
+    """When one was taken; before the first, when a request was refused first."""
 
     def offer(self, works: list[Work], now: float, busy_s: float = 0.0) -> None:
         """Queue all of a caller's works, or none.
@@ -124,7 +135,7 @@ class BatchQueue:
             )
         deadline = works[0].deadline
         if deadline is not None:
-            self._check_deadline(works, deadline - now, busy_s)
+            self._check_deadline(works, now, deadline - now, busy_s)
         for work in works:
             waiting = self._buckets.get(work.bucket)
             if waiting is None:
@@ -135,17 +146,31 @@ class BatchQueue:
             self._bucket_rows[work.bucket] += work.rows
         self.rows += rows
 
-    def _check_deadline(self, works: list[Work], left_s: float, busy_s: float) -> None:
+    def _check_deadline(self, works: list[Work], now: float, left_s: float, busy_s: float) -> None:
         own = sum(self.predict(work.bucket.row_size, work.rows) for work in works)
         # In the last batch it has company: a batch of its own would cost the others' overhead once more.
         ahead = busy_s + max(0.0, self._seconds(works) - own) / self.in_flight
         if left_s <= 0 or ahead + own > (self._usable(works[0].bucket, left_s) if ahead else left_s):
+            if left_s > 0 and not ahead and self._may_try(now):
+                for work in works:
+                    work.is_try = True
+                return
             raise DeadlineError(
                 f"can't answer within the {max(0.0, left_s) * 1e3:.3g} ms that are left: about "
                 f"{(ahead + own) * 1e3:.3g} ms would be needed",
                 ceil(ahead),
                 hopeless=left_s <= 0 or own > left_s,
             )
+
+    def _may_try(self, now: float) -> bool:
+        if self._last_batch is None:
+            self._last_batch = now
+        return now - self._last_batch >= TRY_AFTER_S
+
+    def tried(self, work: Work, ended: float) -> None:
+        """Learn when a work ended: after a try in time the next may come at once, so that the rest is learned soon."""
+        if work.is_try and work.deadline is not None and ended <= work.deadline:
+            self._last_batch = -inf
 
     def _usable(self, bucket: Bucket, left_s: float) -> float:
         """Return the seconds that a request behind others may be foreseen to take.
@@ -201,6 +226,7 @@ class BatchQueue:
                 return Batch([], 0, expired)
             batch = self._fill(bucket, now, expired)
             if batch.works:
+                self._last_batch = now
                 return batch
 
     def _oldest(self) -> Bucket | None:
@@ -230,7 +256,7 @@ class BatchQueue:
             if works and (rows + work.rows > most or work.alone or works[0].alone):
                 break
             if work.deadline is not None or limit is not None:
-                if work.deadline is not None and now + self.predict(bucket.row_size, work.rows) > work.deadline:
+                if work.deadline is not None and not work.is_try and self._is_late(work, now):
                     waiting.popleft()
                     self.withdraw(work)
                     expired.append(work)
@@ -244,6 +270,10 @@ class BatchQueue:
             works.append(work)
             rows += work.rows
         return Batch(works, rows, expired)
+
+    def _is_late(self, work: Work, now: float) -> bool:
+        assert work.deadline is not None
+        return now + self.predict(work.bucket.row_size, work.rows) > work.deadline
 
     def __len__(self) -> int:
         return sum(work.waiting for waiting in self._buckets.values() for work in waiting)

@@ -197,6 +197,31 @@ class TestQueue:
         assert queue.rows == 0
         assert queue.backlog_s() == 0
 
+    def test_what_seems_out_of_reach_is_tried_when_nothing_ran_for_a_while(self) -> None:
+        queue = BatchQueue(max_batch_rows=8, max_queue_rows=100, predict=second_a_row)
+        for now in (0.0, 0.9):
+            with pytest.raises(DeadlineError):
+                queue.offer([work(2, deadline=now + 0.5)], now)
+        tried = work(2, deadline=1.5)
+        queue.offer([tried], 1.0)
+        with pytest.raises(DeadlineError):  # one at a time
+            queue.offer([work(2, deadline=1.5)], 1.0)
+        assert queue.take(1.0).works == [tried]
+        queue.tried(tried, 3.0)  # it was late indeed
+        with pytest.raises(DeadlineError):
+            queue.offer([work(2, deadline=1.9)], 1.5)
+        again = work(2, deadline=2.6)
+        queue.offer([again], 2.1)
+        assert queue.take(2.1).works == [again]
+        queue.tried(again, 2.2)  # in time: the next one need not wait
+        queue.offer([work(2, deadline=2.8)], 2.3)
+
+    def test_a_deadline_that_is_over_is_never_tried(self) -> None:
+        queue = BatchQueue(max_batch_rows=8, max_queue_rows=100, predict=second_a_row)
+        for now in (0.0, 5.0):
+            with pytest.raises(DeadlineError):
+                queue.offer([work(2, deadline=now)], now)
+
 
 class TestLatencyModel:
     def test_learns_a_line_and_remembers_what_it_saw(self) -> None:

@@ -26,7 +26,7 @@ class Runtime:
             self._latency.observe(1, rows, overhead_s + row_s * rows)
         self.queue = BatchQueue(most, 4096, self._latency.predict)
         self._random = np.random.default_rng(0)
-        self._next_stall = 2.0
+        self._next_stall, self.long_stall_s = 2.0, 0.0
         self._running: tuple[Batch, float, float, float] | None = None
         self.in_time = self.late = self.dropped = 0
 
@@ -58,13 +58,15 @@ class Runtime:
             return
         took = (self._cost[0] + self._cost[1] * batch.rows) * self._random.lognormal(0, 0.1)
         if now > self._next_stall:
-            took, self._next_stall = took + self._random.exponential(0.01), now + 2.0
+            took, self._next_stall = took + self._random.exponential(0.01) + self.long_stall_s, now + 2.0
+            self.long_stall_s = 0.0
         self._running = batch, now, now + took, now + self._latency.predict(1, batch.rows)
 
     def _learned(self, work: Work, ended: float) -> float:
         assert work.deadline is not None
         self._reserve.answered(work.arrived, work.deadline, ended)
         self.queue.reserve = self._reserve.share if self._reserved else 0.0
+        self.queue.tried(work, ended)
         return work.deadline
 
 
@@ -106,3 +108,11 @@ def test_without_a_reserve_batches_become_small_and_answers_late() -> None:
     without, later, _ = goodput(Runtime(0.002, 0.0002, 64, reserved=False))
     assert with_reserve > 1.1 * without
     assert late < later
+
+
+def test_a_long_stall_of_the_host_has_callers_refused_for_a_second_and_not_for_good() -> None:
+    runtime = Runtime(0.0006, 0.0003, 4, reserved=True)
+    runtime.long_stall_s = 0.6
+    useful, _, _ = goodput(runtime)
+    # What is lost of the six seconds: the stall, and the second until a request is let through.
+    assert useful > 0.65
