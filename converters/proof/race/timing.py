@@ -96,7 +96,7 @@ class Timing:
                 progress(done + turn, _words(stage, turn, len(alive)))
                 self._turn(stage, turn, alive)
                 if stage.decides and self._referee is not None:
-                    self._stop(self._referee.stops(self._rounds(stage), self._joules(stage)))
+                    self._stop(self._referee.stops(*self._seen(stage)))
             if stage.decides:
                 self._recall(stage)
             done += stage.turns
@@ -134,13 +134,11 @@ class Timing:
                 subject._rounds.setdefault((batch, stage.threads), []).append(found["latencies_ns"])
                 subject._joules.setdefault((batch, stage.threads), []).append(found["joules"])
 
-    def _rounds(self, stage: Stage) -> dict[str, Rounds]:
+    def _seen(self, stage: Stage) -> tuple[dict[str, Rounds], dict[str, Joules]]:
+        """Return what each that is left took so far at the stage's first batch size, and what it used."""
         key = (stage.batches[0], stage.threads)
-        return {subject.name: subject._rounds[key] for subject in self._left if not subject.failure}
-
-    def _joules(self, stage: Stage) -> dict[str, Joules]:
-        key = (stage.batches[0], stage.threads)
-        return {subject.name: subject._joules[key] for subject in self._left if not subject.failure}
+        alive = [subject for subject in self._left if not subject.failure]
+        return {one.name: one._rounds[key] for one in alive}, {one.name: one._joules[key] for one in alive}
 
     def _stop(self, reasons: Mapping[str, str]) -> None:
         for subject in self._left:
@@ -151,7 +149,7 @@ class Timing:
 
     def _recall(self, stage: Stage) -> None:
         """Give those their missing turns that lost to one which can't win itself."""
-        back = self._referee.recalls(self._rounds(stage), self._joules(stage)) if self._referee else frozenset()
+        back = self._referee.recalls(*self._seen(stage)) if self._referee else frozenset()
         key = (stage.batches[0], stage.threads)
         called = [subject for subject in self._all if subject.name in back and not subject.failure]
         for subject in called:
