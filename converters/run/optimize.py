@@ -162,7 +162,9 @@ def _start(loaded: LoadedRecipe, workers: Workers, scratch: Path, display: Displ
     answer(source, prepared.evaluation, scratch, loaded.recipe.measure)
     for judge in judges:
         check_metric(judge, source.outputs, labels, skip=bool(loaded.recipe.quality.skip_checks))
-    return Run(loaded, prepared, source, judges, workers, scratch)
+    run = Run(loaded, prepared, source, judges, workers, scratch)
+    _proof(run, evaluation).check(source.outputs)
+    return run
 
 
 def prepare_source(loaded: LoadedRecipe, workers: Workers, scratch: Path) -> Prepared:
@@ -200,12 +202,16 @@ def _contest(run: Run, subjects: list[Subject], evaluation: Dataset, request: Re
     """Return the referee of a proof that begins now."""
     recipe = run.loaded.recipe
     limit = None if request.minutes is None else TimeLimit(request.minutes)
-    quality, budget = recipe.quality, recipe.budget
-    asked = Asked(run.judges, budget, [budget.quality_drop, *(spec.drop for spec in quality.also)])
-    proof = Proof(asked, run.source.outputs, evaluation.labels, evaluation.slices)
-    early = Early(run.judge, proof.allowed, run.source.outputs, evaluation.labels, budget.confidence)
+    proof = _proof(run, evaluation)
+    early = Early(run.judge, proof.allowed, run.source.outputs, evaluation.labels, recipe.budget.confidence)
     disturbed = _disturbed(run, subjects, display.message) if is_asked_for(recipe) else None
     return Contest(recipe, proof.of, early, limit, full=request.full, disturbed=disturbed)
+
+
+def _proof(run: Run, evaluation: Dataset) -> Proof:
+    quality, budget = run.loaded.recipe.quality, run.loaded.recipe.budget
+    asked = Asked(run.judges, budget, [budget.quality_drop, *(spec.drop for spec in quality.also)])
+    return Proof(asked, run.source.outputs, evaluation.labels, evaluation.slices)
 
 
 def _disturbed(

@@ -18,6 +18,7 @@ from ..judge import Judge
 from .loss import Bounds, Reference
 
 TOLERANCE = 1e-12
+NO_SLICES = "name the columns in evaluation.slices"
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,21 @@ class Proof:
             allowed_drop(limit, reference.score) for limit, reference in zip(limits, self._references, strict=True)
         ]
 
+    def check(self, source: Tensors) -> None:
+        """Ask of the source's own answers whether each limit can be told at all, before any variant is made.
+
+        Raises:
+            RecipeError: there are no classes or no slices for a limit on them.
+        """
+        budget = self._asked.budget
+        if budget.worst_class_drop is not None and not self._references[0].by_class(source):
+            raise RecipeError(f"budget.worst_class_drop: {self._no_classes()}; choose a metric of classes, or drop it")
+        if budget.worst_slice_drop is not None and not self._slices:
+            raise RecipeError(f"budget.worst_slice_drop: {NO_SLICES}")
+
+    def _no_classes(self) -> str:
+        return f"{self._references[0].judge.name} compares no classes with labels"
+
     @property
     def allowed(self) -> float:
         """What may be lost by the first metric, in its unit."""
@@ -182,8 +198,7 @@ class Proof:
         if limit is None:
             return []
         if not classes:
-            name = self._references[0].judge.name
-            return [Claim("the worst class", limit, problem=f"{name} compares no classes with labels")]
+            return [Claim("the worst class", limit, problem=self._no_classes())]
         return [Claim(f"class {name}", limit, pairs, rows=pairs.rows) for name, pairs in classes.items()]
 
     @cached_property
@@ -200,7 +215,7 @@ class Proof:
         if limit is None:
             return []
         if not slices:
-            return [Claim("the worst slice", limit, problem="name the columns in evaluation.slices")]
+            return [Claim("the worst slice", limit, problem=NO_SLICES)]
         return [claim_of(name, limit, partial(one.loss, got), one.rows) for name, one in slices.items()]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hone.converters.proof.judge import make_judges
-from hone.converters.proof.verdicts.claims import Asked, Claim, Evidence
+from hone.converters.proof.verdicts.claims import Asked, Claim, Evidence, Proof
 from hone.converters.proof.verdicts.verdict import Ruling, rule, verdict_of
 from hone.errors import RecipeError
 from hone.evidence.pairs import Pairs
@@ -178,3 +178,23 @@ def test_bad_input_leaves_a_line_and_no_traceback(ask: Any) -> None:
     same = {"scores": np.ones((40, 3), np.float32)}
     constant = verdict_of(source, same, labels, ask({"metric": "accuracy"}))
     assert constant.verdict in ("missed", "undecided")
+
+
+@pytest.mark.parametrize(
+    ("metric", "limit", "words"),
+    [
+        ("likeness", "worst_class_drop", "budget.worst_class_drop: likeness compares no classes with labels"),
+        ("accuracy", "worst_slice_drop", "budget.worst_slice_drop: name the columns in evaluation.slices"),
+    ],
+)
+def test_a_limit_that_no_answers_can_meet_is_found_on_the_source(ask: Any, metric: str, limit: str, words: str) -> None:
+    source, _, labels = answers(40, np.arange(0))
+    asked = ask({"metric": metric}, quality_drop=0.2, **{limit: 0.1})
+    with pytest.raises(RecipeError, match=words):
+        Proof(asked, source, labels).check(source)
+
+
+def test_limits_on_classes_and_slices_can_be_met(ask: Any) -> None:
+    source, _, labels = answers(40, np.arange(0))
+    asked = ask({"metric": "accuracy"}, quality_drop=0.2, worst_class_drop=0.1, worst_slice_drop=0.1)
+    Proof(asked, source, labels, {"odd": labels % 2}).check(source)
