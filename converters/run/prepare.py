@@ -23,6 +23,7 @@ from hone.userload import code_digest
 
 from .. import sources
 from ..context import Built, PassContext, Rows
+from .mlflow_source import local_source
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,11 @@ def prepare(recipe: Path, sources_dir: Path, evaluation: Path) -> Prepared:
     a loader may train. Data functions are called once, too. Everything after that is cached by the digest of what
     they gave.
     """
-    loaded = load_recipe(recipe)
+    with local_source(load_recipe(recipe)) as (loaded, told):
+        return _prepare(loaded, told, sources_dir, evaluation)
+
+
+def _prepare(loaded: LoadedRecipe, told: str, sources_dir: Path, evaluation: Path) -> Prepared:
     source = sources.for_recipe(loaded)
     runtimes.runtime_class(source.name).require()
     sources_dir.mkdir(parents=True, exist_ok=True)
@@ -64,7 +69,8 @@ def prepare(recipe: Path, sources_dir: Path, evaluation: Path) -> Prepared:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     digest = next((record.sha256 for record in data if record.role == "calibration"), "")
-    return Prepared(artifact.path, rows, digest, source.name, str(built.details.get("note", "")), data)
+    note = "; ".join(filter(None, (told, str(built.details.get("note", "")))))
+    return Prepared(artifact.path, rows, digest, source.name, note, data)
 
 
 def _save_rows(loaded: LoadedRecipe, signature: Signature, evaluation: Path) -> tuple[Rows, tuple[DataRecord, ...]]:

@@ -13,6 +13,7 @@ from rich.tree import Tree
 
 from hone.converters.report.page import write_report
 from hone.converters.report.records import Percentiles, Report, VariantReport
+from hone.converters.run.mlflow_source import local_source
 from hone.converters.run.optimize import Display, Request, optimize, report_folder
 from hone.converters.run.pipeline import Progress as PassProgress
 from hone.converters.run.plan import Node, Plan, make_plan
@@ -27,8 +28,8 @@ TABLE_WIDTH = 134  # columns the table needs; a narrower terminal wraps lines ra
 
 def print_plan(recipe: Path, only: tuple[str, ...]) -> None:
     """Print the tree of passes without running any."""
-    loaded = load_recipe(recipe)
-    plan = make_plan(loaded, for_recipe(loaded).name, only)
+    with local_source(load_recipe(recipe)) as (loaded, _):
+        plan = make_plan(loaded, for_recipe(loaded).name, only)
     tree = Tree(f"[bold]{loaded.recipe.name}[/] ({plan.source})")
     branches = {id(None): tree}
     for node in plan.nodes:

@@ -12,6 +12,8 @@ Reference = Annotated[
     str,
     Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="A Python object, `module:function`."),
 ]
+MLFLOW_MODEL = "models:/"
+"""How the address of a model in MLflow's registry begins, there and here."""
 PICKLE_SUFFIXES = (".pkl", ".pickle", ".joblib", ".pt", ".pth", ".bin")
 
 
@@ -33,7 +35,9 @@ class SourceSpec(Strict):
         "called once a run, so it may train.",
     )
     file: str | None = Field(
-        None, description="A .safetensors, .pt2, .keras, .onnx, .ubj, .json or .skops file, relative to the recipe."
+        None,
+        description="A .safetensors, .pt2, .keras, .onnx, .ubj, .json or .skops file, relative to the recipe; or "
+        "`models:/NAME@ALIAS`, `models:/NAME/NUMBER`: a model of the MLflow that MLFLOW_TRACKING_URI names.",
     )
     trust_pickle: bool = Field(
         False,

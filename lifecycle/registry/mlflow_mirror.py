@@ -6,64 +6,24 @@ What comes from there is an archive like any other: hashes and trust are checked
 
 from __future__ import annotations
 
-import logging
-import os
 import tarfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from hone import store
 from hone.artifact import MANIFEST, Manifest
-from hone.errors import HoneError, StoreError, UnavailableError, one_line
+from hone.errors import StoreError
 from hone.files import hash_file
 from hone.store import archive
-from hone.store.registry import ALIASES, Pointer, Registry, change, folder, registered
+from hone.store.mlflow_client import Place, asked
+from hone.store.registry import ALIASES, Pointer, Registry, change, registered
 from hone.store.trust import Admission, Policy
 
 from .history import entered
 
 VERSION, HASH, RUN, NOTE = "hone.version", "hone.manifest", "hone.run", "note."
-DATABASE, ARTIFACTS = "mlflow.db", "mlflow"
-"""Beside the registry's files, where no place is given."""
-
-SETTINGS = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
-}
-"""Of MLflow, where the environment says nothing else: it tells nobody, draws nothing, and soon says what is wrong."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where MLflow keeps things.
-
-    Attributes:
-        uri: of the tracking server or its database: sqlite:///FILE, postgresql://…, https://….
-        artifacts: folder or address (s3://…) of a database's artifacts; a server has its own.
-    """
-
-    uri: str
-    artifacts: str = ""
-
-    @property
-    def scheme(self) -> str:
-        """What kind of place it is: postgresql, https, …; an address may hold a password, this doesn't."""
-        return self.uri.partition(":")[0]
-
-    @classmethod
-    def of(cls, uri: str, artifacts: str) -> Place:
-        """Return what was given.
-
-        Without an address it is a SQLite file beside the store. A database's artifacts lie there too if no place is
-        given, not in the folder where the command happens to run. A tracking server has a place of its own.
-        """
-        uri = uri or f"sqlite:///{folder() / DATABASE}"
-        is_server = uri.startswith(("http:", "https:"))
-        return cls(uri, artifacts or ("" if is_server else str(folder() / ARTIFACTS)))
 
 
 def push(name: str, place: Place, report: Path | None = None) -> list[str]:
@@ -81,7 +41,7 @@ def push(name: str, place: Place, report: Path | None = None) -> list[str]:
     """
     found = store.entries(name) or [store.resolve(name)]
     with entered("sync", name) as details:
-        lines = _asked(place, lambda client: _push(client, name, found, place, report))
+        lines = asked(place, lambda client: _push(client, name, found, place, report))
         details["pushed"] = "; ".join(lines)
     return lines
 
@@ -197,7 +157,7 @@ def pull(name: str, place: Place, policy: Policy) -> list[str]:
         HoneError: MLflow can't be reached, or refuses.
     """
     with entered("sync", name) as details:
-        lines = _asked(place, lambda client: _pull(client, name, policy))
+        lines = asked(place, lambda client: _pull(client, name, policy))
         details["pulled"] = "; ".join(lines)
     return lines
 
@@ -253,30 +213,3 @@ def _fetch(client: Any, name: str, meant: Any, pointer: Pointer, policy: Policy)
         store.remove(entry)
         raise StoreError(f"MLflow's {tag} holds {entry.tag}")
     return [f"version {tag}"]
-
-
-def _asked(place: Place, use: Callable[[Any], list[str]]) -> list[str]:
-    """Do something with a client of MLflow; its errors become one line."""
-    for variable, value in SETTINGS.items():
-        os.environ.setdefault(variable, value)
-    try:
-        import mlflow
-        from mlflow.exceptions import MlflowException
-    except ImportError:
-        raise UnavailableError("mlflow is not installed", "pip install 'hone[ops]'") from None
-    for library in ("mlflow", "alembic"):  # they tell of each table
-        logging.getLogger(library).setLevel(logging.WARNING)
-    folder().mkdir(parents=True, exist_ok=True)
-    mlflow.set_tracking_uri(place.uri)
-    mlflow.set_registry_uri(place.uri)
-    try:
-        return use(mlflow.MlflowClient(place.uri, place.uri))
-    except HoneError:
-        raise
-    except ModuleNotFoundError as error:  # of what reads the database, which its address names
-        driver = f"install a driver of SQLAlchemy for {place.scheme}"
-        raise UnavailableError(f"{place.scheme} needs {error.name}", driver) from None
-    except MlflowException as error:
-        raise HoneError(f"MLflow: {one_line(error)}") from error
-    except Exception as error:  # of a database or an object store, each with errors of its own
-        raise HoneError(f"MLflow: {type(error).__name__}: {one_line(error)}") from error

@@ -157,7 +157,7 @@ FRAMEWORKS = {
     "jinja2": ("hone/pages/render.py", "k8s/tools/new_service.py"),
     "jwt": ("services/access/tokens.py",),
     "locust": ("benchmarks/load", "benchmarks/locustfile.py"),
-    "mlflow": ("lifecycle/registry/mlflow_mirror.py",),
+    "mlflow": ("hone/store/mlflow_client.py", "lifecycle/registry/mlflow_mirror.py", "converters/run/mlflow_source.py"),
     "matplotlib": ("hone/pages/figures.py", "converters/report/plots.py"),
     "opentelemetry": ("services/observe/tracing.py",),
     "prometheus_client": ("services/observe/metrics.py",),

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from hone.cli.auditing import audited
-from hone.errors import BudgetError, UndecidedError
+from hone.errors import BudgetError, HoneError, UndecidedError
 
 SEARCH_MINUTES = 10.0
 
@@ -35,6 +35,9 @@ SEARCH_MINUTES = 10.0
     "default 10.",
 )
 @click.option("--full", is_flag=True, help="Measure in full what is beaten or over the budget, too.")
+@click.option(
+    "--mlflow", "uri", envvar="HONE_MLFLOW", metavar="URI", help="Bring this MLflow up to what the run stored, too."
+)
 @audited("optimize", "recipe", unless=("dry_run", "no_store"))
 def optimize(
     recipe: Path,
@@ -47,6 +50,7 @@ def optimize(
     search: bool,
     minutes: float | None,
     full: bool,
+    uri: str | None,
 ) -> None:
     """Make, prove and rank the variants of RECIPE; store the best.
 
@@ -56,7 +60,7 @@ def optimize(
     too few to prove it: the safest is stored, and served by its own tag only.
     """
     from hone.cli.terminal import print_plan, run_optimize, run_search
-    from hone.converters.run.optimize import Request
+    from hone.converters.run.optimize import Request, report_folder
 
     if search and (only or dry_run):
         raise click.UsageError("--search chooses variants itself; leave --only and --dry-run out")
@@ -71,9 +75,22 @@ def optimize(
         from hone.lifecycle.registry.changes import propose
 
         propose(recipe, list(tags.values()), tags[report.winner])
+    if uri and tags:
+        _push(report.name, uri, report_folder(request, out))
     if report.safest is not None:
         raise UndecidedError(f"{recipe}: {report.undecided}")
     if report.winner is None and report.unproven:
         raise UndecidedError(f"{recipe}: {report.cut_short}")
     if report.winner is None:
         raise BudgetError(f"{recipe}: no variant meets the budget; the table says why, for each")
+
+
+def _push(name: str, uri: str, folder: Path) -> None:
+    """Bring MLflow up to a run; what the run stored stays when MLflow can't be reached."""
+    from hone.lifecycle.registry.mlflow_mirror import push
+    from hone.store.mlflow_client import Place
+
+    try:
+        push(name, Place.of(uri), folder)
+    except HoneError as error:
+        raise HoneError(f"{error}; the run is stored here: hone registry sync {name} --mlflow URI") from error

@@ -170,9 +170,10 @@ def sync(name: str, uri: str, artifacts: str, report: Path | None, pull: bool, t
     With --pull the other way: aliases are taken over, and versions downloaded, checked as an import is, and stored.
     """
     from hone.lifecycle.registry import mlflow_mirror
+    from hone.store.mlflow_client import Place
     from hone.store.trust import Policy
 
-    place = mlflow_mirror.Place.of(uri, artifacts)
+    place = Place.of(uri, artifacts)
     if pull:
         lines = mlflow_mirror.pull(name, place, Policy.from_environment(code=trust_code))
     else:

@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -35,6 +36,14 @@ def mlflow_uri(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'mlflow.db'}"
 
 
+def until_it_listens(port: int) -> None:
+    for _ in range(300):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"nothing listens on port {port}")
+
+
 @pytest.fixture
 def postgres_uri() -> Iterator[str]:
     """A PostgreSQL of this test alone; it refuses to run as root, so it runs as Debian's user for it."""
@@ -49,10 +58,7 @@ def postgres_uri() -> Iterator[str]:
     options = ["-D", data, "-p", str(port), "-k", root, "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
     server = subprocess.Popen([*as_user, programs[-1] / "postgres", *options], cwd=root)
     try:
-        for _ in range(300):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            time.sleep(0.1)
+        until_it_listens(port)
         yield f"postgresql://hone@127.0.0.1:{port}/postgres"
     finally:
         server.terminate()
@@ -67,7 +73,7 @@ def test_postgresql_holds_the_same(tmp_path: Path, postgres_uri: str) -> None:
     assert (store.resolve("dense@champion").version, store.resolve("dense@previous").version) == ("b", "a")
 
 
-def pushed(tmp_path: Path, uri: str) -> None:
+def pushed(tmp_path: Path, uri: str, artifacts: str = "") -> None:
     """Promote two versions in turn, and push them."""
     for version in ("a", "b"):
         proven(tmp_path, version)
@@ -77,7 +83,9 @@ def pushed(tmp_path: Path, uri: str) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "report.json").write_text("{}")
     report = ("--report", str(tmp_path / "out"))
-    done = hone("registry", "sync", "dense", "--mlflow", uri, "--artifacts", str(tmp_path / "artifacts"), *report)
+    done = hone(
+        "registry", "sync", "dense", "--mlflow", uri, "--artifacts", artifacts or str(tmp_path / "artifacts"), *report
+    )
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines() == [
         "version dense:b",
@@ -115,6 +123,44 @@ def test_runs_versions_aliases_and_notes_are_there_and_come_back_elsewhere(tmp_p
         "dense@champion is dense:a"
     ]
     assert client.get_model_version_by_alias("dense", "champion").tags["hone.version"] == "a"
+
+
+@pytest.fixture
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An S3 server with one bucket; it has an environment of its own, for its forty packages fight with others."""
+    python, port = tmp_path / "moto" / "bin" / "python", free_port()
+    uv = Path(sys.executable).with_name("uv")
+    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, tmp_path / "moto"], check=True)
+    subprocess.run([uv, "pip", "install", "--quiet", "--python", python, "moto[server]==5.2.5"], check=True)
+    server = subprocess.Popen([python, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)])
+    address = f"http://127.0.0.1:{port}"
+    told = {
+        "ENDPOINT_URL": address,
+        "ACCESS_KEY_ID": "key",
+        "SECRET_ACCESS_KEY": "secret",
+        "DEFAULT_REGION": "eu-west-1",
+    }
+    for name, value in told.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", address)
+    try:
+        until_it_listens(port)
+        import boto3
+
+        boto3.client("s3").create_bucket(Bucket="models", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+        yield "s3://models/hone"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def test_versions_lie_in_s3_and_come_back_elsewhere(tmp_path: Path, mlflow_uri: str, bucket: str) -> None:
+    pushed(tmp_path, mlflow_uri, bucket)
+    digests = {entry.tag: entry.opened().digest for entry in store.entries()}
+    use_store(tmp_path / "another-host")
+    pulled = hone("registry", "sync", "dense", "--mlflow", mlflow_uri, "--pull")
+    assert pulled.exit_code == 0, pulled.output
+    assert {entry.tag: entry.opened().digest for entry in store.entries()} == digests
 
 
 def test_what_was_changed_in_mlflow_is_not_taken_over(tmp_path: Path, mlflow_uri: str) -> None:
