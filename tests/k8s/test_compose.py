@@ -54,10 +54,10 @@ def test_docker_compose_takes_it() -> None:
     if program is None:
         pytest.skip("docker-compose is not installed: apt install docker-compose")
     command = [program, "-f", str(COMPOSE / "compose.yaml"), "config"]
-    variables = {**os.environ, "HONE_IMAGE": "registry.example.com/hone/digits:1"}
+    variables = {**os.environ, "MODEL_IMAGE": "registry.example.com/hone/digits:1"}
     done = subprocess.run(command, capture_output=True, text=True, env=variables)
     assert done.returncode == 0, done.stderr
-    variables.pop("HONE_IMAGE")
+    variables.pop("MODEL_IMAGE")
     refused = subprocess.run(command, capture_output=True, text=True, env=variables)
     assert refused.returncode != 0 and "an image that hone containerize made" in refused.stderr
 
