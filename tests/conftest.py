@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from tests import cluster
 
 # Before anything imports bentoml: its configuration is read once a process.
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+
+# A thousand processes are started: one keeps what it compiled for the others. Images often have this set.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # Threads of torch, scikit-learn and the boosted trees wait asleep, here and in what tests start: awake, they take the
 # cores from the other tests' processes, and a training of a second takes ten.
