@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import compileall
 import gc
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,13 +13,10 @@ import pytest
 
 from hone.processes import end_quickly
 from tests import cluster
+from tests.house import ROOMS, ROOT
 
 # Before anything imports bentoml: its configuration is read once a process.
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
-
-# A thousand processes are started: one keeps what it compiled for the others. Images often have this set.
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-sys.dont_write_bytecode = False
 
 # Threads of torch, scikit-learn and the boosted trees wait asleep, here and in what tests start: awake, they take the
 # cores from the other tests' processes, and a training of a second takes ten.
@@ -34,6 +31,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def pytest_xdist_auto_num_workers() -> int:
     """Two processes a core: tests wait for servers, callers and clocks for half of their time."""
     return 2 * (os.cpu_count() or 1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile the code once: a thousand processes import it, and where PYTHONDONTWRITEBYTECODE is set none keeps what
+    it compiled for the others, as images often have it."""
+    if not hasattr(config, "workerinput"):  # of xdist: a worker
+        for folder in ("hone", *ROOMS):
+            compileall.compile_dir(ROOT / folder, quiet=2)
 
 
 def pytest_collection_finish() -> None:
