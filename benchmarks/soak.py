@@ -122,7 +122,7 @@ def _request() -> Call:
 def _workers() -> list[int]:
     """Return the server's worker processes: descendants of this one."""
     children = psutil.Process().children(recursive=True)
-    return [child.pid for child in children if "_bentoml_impl.worker.service" in " ".join(child.cmdline())]
+    return [child.pid for child in children if "hone.services.worker" in " ".join(child.cmdline())]
 
 
 @click.command()

@@ -1,7 +1,9 @@
-"""Other programs that Hone runs, and what they say when they fail."""
+"""Other programs that Hone runs, and what they say when they fail; how a program of Hone ends."""
 
 from __future__ import annotations
 
+import atexit
+import gc
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -38,3 +40,12 @@ def why_failed(output: str) -> str:
     lines = [line for line in output.splitlines() if line.strip()]
     telling = [line for line in lines if TELLING.search(line)]
     return shorten((telling or lines or ["it printed nothing"])[-1].strip(), 400)
+
+
+def end_quickly() -> None:
+    """Let this process end without a last search for garbage: the kernel has its memory back at once.
+
+    With BentoML loaded the search takes a fifth of a second, with torch half of one. What is registered with `atexit`
+    runs as ever.
+    """
+    atexit.register(gc.freeze)

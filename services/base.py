@@ -20,6 +20,7 @@ from hone.store.trust import Policy, TrustError, open_to_run
 from .access.exposure import check_exposure, default_host
 from .assembly import attach_shadow, build_edge, freeze_heap, load_models
 from .batching.scheduler import Scheduler
+from .deferred import defer
 from .grpc.server import GrpcServer
 from .http.connections import limit_handshakes
 from .http.failures import status_of
@@ -50,6 +51,7 @@ def configuration() -> dict[str, Any]:
     backstop: the queue is bounded. Without keys it listens on loopback only. What can't work ends the import with one
     line.
     """
+    defer()
     settings = settings_or_exit()
     try:
         check_start(settings, sys.argv)

@@ -207,7 +207,7 @@ def _variables(settings: Mapping[str, object]) -> dict[str, str]:
 
 def _command(host: str, port: int, service: str = SERVICE) -> list[str]:
     address = ["--host", host, "--port", str(port)]
-    return [sys.executable, "-m", "bentoml", "serve", service, *address]
+    return [sys.executable, "-m", "hone.services.arbiter", "serve", service, *address]
 
 
 def _tls(certificate: tuple[str | None, str | None]) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import compileall
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -9,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from hone.processes import end_quickly
 from tests import cluster
+from tests.house import ROOMS, ROOT
 
 # Before anything imports bentoml: its configuration is read once a process.
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
@@ -27,6 +31,24 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def pytest_xdist_auto_num_workers() -> int:
     """Two processes a core: tests wait for servers, callers and clocks for half of their time."""
     return 2 * (os.cpu_count() or 1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile the code once: a thousand processes import it, and where PYTHONDONTWRITEBYTECODE is set none keeps what
+    it compiled for the others, as images often have it."""
+    if not hasattr(config, "workerinput"):  # of xdist: a worker
+        for folder in ("hone", *ROOMS):
+            compileall.compile_dir(ROOT / folder, quiet=2)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: a search for garbage passes it by, which takes a second with all frameworks loaded."""
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """The process ends; the kernel has its memory back without a search."""
+    end_quickly()
 
 
 @pytest.fixture(autouse=True)

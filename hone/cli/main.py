@@ -12,6 +12,8 @@ import click
 from hone import __version__
 from hone.cli.groups import FoundGroup
 from hone.errors import HoneError, one_line
+from hone.processes import end_quickly
+from hone.services.deferred import defer
 
 UNEXPECTED = 70  # EX_SOFTWARE of sysexits.h
 
@@ -85,4 +87,6 @@ def cli(debug: bool) -> None:
 
 
 def main() -> None:
+    defer()
+    end_quickly()
     cli(prog_name="hone")

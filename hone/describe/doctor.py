@@ -54,7 +54,8 @@ def _version(package: str) -> str:
 def _ask(name: str) -> Availability:
     """Ask for the availability, and import the framework when it says yes: only that shows that it really loads."""
     code = (
-        "import json, dataclasses, importlib; from hone.runtimes import runtime_class; "
+        "import json, dataclasses, importlib; from hone.processes import end_quickly; end_quickly(); "
+        "from hone.runtimes import runtime_class; "
         f"runtime = runtime_class({name!r}); state = runtime.availability(); "
         "state.usable and runtime.module and importlib.import_module(runtime.module); "
         "print(json.dumps(dataclasses.asdict(state)))"

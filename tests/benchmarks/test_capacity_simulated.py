@@ -6,7 +6,6 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from hone.benchmarks.capacity.runs import LOOKS, Runs, judge
 from hone.benchmarks.capacity.search import Effort, Found, search
@@ -56,6 +55,8 @@ def check_bounds(name: str, searches: int) -> None:
         result, truth = found(*QUEUES[name], key)
         ratios.append(result.proven.rate / truth if result.proven else 0.0)
     above, far = sum(ratio > 1 for ratio in ratios), sum(ratio < 0.92 for ratio in ratios)
+    from scipy import stats
+
     assert above <= (0.01 * searches if searches >= 500 else stats.binom.isf(0.001, searches, 0.01))
     assert far <= (0.1 * searches if searches >= 500 else stats.binom.isf(0.001, searches, 0.1))
 
@@ -92,6 +93,8 @@ def verdicts(name: str, slow: float, servers: int) -> Counter[str]:
 @pytest.mark.parametrize("name", QUEUES)
 def test_server_that_misses_its_percentile_by_half_a_point_does_not_pass(name: str) -> None:
     said = verdicts(name, 0.015, 60)
+    from scipy import stats
+
     assert said["met"] <= stats.binom.isf(0.001, 60, 0.01)
     assert verdicts(name, 0.002, 20)["met"] >= 10
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from hone.benchmarks.tuned import Cost
 from hone.benchmarks.tuning.elimination import Elimination, Remaining, Rules, Visit, front
@@ -96,6 +95,8 @@ HOSTS = [(0.02, 0.0), (0.1, 0.0), (0.05, 0.2)]
 @pytest.mark.parametrize(("noise", "storms"), HOSTS)
 def test_best_remains_and_what_is_clearly_worse_leaves(noise: float, storms: float) -> None:
     best, worse_left = kept(8, noise, storms)
+    from scipy import stats
+
     assert 8 - best <= stats.binom.isf(0.001, 8, 0.05)
     assert worse_left < (0.9 if storms else 0.5)
 

@@ -17,12 +17,12 @@ import numpy as np
 import psutil
 import pytest
 import yaml
-from sklearn.datasets import load_digits
 
 from hone import store
 from hone.services.launch import free_port
 from hone.services.observe.recording import read
 from tests.containers import call, container, files, layers, mirror, run_inside, running_registry, wait_answer
+from tests.later import later
 from tests.servers import ROOT
 
 HONE = "from hone.cli.main import main; main()"
@@ -189,7 +189,7 @@ def check_container(engine: dict[str, str], tag: str, tmp_path: Path) -> None:
         wait_answer(f"{url}/readyz")
         before = files(root)
         key = next(word for word in secret if len(word) > 30)
-        known = load_digits()
+        known = later("sklearn.datasets").load_digits()
         body = {"inputs": {"image": (known.images[:200, None] / 16).tolist()}}
         assert httpx.post(f"{url}/predict", json=body).status_code == 401
         answer = httpx.post(f"{url}/predict", json=body, headers={"x-api-key": key})

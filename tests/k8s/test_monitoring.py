@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -86,10 +87,14 @@ def test_every_alert_has_a_runbook_page() -> None:
             assert rule["annotations"]["runbook"].rpartition("#")[2] in anchors
 
 
+PATIENT = {**os.environ, "GOGC": "400"}
+"""promtool, whose search for garbage is a fifth of its time."""
+
+
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 def test_rules_pass_their_tests() -> None:
     for command in (["promtool", "check", "rules", "rules.yaml"], ["promtool", "test", "rules", "rules_test.yaml"]):
-        done = subprocess.run(command, cwd=K8S / "monitoring", capture_output=True, text=True)
+        done = subprocess.run(command, cwd=K8S / "monitoring", capture_output=True, text=True, env=PATIENT)
         assert done.returncode == 0, done.stdout + done.stderr
 
 

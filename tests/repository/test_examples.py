@@ -11,10 +11,11 @@ import yaml
 from click.testing import CliRunner
 
 from hone.cli.main import cli
+from tests.later import later
 
 ROOT = Path(__file__).parents[2]
-pytest.importorskip("torch")
-pytest.importorskip("statsmodels")
+later("torch")
+later("statsmodels")
 
 
 def optimize(example: str, folder: Path, *options: str) -> dict[str, dict[str, object]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import PurePosixPath
 
@@ -66,12 +67,18 @@ def place_of(file: str) -> str:
 
 
 FLOOR_OF = {place: number for number, floor in enumerate(FLOORS) for place in floor}
-OURS = [(found, str(target(found))) for found in imports() if target(found) and not found.file.startswith(ELSEWHERE)]
+
+
+@cache
+def ours() -> list[tuple[Import, str]]:
+    """Return every import of the house's own, and the file that it names."""
+    within = (found for found in imports() if not found.file.startswith(ELSEWHERE))
+    return [(found, str(target(found))) for found in within if target(found)]
 
 
 def test_no_import_goes_up_or_sideways() -> None:
     wrong = []
-    for found, other in OURS:
+    for found, other in ours():
         mine, theirs = place_of(found.file), place_of(other)
         if mine != theirs and FLOOR_OF[theirs] >= FLOOR_OF[mine]:
             wrong.append(str(found))
@@ -79,7 +86,7 @@ def test_no_import_goes_up_or_sideways() -> None:
 
 
 def test_rooms_beside_each_other_import_nothing_of_one_another() -> None:
-    rooms = [(found, found.file.split("/")[0], other.split("/")[0]) for found, other in OURS]
+    rooms = [(found, found.file.split("/")[0], other.split("/")[0]) for found, other in ours()]
     assert [
         str(found) for found, mine, theirs in rooms if mine != theirs and any({mine, theirs} <= s for s in APART)
     ] == []
@@ -88,7 +95,7 @@ def test_rooms_beside_each_other_import_nothing_of_one_another() -> None:
 def test_no_circles() -> None:
     """Not in functions and not for types only, either: whoever reads one file has to read the other."""
     graph: dict[str, set[str]] = {file: set() for file in files()}
-    for found, other in OURS:
+    for found, other in ours():
         if other != found.file and not other.endswith("__init__.py") and not found.file.endswith("__init__.py"):
             graph[found.file].add(other)
     try:

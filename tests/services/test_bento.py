@@ -25,7 +25,7 @@ from hone.errors import StoreError
 from hone.k8s.tools.containerize import containerize
 from hone.k8s.tools.packing import Request
 from tests.models.dense import dense_answer
-from tests.servers import DIGITS, HONE, ROOT, put, server, use_store
+from tests.servers import BENTOML, HONE, ROOT, put, server, use_store
 
 SHOP = '''
 import bentoml
@@ -238,7 +238,7 @@ def test_every_way_to_serve_answers_alike_from_the_same_artifact(
     shutil.copytree(image[0] / "models", home / "models")
     bento = [sys.executable, "-m", "bentoml", "serve", str(image[0]), "--port", "{port}"]
     seen = []
-    for command in ([HONE, "serve", "digits", "--port", "{port}"], DIGITS, bento):
+    for command in ([HONE, "serve", "digits", "--port", "{port}"], BENTOML, bento):
         with server(command, home, HONE_MODEL="digits") as running:
             client = running.client
             content = client.post("/predict", json={"inputs": {"features": ROWS.tolist()}}).json()

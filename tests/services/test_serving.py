@@ -22,7 +22,7 @@ from bentoml._internal.models import ModelStore
 from hone import runtimes, store
 from hone.services.launch import running
 from tests.models.dense import dense_answer, dense_artifact
-from tests.servers import DIGITS, ROOT, put, server
+from tests.servers import BENTOML, ROOT, put, server
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def client(shop: Path) -> Iterator[httpx.Client]:
     """`bentoml serve services.digits:Digits` in the checkout, with a small body limit."""
-    with server(DIGITS, shop, HONE_MAX_BODY_MB="0.1", HONE_MAX_BATCH_ROWS="16") as running_server:
+    with server(BENTOML, shop, HONE_MAX_BODY_MB="0.1", HONE_MAX_BATCH_ROWS="16") as running_server:
         text = running_server.log.read_text()
         assert "passed over digits:tensorrt-fp16-1: no NVIDIA GPU on this host" in text
         assert "serving digits:onnx-fp32-1: rank 2 of its run" in text

@@ -10,8 +10,9 @@ from hone.artifact import Artifact
 from hone.converters.run.pass_task import PassTask, run_pass
 from hone.converters.run.prepare import prepare
 from hone.errors import HoneError, PassError
+from tests.later import later
 
-pytest.importorskip("torch")
+later("torch")
 
 CODE = """
 import numpy as np, torch

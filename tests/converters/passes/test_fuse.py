@@ -12,10 +12,11 @@ import pytest
 from hone.converters.graph.onnx_graph import rename_outputs
 from hone.errors import PassError
 from hone.signature import Signature, TensorSpec
+from tests.later import later
 from tests.models.perceptron import perceptron, perceptron_rows, perceptron_signature
 from tests.passes import Bench, details
 
-torch = pytest.importorskip("torch")
+torch = later("torch")
 ROOT = Path(__file__).parents[3]
 
 

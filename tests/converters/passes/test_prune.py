@@ -12,9 +12,10 @@ from hone.artifact import Artifact
 from hone.converters.run.pass_task import PassTask, run_pass
 from hone.converters.run.prepare import prepare
 from hone.errors import PassError
+from tests.later import later
 from tests.passes import details
 
-pytest.importorskip("torch_pruning")
+later("torch_pruning")
 
 CODE = """
 import numpy as np, torch

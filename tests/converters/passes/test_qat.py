@@ -14,10 +14,11 @@ from hone.converters.graph.quantized_graph import start_ranges_at_zero, store_we
 from hone.converters.run.pass_task import PassTask, run_pass
 from hone.converters.run.prepare import prepare
 from hone.errors import PassError, RecipeError
+from tests.later import later
 from tests.models.sums import MODEL, write_project
 from tests.passes import details, operators
 
-pytest.importorskip("torch")
+later("torch")
 
 
 @pytest.fixture

@@ -14,9 +14,10 @@ from hone.converters.passes.compress.sparsify import Options
 from hone.converters.run.pass_task import PassTask, run_pass
 from hone.converters.run.prepare import prepare
 from hone.errors import PassError
+from tests.later import later
 from tests.passes import details
 
-torch = pytest.importorskip("torch")
+torch = later("torch")
 
 CODE = """
 import numpy as np, torch

@@ -256,14 +256,14 @@ def test_untraceable_module_names_the_remedy(tmp_path: Path, forward: str, words
     ],
 )
 def test_mistake_is_found_before_any_pass_runs(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
-    done = hone("optimize", write_project(tmp_path / "project", code=PLAIN, **changes), cwd=tmp_path, expect=2)
+    done = hone("optimize", write_project(tmp_path / "project", code=GRAPH, **changes), cwd=tmp_path, expect=2)
     assert words in one_error(done)
     passes = tmp_path / "home" / "cache" / "passes"
     assert not passes.exists() or not list(passes.iterdir())
 
 
 def test_debug_shows_the_traceback_of_a_worker(tmp_path: Path) -> None:
-    code = PLAIN.replace("return Network().eval()", "raise RuntimeError('no weights')")
+    code = GRAPH.replace("def load():", "def load():\n    raise RuntimeError('no weights')")
     file = write_project(tmp_path / "project", code=code)
     command = [sys.executable, "-c", "from hone.cli.main import main; main()", "--debug", "optimize", str(file)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)

@@ -19,12 +19,13 @@ from hone.converters import sources
 from hone.converters.run.pass_task import PassTask, run_pass
 from hone.errors import ArtifactError, PassError, RecipeError
 from hone.signature import Signature, TensorSpec
+from tests.later import later
 from tests.sources import Work, assert_agree, export, ingest, run, write_recipe
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-pytest.importorskip("tensorflow")
-keras = pytest.importorskip("keras")
-tf_keras = pytest.importorskip("tf_keras")
+later("tensorflow")
+keras = later("keras")
+tf_keras = later("tf_keras")
 
 IMAGE = np.random.default_rng(0).normal(size=(8, 8, 6, 1)).astype(np.float32)
 FEATURES = np.random.default_rng(1).normal(size=(5, 4)).astype(np.float32)

@@ -15,11 +15,12 @@ from hone.artifact import Artifact
 from hone.converters.run.pass_task import PassTask, run_pass
 from hone.converters.run.prepare import prepare
 from hone.errors import PassError
+from tests.later import later
 from tests.passes import details
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["TF_USE_LEGACY_KERAS"] = "1"  # of tensorflow-model-optimization, read at its first import
-pytest.importorskip("tensorflow_model_optimization")
+later("tensorflow_model_optimization")
 
 CODE = """
 import numpy as np

@@ -11,10 +11,11 @@ import pytest
 from hone.converters.sources.trees.category_sets import checked_set
 from hone.converters.sources.trees.lightgbm import _rounded_down
 from hone.errors import PassError, RecipeError
+from tests.later import later
 from tests.models.categories import categories, odd_categories
 from tests.sources import assert_agree, export, ingest, run, write_recipe
 
-lightgbm = pytest.importorskip("lightgbm")
+lightgbm = later("lightgbm")
 
 FEATURES = 5
 

@@ -11,23 +11,14 @@ import pytest
 
 from hone.converters import sources
 from hone.errors import ArtifactError, PassError, RecipeError
+from tests.later import later
 from tests.sources import Work, assert_agree, export, ingest, run, write_recipe
 
-sklearn = pytest.importorskip("sklearn")
-skops = pytest.importorskip("skops.io")
-
-from sklearn import (  # noqa: E402
-    cluster,
-    compose,
-    ensemble,
-    linear_model,
-    neighbors,
-    neural_network,
-    pipeline,
-    preprocessing,
-    svm,
-    tree,
-)
+sklearn, skops = later("sklearn"), later("skops.io")
+cluster, compose, ensemble = later("sklearn.cluster"), later("sklearn.compose"), later("sklearn.ensemble")
+linear_model, neighbors = later("sklearn.linear_model"), later("sklearn.neighbors")
+neural_network, pipeline = later("sklearn.neural_network"), later("sklearn.pipeline")
+preprocessing, svm, tree = later("sklearn.preprocessing"), later("sklearn.svm"), later("sklearn.tree")
 
 FEATURES = 4
 
@@ -47,19 +38,19 @@ def saved(folder: Path, model: Any, matrix: np.ndarray | None = None, **fields: 
 
 
 MODELS = {
-    "logistic": pipeline.make_pipeline(preprocessing.StandardScaler(), linear_model.LogisticRegression()),
-    "forest": ensemble.RandomForestClassifier(5, random_state=0),
-    "boosting": ensemble.GradientBoostingClassifier(n_estimators=5),
-    "histogram": ensemble.HistGradientBoostingClassifier(max_iter=5),
-    "neighbors": neighbors.KNeighborsClassifier(3),
-    "network": neural_network.MLPClassifier((4,), max_iter=30),
-    "no probabilities": svm.SVC(),
-    "linear regression": linear_model.LinearRegression(),
-    "tree regression": tree.DecisionTreeRegressor(max_depth=4),
-    "histogram regression": ensemble.HistGradientBoostingRegressor(max_iter=5),
-    "isolation forest": ensemble.IsolationForest(n_estimators=5, random_state=0),
-    "clusters": cluster.KMeans(3, n_init=1, random_state=0),
-    "scaler": preprocessing.StandardScaler(),
+    "logistic": lambda: pipeline.make_pipeline(preprocessing.StandardScaler(), linear_model.LogisticRegression()),
+    "forest": lambda: ensemble.RandomForestClassifier(5, random_state=0),
+    "boosting": lambda: ensemble.GradientBoostingClassifier(n_estimators=5),
+    "histogram": lambda: ensemble.HistGradientBoostingClassifier(max_iter=5),
+    "neighbors": lambda: neighbors.KNeighborsClassifier(3),
+    "network": lambda: neural_network.MLPClassifier((4,), max_iter=30),
+    "no probabilities": lambda: svm.SVC(),
+    "linear regression": lambda: linear_model.LinearRegression(),
+    "tree regression": lambda: tree.DecisionTreeRegressor(max_depth=4),
+    "histogram regression": lambda: ensemble.HistGradientBoostingRegressor(max_iter=5),
+    "isolation forest": lambda: ensemble.IsolationForest(n_estimators=5, random_state=0),
+    "clusters": lambda: cluster.KMeans(3, n_init=1, random_state=0),
+    "scaler": lambda: preprocessing.StandardScaler(),
 }
 
 
@@ -67,13 +58,13 @@ MODELS = {
 @pytest.mark.parametrize("name", MODELS)
 def test_export_gives_what_the_estimator_gives(tmp_path: Path, name: str) -> None:
     matrix, target = table()
-    work = saved(tmp_path / "model", MODELS[name].fit(matrix, target))
+    work = saved(tmp_path / "model", MODELS[name]().fit(matrix, target))
     assert_agree(work, export(work, tmp_path / "onnx"), {"features": matrix})
 
 
 def test_baseline_gives_what_scikit_learn_itself_gives(tmp_path: Path) -> None:
     matrix, target = table()
-    model = MODELS["forest"].fit(matrix, target)
+    model = MODELS["forest"]().fit(matrix, target)
     outputs = run(saved(tmp_path, model).artifact, {"features": matrix})
     assert outputs["label"].tolist() == model.predict(matrix).tolist()
     np.testing.assert_allclose(outputs["probabilities"], model.predict_proba(matrix), atol=1e-7)
@@ -239,7 +230,7 @@ def test_pickle_is_not_loaded_without_trust(tmp_path: Path) -> None:
 
 def test_trusted_pickle_is_saved_as_skops(tmp_path: Path) -> None:
     matrix, target = table()
-    (tmp_path / "model.pkl").write_bytes(pickle.dumps(MODELS["forest"].fit(matrix, target)))
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps(MODELS["forest"]().fit(matrix, target)))
     loaded = write_recipe(tmp_path, {"file": "model.pkl", "trust_pickle": True}, {"features": matrix})
     work = ingest(loaded, tmp_path / "source")
     assert work.artifact.manifest.entry == "model.skops"
@@ -263,14 +254,14 @@ def test_unknown_output_lists_what_the_model_has(tmp_path: Path) -> None:
     matrix, target = table()
     signature = {"inputs": {"features": {"shape": ["batch", FEATURES]}}, "outputs": ["scores"]}
     with pytest.raises(RecipeError, match="'label', 'probabilities'"):
-        saved(tmp_path, MODELS["forest"].fit(matrix, target), signature=signature)
+        saved(tmp_path, MODELS["forest"]().fit(matrix, target), signature=signature)
 
 
 def test_columns_that_do_not_fit_the_model_are_named(tmp_path: Path) -> None:
     matrix, target = table()
     signature = {"inputs": {"features": {"shape": ["batch", 3]}}}
     with pytest.raises(RecipeError, match="3 columns, the model was fitted on 4"):
-        saved(tmp_path, MODELS["forest"].fit(matrix, target), signature=signature)
+        saved(tmp_path, MODELS["forest"]().fit(matrix, target), signature=signature)
 
 
 def test_categorical_splits_are_refused_by_export(tmp_path: Path) -> None:
@@ -284,7 +275,7 @@ def test_categorical_splits_are_refused_by_export(tmp_path: Path) -> None:
 
 
 def test_inspect_reads_the_number_of_columns(tmp_path: Path) -> None:
-    skops.dump(MODELS["forest"].fit(*table()), tmp_path / "model.skops")
+    skops.dump(MODELS["forest"]().fit(*table()), tmp_path / "model.skops")
     signature = sources.get("sklearn").inspect(tmp_path / "model.skops")
     assert signature is not None
     assert signature.inputs[0].describe() == "float32[batch, 4]"

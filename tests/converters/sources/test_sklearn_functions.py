@@ -10,12 +10,13 @@ import pytest
 
 from hone.converters.sources.sklearn.functions import FUNCTIONS
 from hone.errors import PassError
+from tests.later import later
 from tests.sources import Work, assert_agree, export, ingest, run, write_recipe
 
-pytest.importorskip("sklearn")
-skops = pytest.importorskip("skops.io")
-
-from sklearn import compose, linear_model, pipeline, preprocessing  # noqa: E402
+skops = later("skops.io")
+compose, linear_model, pipeline, preprocessing = (
+    later(f"sklearn.{name}") for name in ("compose", "linear_model", "pipeline", "preprocessing")
+)
 
 
 def saved(folder: Path, model: Any, rows: np.ndarray, **fields: Any) -> Work:

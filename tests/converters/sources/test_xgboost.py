@@ -12,10 +12,11 @@ import pytest
 from hone.artifact import Artifact
 from hone.converters import sources
 from hone.errors import ArtifactError, RecipeError
+from tests.later import later
 from tests.models.categories import categories, odd_categories
 from tests.sources import assert_agree, export, ingest, run, write_recipe
 
-xgboost = pytest.importorskip("xgboost")
+xgboost = later("xgboost")
 
 FEATURES = 5
 

@@ -17,12 +17,13 @@ from hone.cli.main import cli
 from hone.converters.run.prepare import prepare
 from hone.errors import ArtifactError, HoneError
 from hone.runtimes.keras import read_model
+from tests.later import later
 from tests.sources import write_recipe
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-pytest.importorskip("tensorflow")
-keras = pytest.importorskip("keras")
-tf_keras = pytest.importorskip("tf_keras")
+later("tensorflow")
+keras = later("keras")
+tf_keras = later("tf_keras")
 
 Layer = dict[str, Any]
 
