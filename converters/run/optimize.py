@@ -48,6 +48,8 @@ class Request:
     """Measure also what can't win in full."""
     minutes: float | None = None
     """Time limit of the proof; None: there is none."""
+    source: Path | None = None
+    """A file in the place of the recipe's `source.file`: a newly trained model."""
 
 
 def report_folder(request: Request, out: Path | None) -> Path:
@@ -112,14 +114,14 @@ def optimize(request: Request, display: Display, beside: Beside | None = None, f
         HoneError: the source model can't be measured, or what would be written in the end can't be.
     """
     started = time.monotonic()
-    loaded = load_recipe(request.recipe)
+    loaded = load_recipe(request.recipe).with_source(request.source)
     check_variants(loaded, request.only)
     check_energy(loaded)
     check_writable(cache_dir(), "the pass cache (HONE_CACHE)")
     if request.store:
         check_writable(store.models_dir(), "the model store (BENTOML_HOME)")
     with workplace(request.jobs, display.passes.on_message, "hone-run-") as (workers, scratch):
-        run = _start(loaded, workers, scratch, display)
+        run = _start(loaded, workers, scratch, display, request.source)
         if find is not None:
             searched, proven = split(run.prepared, run.source, str(loaded.path))
             variants = (*loaded.recipe.variants, *find(run.of(searched)))
@@ -145,10 +147,10 @@ def optimize(request: Request, display: Display, beside: Beside | None = None, f
     return report
 
 
-def _start(loaded: LoadedRecipe, workers: Workers, scratch: Path, display: Display) -> Run:
+def _start(loaded: LoadedRecipe, workers: Workers, scratch: Path, display: Display, file: Path | None) -> Run:
     """Read the source and the data, and see whether the metric tells the source's answers from wrong ones."""
     display.message("reading the source model and the data")
-    prepared = prepare_source(loaded, workers, scratch)
+    prepared = prepare_source(loaded, workers, scratch, file)
     if prepared.note:
         display.note(prepared.note)
     make_plan(loaded, prepared.framework)
@@ -167,8 +169,8 @@ def _start(loaded: LoadedRecipe, workers: Workers, scratch: Path, display: Displ
     return run
 
 
-def prepare_source(loaded: LoadedRecipe, workers: Workers, scratch: Path) -> Prepared:
-    """Read the source model and the data in a worker.
+def prepare_source(loaded: LoadedRecipe, workers: Workers, scratch: Path, source: Path | None = None) -> Prepared:
+    """Read the source model and the data in a worker; `source` stands in the place of the recipe's file.
 
     Raises:
         HoneError: they can't be read.
@@ -176,7 +178,7 @@ def prepare_source(loaded: LoadedRecipe, workers: Workers, scratch: Path) -> Pre
     folder = cache_dir() / "sources"
     folder.mkdir(parents=True, exist_ok=True)
     drop_stale(folder)
-    future = workers.call(prepare, loaded.path, folder, scratch / "evaluation.npz")
+    future = workers.call(prepare, loaded.path, folder, scratch / "evaluation.npz", source)
     result = workers.result(future)
     if isinstance(result, Failure):
         error = HoneError(result.message if result.expected else f"{loaded.path}: source: {result.message}")

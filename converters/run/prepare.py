@@ -44,14 +44,14 @@ class Prepared:
         return self.rows.evaluation
 
 
-def prepare(recipe: Path, sources_dir: Path, evaluation: Path) -> Prepared:
+def prepare(recipe: Path, sources_dir: Path, evaluation: Path, file: Path | None = None) -> Prepared:
     """Write the source artifact to `sources_dir/DIGEST` and the evaluation rows to the file `evaluation`.
 
     The source is read anew each run, because what a user's loader reads can't be known from outside, and once a run:
     a loader may train. Data functions are called once, too. Everything after that is cached by the digest of what
-    they gave.
+    they gave. `file` stands in the place of the recipe's `source.file`.
     """
-    with local_source(load_recipe(recipe)) as (loaded, told):
+    with local_source(load_recipe(recipe).with_source(file)) as (loaded, told):
         return _prepare(loaded, told, sources_dir, evaluation)
 
 

@@ -17,6 +17,7 @@ from hone.recipe.fields import (
 )
 from hone.recipe.load import LoadedRecipe, load_recipe
 from hone.recipe.model import PICKLE_SUFFIXES, InputSpec, SignatureSpec, SourceSpec
+from hone.recipe.retrain import NewRowsSpec, RetrainSpec
 from hone.recipe.robustness import RobustnessSpec
 
 __all__ = [
@@ -28,9 +29,11 @@ __all__ = [
     "LoadedRecipe",
     "MeasureSpec",
     "MetricSpec",
+    "NewRowsSpec",
     "PromotionSpec",
     "QualitySpec",
     "Recipe",
+    "RetrainSpec",
     "RobustnessSpec",
     "SignatureSpec",
     "SourceSpec",

@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from hone.names import is_name
 from hone.recipe.model import Reference, SignatureSpec, SourceSpec, Strict
+from hone.recipe.retrain import RetrainSpec
 from hone.recipe.robustness import RobustnessSpec
 
 
@@ -216,6 +217,7 @@ class Recipe(Strict):
     )
     measure: MeasureSpec = MeasureSpec()
     promotion: PromotionSpec = PromotionSpec()
+    retrain: RetrainSpec | None = Field(None, description="How and when a new model is trained.")
 
     @model_validator(mode="before")
     @classmethod
@@ -245,6 +247,15 @@ class Recipe(Strict):
     def rows_may_be_copied(self) -> bool:
         """No data set of the recipe says `keep_rows: false`."""
         return all(spec.keep_rows for spec in (self.evaluation, self.calibration) if spec)
+
+    @model_validator(mode="after")
+    def _retraining_trains(self) -> Recipe:
+        spec = self.retrain
+        if spec and (spec.command or spec.call) and not self.source.file:
+            raise ValueError("retrain.command and retrain.call write the file of source.file, which is missing")
+        if spec and not (spec.command or spec.call or self.source.loader):
+            raise ValueError("retrain needs 'command' or 'call', or a source.loader that trains")
+        return self
 
     @model_validator(mode="after")
     def _conditions_are_measured(self) -> Recipe:

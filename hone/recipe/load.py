@@ -24,6 +24,13 @@ class LoadedRecipe(BaseModel):
     def root(self) -> Path:
         return self.path.parent
 
+    def with_source(self, file: Path | None) -> LoadedRecipe:
+        """Return the recipe with another file in `source.file`; None leaves it as it is."""
+        if file is None:
+            return self
+        source = self.recipe.source.model_copy(update={"file": str(file.resolve())})
+        return self.model_copy(update={"recipe": self.recipe.model_copy(update={"source": source})})
+
     def file(self, name: str, field: str) -> Path:
         """Return the path of a file that the recipe names; raises RecipeError when it is not there."""
         path = (self.root / name).resolve()

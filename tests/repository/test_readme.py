@@ -41,6 +41,19 @@ ELSEWHERE = {
         ("python -m venv perf", "sudo apt install libb64-0d", "export", "perf/bin/perf_analyzer"),
         ("installs a program of others", "tests/services/test_perf_analyzer.py", '"--concurrency-range", "1:4"'),
     ),
+    **dict.fromkeys(
+        ("hone retrain run", "hone retrain status", "hone retrain request"),
+        ("needs a recipe that trains", "tests/lifecycle/retrain/test_run.py", '"retrain", "run", project'),
+    ),
+    "hone retrain watch": (
+        "watches on",
+        "tests/lifecycle/retrain/test_triggers.py",
+        "due(loaded, journal, now())",
+    ),
+    **dict.fromkeys(
+        ("hone retrain cronjob", "hone retrain dag"),
+        ("needs a recipe with a schedule", "tests/lifecycle/retrain/test_schedules.py", '"cronjob", recipe'),
+    ),
     "hone models import": (
         "needs another host",
         "tests/hone/store/test_signing.py",
@@ -119,6 +132,7 @@ ROWS = {
         "hone registry history wine",
         "hone registry prune --keep 9",
     ],
+    "`hone retrain …`": ["hone retrain status wine | grep 'never retrained'"],
     "`hone cache …`": ["hone cache list | grep passes", "hone cache prune --days 30 --dry-run"],
     "`hone models …`": [
         "rm -rf home/bentoml/hone-registry",  # a page promotes a version, which is then not removed

@@ -34,6 +34,11 @@ SEARCH_MINUTES = 10.0
     help="Time limit of the proof, passes not counted; what it leaves out is undecided. With --search: of all, by "
     "default 10.",
 )
+@click.option(
+    "--source",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="A newly trained model in the place of the recipe's source.file.",
+)
 @click.option("--full", is_flag=True, help="Measure in full what is beaten or over the budget, too.")
 @click.option(
     "--mlflow", "uri", envvar="HONE_MLFLOW", metavar="URI", help="Bring this MLflow up to what the run stored, too."
@@ -49,6 +54,7 @@ def optimize(
     no_store: bool,
     search: bool,
     minutes: float | None,
+    source: Path | None,
     full: bool,
     uri: str | None,
 ) -> None:
@@ -68,7 +74,7 @@ def optimize(
     if dry_run:
         print_plan(recipe, only)
         return
-    request = Request(recipe, only, force, jobs, not no_store, full, None if search else minutes)
+    request = Request(recipe, only, force, jobs, not no_store, full, None if search else minutes, source)
     report = run_search(request, out, minutes or SEARCH_MINUTES) if search else run_optimize(request, out)
     tags = {variant.name: variant.tag for variant in report.variants if variant.tag}
     if report.winner in tags:
