@@ -75,6 +75,10 @@ class Source(ABC):
         """Return the names of a model file's outputs where `inspect` finds none, or a guess."""
         return ["scores"]
 
+    def metric_of(self, file: Path) -> str:
+        """Return the metric by which a first recipe compares with this model's answers; empty: the usual one."""
+        return ""
+
     def recipe_lines(self, file: Path) -> list[tuple[str, str]]:
         """Return what a first recipe's `source` needs beside `file`: (text, comment) of each line."""
         return []
