@@ -183,8 +183,8 @@ def fit_inputs(arrays: Mapping[str, np.ndarray], signature: Signature, where: st
             has = ", ".join(arrays) or "nothing else"
             near = did_you_mean(spec.name, arrays)
             raise RecipeError(
-                f"{where}: no array for input '{spec.name}'{near + ' It' if near else '; it'} is {spec.describe()}, and "
-                f"the data has {has}"
+                f"{where}: no array for input '{spec.name}'{near + ' It' if near else '; it'} is {spec.describe()}, "
+                f"and the data has {has}"
             )
         fitted[spec.name] = _cast(arrays[spec.name], spec, where)
     try:

@@ -17,6 +17,8 @@ CONVOLUTIONS = ("Conv", "ConvTranspose")
 RECURRENT = ("LSTM", "GRU", "RNN")
 TREES = ("TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor")
 ATTENTION = ("Attention", "MultiHeadAttention", "GroupQueryAttention")
+PASSED_ON = ("Cast", "Identity", "Reshape", "Where")
+"""What stands between a softmax and the product of its shares; Where takes rows out that are masked whole."""
 LOOPS = ("Loop", "Scan")
 QUANTIZED = ("QuantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "MatMulNBits", "QLinearConv")
 LARGE = 64
@@ -165,8 +167,10 @@ def count_unfused_attention(model: onnx.ModelProto) -> int:
     for node in model.graph.node:
         if node.op_type not in ("MatMul", "FusedMatMul") or not set(node.input) <= made.keys():
             continue
-        weights = made[node.input[0]]
-        while weights.op_type in ("Cast", "Identity", "Reshape") and weights.input[0] in made:
-            weights = made[weights.input[0]]
-        count += weights.op_type == "Softmax"
+        found = [made[node.input[0]]]
+        while found and found[0].op_type != "Softmax":
+            through = found.pop(0)
+            if through.op_type in PASSED_ON:
+                found += [made[name] for name in through.input if name in made]
+        count += bool(found)
     return count

@@ -123,9 +123,9 @@ def _signature_lines(signature: Signature | None, outputs: list[str]) -> list[st
         comment = f"read from the file{'; batch is dynamic' if signature.batchable else ''}"
     for number, spec in enumerate((signature or UNKNOWN).inputs):
         shape = ", ".join(str(axis) for axis in spec.shape)
-        lines += _entry(
-            f"    {_scalar(spec.name)}", f"{{dtype: {spec.dtype}, shape: [{shape}]}}", "" if number else comment
-        )
+        pad = "" if spec.pad_value is None else f", pad_value: {spec.pad_value:g}"
+        text = f"{{dtype: {spec.dtype}, shape: [{shape}]{pad}}}"
+        lines += _entry(f"    {_scalar(spec.name)}", text, "" if number else comment)
     text = f"  # outputs: [{', '.join(_scalar(name) for name in outputs)}]"
     comment = "# other names, in the model's order; shapes are measured"
     lines += [f"{text:<{COLUMN}}{comment}"] if len(text) < COLUMN else [f"  {comment}", text]

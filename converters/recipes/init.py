@@ -7,8 +7,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from hone.data import read_columns
 from hone.errors import RecipeError, UnavailableError
-from hone.files import atomic_write
+from hone.files import atomic_stream, atomic_write
 from hone.names import is_name
 from hone.recipe import PICKLE_SUFFIXES, load_recipe
 from hone.signature import Signature
@@ -109,15 +112,33 @@ def _rows(
             f"{model}: tells no inputs, so --data can't be checked against it; hone init {model} writes a recipe to "
             "fill in"
         )
+    file = _without_texts(source, model, given.data, given.labels, recipe)
     values = signature.outputs[0].shape[-1] if signature.outputs else 0
     return split_rows(
-        given.data,
-        _from(recipe, given.data),
+        file,
+        _from(recipe, file),
         signature,
         given.labels,
         calibrates=source.multiplies,
         outputs=values if isinstance(values, int) else 0,
     )
+
+
+def _without_texts(source: sources.Source, model: Path, file: Path, labels: str | None, recipe: Path) -> Path:
+    """Return a file of rows, or where it holds texts and the model has a tokenizer, one of tokens beside the recipe."""
+    columns = read_columns(file, "--data")
+    texts = [name for name, array in columns.items() if array.dtype.kind in "UOS" and name != labels]
+    if len(texts) != 1 or columns[texts[0]].ndim != 1:
+        return file
+    rows = source.rows_from_texts(model, columns[texts[0]], f"--data: {file}")
+    if rows is None:
+        return file
+    kept = {labels: columns[labels]} if labels in columns and labels is not None else {}
+    target = recipe.parent / f"{file.stem}-tokens.npz"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_stream(target) as stream:
+        np.savez(stream, allow_pickle=False, **rows, **kept)
+    return target
 
 
 def _notes(recipe: Path, source: sources.Source, rows: RowsFile | None) -> tuple[str, ...]:
@@ -148,14 +169,18 @@ def source_of(model: Path) -> sources.Source:
     Raises:
         RecipeError: it is missing, of an unknown kind, or one that runs code when it is read.
     """
-    if not model.is_file():
+    if not model.exists():
         raise RecipeError(f"{model}: no such file; give a model file")
+    if problem := sources.refused(model):
+        raise RecipeError(problem)
     if model.name.endswith(PICKLE_SUFFIXES):
         raise RecipeError(
             f"{model}: a pickle, and loading a pickle runs code that it contains; save the model as .safetensors, "
             ".pt2, .keras, .onnx, .skops or .ubj, or write a recipe with 'trust_pickle: true' if you made it"
         )
     source = sources.for_file(model)
+    if source is None and model.is_dir():
+        raise RecipeError(sources.not_a_model(model))
     if source is None:
         known = {suffix for each in sources.all_sources().values() for suffix in each.suffixes} - {*PICKLE_SUFFIXES}
         raise RecipeError(

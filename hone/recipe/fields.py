@@ -10,7 +10,6 @@ from hone.names import is_name
 from hone.recipe.model import Reference, SignatureSpec, SourceSpec, Strict
 from hone.recipe.robustness import RobustnessSpec
 
-
 ROWS_SUFFIXES = (".npz", ".csv", ".parquet")
 """Of files that hold rows."""
 

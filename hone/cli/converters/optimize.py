@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from hone.cli.auditing import audited
-from hone.errors import BudgetError, HoneError, UndecidedError
+from hone.cli.first_recipe import asked_for
+from hone.errors import BudgetError, HoneError, RecipeError, UndecidedError
 
 SEARCH_MINUTES = 10.0
 
 
 @click.command()
-@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("recipe", type=click.Path(path_type=Path), metavar="RECIPE|MODEL")
+@asked_for
+@click.option(
+    "--save-recipe",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="With MODEL: where its recipe goes. [default: beside the report]",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the report. [default: out/NAME]")
 @click.option(
     "--only",
@@ -22,7 +30,13 @@ SEARCH_MINUTES = 10.0
     help="Make only this variant; may be repeated. Reports to out/NAME/only.",
 )
 @click.option("--force", is_flag=True, help="Run every pass again, cached or not.")
-@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@click.option(
+    "--dry-run",
+    "--plan",
+    "dry_run",
+    is_flag=True,
+    help="Print the plan and stop; for 'variants: auto' also why each preset is in it or isn't.",
+)
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Passes to run at the same time.")
 @click.option("--no-store", is_flag=True, help="Report only; put nothing into the model store.")
 @click.option(
@@ -51,8 +65,13 @@ def optimize(
     minutes: float | None,
     full: bool,
     uri: str | None,
+    save_recipe: Path | None,
+    **asked: Any,
 ) -> None:
     """Make, prove and rank the variants of RECIPE; store the best.
+
+    A MODEL file needs no recipe: --data has typical rows, and what 'hone init' would write is written and run.
+    Without --labels variants are compared with the model's own answers.
 
     Variants race: what is clearly over the budget or clearly beaten is measured no further, and the report says so.
     With --search chains of passes are chosen by trying them; a search that is run again goes on where it ended.
@@ -65,6 +84,10 @@ def optimize(
     if search and (only or dry_run):
         raise click.UsageError("--search chooses variants itself; leave --only and --dry-run out")
 
+    if asked["data"] is not None or save_recipe is not None or any(asked.values()):
+        recipe = _first_recipe(recipe, out, save_recipe, asked)
+    elif problem := _is_a_model(recipe):
+        raise RecipeError(problem)
     if dry_run:
         print_plan(recipe, only)
         return
@@ -94,3 +117,29 @@ def _push(name: str, uri: str, folder: Path) -> None:
         push(name, Place.of(uri), folder)
     except HoneError as error:
         raise HoneError(f"{error}; the run is stored here: hone registry sync {name} --mlflow URI") from error
+
+
+def _first_recipe(model: Path, out: Path | None, save: Path | None, asked: dict[str, Any]) -> Path:
+    """Write the recipe of a model that came without one, and print it."""
+    from hone.cli.first_recipe import given
+    from hone.converters.recipes.init import default_name, write_recipe
+
+    if model.suffix in (".yaml", ".yml"):
+        raise click.UsageError("--data, --labels, --loss, --p95-ms, --size-mb and --save-recipe go with a MODEL file")
+    if asked["data"] is None:
+        raise RecipeError(f"{model}: --data is required: a file of typical rows, .npz, .csv or .parquet")
+    target = save or (out or Path("out") / default_name(model)) / "recipe.yaml"
+    written = write_recipe(model, target, overwrite=save is None, given=given(None, **asked))
+    click.echo(written.recipe.read_text())
+    for note in (*written.notes, f"this recipe is {written.recipe}; hone optimize {written.recipe} runs it again"):
+        click.echo(f"note: {note}", err=True)
+    return written.recipe
+
+
+def _is_a_model(path: Path) -> str:
+    """Say what to do with a model's file that is given for a recipe; empty for anything else."""
+    from hone.converters.sources import for_file
+
+    if path.suffix in (".yaml", ".yml") or not path.exists() or for_file(path) is None:
+        return ""
+    return f"{path}: is a model; give typical rows with --data FILE, or write a recipe with hone init {path}"

@@ -314,7 +314,8 @@ def test_outputs_are_the_models_and_stand_apart_from_the_comment(tmp_path: Path)
 @pytest.mark.parametrize(
     ("file", "message"),
     [
-        ("weights.h5", r"'\.h5' tells no framework; known: .*\.keras.*\.onnx"),
+        ("weights.hdf", r"'\.hdf' tells no framework; known: .*\.keras.*\.onnx"),
+        ("weights.h5", r"weights\.h5: not an \.h5 file of Keras"),
         ("model.pkl", "loading a pickle runs code"),
         ("model.pt", "loading a pickle runs code"),
         ("config.json", "no XGBoost model"),
