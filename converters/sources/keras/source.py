@@ -120,10 +120,7 @@ class KerasSource(Source):
         return Built("model.onnx", signature=signature, runtime_options={}, details=details)
 
     def inspect(self, file: Path) -> Signature | None:
-        try:
-            return file_signature(file)
-        except ArtifactError as error:
-            raise RecipeError(str(error)) from None
+        return file_signature(file)
 
     def recipe_lines(self, file: Path) -> list[tuple[str, str]]:
         return [("# loader: model:build", "if it has layers of your own: a module that registers them")]

@@ -332,6 +332,19 @@ def test_files_that_are_no_model_are_refused_and_leave_nothing(tmp_path: Path, f
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [file]
 
 
+def test_torchscript_is_refused_with_what_to_write_instead(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    torch.jit.save(torch.jit.script(torch.nn.Linear(3, 2)), tmp_path / "net.pt")
+    words = r"net\.pt: is TorchScript .*torch\.export\.save"
+    with pytest.raises(RecipeError, match=words):
+        write_recipe(tmp_path / "net.pt", None)
+    source = {"file": "net.pt", "trust_pickle": True}
+    loaded = recipe_of_rows(tmp_path, source, {"x": np.zeros((8, 3), np.float32)})
+    with pytest.raises(RecipeError, match=rf"source\.file: .*{words}") as error:
+        for_recipe(loaded)
+    assert "\n" not in str(error.value)
+
+
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"nothing\.onnx: no such file"):
         write_recipe(tmp_path / "nothing.onnx", None)
