@@ -53,6 +53,12 @@ BRIEFLY = "measure: {batches: [1], rounds: 3, round_ms: 5}\n"
 """Ends a recipe: how fast its variants are is no matter here."""
 
 ROWS = {
+    "`hone optimize MODEL --data FILE`": [
+        "mkdir -p given && cp $(find home -name '*.onnx' | head -1) given/model.onnx",
+        """python -c "import numpy as np; np.savez('given/rows.npz', features=np.eye(13, dtype='float32').repeat(9, 0))\"""",
+        "hone optimize given/model.onnx --data given/rows.npz --dry-run | grep 'candidate onnx-fp32'",
+        "test -f out/given/recipe.yaml",
+    ],
     "`hone optimize RECIPE`": [
         "hone optimize recipe.yaml --dry-run",
         "hone optimize recipe.yaml --only onnx-fp32 --force --jobs 2 --no-store --out elsewhere",
