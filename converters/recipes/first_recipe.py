@@ -265,5 +265,6 @@ def _choice_lines(source: Source) -> list[str]:
     if all_passes()[PRESETS[pruned][0][0]].accepts(source.name):
         own[pruned] = "half the channels; set 'train' to fine-tune what is left"
     return lines + [
-        f"#   - {variant}".ljust(COLUMN) + (f"# {comment}" if comment else "") for variant, comment in own.items()
+        f"{f'#   - {variant}':<{COLUMN}}# {comment}" if comment else f"#   - {variant}"
+        for variant, comment in own.items()
     ]

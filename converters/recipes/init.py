@@ -14,7 +14,7 @@ from hone.errors import RecipeError, UnavailableError
 from hone.files import atomic_stream, atomic_write
 from hone.names import is_name
 from hone.recipe import PICKLE_SUFFIXES, load_recipe
-from hone.signature import Signature
+from hone.signature import Signature, as_text
 
 from .. import sources
 from .data_module import data_file, data_module
@@ -133,7 +133,7 @@ def _without_texts(source: sources.Source, model: Path, file: Path, labels: str 
     rows = source.rows_from_texts(model, columns[texts[0]], f"--data: {file}")
     if rows is None:
         return file
-    kept = {labels: columns[labels]} if labels in columns and labels is not None else {}
+    kept = {labels: as_text(columns[labels])} if labels in columns and labels is not None else {}
     target = recipe.parent / f"{file.stem}-tokens.npz"
     target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_stream(target) as stream:
