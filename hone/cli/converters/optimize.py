@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hone.cli.auditing import audited
 from hone.cli.first_recipe import asked_for
 from hone.errors import BudgetError, HoneError, RecipeError, UndecidedError
+
+if TYPE_CHECKING:
+    from hone.converters.report.records import Report
 
 SEARCH_MINUTES = 10.0
 
@@ -84,10 +87,7 @@ def optimize(
     if search and (only or dry_run):
         raise click.UsageError("--search chooses variants itself; leave --only and --dry-run out")
 
-    if asked["data"] is not None or save_recipe is not None or any(asked.values()):
-        recipe = _first_recipe(recipe, out, save_recipe, asked)
-    elif problem := _is_a_model(recipe):
-        raise RecipeError(problem)
+    recipe = _recipe_of(recipe, out, save_recipe, asked)
     if dry_run:
         print_plan(recipe, only)
         return
@@ -100,6 +100,11 @@ def optimize(
         propose(recipe, list(tags.values()), tags[report.winner])
     if uri and tags:
         _push(report.name, uri, report_folder(request, out))
+    _check_winner(recipe, report)
+
+
+def _check_winner(recipe: Path, report: Report) -> None:
+    """Raise where no variant is proven to meet the budget, by what that is for."""
     if report.safest is not None:
         raise UndecidedError(f"{recipe}: {report.undecided}")
     if report.winner is None and report.unproven:
@@ -117,6 +122,15 @@ def _push(name: str, uri: str, folder: Path) -> None:
         push(name, Place.of(uri), folder)
     except HoneError as error:
         raise HoneError(f"{error}; the run is stored here: hone registry sync {name} --mlflow URI") from error
+
+
+def _recipe_of(given: Path, out: Path | None, save: Path | None, asked: dict[str, Any]) -> Path:
+    """Return the recipe that was given, or the one of a model that came with rows."""
+    if save is not None or any(value is not None for value in asked.values()):
+        return _first_recipe(given, out, save, asked)
+    if problem := _is_a_model(given):
+        raise RecipeError(problem)
+    return given
 
 
 def _first_recipe(model: Path, out: Path | None, save: Path | None, asked: dict[str, Any]) -> Path:
