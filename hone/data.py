@@ -1,4 +1,4 @@
-"""Calibration and evaluation data: arrays by input name, from the user's function, an .npz or a .parquet file."""
+"""Calibration and evaluation data: arrays by input name, from the user's function, an .npz, .csv or .parquet file."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from hone.signature import Signature, TensorSpec, as_objects, as_text
 from hone.userload import call, load_function
 
 DEFAULT_LABELS = "label"
+SHARE_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def load_dataset(loaded: LoadedRecipe, field: str, spec: DataSpec, signature: Si
     where = f"{loaded.path}: {field}"
     if spec.is_file:
         path = loaded.file(spec.source, f"{field}.from")
-        arrays = _read_npz(path, where) if path.suffix == ".npz" else _read_parquet(path, spec, where)
+        arrays = _grouped(read_columns(path, where), spec, f"{where}: {path.name}")
         labels_key = spec.labels or DEFAULT_LABELS
     else:
         function = load_function(spec.source, loaded.root, where)
@@ -83,10 +84,20 @@ def load_dataset(loaded: LoadedRecipe, field: str, spec: DataSpec, signature: Si
     if labels is None and spec.labels:
         raise RecipeError(f"{where}: no labels '{spec.labels}'{did_you_mean(spec.labels, arrays)}")
     slices = _slices(arrays, spec, signature, where)
-    inputs = _fit(arrays, signature, where) if signature else arrays
+    inputs = fit_inputs(arrays, signature, where) if signature else arrays
     _check_rows(inputs, labels, slices, where)
-    dataset = Dataset(inputs, labels, slices)
+    dataset = _part(Dataset(inputs, labels, slices), spec, where)
     return dataset.head(spec.limit) if spec.limit else dataset
+
+
+def _part(dataset: Dataset, spec: DataSpec, where: str) -> Dataset:
+    """Return the share of the rows that a recipe asks for, in the order of the file."""
+    if spec.share is None:
+        return dataset
+    start, stop = (round(part * dataset.rows) for part in spec.share)
+    if start == stop:
+        raise RecipeError(f"{where}.share: {list(spec.share)} of {dataset.rows} rows is none")
+    return dataset.of(np.sort(np.random.default_rng(SHARE_SEED).permutation(dataset.rows)[start:stop]))
 
 
 def _slices(
@@ -132,7 +143,7 @@ def _read_npz(path: Path, where: str) -> dict[str, np.ndarray]:
         raise RecipeError(f"{where}: {path} can't be read as .npz: {one_line(error)}") from error
 
 
-def _read_parquet(path: Path, spec: DataSpec, where: str) -> dict[str, np.ndarray]:
+def _read_parquet(path: Path, where: str) -> dict[str, np.ndarray]:
     try:
         import pyarrow.parquet as parquet
     except ImportError:
@@ -141,22 +152,40 @@ def _read_parquet(path: Path, spec: DataSpec, where: str) -> dict[str, np.ndarra
         table = parquet.read_table(path)
     except Exception as error:
         raise RecipeError(f"{where}: {path} can't be read as parquet: {one_line(error)}") from error
-    columns = {name: table.column(name).to_numpy() for name in table.column_names}
+    return {name: table.column(name).to_numpy() for name in table.column_names}
+
+
+def _grouped(columns: dict[str, np.ndarray], spec: DataSpec, where: str) -> dict[str, np.ndarray]:
+    """Put a table's columns side by side where they make up one input."""
     for names in spec.columns.values():
         for name in names:
             if name not in columns:
-                raise RecipeError(f"{where}: {path.name} has no column '{name}'{did_you_mean(name, columns)}")
+                raise RecipeError(f"{where} has no column '{name}'{did_you_mean(name, columns)}")
     grouped = {key: np.column_stack([columns[name] for name in names]) for key, names in spec.columns.items()}
     used = {name for names in spec.columns.values() for name in names}
     return {**grouped, **{name: array for name, array in columns.items() if name not in used}}
 
 
-def _fit(arrays: dict[str, np.ndarray], signature: Signature, where: str) -> dict[str, np.ndarray]:
-    """Pick the model's inputs out of the arrays, in signature order, cast where nothing is lost but precision."""
+def fit_inputs(arrays: Mapping[str, np.ndarray], signature: Signature, where: str) -> dict[str, np.ndarray]:
+    """Pick the model's inputs out of the arrays, in signature order, cast where nothing is lost but precision.
+
+    Args:
+        arrays: by name.
+        signature: the model's inputs.
+        where: the arrays are from, for messages.
+
+    Raises:
+        RecipeError: naming the input that is missing, or whose array has another dtype, shape or number of rows.
+    """
     fitted = {}
     for spec in signature.inputs:
         if spec.name not in arrays:
-            raise RecipeError(f"{where}: no array for input '{spec.name}'{did_you_mean(spec.name, arrays)}")
+            has = ", ".join(arrays) or "nothing else"
+            near = did_you_mean(spec.name, arrays)
+            raise RecipeError(
+                f"{where}: no array for input '{spec.name}'{near + ' It' if near else '; it'} is {spec.describe()}, "
+                f"and the data has {has}"
+            )
         fitted[spec.name] = _cast(arrays[spec.name], spec, where)
     try:
         return signature.check(fitted)
@@ -170,11 +199,12 @@ def _cast(array: np.ndarray, spec: TensorSpec, where: str) -> np.ndarray:
     if wanted.kind == "O":
         array = array.astype(str).astype(object) if array.dtype.kind in "US" else array
     elif array.dtype != wanted:
-        if array.dtype.kind != wanted.kind and not np.can_cast(array.dtype, wanted, "safe"):
+        whole = wanted.kind == "f" and array.dtype.kind in "iu"  # as tables hold them; checked below
+        if array.dtype.kind != wanted.kind and not whole and not np.can_cast(array.dtype, wanted, "safe"):
             raise RecipeError(f"{where}: input '{spec.name}' has dtype {array.dtype}, expected {spec.dtype}")
         with np.errstate(over="ignore"):
             cast = array.astype(wanted)
-        lost = cast != array if wanted.kind in "iu" else np.isinf(cast) & np.isfinite(array)
+        lost = cast != array if whole or wanted.kind in "iu" else np.isinf(cast) & np.isfinite(array)
         if wanted.kind in "iuf" and np.any(lost):
             raise RecipeError(f"{where}: input '{spec.name}' has {array.dtype} values that don't fit {spec.dtype}")
         array = cast
@@ -228,7 +258,7 @@ def read_columns(path: Path, where: str) -> dict[str, np.ndarray]:
     if path.suffix == ".npz":
         return _read_npz(path, where)
     if path.suffix == ".parquet":
-        return _read_parquet(path, DataSpec(source=str(path)), where)
+        return _read_parquet(path, where)
     if path.suffix == ".csv":
         return _read_csv(path)
     raise RecipeError(f"{path}: give an .npz, .parquet or .csv file")

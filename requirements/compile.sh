@@ -3,7 +3,7 @@
 # `+cpu` is dropped so that the pin also matches the torch build of other platforms.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-extras=(--extra torch --extra tensorflow --extra trees --extra mlx --extra openvino --extra search --extra bench --extra ops --extra s3 --extra deploy --extra demo --extra dev)
+extras=(--extra torch --extra transformers --extra tensorflow --extra trees --extra mlx --extra openvino --extra search --extra bench --extra ops --extra s3 --extra deploy --extra demo --extra dev)
 {
   echo "# Exact versions of a set-up. Made by requirements/compile.sh; do not edit by hand."
   UV_FIND_LINKS="${UV_FIND_LINKS:-${PIP_FIND_LINKS:-}}" "${UV:-.venv/bin/uv}" pip compile --quiet --upgrade \

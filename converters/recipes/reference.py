@@ -103,7 +103,8 @@ def _value(value: Any) -> str:
     if value is None or value in ((), {}, ""):
         return ""
     if isinstance(value, tuple):
-        return f"`[{', '.join(map(str, value))}]`"
+        texts = ", ".join(map(str, value))
+        return f"`{texts}`" if isinstance(value[0], VariantSpec) else f"`[{texts}]`"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from hone.recipe import Recipe
+from hone.recipe.fields import AUTO
 
 from ..passes import all_passes
 from ..proof.metrics import all_metrics
@@ -22,7 +23,13 @@ def recipe_schema() -> str:
     _add_passes(definitions)
     # The short forms that the recipe accepts: a preset's name, a data set's source as a plain string, and a
     # list of metrics.
-    schema["properties"]["variants"]["items"] = {"anyOf": [{"enum": sorted(PRESETS)}, {"$ref": "#/$defs/VariantSpec"}]}
+    variants = schema["properties"]["variants"]
+    listed = {"anyOf": [{"enum": [AUTO, *sorted(PRESETS)]}, {"$ref": "#/$defs/VariantSpec"}]}
+    schema["properties"]["variants"] = {
+        "anyOf": [{"const": AUTO}, {"type": "array", "minItems": 1, "items": listed}],
+        "default": AUTO,
+        "description": variants["description"],
+    }
     for field in ("calibration", "evaluation"):
         description = schema["properties"][field].get("description", "")
         schema["properties"][field] = {

@@ -134,6 +134,18 @@ class VariantReport(_Record):
         return f"a loss between {self.loss_lower:.4f} and {self.loss_upper:.4f}"
 
 
+class CandidateReport(_Record):
+    """A preset that `variants: auto` may stand for, and why it was made or left out."""
+
+    name: str
+    chosen: bool
+    reason: str = Field(description="What it may gain, or why it was left out; one line.")
+    tried: bool = Field(False, description="It answered some calibration rows before the proof.")
+    ms: float | None = Field(None, description="Of a call in its trial, roughly.")
+    size_mb: float | None = None
+    loss: float | None = Field(None, description="Distance to the float graph's answers, in the metric's unit.")
+
+
 class Report(_Record):
     """A whole run of `hone optimize`."""
 
@@ -162,6 +174,13 @@ class Report(_Record):
     checks_skipped: str = Field("", description="Why the recipe leaves the checks of its metric out.")
     not_stored: str = Field("", description="Why what should have been stored was not.")
     variants: list[VariantReport]
+    chosen_by: list[str] = Field(default_factory=list, description="What `variants: auto` looked at; else empty.")
+    candidates: list[CandidateReport] = Field(default_factory=list, description="Of `variants: auto`; else empty.")
+
+    @property
+    def left_out(self) -> list[CandidateReport]:
+        """What was tried and had no chance."""
+        return [one for one in self.candidates if one.tried and not one.chosen]
 
     def variant(self, name: str) -> VariantReport:
         return next(variant for variant in self.variants if variant.name == name)

@@ -27,8 +27,11 @@ from ..proof.sanity import check_metric
 from ..proof.subject import Subject
 from ..proof.verdicts.claims import Asked, Fragility, Proof
 from ..report.records import Report
+from ..sources import for_recipe
+from .candidates.choose import Choosing, Chosen, with_chosen
 from .conclude import Keeping, conclude
 from .holdout import Half, split
+from .mlflow_source import local_source
 from .pipeline import Outcome, Pipeline, Progress, drop_stale
 from .plan import Plan, Variant, check_variants, make_plan
 from .prepare import Prepared, prepare
@@ -83,6 +86,7 @@ class Run:
     workers: Workers
     scratch: Path
     selection_rows: int = 0
+    chosen: Chosen | None = None
 
     @property
     def judge(self) -> Judge:
@@ -122,14 +126,12 @@ def optimize(request: Request, display: Display, beside: Beside | None = None, f
         check_writable(store.models_dir(), "the model store (BENTOML_HOME)")
     with workplace(request.jobs, display.passes.on_message, "hone-run-") as (workers, scratch):
         run = _start(loaded, workers, scratch, display, request.source)
-        if find is not None:
-            searched, proven = split(run.prepared, run.source, str(loaded.path))
-            variants = (*loaded.recipe.variants, *find(run.of(searched)))
-            run = replace(run.of(proven), selection_rows=searched.rows)
-            loaded = loaded.model_copy(update={"recipe": loaded.recipe.model_copy(update={"variants": variants})})
+        pipeline = Pipeline(loaded, run.prepared, workers, force=request.force)
+        run = _choose(run, pipeline, request, display)
+        run = _search(run, find) if find is not None else run
+        loaded = run.loaded
         plan = make_plan(loaded, run.prepared.framework, request.only)
         display.plan(plan)
-        pipeline = Pipeline(loaded, run.prepared, workers, force=request.force)
         outcomes = pipeline.run(plan, display.passes)
         workers.close()  # their memory is wanted for the proof
         evaluation = read_dataset(run.prepared.evaluation)
@@ -142,9 +144,49 @@ def optimize(request: Request, display: Display, beside: Beside | None = None, f
         golden = Taker(run.prepared.evaluation, scratch, run.judge, real)
         keeping = Keeping(golden, run.prepared.data, display.note) if request.store else None
         measured = conclude(loaded, plan, outcomes, subjects, contest, noise, started, keeping)
-    report = measured.model_copy(update={"selection_rows": run.selection_rows})
+    report = measured.model_copy(update={"selection_rows": run.selection_rows, **_choice(run.chosen)})
     _remember(evaluation if real else None, report, display.note)
     return report
+
+
+def _choose(run: Run, pipeline: Pipeline, request: Request, display: Display) -> Run:
+    """Put presets in the place of `auto`; those that --only names are not tried before."""
+    if not run.loaded.recipe.is_auto:
+        return run
+    choosing = Choosing(run.loaded, run.prepared, run.workers, pipeline, display.message)
+    chosen = choosing.by_rules() if request.only else choosing.by_trials(request.minutes)
+    return replace(run, loaded=with_chosen(run.loaded, chosen.specs), chosen=chosen)
+
+
+def _choice(chosen: Chosen | None) -> dict[str, object]:
+    """Return what a report says of what `auto` stood for."""
+    return {"chosen_by": list(chosen.facts), "candidates": list(chosen.candidates)} if chosen else {}
+
+
+def _search(run: Run, find: Find) -> Run:
+    """Add what a search finds; the rows that it looked at are not those of the proof."""
+    recipe = run.loaded.recipe
+    searched, proven = split(run.prepared, run.source, str(run.loaded.path))
+    recipe = recipe.model_copy(update={"variants": (*recipe.variants, *find(run.of(searched)))})
+    loaded = run.loaded.model_copy(update={"recipe": recipe})
+    return replace(run.of(proven), selection_rows=searched.rows, loaded=loaded)
+
+
+def plan_of(recipe: Path, only: tuple[str, ...], message: Callable[[str], None]) -> tuple[Plan, Chosen | None]:
+    """Return what a recipe would make. For `auto` the source is read and exported: what fits depends on its graph.
+
+    Raises:
+        RecipeError, HoneError: as `optimize`.
+    """
+    loaded = load_recipe(recipe)
+    check_variants(loaded, only)
+    if not loaded.recipe.is_auto:
+        with local_source(loaded) as (local, _):
+            return make_plan(local, for_recipe(local).name, only), None
+    with workplace(1, message, "hone-plan-") as (workers, scratch):
+        prepared = prepare_source(loaded, workers, scratch)
+        chosen = Choosing(loaded, prepared, workers, Pipeline(loaded, prepared, workers), message).by_rules()
+    return make_plan(with_chosen(loaded, chosen.specs), prepared.framework, only), chosen
 
 
 def _start(loaded: LoadedRecipe, workers: Workers, scratch: Path, display: Display, file: Path | None) -> Run:

@@ -54,6 +54,8 @@ class Pipeline:
         self._workers = workers
         self._force = force
         self._cache = cache_dir() / "passes"
+        self._ran: set[Path] = set()
+        """Results of this run: a plan that is run after another takes them as they are."""
         self._cache.mkdir(parents=True, exist_ok=True)
         drop_stale(self._cache)
 
@@ -95,10 +97,11 @@ class Pipeline:
             progress.on_done(node.title, False)
             return None
         target = self._cache / self._key(node, parent.artifact)
-        cached = None if self._force else self._cached(target, progress)
+        before = target not in self._ran
+        cached = None if self._force and before else self._cached(target, progress)
         if cached:
-            outcomes[id(node)] = Outcome(node, cached, cached=True)
-            progress.on_done(node.title, True)
+            outcomes[id(node)] = Outcome(node, cached, cached=before)
+            progress.on_done(node.title, before)
             return None
         progress.on_start(node.title)
         return self._workers.call(
@@ -117,6 +120,7 @@ class Pipeline:
         result = self._workers.result(future)
         if isinstance(result, Failure):
             return Outcome(node, failure=result)
+        self._ran.add(result)
         return Outcome(node, Artifact.open(result))
 
     @staticmethod

@@ -23,6 +23,15 @@ PRESETS: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
     "onnx-int8-static": (("export", {}), ("simplify", {}), ("quantize_static", {})),
     "onnx-weights-int8": (("export", {}), ("simplify", {}), ("quantize_weights", {})),
     "onnx-weights-int4": (("export", {}), ("simplify", {}), ("quantize_weights", {"bits": 4})),
+    "onnx-int8-tuned": (("export", {}), ("simplify", {}), ("quantize_dynamic", {}), ("tune", {})),
+    "onnx-smooth-int8-tuned": (
+        ("export", {}),
+        ("simplify", {}),
+        ("smooth", {}),
+        ("quantize_dynamic", {}),
+        ("tune", {}),
+    ),
+    "onnx-smooth-mixed": (("export", {}), ("simplify", {}), ("smooth", {}), ("quantize_mixed", {})),
     "onnx-fused-fp32": (("export", {}), ("fuse", {})),
     "onnx-fused-int8": (("export", {}), ("fuse", {}), ("quantize_dynamic", {})),
     "onnx-fused-mixed": (("export", {}), ("fuse", {}), ("quantize_mixed", {})),
@@ -111,9 +120,10 @@ def check_variants(loaded: LoadedRecipe, only: tuple[str, ...] = ()) -> None:
     names = []
     for index, spec in enumerate(loaded.recipe.variants):
         where = f"{loaded.path}: variants[{index}]"
-        _check_needs(loaded, _steps(spec, where), where)
-        names.append(spec.name or spec.preset or "")
-    _check_names(loaded, names, only)
+        if not spec.is_auto:
+            _check_needs(loaded, _steps(spec, where), where)
+        names.append(str(spec))
+    _check_names(loaded, names, () if loaded.recipe.is_auto else only)
 
 
 def _check_names(loaded: LoadedRecipe, names: list[str], only: tuple[str, ...], source: str = "") -> None:
@@ -139,7 +149,7 @@ def _steps(spec: VariantSpec, where: str) -> tuple[Step, ...]:
 
 
 def make_plan(loaded: LoadedRecipe, source: str, only: tuple[str, ...] = ()) -> Plan:
-    """Turn a recipe's variants into a plan.
+    """Turn a recipe's variants into a plan; `auto` is left out, which `candidates` puts presets in the place of.
 
     Args:
         loaded: the recipe.
@@ -149,7 +159,8 @@ def make_plan(loaded: LoadedRecipe, source: str, only: tuple[str, ...] = ()) -> 
     Raises:
         RecipeError: naming the variant and pass that is unknown, doesn't fit or has wrong options.
     """
-    variants = [_variant(loaded, index, spec, source) for index, spec in enumerate(loaded.recipe.variants)]
+    specs = [(index, spec) for index, spec in enumerate(loaded.recipe.variants) if not spec.is_auto]
+    variants = [_variant(loaded, index, spec, source) for index, spec in specs]
     names = [variant.name for variant in variants]
     _check_names(loaded, names, only, source)
     chosen = tuple(variant for variant in variants if not only or variant.name in only)
@@ -189,7 +200,7 @@ def _variant(loaded: LoadedRecipe, index: int, spec: VariantSpec, source: str) -
         if definition.runtime and unavailable is None:
             unavailable = _missing(definition.runtime)
         unavailable = unavailable or definition.options.model_validate(step.options).missing()
-    return Variant(spec.name or spec.preset or "", steps, unavailable)
+    return Variant(str(spec), steps, unavailable)
 
 
 def _sources() -> list[str]:

@@ -12,7 +12,7 @@ from hone.recipe import LoadedRecipe
 
 from .base import Source, call_loader, registered
 
-__all__ = ["Source", "all_sources", "for_file", "for_recipe", "get"]
+__all__ = ["Source", "all_sources", "for_file", "for_recipe", "get", "not_a_model", "refused"]
 
 
 @cache
@@ -28,8 +28,23 @@ def get(name: str) -> Source:
 
 
 def for_file(file: Path) -> Source | None:
-    """Return the source whose format a file's ending belongs to."""
+    """Return the source whose format a file's ending, or what is in a folder, belongs to."""
+    if file.is_dir():
+        return next((source for source in all_sources().values() if source.owns_folder(file)), None)
     return next((source for source in all_sources().values() if file.name.endswith(source.suffixes)), None)
+
+
+def not_a_model(folder: Path) -> str:
+    """Say of a folder what would make it a model."""
+    return (
+        f"{folder}: is a folder, and no model: one of Hugging Face has config.json, with a model_type, and "
+        "model.safetensors"
+    )
+
+
+def refused(file: Path) -> str:
+    """Say what to do with a model's file that no source reads; empty for any other."""
+    return next((said for source in all_sources().values() if (said := source.refuses(file))), "")
 
 
 def for_recipe(loaded: LoadedRecipe) -> Source:
@@ -46,11 +61,15 @@ def for_recipe(loaded: LoadedRecipe) -> Source:
             unknown = f"unknown framework '{spec.framework}'{did_you_mean(spec.framework, frameworks)}"
             raise RecipeError(f"{field}.framework: {unknown}")
         return frameworks[spec.framework]
+    if spec.file and not spec.loader and (problem := refused(loaded.root / spec.file)):
+        raise RecipeError(f"{field}.file: {problem}")
     if spec.file:
-        source = for_file(Path(spec.file))
+        source = for_file(loaded.root / spec.file)
         if source:
             return source
         suffix = Path(spec.file).suffix
+        if (loaded.root / spec.file).is_dir() and spec.loader is None:
+            raise RecipeError(f"{field}.file: {not_a_model(loaded.root / spec.file)}")
         known = [suffix for source in all_sources().values() for suffix in source.suffixes]
         if spec.loader is None:
             raise RecipeError(

@@ -7,9 +7,11 @@ compared with), and that artifact into ONNX (`export`).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
+
+import numpy as np
 
 from hone.artifact import Artifact
 from hone.errors import ArtifactError, PassError, RecipeError, one_line
@@ -34,6 +36,14 @@ class Source(ABC):
     """False where graphs compare rather than multiply, as trees do: quantization and fusion have nothing to work on."""
     has_attention: ClassVar[bool] = False
     """Its exports may hold attention in a form that `fuse` knows."""
+
+    def owns_folder(self, folder: Path) -> bool:
+        """True when a folder holds a model of this framework."""
+        return False
+
+    def refuses(self, file: Path) -> str:
+        """Say what to do with a file of this framework's that can't be a source; empty for any other."""
+        return ""
 
     @abstractmethod
     def owns(self, model: Any) -> bool:
@@ -74,6 +84,18 @@ class Source(ABC):
     def outputs_of(self, file: Path) -> list[str]:
         """Return the names of a model file's outputs where `inspect` finds none, or a guess."""
         return ["scores"]
+
+    def rows_from_texts(self, file: Path, texts: np.ndarray, where: str) -> Mapping[str, np.ndarray] | None:
+        """Return a model's inputs as its own tokenizer makes them of texts, one a row; None: it has none.
+
+        Raises:
+            RecipeError: beginning with `where`, what the texts are from: there should be one, and isn't.
+        """
+        return None
+
+    def metric_of(self, file: Path) -> str:
+        """Return the metric by which a first recipe compares with this model's answers; empty: the usual one."""
+        return ""
 
     def recipe_lines(self, file: Path) -> list[tuple[str, str]]:
         """Return what a first recipe's `source` needs beside `file`: (text, comment) of each line."""

@@ -13,11 +13,10 @@ from rich.tree import Tree
 
 from hone.converters.report.page import write_report
 from hone.converters.report.records import Percentiles, Report, VariantReport
-from hone.converters.run.mlflow_source import local_source
-from hone.converters.run.optimize import Display, Request, optimize, report_folder
+from hone.converters.run.candidates.choose import Chosen
+from hone.converters.run.optimize import Display, Request, optimize, plan_of, report_folder
 from hone.converters.run.pipeline import Progress as PassProgress
-from hone.converters.run.plan import Node, Plan, make_plan
-from hone.converters.sources import for_recipe
+from hone.converters.run.plan import Node, Plan
 from hone.errors import HoneError
 from hone.files import check_writable
 from hone.recipe import load_recipe
@@ -27,10 +26,11 @@ TABLE_WIDTH = 134  # columns the table needs; a narrower terminal wraps lines ra
 
 
 def print_plan(recipe: Path, only: tuple[str, ...]) -> None:
-    """Print the tree of passes without running any."""
-    with local_source(load_recipe(recipe)) as (loaded, _):
-        plan = make_plan(loaded, for_recipe(loaded).name, only)
-    tree = Tree(f"[bold]{loaded.recipe.name}[/] ({plan.source})")
+    """Print the tree of passes, and for `variants: auto` what it stands for and why; only the float graph is made."""
+    name = load_recipe(recipe).recipe.name
+    with console.status("reading the recipe") as status:
+        plan, chosen = plan_of(recipe, only, lambda text: status.update(escape(text)))
+    tree = Tree(f"[bold]{name}[/] ({plan.source})")
     branches = {id(None): tree}
     for node in plan.nodes:
         parent = branches[id(node.parent)] if node.parent else tree
@@ -41,6 +41,18 @@ def print_plan(recipe: Path, only: tuple[str, ...]) -> None:
         if variant.unavailable:
             reason = escape(str(variant.unavailable))
             Console().print(f"skipped [yellow]{variant.name}[/]: {reason}", highlight=False, soft_wrap=True)
+    if chosen is not None:
+        _print_choice(chosen)
+
+
+def _print_choice(chosen: Chosen) -> None:
+    """Print what `auto` looked at, and of each preset why it is made or left out."""
+    out = Console()
+    for line in chosen.facts:
+        out.print(escape(line), highlight=False, soft_wrap=True)
+    for one in sorted(chosen.candidates, key=lambda candidate: not candidate.chosen):
+        mark = "[green]candidate[/]" if one.chosen else "[dim]left out[/] "
+        out.print(f"{mark} {one.name}: {escape(one.reason)}", highlight=False, soft_wrap=True)
 
 
 def _changed_options(node: Node) -> str:
@@ -159,6 +171,11 @@ def print_table(report: Report) -> None:
     out.print()
     for variant in sorted(report.variants, key=_order):
         _print_reason(out, variant, report)
+    for one in report.left_out:
+        out.print(f"[dim]left out[/] {one.name}: {escape(one.reason)}", highlight=False, soft_wrap=True)
+    unfit = sum(not one.chosen and not one.tried for one in report.candidates)
+    if unfit:
+        out.print(f"{unfit} presets don't fit model, host or budget: the report says why", highlight=False)
 
 
 def _order(variant: VariantReport) -> tuple[int, int]:

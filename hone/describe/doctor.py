@@ -19,6 +19,7 @@ TOOLS = (
     ("bentoml", "serving", "bentoml", "pip install bentoml==1.4.39"),
     ("locust", "hone bench", "locust", "pip install 'hone[bench]'"),
     ("onnxscript", "export of torch models", "onnxscript", "pip install 'hone[torch]'"),
+    ("transformers", "models in Hugging Face folders", "transformers", "pip install 'hone[transformers]'"),
     ("torch_pruning", "pruning", "torch-pruning", "pip install 'hone[torch]'"),
     ("tf2onnx", "export of Keras models", "tf2onnx", "pip install 'hone[tensorflow]'"),
     ("skl2onnx", "export of scikit-learn models", "skl2onnx", "pip install 'hone[trees]'"),

@@ -11,14 +11,25 @@ from hone.recipe.model import Reference, SignatureSpec, SourceSpec, Strict
 from hone.recipe.retrain import RetrainSpec
 from hone.recipe.robustness import RobustnessSpec
 
+ROWS_SUFFIXES = (".npz", ".csv", ".parquet")
+"""Of files that hold rows."""
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
 
 class DataSpec(Strict):
-    """Arrays by input name: `module:function`, an .npz or a .parquet file. Functions are called once a run."""
+    """Arrays by input name: `module:function`, an .npz, .csv or .parquet file. Functions are called once a run."""
 
-    source: str = Field(alias="from", description="`module:function`, or an .npz or .parquet file.")
+    source: str = Field(alias="from", description="`module:function`, or an .npz, .csv or .parquet file.")
     labels: str | None = Field(None, description="The key or column that holds the labels; default: 'label'.")
     columns: dict[str, list[str]] = Field(
-        default_factory=dict, description="For parquet: the columns that make up each input of shape [batch, n]."
+        default_factory=dict,
+        description="For .csv and .parquet: the columns that make up each input of shape [batch, n].",
+    )
+    share: tuple[Share, Share] | None = Field(
+        None,
+        description="Only these rows, of all in a random order that is always the same: [0, 0.2] is a fifth of them, "
+        "and [0.2, 1] all the others. So one file can give both sets, and no row is in both.",
     )
     limit: int | None = Field(None, gt=0, description="Use only this many rows.")
     slices: tuple[str, ...] = Field(
@@ -43,14 +54,16 @@ class DataSpec(Strict):
     def _has_a_known_form(self) -> DataSpec:
         if not self.is_file and ":" not in self.source:
             raise ValueError(
-                f"'{self.source}' is no .npz or .parquet file and no module:function; read other files in a function "
-                "of your own"
+                f"'{self.source}' is no .npz, .csv or .parquet file and no module:function; read other files in a "
+                "function of your own"
             )
+        if self.share is not None and not self.share[0] < self.share[1]:
+            raise ValueError("share: give two numbers, the smaller first, such as [0, 0.2]")
         return self
 
     @property
     def is_file(self) -> bool:
-        return self.source.endswith((".npz", ".parquet"))
+        return self.source.endswith(ROWS_SUFFIXES)
 
 
 Drop = Annotated[float, Field(ge=0)] | Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s*%$")]
@@ -143,6 +156,10 @@ def allowed_drop(drop: float | str, quality: float) -> float:
     return float(drop.rstrip("% ")) / 100 * abs(quality) if isinstance(drop, str) else drop
 
 
+AUTO = "auto"
+"""Stands among variants for the presets that fit the model, the host and the budget."""
+
+
 class VariantSpec(Strict):
     """A preset by name, a preset with changed options, or an explicit chain of passes."""
 
@@ -166,9 +183,18 @@ class VariantSpec(Strict):
             raise ValueError("a variant with 'passes' needs a 'name'")
         if self.passes and self.options:
             raise ValueError("'options' goes with 'preset'; with 'passes' write them beside the pass")
+        if self.is_auto and (self.name or self.options):
+            raise ValueError("'auto' stands for several presets: it has no 'name' and no 'options'")
         if self.name and not is_name(self.name):
             raise ValueError(f"name '{self.name}' must be 1-40 of a-z, 0-9, '.', '_', '-'")
         return self
+
+    @property
+    def is_auto(self) -> bool:
+        return self.preset == AUTO
+
+    def __str__(self) -> str:
+        return self.name or self.preset or ""
 
 
 class MeasureSpec(Strict):
@@ -211,7 +237,12 @@ class Recipe(Strict):
     objective: Literal["latency", "size", "quality"] = Field(
         "latency", description="What decides among variants that meet the budget."
     )
-    variants: tuple[VariantSpec, ...] = Field(min_length=1, description="What to make: presets, or chains of passes.")
+    variants: tuple[VariantSpec, ...] = Field(
+        (VariantSpec(preset=AUTO),),
+        min_length=1,
+        description="What to make: presets, or chains of passes. `auto`, alone or among others, stands for the presets "
+        "that fit the model's graph, this host and the budget; `hone optimize --dry-run` shows which, and why.",
+    )
     keep: Literal["eligible", "winner", "all"] = Field(
         "eligible", description="Which servable variants go into the model store."
     )
@@ -236,12 +267,22 @@ class Recipe(Strict):
             value = {**value, "budget": budget}
         return value
 
+    @field_validator("variants", mode="before")
+    @classmethod
+    def _auto_alone(cls, value: Any) -> Any:
+        return [AUTO] if value == AUTO else value
+
     @field_validator("name")
     @classmethod
     def _valid_name(cls, value: str) -> str:
         if not is_name(value):
             raise ValueError(f"'{value}' must be 1-40 of a-z, 0-9, '.', '_', '-', starting and ending with a-z or 0-9")
         return value
+
+    @property
+    def is_auto(self) -> bool:
+        """Some variants follow from the model, the host and the budget."""
+        return any(spec.is_auto for spec in self.variants)
 
     @property
     def rows_may_be_copied(self) -> bool:

@@ -132,7 +132,44 @@ def read_model(file: Path, options: Mapping[str, Any]) -> Any:
     """
     if not file.name.endswith(".keras"):  # Keras takes such a file for an older format, which runs what it holds
         raise ArtifactError(f"{file}: a Keras model's file must end in .keras")
-    old = written_by(file).startswith("2.")
+    return _checked(file, read_member(file, "config.json"), written_by(file), options)
+
+
+def read_h5(file: Path) -> Any:
+    """Load a whole model of the older format, HDF5, with the Keras that wrote it; code in it is refused as in `.keras`.
+
+    Raises:
+        ArtifactError: it can't be read, holds weights alone, or code.
+        UnavailableError: that Keras is not installed.
+    """
+    config, written = read_h5_config(file)
+    return _checked(file, config, written, {})
+
+
+def read_h5_config(file: Path) -> tuple[dict[str, Any], str]:
+    """Return what an HDF5 file says of its model, and the version of Keras that wrote it; raises as `read_h5`."""
+    try:
+        import h5py
+    except ImportError:
+        raise UnavailableError("h5py is not installed", INSTALL) from None
+    try:
+        with h5py.File(file) as content:
+            about = {name: content.attrs.get(name) for name in ("model_config", "keras_version")}
+        texts = {name: text.decode() if isinstance(text, bytes) else text for name, text in about.items()}
+        config = json.loads(texts["model_config"]) if texts["model_config"] else None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArtifactError(f"{file}: not an .h5 file of Keras: {one_line(error)}") from error
+    if not isinstance(config, dict):
+        raise ArtifactError(
+            f"{file}: holds weights and no model; name the function that builds it in source.loader, or save the whole "
+            "model as .keras"
+        )
+    return config, str(texts["keras_version"] or "2.")
+
+
+def _checked(file: Path, config: dict[str, Any], written: str, options: Mapping[str, Any]) -> Any:
+    """Load a file whose configuration names no code."""
+    old = written.startswith("2.")
     import_tensorflow()
     try:
         if old:
@@ -150,7 +187,6 @@ def read_model(file: Path, options: Mapping[str, Any]) -> Any:
         raise UnavailableError(f"Keras runs on {backend.backend()} here", "set KERAS_BACKEND=tensorflow")
     if options.get("loader"):
         load_function(options["loader"], Path(options["root"]), "source.loader")
-    config = read_member(file, "config.json")
     check_config(file, config, library, lambda name: get_registered_object(name) is not None)
     try:
         return load_model(file, compile=False, safe_mode=True)

@@ -64,7 +64,7 @@ def test_every_mistake_is_listed(tmp_path: Path) -> None:
             "signature.inputs.x.dtype: unknown dtype 'flaot32'; did you mean 'float32'",
         ),
         ({"signature": {"inputs": {"x": {"shape": ["batch", 0]}}}}, "axis size 0 is not positive"),
-        ({"evaluation": "data.csv"}, "evaluation: 'data.csv' is no .npz or .parquet file and no module:function"),
+        ({"evaluation": "data.txt"}, "evaluation: 'data.txt' is no .npz, .csv or .parquet file and no module:function"),
         ({"variants": [{"passes": ["export"]}]}, "needs a 'name'"),
         ({"variants": [{"preset": "onnx-fp32", "passes": ["export"]}]}, "either 'preset' or 'passes'"),
         ({"budget": {"at": {"batch": 7}}}, "budget.at.batch 7 is not in measure.batches"),

@@ -130,6 +130,7 @@ def test_no_file_is_a_drawer() -> None:
 FRAMEWORKS = {
     # What models come from, are made with and run on.
     "cuda": ("hone/runtimes/tensorrt",),
+    "h5py": ("hone/runtimes/keras.py",),
     "keras": ("hone/runtimes/keras.py",),
     "lightgbm": ("hone/runtimes/lightgbm.py", "converters/sources/trees"),
     "mlx": ("hone/runtimes/mlx", "converters/passes/export/mlx.py"),
@@ -154,6 +155,8 @@ FRAMEWORKS = {
     "tf2onnx": ("converters/sources/keras",),
     "tf_keras": ("hone/runtimes/keras.py", "converters/sources/keras"),
     "torch": ("hone/formats/pt2.py", "hone/runtimes/torch", "converters/sources/torch", "converters/passes/compress"),
+    "tokenizers": ("converters/sources/torch/huggingface.py",),
+    "transformers": ("hone/runtimes/torch/huggingface.py",),
     "torch_pruning": ("converters/passes/compress/prune.py",),
     "torchao": ("converters/passes/compress/qat.py",),
     "xgboost": ("hone/runtimes/xgboost.py", "converters/sources/trees"),

@@ -66,6 +66,12 @@ BRIEFLY = "measure: {batches: [1], rounds: 3, round_ms: 5}\n"
 """Ends a recipe: how fast its variants are is no matter here."""
 
 ROWS = {
+    "`hone optimize MODEL --data FILE`": [
+        "mkdir -p given && cp $(find home -name '*.onnx' | head -1) given/model.onnx",
+        "(echo a,b,c,d,e,f,g,h,i,j,k,l,m; seq 99 | sed 's/.*/&,2,3,4,5,6,7,8,9,0,1,2,3/') > given/rows.csv",
+        "hone optimize given/model.onnx --data given/rows.csv --dry-run | grep 'candidate onnx-fp32'",
+        "test -f out/given/recipe.yaml",
+    ],
     "`hone optimize RECIPE`": [
         "hone optimize recipe.yaml --dry-run",
         "hone optimize recipe.yaml --only onnx-fp32 --force --jobs 2 --no-store --out elsewhere",

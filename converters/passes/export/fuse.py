@@ -13,6 +13,7 @@ from hone.artifact import Artifact
 from hone.errors import PassError, one_line
 
 from ...context import Built, PassContext
+from ...graph.contents import count_unfused_attention
 from ...graph.onnx_graph import load_graph, save_graph
 from ...registry import PassOptions, register
 
@@ -112,20 +113,6 @@ def _gained(before: onnx.ModelProto, after: onnx.ModelProto) -> bool:
     """Return whether there are more fused operators of any type; a source may bring some."""
     old, new = (Counter(node.op_type for node in model.graph.node) for model in (before, after))
     return any(new[kind] > old[kind] for kinds in FUSED_OPERATORS.values() for kind in kinds)
-
-
-def count_unfused_attention(model: onnx.ModelProto) -> int:
-    """Return how many softmaxes weigh computed values: attention in a form that no pattern knows."""
-    made = {output: node for node in model.graph.node for output in node.output}
-    count = 0
-    for node in model.graph.node:
-        if node.op_type not in ("MatMul", "FusedMatMul") or not set(node.input) <= made.keys():
-            continue
-        weights = made[node.input[0]]
-        while weights.op_type in ("Cast", "Identity", "Reshape") and weights.input[0] in made:
-            weights = made[weights.input[0]]
-        count += weights.op_type == "Softmax"
-    return count
 
 
 def describe(counts: Counter[Fusion]) -> str:

@@ -24,8 +24,17 @@ NCHW, NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
 
 @register("keras")
 class KerasSource(Source):
-    suffixes = (".keras",)
+    suffixes = (".keras", ".h5")
     tools = ("tensorflow-cpu", "tensorflow", "keras", "tf-keras", "tf2onnx", "onnx")
+
+    def refuses(self, file: Path) -> str:
+        """A SavedModel is a program of TensorFlow, which may read and write files, and has no layers to change."""
+        if not (file / "saved_model.pb").is_file():
+            return ""
+        return (
+            f"{file}: is a SavedModel, a program of TensorFlow; save the model as .keras, or convert it where you "
+            f"trust it (python -m tf2onnx.convert --saved-model {file} --output model.onnx), and give that file"
+        )
 
     def owns(self, model: Any) -> bool:
         return any(
@@ -59,7 +68,7 @@ class KerasSource(Source):
 
     def _load(self, loaded: LoadedRecipe) -> Any:
         """Return the recipe's model: a `.keras` file, what the loader gives, or that with the weights of a file."""
-        from hone.runtimes.keras import import_tensorflow, read_model
+        from hone.runtimes.keras import import_tensorflow, read_h5, read_model
 
         import_tensorflow()
         spec, field = loaded.recipe.source, f"{loaded.path}: source"
@@ -67,7 +76,7 @@ class KerasSource(Source):
         if spec.loader is None:
             assert file is not None
             try:
-                return read_model(file, {})
+                return read_h5(file) if file.suffix == ".h5" else read_model(file, {})
             except ArtifactError as error:
                 raise RecipeError(f"{field}.file: {error}") from error
         model = call_loader(loaded)
@@ -177,16 +186,17 @@ def _check_operators(graph: Any) -> None:
 
 
 def file_signature(file: Path) -> Signature | None:
-    """Return the inputs that a `.keras` file declares, without TensorFlow; None for a subclassed model.
+    """Return the inputs that a `.keras` or `.h5` file declares, without TensorFlow; None for a subclassed model.
 
     A dynamic axis 0 is `batch`, the others are named after their position.
 
     Raises:
-        ArtifactError: the file is no `.keras` file.
+        ArtifactError: the file is neither.
     """
-    from hone.runtimes.keras import read_member
+    from hone.runtimes.keras import read_h5_config, read_member
 
-    config = read_member(file, "config.json").get("config", {})
+    whole = read_h5_config(file)[0] if file.suffix == ".h5" else read_member(file, "config.json")
+    config = whole.get("config", {})
     layers = {
         str(layer["config"].get("name")): layer["config"]
         for layer in config.get("layers", [])

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from hone.artifact import Artifact
 from hone.errors import ArtifactError, RecipeError, one_line
 from hone.files import hash_file
 from hone.recipe import LoadedRecipe
+from hone.runtimes.torch import huggingface
 from hone.signature import BATCH, Signature, TensorSpec
 from hone.userload import code_digest
 
@@ -18,6 +20,8 @@ from ...context import Built, PassContext
 from ...graph.batch_axis import common_rows, with_batch
 from ..base import Source, call_loader, register
 from .export import PROGRAM, export_graph, save_program
+from .files import describe_weights, is_script
+from .huggingface import ingest_folder, inspect_folder, tokenized
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +35,28 @@ class TorchSource(Source):
     tools = ("torch", "onnxscript")
     has_attention = True
 
+    def owns_folder(self, folder: Path) -> bool:
+        return huggingface.is_folder(folder)
+
+    def outputs_of(self, file: Path) -> list[str]:
+        return [huggingface.read_folder(file).output] if file.is_dir() else super().outputs_of(file)
+
+    def metric_of(self, file: Path) -> str:
+        """Embeddings are compared by their angle."""
+        return "cosine" if file.is_dir() and not huggingface.read_folder(file).classifies else ""
+
+    def rows_from_texts(self, file: Path, texts: np.ndarray, where: str) -> Mapping[str, np.ndarray] | None:
+        return tokenized(file, texts, where) if self.owns_folder(file) else None
+
+    def refuses(self, file: Path) -> str:
+        """TorchScript is code and weights in one, which the exporters don't take."""
+        if not is_script(file):
+            return ""
+        return (
+            f"{file}: is TorchScript (torch.jit.save), which can't be exported any more; where its class is, write "
+            "torch.export.save(torch.export.export(module, example), 'model.pt2'), and give that file"
+        )
+
     def owns(self, model: Any) -> bool:
         import sys
 
@@ -40,6 +66,8 @@ class TorchSource(Source):
     def ingest(self, loaded: LoadedRecipe, out: Path) -> Built:
         _require_torch()
         spec, field = loaded.recipe.source, f"{loaded.path}: source"
+        if spec.file and not spec.loader and self.owns_folder(loaded.root / spec.file):
+            return ingest_folder(loaded, loaded.file(spec.file, "source.file"), out)
         if spec.file and spec.file.endswith(".pt2"):
             return _ingest_program(loaded, out)
         if loaded.recipe.signature is None:
@@ -76,11 +104,16 @@ class TorchSource(Source):
         """
         from hone.runtimes.torch.runtime import load_module
 
-        nodes = export_graph(load_module(model), model.signature, context, opset, out / "model.onnx")
+        # Attention as transformers writes it out exports to fewer operators than torch's own.
+        folder = model.entry.name == huggingface.CONFIG
+        module = huggingface.load_folder(model.path, "eager") if folder else load_module(model)
+        nodes = export_graph(module, model.signature, context, opset, out / "model.onnx")
         return Built("model.onnx", runtime_options={}, details={"opset": opset, "nodes": nodes})
 
     def inspect(self, file: Path) -> Signature | None:
-        """Return the inputs of an exported program; a file of weights holds no signature."""
+        """Return the inputs of an exported program or a folder; a file of weights holds no signature."""
+        if file.is_dir():
+            return inspect_folder(file)
         from hone.runtimes.torch.runtime import TorchRuntime, load_program
 
         if file.suffix != ".pt2" or not TorchRuntime.availability().usable:
@@ -92,28 +125,10 @@ class TorchSource(Source):
 
     def recipe_lines(self, file: Path) -> list[tuple[str, str]]:
         """Weights alone need the class that they fit."""
-        if file.suffix != ".safetensors":
+        if file.suffix != ".safetensors" or file.is_dir():
             return []
         todo = "TODO: a function in model.py that returns the module they fit"
-        return [(f"# {_describe_weights(file)}", ""), ("loader: model:build", todo)]
-
-
-def _describe_weights(file: Path) -> str:
-    """Describe the tensors of a safetensors file in one line, from its header alone.
-
-    Raises:
-        RecipeError: the file is not safetensors.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, "numpy") as weights:
-            shapes = {name: weights.get_slice(name).get_shape() for name in weights.keys()}  # noqa: SIM118 - no mapping
-    except (OSError, SafetensorError):
-        raise RecipeError(f"{file}: not a safetensors file") from None
-    parameters = sum(math.prod(shape) for shape in shapes.values())
-    first = ", ".join(f"{name} {shape}" for name, shape in list(shapes.items())[:2])
-    return f"{len(shapes)} tensors, {parameters:,} parameters: {first}{', …' if len(shapes) > 2 else ''}"
+        return [(f"# {describe_weights(file)}", ""), ("loader: model:build", todo)]
 
 
 def _require_torch() -> None:

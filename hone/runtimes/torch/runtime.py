@@ -15,6 +15,7 @@ from hone.cache import check_own, run_folder
 from hone.errors import ArtifactError, one_line
 from hone.runtimes.base import BASELINE, Availability, Runtime, UserCode, missing, name_outputs, register
 from hone.runtimes.parts import run_in_parts
+from hone.runtimes.torch import huggingface
 from hone.runtimes.torch.calls import calling, named_tensors, placeholders
 from hone.runtimes.torch.profiling import profile
 from hone.runtimes.trace import Trace
@@ -33,7 +34,7 @@ class Options(UserCode):
 
 @register("torch")
 class TorchRuntime(Runtime):
-    """An `nn.Module`, from the user's class and a safetensors file, or from an exported program (`.pt2`)."""
+    """An `nn.Module`: a class and its weights, an exported program (`.pt2`), or a Hugging Face folder."""
 
     module = "torch"
     baseline = True
@@ -44,6 +45,8 @@ class TorchRuntime(Runtime):
         options = Options.model_validate(artifact.manifest.runtime_options)
         if options.loader:
             return f"calls Python code, {options.loader} in {options.root}"
+        if artifact.entry.name == huggingface.CONFIG:
+            return ""
         return "is a torch program, which torch says to load from trusted sources only"
 
     def __init__(self, artifact: Artifact, threads: int | None = None) -> None:
@@ -97,6 +100,8 @@ def load_module(artifact: Artifact) -> torch.nn.Module:
     import torch
     from safetensors.torch import load_file
 
+    if artifact.entry.name == huggingface.CONFIG:
+        return huggingface.load_folder(artifact.path)
     if artifact.entry.suffix == ".pt2":
         trusted = Options.model_validate(artifact.manifest.runtime_options).trust_pickle
         return load_program(artifact.entry, trust_pickle=trusted).module()

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from hone.cli.main import cli
-from hone.converters.recipes.init import write_recipe
+from hone.converters.recipes.init import Given, write_recipe
 from hone.converters.run.plan import make_plan
 from hone.converters.sources import for_recipe
 from hone.data import load_dataset
@@ -35,12 +35,7 @@ def test_onnx_recipe_has_the_graphs_signature(tmp_path: Path) -> None:
     assert recipe.name == "dense-model-v2"
     assert recipe.signature is not None
     assert recipe.signature.inputs["features"].shape == ("batch", FEATURES)
-    assert [variant.preset for variant in recipe.variants] == [
-        "onnx-fp32",
-        "onnx-fp16",
-        "onnx-int8-dynamic",
-        "onnx-int8-static",
-    ]
+    assert recipe.is_auto
     text = loaded.path.read_text()
     assert "# outputs: [scores]" in text
     assert all(len(line) <= 130 for line in text.splitlines())
@@ -145,7 +140,7 @@ def rows_file(folder: Path, rows: int) -> Path:
 
 @pytest.mark.parametrize(("rows", "drop"), [(300, 0.01), (298, 0.02), (100, 0.03), (40, 0.1), (8, 0.5)])
 def test_budget_is_one_that_the_rows_can_prove(tree: Path, tmp_path: Path, rows: int, drop: float) -> None:
-    loaded = checked(tree, evaluation=rows_file(tmp_path, rows))
+    loaded = checked(tree, given=Given(evaluation=rows_file(tmp_path, rows)))
     assert loaded.recipe.budget.quality_drop == drop
     assert Pairs(0, 0, rows).upper(0.95) <= drop
     text = loaded.path.read_text()
@@ -164,7 +159,7 @@ def test_recipe_says_how_many_rows_its_budget_takes(tmp_path: Path) -> None:
     assert all(len(line) <= 130 for line in text.splitlines())
     (tmp_path / "data.py").unlink()
     (tmp_path / "recipe.yaml").unlink()
-    checked(model, evaluation=tmp_path / "rows.npz")
+    checked(model, given=Given(evaluation=tmp_path / "rows.npz"))
     assert "def evaluation" not in (tmp_path / "data.py").read_text()
 
 
@@ -173,12 +168,12 @@ def test_evaluation_that_is_no_file_of_rows_is_refused(tmp_path: Path) -> None:
     (tmp_path / "broken.npz").write_bytes(b"no archive")
     for file, words in (
         (tmp_path / "none.npz", "no such file"),
-        (tmp_path / "rows.csv", r"give an \.npz or \.parquet file"),
+        (tmp_path / "rows.txt", r"give an \.npz, \.csv or \.parquet file"),
         (tmp_path / "broken.npz", r"can't be read as \.npz"),
         (rows_file(tmp_path, 7), r"7 row\(s\) are too few to tell anything; give 8 or more"),
     ):
         with pytest.raises(RecipeError, match=words):
-            write_recipe(model, None, evaluation=file)
+            write_recipe(model, None, given=Given(evaluation=file))
     assert not (tmp_path / "recipe.yaml").exists()
 
 
@@ -230,7 +225,7 @@ def test_xgboost_recipe_has_trees_variants_and_metric(tmp_path: Path) -> None:
         recipe = checked(folder / "model.ubj").recipe
         assert recipe.quality.metric == metric
         assert recipe.calibration is None
-        assert [variant.preset for variant in recipe.variants] == ["onnx-fp32"]
+        assert [variant.preset for variant in recipe.variants] == ["auto"]
         assert recipe.signature is not None
         assert recipe.signature.inputs["features"].shape == ("batch", 3)
         assert "calibration" not in (folder / "data.py").read_text()
@@ -319,7 +314,8 @@ def test_outputs_are_the_models_and_stand_apart_from_the_comment(tmp_path: Path)
 @pytest.mark.parametrize(
     ("file", "message"),
     [
-        ("weights.h5", r"'\.h5' tells no framework; known: .*\.keras.*\.onnx"),
+        ("weights.hdf", r"'\.hdf' tells no framework; known: .*\.keras.*\.onnx"),
+        ("weights.h5", r"weights\.h5: not an \.h5 file of Keras"),
         ("model.pkl", "loading a pickle runs code"),
         ("model.pt", "loading a pickle runs code"),
         ("config.json", "no XGBoost model"),
@@ -334,6 +330,19 @@ def test_files_that_are_no_model_are_refused_and_leave_nothing(tmp_path: Path, f
     with pytest.raises(HoneError, match=message):
         write_recipe(tmp_path / file, None)
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [file]
+
+
+def test_torchscript_is_refused_with_what_to_write_instead(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    torch.jit.save(torch.jit.script(torch.nn.Linear(3, 2)), tmp_path / "net.pt")
+    words = r"net\.pt: is TorchScript .*torch\.export\.save"
+    with pytest.raises(RecipeError, match=words):
+        write_recipe(tmp_path / "net.pt", None)
+    source = {"file": "net.pt", "trust_pickle": True}
+    loaded = recipe_of_rows(tmp_path, source, {"x": np.zeros((8, 3), np.float32)})
+    with pytest.raises(RecipeError, match=rf"source\.file: .*{words}") as error:
+        for_recipe(loaded)
+    assert "\n" not in str(error.value)
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:

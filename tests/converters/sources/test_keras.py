@@ -174,6 +174,29 @@ def test_file_with_a_lambda_layer_is_refused(tmp_path: Path, library: Any) -> No
         saved(tmp_path, model, {"features": FEATURES})
 
 
+@pytest.mark.parametrize("library", [keras, tf_keras], ids=["keras 3", "keras 2"])
+def test_whole_model_of_the_older_format_is_read_by_the_keras_that_wrote_it(tmp_path: Path, library: Any) -> None:
+    model = library.Sequential([library.Input((4,), name="x"), library.layers.Dense(2, activation="relu")])
+    model.save(tmp_path / "model.h5")
+    signature = sources.get("keras").inspect(tmp_path / "model.h5")
+    assert signature is not None and [spec.describe() for spec in signature.inputs] == ["float32[batch, 4]"]
+    rows = {signature.input_names[0]: FEATURES}
+    work = ingest(write_recipe(tmp_path, {"file": "model.h5"}, rows), tmp_path / "source")
+    (answer,) = run(work.artifact, rows).values()
+    np.testing.assert_allclose(answer, np.asarray(model(FEATURES)), atol=1e-5)
+
+
+def test_older_format_with_code_or_weights_alone_is_refused(tmp_path: Path) -> None:
+    for library in (keras, tf_keras):
+        model = library.Sequential([library.Input((4,)), library.layers.Lambda(lambda x: x * 2)])
+        model.save(tmp_path / "model.h5")
+        with pytest.raises(RecipeError, match=r"source\.file: .*model\.h5: holds a Lambda layer"):
+            ingest(write_recipe(tmp_path, {"file": "model.h5"}, {"x": FEATURES}), tmp_path / library.__name__)
+    keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save_weights(tmp_path / "net.weights.h5")
+    with pytest.raises(RecipeError, match=r"net\.weights\.h5: holds weights and no model; name the function"):
+        ingest(write_recipe(tmp_path, {"file": "net.weights.h5"}, {"x": FEATURES}), tmp_path / "source")
+
+
 @pytest.mark.parametrize("content", [b"", b"no archive"])
 def test_corrupt_file_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.keras").write_bytes(content)

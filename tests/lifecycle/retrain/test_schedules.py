@@ -84,7 +84,12 @@ def test_airflow_imports_the_dag(recipe: str, tmp_path: Path) -> None:
         "(task,) = dag.tasks\n"
         "print(dag.max_active_runs, task.bash_command)\n"
     )
-    variables = {"AIRFLOW_HOME": str(tmp_path / "home"), "AIRFLOW__CORE__LOAD_EXAMPLES": "false", "PATH": str(python.parent), "HOME": str(tmp_path)}
+    variables = {
+        "AIRFLOW_HOME": str(tmp_path / "home"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
+        "PATH": str(python.parent),
+        "HOME": str(tmp_path),
+    }
     done = subprocess.run([python, "-c", code], capture_output=True, text=True, env=variables)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.strip().endswith(f"1 hone retrain run {recipe} --scheduled --trigger Airflow")
