@@ -74,7 +74,7 @@ class Reference(BaseModel):
         """Return [sets, cells] which cells each set of rows has, and what the rows of each are."""
         cells = len(self.counts)
         if self.column.category:
-            return np.eye(cells), ["missing", *(f"'{name}'" for name in self.categories), "another category"]
+            return np.eye(cells), ["missing", *(f"in '{name}'" for name in self.categories), "in another category"]
         rows, names = [np.eye(cells)[0]], ["missing"]
         spans = [(0, index) for index in range(2, cells - 2)]
         half = (len(self.edges) - 1) // 2
