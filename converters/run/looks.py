@@ -23,7 +23,7 @@ class Looks:
     private: bool
 
     def of(self, subject: Subject) -> dict[str, bytes]:
-        """Return the file of a variant by its name; nothing where rows are too few, or it has such a file of its own."""
+        """Return the file of a variant by its name; nothing where rows are too few or it has a file of that name."""
         signature = subject.artifact.signature
         if not signature.batchable or FILE in subject.artifact.manifest.files:
             return {}

@@ -58,7 +58,7 @@ class Change:
 
     Attributes:
         point: as seen, 0 to 1.
-        low, high: bounds with the confidence of one look over all that it looks at.
+        low, high: bounds with the confidence of one look at one feature.
         sure: lower bound with the confidence of all looks of a month together; over 0: something has moved.
         where: index of the set whose change is surest.
         signed: change of that set's share; over 0: more rows are in it now.
@@ -85,21 +85,24 @@ class Budget:
     Attributes:
         a_month: expected number of false alarms in 30 days while nothing moves; at most.
         looks: in 30 days, each of all features at once.
-        confidence: of the bounds of one look.
+        confidence: of the bounds of one feature in one look.
     """
 
     a_month: float = 0.1
-    looks: int = 2 * HOURS_A_MONTH
-    confidence: float = 0.95
+    looks: int = HOURS_A_MONTH
+    confidence: float = 0.99
 
-    def doubts(self, tests: int) -> tuple[float, float]:
-        """Return the doubt of each of so many tests of a look, for its bounds and for saying that something moved."""
-        return (1 - self.confidence) / tests, self.a_month / self.looks / tests
+    def doubts(self, own: int, total: int) -> tuple[float, float]:
+        """Return the doubt of a test in one direction: for a feature's bounds, and for saying that it moved at all.
+
+        Args:
+            own: tests of the feature in a look.
+            total: tests of all features in a look.
+        """
+        return (1 - self.confidence) / (2 * own), self.a_month / self.looks / (2 * total)
 
 
-def largest_change(
-    live: Counted, reference: Counted, sets: np.ndarray, doubt: float, sure: float
-) -> Change:
+def largest_change(live: Counted, reference: Counted, sets: np.ndarray, doubt: float, sure: float) -> Change:
     """Return the largest change from the reference to the live rows.
 
     Args:
@@ -165,8 +168,8 @@ def rows_to_see(change: float, reference_rows: float, threshold: float, doubt: f
 def request_effect(rows: float, requests: float, squares: float, sums: tuple[float, float, float]) -> float:
     """Return how many rows tell as much as one independent one would, by how alike those of a request are.
 
-    It is Kish's 1 + (b - 1) rho, with rho from the analysis of variance between and within requests (Donner, A review of
-    inference procedures for the intraclass correlation coefficient, International Statistical Review 54, 1986).
+    It is Kish's 1 + (b - 1) rho, with rho from the analysis of variance between and within requests (Donner, A review
+    of inference procedures for the intraclass correlation coefficient, International Statistical Review 54, 1986).
 
     Args:
         rows, requests: how many.

@@ -1,1 +1,1 @@
-"""What is kept of rows to compare others with: columns of tensors, a reference beside a model, sketches of its traffic."""
+"""What is kept of rows to compare others with: columns of tensors, a reference in an artifact, sketches of traffic."""

@@ -54,7 +54,9 @@ class Column(BaseModel):
         return f"{self.group}{what}{'' if self.index is None else f'[{self.index}]'}"
 
 
-def columns_of(signature: Signature, inputs: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> list[Column]:
+def columns_of(
+    signature: Signature, inputs: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]
+) -> list[Column]:
     """Return the columns of a model, at most 128; which are categories shows in the rows.
 
     Args:
@@ -90,9 +92,7 @@ def _of_tensor(side: Literal["input", "output"], spec: TensorSpec, array: np.nda
     classes = side == "output" and array.ndim == 2 and array.dtype.kind == "f" and 1 < width <= MOST_CLASSES
     found = [column("class", category=True), column("confidence")] if classes else []
     if width <= (MOST_SCORES if classes else NARROW):
-        found += [
-            column("value", index if width > 1 else None, _few_values(flat[:, index])) for index in range(width)
-        ]
+        found += [column("value", index if width > 1 else None, _few_values(flat[:, index])) for index in range(width)]
     elif not classes:
         found += [*(column("projection", index) for index in range(PROJECTIONS)), column("norm")]
     return found
@@ -125,7 +125,9 @@ def taken(columns: Sequence[Column], inputs: Mapping[str, np.ndarray], outputs: 
     return found
 
 
-def texts(columns: Sequence[Column], inputs: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+def texts(
+    columns: Sequence[Column], inputs: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]
+) -> list[np.ndarray]:
     """Return the categories of each column of categories, in their order: text, empty where there is none."""
     rows = len(next(iter(inputs.values())))
     found = []

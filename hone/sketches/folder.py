@@ -78,8 +78,8 @@ def write(folder: Path, window: Window, worker: str) -> Path:
 def read(folder: Path, model: str, now_hour: int, version: str | None = None, since: int = 0) -> Found:
     """Return the windows of a model, or of one version of it, the oldest first.
 
-    What can't be read costs itself only: a file that is cut off or broken, an hour that is still to come because a clock
-    was wrong, and sketches by another reference than the hour's first.
+    What can't be read costs itself only: a file that is cut off or broken, an hour that is still to come because a
+    clock was wrong, and sketches by another reference than the hour's first.
 
     Args:
         now_hour: hours since 1970.

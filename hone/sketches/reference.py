@@ -22,7 +22,6 @@ from .columns import CATEGORIES, Column, columns_of, taken, texts
 
 FILE = "drift-reference.json"
 MOST_BYTES = 4_000_000
-VERSION = 1
 TENTHS = 10
 QUANTILES = 101
 FEWEST_ROWS = 20
@@ -111,7 +110,7 @@ class References(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    version: Literal[1] = VERSION
+    version: Literal[1] = 1
     rows: int = Field(ge=0)
     private: bool = Field(False, description="Rounded, without extremes and rare categories.")
     columns: tuple[Reference, ...] = Field(max_length=256)

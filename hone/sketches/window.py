@@ -1,4 +1,4 @@
-"""Sketches of the rows of an hour: they are merged, take no more room for more rows, and are files that tell when broken.
+"""Sketches of the rows of an hour: they merge, take no more room for more rows, and their files tell when broken.
 
 They are those of Apache DataSketches: quantiles by KLL (Karnin, Lang and Liberty, Optimal quantile approximation in
 streams, FOCS 2016), exact for the first few hundred rows, and frequent items for categories.
@@ -173,7 +173,7 @@ def decode(content: bytes, where: object) -> Window:
             window.sketches[place] = type(window.sketches[place]).deserialize(rest[end - size : end])
     except UnavailableError:
         raise
-    except Exception as error:  # a file of another hand: what pydantic, json and the library raise is of many kinds
+    except Exception as error:  # noqa: BLE001 - what pydantic, json and the library raise of it is of many kinds
         raise BrokenSketchError(f"{where}: broken, {one_line(error)}") from None
     return window
 

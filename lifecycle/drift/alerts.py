@@ -1,4 +1,4 @@
-"""Tell people: a webhook, one that Slack understands, or mail; each tried again when it fails, none of it a secret's place.
+"""Tell people: by a webhook, one that Slack understands, or mail; each is tried again when it fails.
 
 The settings are a YAML file. What is secret in them is named, not written: `env:NAME` or `file:PATH`.
 """
@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.message import EmailMessage
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +29,8 @@ FIRST_PAUSE_S = 1.0
 TIMEOUT_S = 10.0
 CLIENT_ERRORS = range(400, 500)
 TOO_MANY = 429
+PERMANENT = 500
+"""Answers of a mail server from here on stay as they are (RFC 5321)."""
 
 
 class AlertError(HoneError):
@@ -141,11 +144,11 @@ def secret(place: str) -> str:
 def send(settings: AlertSettings, alert: Alert, pause: Callable[[float], None] = time.sleep) -> list[str]:
     """Tell all channels; return a line for each that was not reached after several tries."""
     problems = []
-    channels: list[tuple[str, Callable[[], None]]] = [
-        (f"webhook {one.url}", lambda one=one: _post(one, alert)) for one in settings.webhooks  # type: ignore[misc]
-    ]
+    channels: list[tuple[str, Callable[[], None]]] = []
+    for webhook in settings.webhooks:
+        channels.append((f"webhook {webhook.url}", partial(_post, webhook, alert)))
     if (mail := settings.mail) is not None:
-        channels.append((f"mail by {mail.host}", lambda: _mail(mail, alert)))
+        channels.append((f"mail by {mail.host}", partial(_mail, mail, alert)))
     for name, tell in channels:
         try:
             _insist(tell, pause)
@@ -207,7 +210,7 @@ def _mail(mail: Mail, alert: Alert) -> None:
         with _connected(mail) as connection:
             connection.send_message(message)
     except smtplib.SMTPResponseException as error:
-        if error.smtp_code >= 500:  # noqa: PLR2004 - RFC 5321: permanent
+        if error.smtp_code >= PERMANENT:
             raise AlertError(f"refused, it answers {error.smtp_code}") from None
         raise
     except smtplib.SMTPRecipientsRefused:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +54,7 @@ class Question:
     threshold: float = 0.1
     window: int | None = None
     since: int | None = None
-    budget: Budget = Budget()
+    budget: Budget = field(default_factory=Budget)
 
 
 @dataclass(frozen=True)
@@ -145,22 +145,20 @@ def _findings(
     looks: Sequence[_Look], references: References, question: Question
 ) -> tuple[tuple[Finding, ...], dict[str, dict[str, object]]]:
     """Return the findings, the most important first, and the shares that a page draws."""
-    tests = LOOKS * 2 * sum(len(one.sets()[1]) for one in references.columns)
-    doubts = question.budget.doubts(tests)
+    tests = [LOOKS * len(one.sets()[1]) for one in references.columns]
     best: list[tuple[Finding, _Look, int]] = []
     for place, reference in enumerate(references.columns):
+        doubts = question.budget.doubts(tests[place], sum(tests))
         found = [(_finding(look, place, reference, question, doubts), look, place) for look in looks]
         if found:
-            # The look with fewer rows is the quicker one; with more rows the other knows better where neither finds drift.
+            # The look at fewer rows is quicker; where neither finds drift, the other knows better.
             best.append(min(reversed(found), key=lambda one: one[0].verdict != "missed"))
     best.sort(key=lambda one: (ORDER[one[0].verdict], -one[0].low, -one[0].effect))
     shapes = {found.column: _shape(look, place, references.columns[place]) for found, look, place in best[:DRAWN]}
     return tuple(found for found, _, _ in best), shapes
 
 
-def _finding(
-    look: _Look, place: int, reference: Reference, question: Question, doubts: tuple[float, float]
-) -> Finding:
+def _finding(look: _Look, place: int, reference: Reference, question: Question, doubts: tuple[float, float]) -> Finding:
     """Return what is found of a column in a look."""
     window, column = look.window, reference.column
     live, known = of_window(window, place, reference), of_reference(reference)
@@ -223,7 +221,7 @@ def _moved(
 def _with_history(
     look: _Look, place: int, reference: Reference, question: Question, doubts: tuple[float, float]
 ) -> tuple[Verdict, str, float | None]:
-    """Return the verdict on a column that has moved from the proof: drift only if it has moved from earlier weeks, too."""
+    """Return the verdict on a column that has moved from the proof: drift if it has from earlier weeks, too."""
     before = look.history(reference)
     if before is None:
         return "missed", "no earlier week to compare with", None
@@ -261,6 +259,12 @@ def _shape(look: _Look, place: int, reference: Reference) -> dict[str, object]:
         names = ["missing", *reference.categories, "others"]
     else:
         ends = [f"{edge:.3g}" for edge in reference.edges]
-        names = ["missing", f"< {reference.low:.3g}", *(f"≤ {end}" for end in ends), "the rest", f"> {reference.high:.3g}"]
+        names = [
+            "missing",
+            f"< {reference.low:.3g}",
+            *(f"≤ {end}" for end in ends),
+            "the rest",
+            f"> {reference.high:.3g}",
+        ]
     before, after = (one.cells / max(1e-12, one.rows.item()) for one in (known, live))
     return {"names": names, "before": before.tolist(), "after": after.tolist()}

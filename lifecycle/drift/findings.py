@@ -94,7 +94,7 @@ class Drift:
         checked: ISO 8601, UTC.
         first, last: hours that were looked at, ISO 8601.
         threshold: change that is drift.
-        confidence: of the bounds of one look.
+        confidence: of the bounds of one column.
         budget: false alarms a month, at most.
         reference_rows: rows of the proof.
         findings: the most important first.

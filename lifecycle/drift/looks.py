@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from hone.sketches.window import Window
 
-SHORT_ROWS, LONG_ROWS = 500, 2000
-"""Rows that the two looks take, where there are so many in a week: the first is quick, the second sees smaller changes."""
+SHORT_ROWS, LONG_ROWS = 400, 2000
+"""Rows that the two looks take, if a week has so many: the first is quick, the second sees smaller changes."""
 MOST_HOURS = 168
 LOOKS = 2
 WEEKS = 4
@@ -59,7 +59,9 @@ def history(windows: Sequence[Window], span: Span) -> Window | None:
     if span.hours > MOST_HOURS:
         return None
     earlier = [Span(span.first - 168 * week, span.last - 168 * week) for week in range(1, WEEKS + 1)]
-    return together([window for window in windows if any(one.first <= window.about.hour <= one.last for one in earlier)])
+    return together(
+        [window for window in windows if any(one.first <= window.about.hour <= one.last for one in earlier)]
+    )
 
 
 def together(windows: Sequence[Window]) -> Window | None:

@@ -135,7 +135,7 @@ class Sketcher:
         self._thread.start()
 
     def follow(self, name: str, version: str, artifact: Artifact) -> Follower | None:
-        """Return what takes the rows of a model; None, with a line in the log, when nothing is known to compare them with."""
+        """Return what takes the rows of a model; None, with a line in the log, when it has nothing to compare with."""
         file = artifact.manifest.drift
         if file is None:
             logger.info("%s:%s holds no reference of its proof's rows; its traffic is not sketched", name, version)

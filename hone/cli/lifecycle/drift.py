@@ -44,7 +44,9 @@ recorded_option = click.option(
     type=click.Path(path_type=Path),
     help="Folder of recorded traffic: a classifier compares all inputs together, too.",
 )
-window_option = click.option("--window", callback=lambda *given: _hours(given[2]), help="Look at the last 6h, 2d or 1w.")
+window_option = click.option(
+    "--window", callback=lambda *given: _hours(given[2]), help="Look at the last 6h, 2d or 1w."
+)
 since_option = click.option("--since", help="Look at everything since 36h, 5d or 2026-12-31T08 (UTC).")
 
 
