@@ -280,9 +280,9 @@ def _check_names(manifest: Manifest, where: Path) -> None:
             raise ArtifactError(f"{where}: files: '{name}' is not one of an artifact's own files")
     if manifest.entry not in manifest.files:
         raise ArtifactError(f"{where}: entry: {shown(manifest.entry)} is not one of the files that are listed")
-    for field, name in (("golden.file", manifest.golden and manifest.golden.file), ("drift", manifest.drift)):
-        if name is not None and name not in {*manifest.files} - {manifest.entry}:
-            raise ArtifactError(f"{where}: {field}: {shown(name)} is not one of its other files")
+    for field, file in (("golden.file", manifest.golden.file if manifest.golden else None), ("drift", manifest.drift)):
+        if file is not None and file not in {*manifest.files} - {manifest.entry}:
+            raise ArtifactError(f"{where}: {field}: {shown(file)} is not one of its other files")
 
 
 def files_of(path: Path) -> list[Path]:
