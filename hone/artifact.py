@@ -157,16 +157,17 @@ class Manifest(BaseModel):
     selection: Selection | None = None
     golden: Golden | None = Field(None, description="Rows with the proof's answers; None: made before there were any.")
     data: tuple[DataRecord, ...] = Field((), description="What it was calibrated, trained and judged with.")
+    drift: str | None = Field(None, description="Its file of what the evaluation rows look like, column by column.")
 
     @property
     def digest(self) -> str:
         """sha256 over everything that decides what the artifact computes; measurements and dates are left out, and
-        the golden rows, which only say what it should."""
+        the golden rows and the reference of drift, which only say what it should, and of what."""
         content = self.model_dump(
             mode="json", include={"runtime", "precision", "entry", "signature", "runtime_options", "files"}
         )
-        if self.golden is not None:
-            content["files"].pop(self.golden.file, None)
+        for file in (self.golden.file if self.golden else None, self.drift):
+            content["files"].pop(file, None)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -279,8 +280,9 @@ def _check_names(manifest: Manifest, where: Path) -> None:
             raise ArtifactError(f"{where}: files: '{name}' is not one of an artifact's own files")
     if manifest.entry not in manifest.files:
         raise ArtifactError(f"{where}: entry: {shown(manifest.entry)} is not one of the files that are listed")
-    if manifest.golden is not None and manifest.golden.file not in {*manifest.files} - {manifest.entry}:
-        raise ArtifactError(f"{where}: golden.file: {shown(manifest.golden.file)} is not one of its other files")
+    for field, file in (("golden.file", manifest.golden.file if manifest.golden else None), ("drift", manifest.drift)):
+        if file is not None and file not in {*manifest.files} - {manifest.entry}:
+            raise ArtifactError(f"{where}: {field}: {shown(file)} is not one of its other files")
 
 
 def files_of(path: Path) -> list[Path]:

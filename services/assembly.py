@@ -45,6 +45,10 @@ def build_edge(settings: Settings, folder: Path) -> Edge:
         from .observe.recording import make_recorder
 
         edge.recorder = make_recorder(settings)
+    if settings.drift_dir:
+        from .observe.drift import make_sketcher
+
+        edge.sketcher = make_sketcher(settings)
     if settings.trace_sample:
         from .observe.tracing import Tracer
 

@@ -64,6 +64,11 @@ def _check_parts(settings: Settings) -> None:
 
         parse_hidden(settings.record_exclude)
         check_folder(Path(settings.record_dir))
+    if settings.drift_dir:
+        from hone.sketches.folder import check_folder as check_sketches
+
+        _require("datasketches", "HONE_DRIFT_DIR needs datasketches")
+        check_sketches(Path(settings.drift_dir))
     if settings.trace_sample:
         _require("opentelemetry.exporter.otlp.proto.http", "HONE_TRACE_SAMPLE needs the OTLP exporter")
 

@@ -26,6 +26,7 @@ from ..proof.subject import Subject
 from ..proof.verdicts.select import Candidate, Standing, select
 from ..registry import registered
 from ..report.records import Report
+from .looks import Looks
 from .pipeline import Outcome
 from .plan import Plan
 from .variant_reports import fastest, variant_reports
@@ -38,11 +39,13 @@ class Keeping:
     Attributes:
         golden: takes its golden rows.
         data: what it was calibrated, trained and judged with.
+        looks: what the rows look like that it was judged by.
         note: gets a line that stays.
     """
 
     golden: Taker
     data: Sequence[DataRecord]
+    looks: Looks
     note: Callable[[str], None]
 
 
@@ -150,8 +153,10 @@ def _store(
         taken = keeping.golden.take(subject)
         if taken.reason:
             keeping.note(f"{name} gets no golden rows, hosts can't check its answers: {taken.reason}")
+        look = keeping.looks.of(subject)
         artifact = subject.artifact.with_manifest(
             variant=name,
+            drift=next(iter(look), None),
             golden=taken.record,
             data=_data_of(subject.artifact.manifest, keeping.data),
             measurements=subject.measurements,
@@ -169,7 +174,7 @@ def _store(
             ),
         )
         try:
-            tags[name] = store.put(artifact, loaded.recipe.name, f"{name}-{run}", taken.rows).tag
+            tags[name] = store.put(artifact, loaded.recipe.name, f"{name}-{run}", taken.rows, look).tag
         except (HoneError, OSError) as error:
             return tags, f"{name} could not be stored: {one_line(error)}"
     return tags, ""

@@ -31,6 +31,7 @@ from ..sources import for_recipe
 from .candidates.choose import Choosing, Chosen, with_chosen
 from .conclude import Keeping, conclude
 from .holdout import Half, split
+from .looks import Looks
 from .mlflow_source import local_source
 from .pipeline import Outcome, Pipeline, Progress, drop_stale
 from .plan import Plan, Variant, check_variants, make_plan
@@ -142,7 +143,8 @@ def optimize(request: Request, display: Display, beside: Beside | None = None, f
         noise = prove(asked, run.prepared.evaluation, scratch, measure, run.judge, display.proof, contest)
         real = loaded.recipe.evaluation.keep_rows
         golden = Taker(run.prepared.evaluation, scratch, run.judge, real)
-        keeping = Keeping(golden, run.prepared.data, display.note) if request.store else None
+        looks = Looks(evaluation.inputs, private=not real)
+        keeping = Keeping(golden, run.prepared.data, looks, display.note) if request.store else None
         measured = conclude(loaded, plan, outcomes, subjects, contest, noise, started, keeping)
     report = measured.model_copy(update={"selection_rows": run.selection_rows, **_choice(run.chosen)})
     _remember(evaluation if real else None, report, display.note)

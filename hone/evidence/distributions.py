@@ -14,6 +14,16 @@ def beta_quantile(a: float, b: float, probability: float) -> float:
     return float(_scipy().special.betaincinv(a, b, probability))
 
 
+def beta_quantiles(a: np.ndarray, b: np.ndarray, probability: float) -> np.ndarray:
+    """Return the quantile of each beta distribution."""
+    return np.asarray(_scipy().special.betaincinv(a, b, probability))
+
+
+def chi_square_above(statistic: float, degrees: float) -> float:
+    """Return how likely a chi-square value is above another."""
+    return float(_scipy().special.chdtrc(degrees, statistic))
+
+
 def normal_quantile(probability: float) -> float:
     """Return the quantile of the normal distribution."""
     return float(_scipy().special.ndtri(probability))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,13 +28,20 @@ if TYPE_CHECKING:
     from bentoml._internal.models import ModelStore
 
 
-def put(artifact: Artifact, name: str, version: str, golden: GoldenRows | None = None) -> Entry:
+def put(
+    artifact: Artifact,
+    name: str,
+    version: str,
+    golden: GoldenRows | None = None,
+    beside: Mapping[str, bytes] | None = None,
+) -> Entry:
     """Copy an artifact that was made on this host into the store, as `add`.
 
     Args:
         artifact: opened.
         name, version: its tag.
         golden: rows for the file that its manifest says to hold some; None: none, or its own files hold them.
+        beside: content of more files by name, which its manifest names.
 
     Raises:
         StoreError: the tag exists or isn't valid, or the disk is full.
@@ -45,12 +52,14 @@ def put(artifact: Artifact, name: str, version: str, golden: GoldenRows | None =
         for part in artifact.manifest.files:
             (root / part).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(artifact.path / part, root / part)
-        manifest = artifact.manifest
+        more = [root / part for part in beside or {}]
+        for file, content in zip(more, (beside or {}).values(), strict=True):
+            file.write_bytes(content)
         if golden is not None:
-            file = write_rows(root, golden)
-            record = FileRecord(sha256=hash_file(file), size=file.stat().st_size)
-            manifest = manifest.model_copy(update={"files": {**manifest.files, file.name: record}})
-        write_manifest(root, manifest)
+            more.append(write_rows(root, golden))
+        records = {file.name: FileRecord(sha256=hash_file(file), size=file.stat().st_size) for file in more}
+        manifest = artifact.manifest
+        write_manifest(root, manifest.model_copy(update={"files": {**manifest.files, **records}}))
 
     return add(artifact.manifest, name, version, copy, Origin(by="hone optimize", trusted=True))
 

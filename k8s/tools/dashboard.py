@@ -120,8 +120,11 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
             Panel(
                 "Drift",
                 "percentunit",
-                (("{{model}} {{output}}", "hone:drift:distance{{{select}}}"),),
-                "How far the last hour's classes are from the day's; alerts at 0.1 and 0.3.",
+                (
+                    ("{{group}}", "hone_drift_effect{{{select}}}"),
+                    ("{{group}}, at least", "hone_drift_effect_low{{{select}}}"),
+                ),
+                "How far rows have moved from the proof's, as hone drift watch finds; alerts by its verdict.",
             ),
             Panel(
                 "Inputs",

@@ -11,7 +11,7 @@ imported, and BentoML prepares that place first.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from .demand import Demand
 from .shadow import Comparison
 from .statistics import Statistics
 from .tallies import DriftSample, Tally
+
+if TYPE_CHECKING:
+    from .drift import Follower
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -45,7 +48,8 @@ class Metrics:
 
     Attributes:
         in_flight: requests being answered now.
-        wants_sample: True when the next answered request should be given to `sample`, for the drift feed.
+        wants_sample: True when the next answered request should be given to `sample`, for the drift feed and sketches.
+        follower: sketches the requests that are given to `sample`; None: that is off.
     """
 
     def __init__(self, model: str, version: str, statistics: Statistics | None = None) -> None:
@@ -64,6 +68,7 @@ class Metrics:
         self.wants_sample = True
         self._sampled: tuple[Tensors, Tensors] | None = None
         self._drift = DriftSample()
+        self.follower: Follower | None = None
         self._families = _families()
 
     def pinned(self, given: bool) -> None:
@@ -135,11 +140,12 @@ class Metrics:
 
     def sample(self, inputs: Tensors, outputs: Tensors) -> None:
         """Keep a request for the drift feed until the next flush; copies, so that no batch is kept alive."""
-        self.wants_sample = False
-        self._sampled = (
-            {name: array.copy() for name, array in inputs.items()},
-            {name: array.copy() for name, array in outputs.items()},
-        )
+        self.wants_sample = self.follower is not None and self.follower.take(inputs, outputs)
+        if self._sampled is None:
+            self._sampled = (
+                {name: array.copy() for name, array in inputs.items()},
+                {name: array.copy() for name, array in outputs.items()},
+            )
 
     def flush(self) -> None:
         """Hand everything counted since the last time to the client library."""
@@ -184,6 +190,8 @@ class Metrics:
     def forget(self) -> None:
         """Show nothing in flight any more, when the model is unloaded; what was counted stays."""
         self.in_flight = self.waiting_rows = 0
+        if self.follower is not None:
+            self.follower.left = True
         self.flush()
 
 
@@ -225,6 +233,17 @@ def recorder_counters() -> dict[str, Any]:
         "rows": Counter("hone_recorded_rows", "Rows of requests in files of recorded traffic."),
         "dropped": Counter("hone_record_dropped_rows", "Rows that should have been recorded and were not."),
         "failed_writes": Counter("hone_record_failed_writes", "Files of recorded traffic that could not be written."),
+    }
+
+
+@cache
+def sketch_counters() -> dict[str, Any]:
+    """Return the counters of sketched traffic, by the fields of `Sketched`."""
+    from prometheus_client import Counter
+
+    return {
+        "rows": Counter("hone_sketched_rows", "Rows of requests in sketches."),
+        "failed_writes": Counter("hone_sketch_failed_writes", "Files of sketches that could not be written."),
     }
 
 

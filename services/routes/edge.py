@@ -7,7 +7,7 @@ import itertools
 import logging
 import secrets
 from collections.abc import Awaitable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..access.callers import Action, Caller
     from ..access.gate import Gate, OpenGate
     from ..cache.predictions import PredictionCache
+    from ..observe.drift import Sketched, Sketcher
     from ..observe.recording import Recorded, Recorder
     from ..observe.tracing import Tracer
 
@@ -45,6 +46,7 @@ class Edge:
         cache: of predictions.
         cache_epoch: part of its keys; another forgets what is in it.
         recorder: of sampled traffic.
+        sketcher: of what traffic looks like.
         tracer: of sampled requests.
         audit: of admin actions.
         statistics: of the models.
@@ -57,12 +59,14 @@ class Edge:
     cache: PredictionCache | None = None
     cache_epoch: str = ""
     recorder: Recorder | None = None
+    sketcher: Sketcher | None = None
     tracer: Tracer | None = None
     audit: Audit | None = None
     statistics: SharedStatistics = field(default_factory=SharedStatistics)
     bodies: Bodies = field(init=False)
     answers: Budget = field(init=False)
     _recorded: Recorded | None = None
+    _sketched: Sketched | None = None
     _prefix: str = field(default_factory=lambda: secrets.token_hex(4))
     _logged: int = 0
     _logged_since: float = 0.0
@@ -157,6 +161,12 @@ class Edge:
             for name, counter in recorder_counters().items():
                 counter.inc(getattr(now, name) - getattr(before, name, 0))
             self._recorded = now
+        if self.sketcher is not None:
+            from ..observe.metrics import sketch_counters
+
+            done, self._sketched = self._sketched, replace(self.sketcher.stats)
+            for name, counter in sketch_counters().items():
+                counter.inc(getattr(self._sketched, name) - getattr(done, name, 0))
 
     async def close(self, timeout_s: float) -> None:
         """Write out what is buffered; a disk, a collector or a cache that doesn't answer is given up in time."""
@@ -164,6 +174,8 @@ class Edge:
         closing: list[Awaitable[None]] = []
         if self.recorder is not None:
             closing.append(asyncio.to_thread(self.recorder.close, timeout_s))
+        if self.sketcher is not None:
+            closing.append(asyncio.to_thread(self.sketcher.close, timeout_s))
         if self.cache is not None:
             closing.append(asyncio.wait_for(self.cache.close(), timeout_s))
         if self.gate is not None:

@@ -62,6 +62,8 @@ class ServedModel:
         self.number = f"{made}{int(manifest.digest[:8], 16) % 10_000:04}".lstrip("0") or "0"
         self.metrics = Metrics(loaded.entry.name, loaded.entry.version, edge.statistics.of(self.tag))
         self.metrics.pinned(loaded.prepared.given)
+        if edge.sketcher is not None:
+            self.metrics.follower = edge.sketcher.follow(loaded.entry.name, loaded.entry.version, loaded.artifact)
         self._shadow: Shadow | None = None
         self.followed = edge.recorder is not None
         self._edge = edge

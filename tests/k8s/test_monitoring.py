@@ -21,12 +21,13 @@ K8S = Path(__file__).parents[2] / "k8s"
 
 
 def metric_names() -> set[str]:
-    """Return the names under which Prometheus knows the service's metrics."""
+    """Return the names under which Prometheus knows the metrics of the service and of `hone drift watch`."""
     from prometheus_client import Counter, Histogram
 
+    from hone.lifecycle.drift.gauges import Gauges
     from hone.services.observe.metrics import _families, _golden_families
 
-    names = set()
+    names = {family.name for family in Gauges()._registry.collect()}
     for family in (*_families().values(), *_golden_families()):
         name = family._name
         if isinstance(family, Counter):

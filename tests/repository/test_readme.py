@@ -27,6 +27,10 @@ ELSEWHERE = {
     "hone capacity plan": ("needs a measured capacity", "tests/k8s/planning/test_cost.py", '["capacity", "plan"'),
     "hone k8s render": ("needs an image", "tests/k8s/test_readme.py", '"hone k8s render"'),
     "hone deploy preflight": ("needs a cluster", "tests/k8s/test_readme.py", '"hone deploy preflight"'),
+    **{
+        f"hone drift {name}": ("needs traffic", "tests/lifecycle/drift/test_check.py", f'run("{name}", "dense"')
+        for name in ("check", "report", "watch")
+    },
     "hone audit verify traffic": (
         "needs recorded traffic",
         "tests/services/observe/test_recording.py",
@@ -129,6 +133,12 @@ ROWS = {
     "`hone status URL`": [
         "hone status http://localhost:3000 --errors 100",
         "hone status http://127.0.0.1:9 || test $? = 3",
+    ],
+    "`hone drift …`": [
+        "mkdir -p sketches",
+        "hone drift check wine --dir sketches || test $? = 4",
+        "hone drift report wine --dir sketches --html drift.html",
+        "hone drift watch wine --dir sketches --once || test $? = 4",
     ],
     "`hone registry …`": [
         "hone registry promote wine --reason first --dry-run || test $? = 1",  # the champion, when a page promoted it

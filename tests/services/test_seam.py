@@ -64,7 +64,8 @@ def test_serving_imports_no_training_framework() -> None:
 def test_serving_needs_nothing_that_is_only_used_when_configured(tmp_path: Path) -> None:
     code = (
         "import pathlib, sys\n"
-        "for name in ('grpc', 'google.protobuf', 'jwt', 'redis', 'pyarrow', 'zstandard', 'opentelemetry.exporter'):\n"
+        "for name in ('grpc', 'google.protobuf', 'jwt', 'redis', 'pyarrow', 'zstandard', 'datasketches',\n"
+        "             'opentelemetry.exporter'):\n"
         "    sys.modules[name] = None\n"
         "import hone.services.base, hone.services.launch, hone.services.access.gate\n"
         "import hone.services.cache.predictions, hone.services.observe.recording, hone.services.observe.shadow\n"
@@ -72,7 +73,8 @@ def test_serving_needs_nothing_that_is_only_used_when_configured(tmp_path: Path)
         "from hone.errors import HoneError\n"
         "from hone.services.assembly import build_edge\n"
         "from hone.services.settings import Settings\n"
-        "for wanted in ({'trace_sample': 1.0}, {'record_dir': 'x'}, {'cache_mb': 1.0, 'redis_url': 'redis://x'},\n"
+        "for wanted in ({'trace_sample': 1.0}, {'record_dir': 'x'}, {'drift_dir': 'x'},\n"
+        "               {'cache_mb': 1.0, 'redis_url': 'redis://x'},\n"
         "               {'jwt_jwks': 'x', 'jwt_issuer': 'x', 'jwt_audience': 'x'}):\n"
         "    try:\n"
         "        build_edge(Settings(**wanted), pathlib.Path(sys.argv[1]))\n"
@@ -82,4 +84,4 @@ def test_serving_needs_nothing_that_is_only_used_when_configured(tmp_path: Path)
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=ROOT, check=True
     )
-    assert done.stdout.split() == ["True"] * 4
+    assert done.stdout.split() == ["True"] * 5

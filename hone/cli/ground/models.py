@@ -95,6 +95,8 @@ def show_command(model: str, as_json: bool) -> None:
     if manifest.golden:
         golden = manifest.golden
         click.echo(f"  golden    {golden.rows} rows, {golden.source}, tolerances from {golden.repeats} runs")
+    if manifest.drift:
+        click.echo(f"  drift     {manifest.drift}: what traffic is compared with")
     for name, file in manifest.files.items():
         click.echo(f"  file      {name}, {file.size:,} bytes, sha256 {file.sha256[:16]}")
 

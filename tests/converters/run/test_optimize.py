@@ -22,6 +22,7 @@ from hone.converters.sources.torch.source import save_program
 from hone.errors import PassError, RecipeError, StoreError
 from hone.golden.rows import read_rows as golden_rows
 from hone.recipe import load_recipe
+from hone.sketches.reference import parse_references
 from hone.store.rows import read_rows
 from hone.userload import load_function
 from tests.models.sums import GRAPH, MODEL, write_project
@@ -121,6 +122,9 @@ def test_rows_for_load_tests_are_kept_unless_the_recipe_forbids_it(tmp_path: Pat
     golden, evaluated = golden_rows(entry.path, manifest.golden, manifest.signature), evaluation(tmp_path / "project")
     theirs = {row.tobytes() for row in golden.inputs["features"]} & {row.tobytes() for row in evaluated}
     assert len(theirs) == (golden.count if keep else 0)
+    looks = parse_references(entry.path / str(manifest.drift))
+    assert looks.private is not keep and looks.rows == len(evaluated)
+    assert {"input.features[0]", "output.scores[0]"} <= {one.column.name for one in looks.columns}
     example = np.array(json.loads((entry.path / "example.json").read_text())["inputs"]["features"])
     assert len(example) == 2 and example.min() >= -4 and example.max() <= 4
     real = [*np.round(evaluated.astype(float), 6), *np.round(calibration(tmp_path / "project").astype(float), 6)]
