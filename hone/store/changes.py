@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,13 +28,20 @@ if TYPE_CHECKING:
     from bentoml._internal.models import ModelStore
 
 
-def put(artifact: Artifact, name: str, version: str, golden: GoldenRows | None = None) -> Entry:
+def put(
+    artifact: Artifact,
+    name: str,
+    version: str,
+    golden: GoldenRows | None = None,
+    beside: Mapping[str, Path] | None = None,
+) -> Entry:
     """Copy an artifact that was made on this host into the store, as `add`.
 
     Args:
         artifact: opened.
         name, version: its tag.
         golden: rows for the file that its manifest says to hold some; None: none, or its own files hold them.
+        beside: files that go into it, by their places there, such as those of its steps.
 
     Raises:
         StoreError: the tag exists or isn't valid, or the disk is full.
@@ -45,12 +52,16 @@ def put(artifact: Artifact, name: str, version: str, golden: GoldenRows | None =
         for part in artifact.manifest.files:
             (root / part).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(artifact.path / part, root / part)
+        more = [write_rows(root, golden)] if golden is not None else []
+        for part, source in (beside or {}).items():
+            (root / part).parent.mkdir(parents=True, exist_ok=True)
+            more.append(Path(shutil.copyfile(source, root / part)))
+        records = {
+            file.relative_to(root).as_posix(): FileRecord(sha256=hash_file(file), size=file.stat().st_size)
+            for file in more
+        }
         manifest = artifact.manifest
-        if golden is not None:
-            file = write_rows(root, golden)
-            record = FileRecord(sha256=hash_file(file), size=file.stat().st_size)
-            manifest = manifest.model_copy(update={"files": {**manifest.files, file.name: record}})
-        write_manifest(root, manifest)
+        write_manifest(root, manifest.model_copy(update={"files": {**manifest.files, **records}}))
 
     return add(artifact.manifest, name, version, copy, Origin(by="hone optimize", trusted=True))
 
