@@ -1,7 +1,7 @@
 """OpenAI's embeddings: `POST /v1/embeddings`, for models that take one text and answer `embedding`.
 
-`{"model": NAME, "input": text, texts, tokens or lists of tokens}`, with `encoding_format` float or base64 (little-endian
-float32). Schema: the OpenAI API reference, "Create embeddings".
+`{"model": NAME, "input": text, texts, tokens or lists of tokens}`, with `encoding_format` float or base64
+(little-endian float32). Schema: the OpenAI API reference, "Create embeddings".
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ class Embeddings(Protocol):
         rows = _rows(content["input"])
         self.limits.check_rows(len(rows))
         texts = np.empty(len(rows), dtype=object)
-        texts[:] = rows
+        for index, row in enumerate(rows):
+            texts[index] = row
         return Request({self.signature.inputs[0].name: texts}, timeout_of(head), form)
 
     def _check_model(self, name: Any) -> None:
