@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field, model_validator
 
-from hone.steps.base import Columns, ColumnSpec, Run, Specs, Step, StepError, column, read_names
+from hone.steps.base import Columns, ColumnSpec, Run, Specs, Step, StepError, column, located, read_names
 
 LABEL = "label"
 
@@ -154,7 +154,7 @@ class Labels(OfOne):
         return [ColumnSpec(name=self.name, dtype="string", shape=shape)]
 
     def bind(self, folder: Path, known: Specs) -> Run:
-        names = np.array(self.names or read_names(folder / self.file), dtype=object)
+        names = np.array(self.names or read_names(located(folder, self.file)), dtype=object)
 
         def run(columns: Columns) -> Columns:
             values = columns[self.input]

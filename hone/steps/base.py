@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -114,6 +115,25 @@ def column(known: Specs, name: str) -> ColumnSpec:
     if name not in known:
         raise StepError(f"there is no '{name}' to work on{did_you_mean(name, known)}")
     return known[name]
+
+
+def located(folder: Path, name: str) -> Path:
+    """Return the file that a step names: in a folder, or, as `package:path`, in an installed package, which isn't
+    imported.
+
+    Raises:
+        StepError: there is no such package.
+    """
+    package, _, rest = name.rpartition(":")
+    if not package:
+        return folder / name
+    try:
+        spec = find_spec(package)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or spec.origin is None:
+        raise StepError(f"'{name}' is in the package {package}, which is not installed")
+    return Path(spec.origin).parent / rest
 
 
 def read_names(path: Path) -> list[str]:

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from hone.errors import InputError, shorten
 from hone.signature import BATCH
-from hone.steps.base import Columns, ColumnSpec, Run, Specs, Step, StepError, number_dtype, read_names
+from hone.steps.base import Columns, ColumnSpec, Run, Specs, Step, StepError, located, number_dtype, read_names
 
 
 class Scale(Step):
@@ -95,7 +95,7 @@ class Categories(Step):
         return [ColumnSpec(name=name, dtype=number_dtype(wanted, name, "fiu", "int64"), shape=shape)]
 
     def bind(self, folder: Path, known: Specs) -> Run:
-        names = self.values or tuple(read_names(folder / self.file))
+        names = self.values or tuple(read_names(located(folder, self.file)))
         places = {name: place for place, name in enumerate(names)}
         name, spec = self.output or self.input, known[self.output or self.input]
         otherwise = None if self.unknown == "refuse" else self.unknown

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from hone.signature import as_objects, as_text
-from hone.steps.base import Columns
+from hone.steps.base import Columns, located
 from hone.steps.record import PostStep, PreStep, Steps, files_of
 
 FOLDER = "steps"
@@ -28,8 +28,9 @@ def packed_steps(steps: Steps, root: Path) -> tuple[Steps, dict[str, Path]]:
     def moved(one: PreStep | PostStep, place: str) -> PreStep | PostStep:
         changes = {}
         for field, name in files_of(one.step).items():
-            changes[field] = f"{FOLDER}/{place}-{PurePosixPath(name).name}"
-            files[changes[field]] = root / name
+            last = PurePosixPath(name.rpartition(":")[2]).name
+            changes[field] = f"{FOLDER}/{place}-{last}"
+            files[changes[field]] = located(root, name)
         return type(one)(**{one.kind: one.step.model_copy(update=changes)})
 
     before = tuple(moved(one, f"pre-{index}") for index, one in enumerate(steps.preprocess))

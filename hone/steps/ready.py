@@ -49,6 +49,12 @@ def code_in_steps(artifact: Artifact) -> str:
     return f"runs {', '.join(step.call for step in functions)} of its own around the model" if functions else ""
 
 
+def packages_of(artifact: Artifact) -> list[str]:
+    """Return what an artifact's steps need to be installed, by the names of an index."""
+    steps = artifact.manifest.steps
+    return [PACKAGES.get(name, name) for name in steps.packages] if steps else []
+
+
 def missing_here(artifact: Artifact) -> str:
     """Return why this host can't run an artifact's steps, or an empty string."""
     steps = artifact.manifest.steps

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from hone.errors import InputError, UnavailableError, one_line
 from hone.signature import BATCH
-from hone.steps.base import COUNTS, Columns, ColumnSpec, Run, Specs, Step, StepError, number_dtype
+from hone.steps.base import COUNTS, Columns, ColumnSpec, Run, Specs, Step, StepError, located, number_dtype
 
 
 class Tokenize(Step):
@@ -20,7 +20,7 @@ class Tokenize(Step):
     package: ClassVar[str] = "tokenizers"
     file_fields: ClassVar[tuple[str, ...]] = ("file",)
 
-    file: str = Field(description="A tokenizer.json, relative to the recipe.")
+    file: str = Field(description="A tokenizer.json, relative to the recipe; or `package:path`, of an installed package.")
     input: str = Field("text", description="What callers name the text.")
     max_length: int = Field(gt=0, le=1 << 20, description="Most tokens of a text, special ones counted.")
     truncation: bool = Field(True, description="Cut longer texts; false refuses them.")
@@ -54,7 +54,7 @@ class Tokenize(Step):
         return given
 
     def bind(self, folder: Path, known: Specs) -> Run:
-        tokenizer = _load(folder / self.file)
+        tokenizer = _load(located(folder, self.file))
         padding = _padding_id(tokenizer)
         tokenizer.no_padding()
         if self.truncation:

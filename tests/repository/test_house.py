@@ -146,6 +146,8 @@ FRAMEWORKS = {
     "tensorrt": ("hone/runtimes/tensorrt",),
     "tf2onnx": ("converters/sources/keras",),
     "tf_keras": ("hone/runtimes/keras.py", "converters/sources/keras"),
+    "tokenizers": ("hone/steps/text.py",),
+    "PIL": ("hone/steps/pictures.py",),
     "torch": ("hone/formats/pt2.py", "hone/runtimes/torch", "converters/sources/torch", "converters/passes/compress"),
     "torch_pruning": ("converters/passes/compress/prune.py",),
     "torchao": ("converters/passes/compress/qat.py",),
