@@ -243,7 +243,7 @@ def _remember(kept: Dataset | None, report: Report, note: Callable[[str], None])
             continue
         rows = {spec.name: spec.fit(kept.inputs[spec.name]) for spec in entry.artifact.signature.inputs}
         try:
-            keep_rows(entry.path, rows, kept.labels)
+            keep_rows(entry.path, rows, kept.labels, kept.raw)
         except OSError as error:
             note(f"rows for load tests are not kept: {error.filename}: {error.strerror}")
             return
