@@ -93,7 +93,7 @@ def rows_for(target: Target, file: Path | None = None, entry: Entry | None = Non
 
 
 def _kept(entry: Entry, signature: Signature) -> Mapping[str, Any] | None:
-    """Return the stored rows that have the inputs which the service asks for: those of its callers, where it has steps."""
+    """Return the stored rows that have the inputs that the service asks for: its callers', where it has steps."""
     both = [read_given(entry.path), read_rows(entry.path)]
     return next((kept for kept in both if kept and {*signature.input_names} <= kept.keys()), None)
 

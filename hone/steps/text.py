@@ -20,9 +20,7 @@ class Tokenize(Step):
     package: ClassVar[str] = "tokenizers"
     file_fields: ClassVar[tuple[str, ...]] = ("file",)
 
-    file: str = Field(
-        description="A tokenizer.json, relative to the recipe; or `package:path`, of an installed package."
-    )
+    file: str = Field(description="A tokenizer.json beside the recipe; or `package:path`, of an installed package.")
     input: str = Field("text", description="What callers name the text.")
     max_length: int = Field(gt=0, le=1 << 20, description="Most tokens of a text, special ones counted.")
     truncation: bool = Field(True, description="Cut longer texts; false refuses them.")

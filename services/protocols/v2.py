@@ -30,7 +30,8 @@ from .tensors import check_finite, encodable, from_bytes, to_bytes
 
 HEADER_LENGTH = b"inference-header-content-length"
 DATATYPES = {
-    "bytes": "BYTES", "float16": "FP16", "float32": "FP32", "float64": "FP64", "bfloat16": "BF16", "bool": "BOOL", "string": "BYTES",
+    "bytes": "BYTES", "float16": "FP16", "float32": "FP32", "float64": "FP64", "bfloat16": "BF16", "bool": "BOOL",
+    "string": "BYTES",
     "int8": "INT8", "int16": "INT16", "int32": "INT32", "int64": "INT64",
     "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64",
 }  # fmt: skip
