@@ -1,7 +1,7 @@
 """What steps cost: a model asked with text, and with the tensors that its tokenizer makes of the same text.
 
-`python -m benchmarks.texts MODEL`, for a stored artifact with a `tokenize` step whose evaluation rows are kept here. Both
-ways take turns on one server, one row a request over V2 binary, with wrk.
+`python -m benchmarks.texts MODEL`, for a stored artifact with a `tokenize` step whose evaluation rows are kept here.
+Both ways take turns on one server, one row a request over V2 binary, with wrk.
 """
 
 from __future__ import annotations
