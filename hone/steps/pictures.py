@@ -108,11 +108,11 @@ class Image(Step):
 
         try:
             picture = PillowImage.open(io.BytesIO(content), formats=FORMATS)  # its head: pixels are read below
-            width, height = picture.size
-            if width * height <= self.max_pixels:
+            size = f"{picture.width} x {picture.height}"
+            if picture.width * picture.height <= self.max_pixels:
                 return np.asarray(reshaped(picture.convert(mode)))
         except PillowImage.DecompressionBombError:
-            width, height = "over 13,000", "over 13,000"
+            size = "far too many"
         except Exception as error:  # noqa: BLE001 - what broken files raise is of many kinds
             raise InputError(f"{where} is no {' or '.join(FORMATS)} that can be read: {one_line(error)}") from None
-        raise InputError(f"{where} has {width} x {height} pixels, {self.max_pixels} are allowed")
+        raise InputError(f"{where} has {size} pixels, {self.max_pixels} are allowed")
