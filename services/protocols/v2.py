@@ -181,7 +181,7 @@ class V2(Protocol):
         for name, binary in header.outputs:
             array = outputs[name]
             spec = _output(header.signature, name)
-            entry = {"name": name, "datatype": DATATYPES[spec.dtype], "shape": list(array.shape)}
+            entry: dict[str, Any] = {"name": name, "datatype": DATATYPES[spec.dtype], "shape": list(array.shape)}
             if binary:
                 part = to_bytes(_wire(spec, array))
                 entry["parameters"] = {"binary_data_size": len(part)}
