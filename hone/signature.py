@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 import numpy as np
@@ -136,6 +136,15 @@ class Signature(BaseModel):
     def batchable(self) -> bool:
         """True when every input and output carries the batch axis first, so rows of several callers can be joined."""
         return all(spec.batchable for spec in (*self.inputs, *self.outputs))
+
+    def taken_by(self, names: Iterable[str]) -> Signature:
+        """Return the signature that a request with inputs of these names is of: this one, unless there are two."""
+        return self
+
+    @property
+    def unnamed(self) -> Signature:
+        """The signature of requests that don't name their inputs."""
+        return self
 
     @property
     def dynamic_axes(self) -> list[str]:

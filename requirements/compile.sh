@@ -3,7 +3,7 @@
 # `+cpu` is dropped so that the pin also matches the torch build of other platforms.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-extras=(--extra torch --extra transformers --extra tensorflow --extra trees --extra mlx --extra openvino --extra search --extra bench --extra ops --extra s3 --extra deploy --extra demo --extra dev)
+extras=(--extra torch --extra transformers --extra tensorflow --extra trees --extra mlx --extra openvino --extra search --extra bench --extra steps --extra ops --extra s3 --extra deploy --extra demo --extra dev)
 {
   echo "# Exact versions of a set-up. Made by requirements/compile.sh; do not edit by hand."
   UV_FIND_LINKS="${UV_FIND_LINKS:-${PIP_FIND_LINKS:-}}" "${UV:-.venv/bin/uv}" pip compile --quiet --upgrade \
@@ -33,6 +33,14 @@ image() {
   mv "k8s/image/$kind.lock.new" "k8s/image/$kind.lock"
   rm requirements/image.in
 }
+# What an image gets beside, where a model in it has steps; without what tokenizers fetches files from a hub with.
+{
+  echo "# Packages of artifacts' steps, in images that hold such ones. Made by requirements/compile.sh; do not edit by hand."
+  printf '%s\n' pillow tokenizers | "${UV:-.venv/bin/uv}" pip compile --quiet --universal --no-deps --generate-hashes \
+    --python-version 3.11 --no-annotate --no-header --no-emit-index-url --no-emit-find-links \
+    -c requirements/constraints.txt -
+} > k8s/image/steps.lock.new
+mv k8s/image/steps.lock.new k8s/image/steps.lock
 image cpu
 image openvino openvino
 OVERRIDES=requirements/cuda.txt image cuda onnxruntime-gpu==1.31.1

@@ -189,7 +189,7 @@ class ModelService:
         try:
             served = hub.get(hub.default)
             limits = Limits.of(self._settings)
-            protocol = PredictJson(served.loaded.artifact.signature, served.entry.name, served.entry.version, limits)
+            protocol = PredictJson(served.offered, served.entry.name, served.entry.version, limits)
             request = protocol.decode({}, orjson.dumps({"inputs": inputs}))
             _, body = protocol.encode(request, await served.infer(request.inputs))
             answer: dict[str, Any] = orjson.loads(body)

@@ -15,7 +15,7 @@ from hone.data import read_columns
 from hone.errors import HoneError, did_you_mean, one_line
 from hone.signature import Signature, TensorSpec
 from hone.store import Entry
-from hone.store.rows import read_rows
+from hone.store.rows import read_given, read_rows
 
 from .target import Target
 
@@ -79,7 +79,7 @@ def rows_for(target: Target, file: Path | None = None, entry: Entry | None = Non
     signature = target.signature
     if file is not None:
         return Rows.of(fit(_read(file, signature), signature, str(file)), str(file))
-    if entry is not None and (kept := read_rows(entry.path)) is not None:
+    if entry is not None and (kept := _kept(entry, signature)) is not None:
         return Rows.of(fit(kept, signature, "stored rows"), f"of the evaluation set, from the store's {entry.tag}")
     if target.example:
         where = f"{target.url}/docs.json"
@@ -90,6 +90,12 @@ def rows_for(target: Target, file: Path | None = None, entry: Entry | None = Non
             raise HoneError(f"{target.url}: input '{spec.name}' is {spec.describe()}, too large to make rows of it up")
     made = {spec.name: _random(spec, generator) for spec in signature.inputs}
     return Rows.of(made, "made up; give real ones: --data or --traffic")
+
+
+def _kept(entry: Entry, signature: Signature) -> Mapping[str, Any] | None:
+    """Return the stored rows that have the inputs that the service asks for: its callers', where it has steps."""
+    both = [read_given(entry.path), read_rows(entry.path)]
+    return next((kept for kept in both if kept and {*signature.input_names} <= kept.keys()), None)
 
 
 def _read(file: Path, signature: Signature) -> Mapping[str, Any]:

@@ -175,7 +175,7 @@ def _evaluated(subject: Subject, probe: ProbeProcess, out: Path, rows: np.ndarra
     """Return the answers to rows, in their order; None: to all."""
     answers, said = probe.answers(out, EVALUATION_BATCH, rows)
     subject._peak_rss_mb = said["peak_rss_mb"]
-    return answers
+    return subject.answered(answers)
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,8 @@ class _Asking:
             value = self.judge.score(got, source, self.labels)
             known = self.source._untimed
             reference = known.quality.value if known else value
-        largest, mean = differences(got, source)
+        names = self.source.artifact.signature.output_names
+        largest, mean = differences(got, {name: source[name] for name in names})
         return Quality(
             metric=self.judge.name,
             higher_is_better=self.judge.higher_is_better,

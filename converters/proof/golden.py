@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,8 @@ from hone.hardware import cores
 from hone.runtimes import runtime_class
 from hone.runtimes.onnx.providers import on_gpu
 from hone.signature import Tensors, as_text
+from hone.steps.base import Columns
+from hone.steps.pipeline import ReadySteps
 
 from .evaluate import EVALUATION_BATCH
 from .judge import Judge
@@ -31,6 +33,8 @@ CHECK_S = 0.1
 """That all rows of an artifact should take with one thread."""
 MOST_BYTES = 8_000_000
 """Of the rows and their answers, for which there are fewer than FEWEST of them, too: they travel with the model."""
+MOST_RAW, MOST_RAW_BYTES = 32, 4_000_000
+"""Of those rows that are kept as callers have them, too, where the recipe has steps."""
 BATCHES = (8, EVALUATION_BATCH)
 
 OF_CLASSES = frozenset({"accuracy", "balanced_accuracy", "f1", "precision", "recall", "top_k"})
@@ -55,19 +59,22 @@ class Taker:
         scratch: a folder for outputs and logs.
         judge: of the run.
         real: rows of the evaluation set may travel with the model; False: random ones stand for them.
+        steps: the recipe's steps, where it has some.
     """
 
     evaluation: Path
     scratch: Path
     judge: Judge
     real: bool
+    steps: ReadySteps | None = None
 
     def take(self, subject: Subject) -> Taken:
         """Let a proven variant answer its golden rows again, by other threads, batches and sessions.
 
         It runs in processes of its own; whatever goes wrong costs the golden rows, not the run.
         """
-        artifact, data = subject.artifact, read_dataset(self.evaluation).inputs
+        dataset = read_dataset(self.evaluation)
+        artifact, data = subject.artifact, dataset.inputs
         if not artifact.signature.batchable:
             return Taken(reason="its signature can't be batched")
         if FILE in artifact.manifest.files:
@@ -81,7 +88,9 @@ class Taker:
         own = [{name: rows[picked] for name, rows in subject.outputs.items()}] if answered else []
         try:
             alone, joined = self._repeats(subject.name, artifact, inputs)
-            return self._sealed(artifact, inputs, alone, [*own, *joined])
+            taken = self._sealed(artifact, inputs, alone, [*own, *joined])
+            raw = dataset.of(picked[:MOST_RAW]).raw if picked is not None else {}
+            return self._with_steps(taken, raw) if self.steps else taken
         except HoneError as error:
             return Taken(reason=str(error))
         except OSError as error:
@@ -140,8 +149,25 @@ class Taker:
             return Taken(reason=f"{rows} of them, the fewest, take {taken.size_bytes / 1e6:,.0f} MB with their answers")
         return Taken(record, taken)
 
+    def _with_steps(self, taken: Taken, raw: Columns) -> Taken:
+        """Add rows as callers have them, and what the steps make of the answers."""
+        assert self.steps is not None
+        if taken.rows is None:
+            return taken
+        while raw and size_of(raw) > MOST_RAW_BYTES:
+            raw = {name: array[: len(array) // 2] for name, array in raw.items() if len(array) > 1}
+        answers = self.steps.after(taken.rows.outputs)
+        changed = {name: array for name, array in answers.items() if array is not taken.rows.outputs.get(name)}
+        return replace(taken, rows=replace(taken.rows, raw=raw, answers=changed))
+
     def _classes(self) -> Collection[str]:
         return {self.judge.output} if self.judge.name in OF_CLASSES else ()
+
+
+def size_of(raw: Columns) -> int:
+    """Return the bytes of rows as callers have them, about."""
+    objects = [item for array in raw.values() if array.dtype.kind == "O" for item in array.reshape(-1)]
+    return sum(map(len, objects)) + sum(array.nbytes for array in raw.values())
 
 
 def seconds_of_a_row(subject: Subject) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from hone.artifact import Artifact, Measurements
 from hone.errors import HoneError
 from hone.signature import Tensors
+from hone.steps.pipeline import ReadySteps
 
 from .profiling import ShortProfile
 
@@ -18,6 +19,8 @@ class Subject:
     name: str
     artifact: Artifact
     failure: str = ""
+    steps: ReadySteps | None = None
+    """The steps around it: what they answer counts among its answers, under names that no output has."""
     measurements: Measurements | None = None
     runtime: str = ""
     version: str = ""
@@ -37,6 +40,17 @@ class Subject:
     """Latencies in nanoseconds of each round, by (batch, threads)."""
     _joules: dict[tuple[int, int], list[float | None]] = field(default_factory=dict)
     """What each round used; None where the host doesn't tell."""
+
+    @property
+    def output_names(self) -> list[str]:
+        """Of its answers: the model's outputs, then what steps make of them."""
+        names = self.artifact.signature.output_names
+        return [*names, *(name for name in (self.steps.outputs if self.steps else ()) if name not in names)]
+
+    def answered(self, outputs: Tensors) -> Tensors:
+        """Return the model's outputs with what steps make of them."""
+        made = self.steps.after(outputs) if self.steps else {}
+        return {**outputs, **{name: array for name, array in made.items() if name not in outputs}}
 
     @property
     def outputs(self) -> Tensors:

@@ -22,6 +22,8 @@ from hone.recipe import (
     SourceSpec,
     VariantSpec,
 )
+from hone.steps.own import Function
+from hone.steps.record import PostStep, PreStep
 
 from ..passes import all_passes
 from ..proof.metrics import Metric, all_metrics
@@ -49,6 +51,10 @@ Made from the code by `hone schema --markdown`; `hone init MODEL_FILE` writes a 
 [recipe.schema.json](recipe.schema.json). Files and modules are looked up beside the recipe.
 """
 
+STEPS = """Lists of steps, each by its name with its options; one without options may stand as its name alone.
+[Steps](steps.md) has examples. An `input` that is left out behind a model is what the step before gives, or the model's
+first output; what a step makes under another name takes the place of what it was made of."""
+
 
 def recipe_reference() -> str:
     """Return every field of a recipe, every metric and preset, and every pass with its options."""
@@ -62,6 +68,13 @@ def recipe_reference() -> str:
         text = (definition.options.__doc__ or "").strip()
         target = "the same" if definition.produces == "=" else definition.produces
         parts.append(f"### {name}\n\n{text} From {definition.takes} to {target}.\n\n{_table(definition.options)}")
+    parts += ["## Steps", STEPS]
+    for when, kinds in (("preprocess", PreStep), ("postprocess", PostStep)):
+        for name, field in kinds.model_fields.items():
+            step = next(argument for argument in get_args(field.annotation) if argument is not type(None))
+            if step is not Function or kinds is PreStep:
+                place = "preprocess and postprocess" if step is Function else when
+                parts.append(f"### {name} ({place})\n\n{_summary(step)}\n\n{_table(step)}")
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
 

@@ -36,6 +36,7 @@ def recipe_schema() -> str:
             "anyOf": [{"type": "string"}, {"$ref": "#/$defs/DataSpec"}],
             "description": description or definitions["DataSpec"].get("description", ""),
         }
+    _add_steps(schema)
     framework = definitions["SourceSpec"]["properties"]["framework"]
     framework["anyOf"] = [{"enum": list(all_sources())}, {"type": "null"}]
     metrics = [{"enum": list(all_metrics())}, {"type": "string", "pattern": ":"}]
@@ -54,6 +55,20 @@ def recipe_schema() -> str:
         "description": definitions["QualitySpec"].get("description", ""),
     }
     return json.dumps(schema, indent=2, sort_keys=True) + "\n"
+
+
+def _add_steps(schema: dict[str, Any]) -> None:
+    """Let a step that needs no options stand as its name alone; each place of a list holds one."""
+    for field, kind in (("preprocess", "PreStep"), ("postprocess", "PostStep")):
+        definition = schema["$defs"][kind]
+        definition |= {"minProperties": 1, "maxProperties": 1}
+        kinds = {
+            name: schema["$defs"][options["anyOf"][0]["$ref"].rsplit("/", 1)[1]]
+            for name, options in definition["properties"].items()
+        }
+        alone = [name for name, one in kinds.items() if not one.get("required") and "file" not in one["properties"]]
+        steps = [{"$ref": f"#/$defs/{kind}"}, *([{"enum": sorted(alone)}] if alone else [])]
+        schema["properties"][field]["items"] = {"anyOf": steps}
 
 
 def _add_passes(definitions: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from hone.hardware.energy import energy_meter
 from hone.recipe import LoadedRecipe
 from hone.runtimes import runtime_class
 from hone.runtimes.onnx.providers import on_gpu
+from hone.steps.packing import packed_steps
 
 from ..proof.disturbance import HostNoise
 from ..proof.evaluate import resolve_threads
@@ -141,6 +142,7 @@ def _store(
         Tags by variant, and why the rest couldn't be stored, or an empty string: what was measured must not be lost.
     """
     keep, at = loaded.recipe.keep, loaded.recipe.budget.at
+    steps, files = packed_steps(loaded.recipe.steps, loaded.root)
     tags: dict[str, str] = {}
     for name, standing in sorted(standings.items(), key=lambda item: -item[1].rank):
         subject = measured[name]
@@ -156,6 +158,7 @@ def _store(
         look = keeping.looks.of(subject)
         artifact = subject.artifact.with_manifest(
             variant=name,
+            steps=steps or None,
             drift=next(iter(look), None),
             golden=taken.record,
             data=_data_of(subject.artifact.manifest, keeping.data),
@@ -174,7 +177,8 @@ def _store(
             ),
         )
         try:
-            tags[name] = store.put(artifact, loaded.recipe.name, f"{name}-{run}", taken.rows, look).tag
+            beside = {**files, **look}
+            tags[name] = store.put(artifact, loaded.recipe.name, f"{name}-{run}", taken.rows, beside).tag
         except (HoneError, OSError) as error:
             return tags, f"{name} could not be stored: {one_line(error)}"
     return tags, ""

@@ -15,6 +15,7 @@ from hone.data import Dataset, read_dataset
 from hone.errors import HoneError
 from hone.files import check_writable
 from hone.recipe import LoadedRecipe, VariantSpec, load_recipe
+from hone.steps.pipeline import ReadySteps
 from hone.store.rows import keep_rows
 
 from ..proof.evaluate import answer, check_energy, prove
@@ -88,6 +89,7 @@ class Run:
     scratch: Path
     selection_rows: int = 0
     chosen: Chosen | None = None
+    steps: ReadySteps | None = None
 
     @property
     def judge(self) -> Judge:
@@ -142,7 +144,7 @@ def optimize(request: Request, display: Display, beside: Beside | None = None, f
         measure = loaded.recipe.measure
         noise = prove(asked, run.prepared.evaluation, scratch, measure, run.judge, display.proof, contest)
         real = loaded.recipe.evaluation.keep_rows
-        golden = Taker(run.prepared.evaluation, scratch, run.judge, real)
+        golden = Taker(run.prepared.evaluation, scratch, run.judge, real, run.steps)
         looks = Looks(evaluation.inputs, private=not real)
         keeping = Keeping(golden, run.prepared.data, looks, display.note) if request.store else None
         measured = conclude(loaded, plan, outcomes, subjects, contest, noise, started, keeping)
@@ -198,17 +200,20 @@ def _start(loaded: LoadedRecipe, workers: Workers, scratch: Path, display: Displ
     if prepared.note:
         display.note(prepared.note)
     make_plan(loaded, prepared.framework)
-    source = Subject(prepared.framework, Artifact.open(prepared.source))
+    artifact = Artifact.open(prepared.source)
+    recipe = loaded.recipe
+    steps = ReadySteps(recipe.steps, artifact.signature, loaded.root) if recipe.steps else None
+    source = Subject(prepared.framework, artifact, steps=steps)
     evaluation = read_dataset(prepared.evaluation)
     labels = evaluation.labels
     if is_asked_for(loaded.recipe):
         check_robustness(loaded, source.artifact.signature, evaluation)
-    judges = make_judges(loaded, source.artifact.signature.output_names, has_labels=labels is not None)
+    judges = make_judges(loaded, source.output_names, has_labels=labels is not None)
     display.message("the source model answers the evaluation rows")
     answer(source, prepared.evaluation, scratch, loaded.recipe.measure)
     for judge in judges:
         check_metric(judge, source.outputs, labels, skip=bool(loaded.recipe.quality.skip_checks))
-    run = Run(loaded, prepared, source, judges, workers, scratch)
+    run = Run(loaded, prepared, source, judges, workers, scratch, steps=steps)
     _proof(run, evaluation).check(source.outputs)
     return run
 
@@ -240,8 +245,11 @@ def _subjects(
     for variant in plan.variants:
         artifact = _artifact_of(plan, outcomes, variant)
         if artifact:
-            subjects.append(Subject(variant.name, artifact))
-    return subjects, beside(subjects, run.scratch) if beside is not None else []
+            subjects.append(Subject(variant.name, artifact, steps=run.steps))
+    others = beside(subjects, run.scratch) if beside is not None else []
+    for other in others:
+        other.steps = run.steps
+    return subjects, others
 
 
 def _contest(run: Run, subjects: list[Subject], evaluation: Dataset, request: Request, display: Display) -> Contest:
@@ -281,7 +289,7 @@ def _remember(kept: Dataset | None, report: Report, note: Callable[[str], None])
             continue
         rows = {spec.name: spec.fit(kept.inputs[spec.name]) for spec in entry.artifact.signature.inputs}
         try:
-            keep_rows(entry.path, rows, kept.labels)
+            keep_rows(entry.path, rows, kept.labels, kept.raw)
         except OSError as error:
             note(f"rows for load tests are not kept: {error.filename}: {error.strerror}")
             return

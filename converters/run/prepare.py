@@ -19,6 +19,8 @@ from hone.hardware import tool_versions
 from hone.recipe import LoadedRecipe, load_recipe
 from hone.runtimes.base import Runtime
 from hone.signature import BATCH, Signature, TensorSpec
+from hone.steps.base import StepError
+from hone.steps.pipeline import ReadySteps
 from hone.userload import code_digest
 
 from .. import sources
@@ -109,12 +111,21 @@ def _adopt(partial: Path, source: sources.Source, built: Built, context: PassCon
     )
     names = loaded.recipe.signature.outputs if loaded.recipe.signature else ()
     outputs = find_outputs(seal(partial, manifest), context, names)
+    _check_steps(loaded, Signature(inputs=signature.inputs, outputs=outputs))
     complete = manifest.model_copy(update={"signature": signature.model_copy(update={"outputs": outputs})})
     target = sources_dir / seal(partial, complete).digest
     if not target.exists():
         partial.chmod(0o755)
         partial.rename(target)
     return Artifact.open(check_own(target))
+
+
+def _check_steps(loaded: LoadedRecipe, signature: Signature) -> None:
+    """Raise RecipeError when the recipe's steps don't fit the model, or their files can't be used."""
+    try:
+        ReadySteps(loaded.recipe.steps, signature, loaded.root)
+    except StepError as error:
+        raise RecipeError(f"{loaded.path}: {error}") from None
 
 
 def find_outputs(artifact: Artifact, context: PassContext, names: tuple[str, ...]) -> tuple[TensorSpec, ...]:

@@ -281,7 +281,7 @@ class _Trials:
         at = self._run.loaded.recipe.budget.at
         measure = MeasureSpec(batches=(at.batch,), threads=(at.threads,), **effort)
         run = self._run
-        source, subject = run.source.unmeasured(), Subject("trial", artifact)
+        source, subject = run.source.unmeasured(), Subject("trial", artifact, steps=run.steps)
         prove([source, subject], run.prepared.evaluation, run.scratch, measure, run.judge, lambda *_: None)
         if subject.failure or subject.measurements is None or source.measurements is None:
             return subject.failure or "not measured"

@@ -13,6 +13,7 @@ from hone.golden.check import check_rows
 from hone.golden.rows import read_rows
 from hone.hardware import cores, host
 from hone.hardware.differences import differences
+from hone.steps.ready import ready_steps
 from hone.store.trust import Policy, open_to_run
 
 BATCH = 16
@@ -74,9 +75,10 @@ def answers_here(artifact: Artifact) -> tuple[str, bool]:
     if golden is None:
         return "it has no golden rows: nothing tells whether it answers here as in its proof", False
     rows = read_rows(artifact.path, golden, artifact.signature)
+    steps = ready_steps(artifact)
     runtime = runtimes.load(artifact, cores())
     try:
-        checked = check_rows(rows, golden, runtime.run, BATCH, BUDGET_S)
+        checked = check_rows(rows, golden, runtime.run, BATCH, BUDGET_S, steps)
     finally:
         runtime.close()
     return checked.describe(), not checked.match

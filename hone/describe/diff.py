@@ -13,6 +13,7 @@ def differences(left: Manifest, right: Manifest) -> list[str]:
     for field in ("name", "variant", "runtime", "precision", "entry", "requires", "runtime_options"):
         lines += _changed(field, getattr(left, field), getattr(right, field))
     lines += _signatures(left, right)
+    lines += _steps(left, right)
     lines += _lineage(left, right)
     lines += _changed("tools", left.tools, right.tools)
     lines += _files(left, right)
@@ -38,6 +39,13 @@ def _signatures(left: Manifest, right: Manifest) -> list[str]:
         for side in (left.signature, right.signature)
     ]
     return _changed("signature", *specs)
+
+
+def _steps(left: Manifest, right: Manifest) -> list[str]:
+    shown = [
+        {where: one.described() for where, one in side.steps.named()} if side.steps else {} for side in (left, right)
+    ]
+    return _changed("steps", *shown)
 
 
 def _lineage(left: Manifest, right: Manifest) -> list[str]:

@@ -13,6 +13,8 @@ from hone.golden.record import Golden, Tolerance
 from hone.golden.rows import GoldenRows
 from hone.golden.tolerance import gaps
 from hone.signature import Tensors
+from hone.steps.pipeline import ReadySteps
+from hone.steps.rows import strayed
 
 BUDGET_S = 0.25
 """For all of it, at load; what a slow model doesn't get through is left to hourly checks."""
@@ -50,8 +52,15 @@ class Checked:
         return f"other answers than its proof's to {self.rows} golden rows: {'; '.join(self.problems)}"
 
 
-def check_rows(golden: GoldenRows, record: Golden, ask: Ask, batch: int, budget_s: float = BUDGET_S) -> Checked:
-    """Ask for golden rows, each alone and then some in a batch, and compare.
+def check_rows(
+    golden: GoldenRows,
+    record: Golden,
+    ask: Ask,
+    batch: int,
+    budget_s: float = BUDGET_S,
+    steps: ReadySteps | None = None,
+) -> Checked:
+    """Ask for golden rows, each alone and then some in a batch, and compare; so with what its steps make of rows.
 
     The batch holds rows that there was no time for alone, where there are some: each row that is looked at finds more.
 
@@ -62,8 +71,11 @@ def check_rows(golden: GoldenRows, record: Golden, ask: Ask, batch: int, budget_
         batch: rows of the largest batch, as the model is served.
         budget_s: seconds that it should take. FEWEST rows alone, and as many in the batch, are asked for in any case;
             where batches hold fewer, twice as many alone.
+        steps: the model's steps, where it has some.
     """
     started = time.perf_counter()
+    if steps and (problem := strayed(steps, golden.raw, golden.inputs, golden.outputs, golden.answers)):
+        return Checked(golden.count, time.perf_counter() - started, (problem,))
     parts: list[Tensors] = []
     try:
         fewest = FEWEST if batch >= FEWEST else 2 * FEWEST

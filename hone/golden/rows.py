@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,19 +13,30 @@ from hone.errors import ArtifactError, SignatureError, one_line
 from hone.files import atomic_write
 from hone.golden.record import Golden
 from hone.signature import Signature, Tensors, as_objects, as_text
+from hone.steps.packing import packed_columns, unpacked_columns
 
 FILE = "golden.npz"
 INPUT, OUTPUT = "input.", "output."
+RAW, ANSWER = "raw.", "answer."
+"""Of artifacts with steps: the first of the rows as callers have them, and what the steps make of all outputs."""
 MOST_BYTES = 64_000_000
 """Of the arrays in a file that is read: it may come from anywhere."""
 
 
 @dataclass(frozen=True)
 class GoldenRows:
-    """Rows and the answers to each of them alone, all with the rows on axis 0."""
+    """Rows and the answers to each of them alone, all with the rows on axis 0.
+
+    Attributes:
+        inputs, outputs: of the model.
+        raw: the first of the rows as callers have them, where steps make the inputs of these.
+        answers: what steps make of the outputs.
+    """
 
     inputs: Tensors
     outputs: Tensors
+    raw: Tensors = field(default_factory=dict)
+    answers: Tensors = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -50,6 +61,7 @@ def write_rows(folder: Path, rows: GoldenRows) -> Path:
     """Write golden rows into an artifact's folder; the same rows give the same file."""
     arrays = {f"{INPUT}{name}": as_text(array) for name, array in rows.inputs.items()}
     arrays |= {f"{OUTPUT}{name}": as_text(array) for name, array in rows.outputs.items()}
+    arrays |= packed_columns(rows.raw, RAW) | packed_columns(rows.answers, ANSWER)
     stream = io.BytesIO()
     np.savez_compressed(stream, allow_pickle=False, **arrays)
     file = folder / FILE
@@ -82,7 +94,10 @@ def read_rows(folder: Path, golden: Golden, signature: Signature) -> GoldenRows:
         raise ArtifactError(f"{file}: answers of another signature: they are for {there}, its outputs are {wanted}")
     if {len(array) if array.ndim else 0 for array in (*checked.values(), *outputs.values())} != {golden.rows}:
         raise ArtifactError(f"{file}: holds other than the {golden.rows} rows that the manifest says")
-    rows = GoldenRows(checked, outputs)
+    try:
+        rows = GoldenRows(checked, outputs, unpacked_columns(arrays, RAW), unpacked_columns(arrays, ANSWER))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{file}: rows of its steps that can't be read: {one_line(error)}") from None
     _check_tolerances(file, rows, golden)
     return rows
 

@@ -10,6 +10,9 @@ from hone.names import is_name
 from hone.recipe.model import Reference, SignatureSpec, SourceSpec, Strict
 from hone.recipe.retrain import RetrainSpec
 from hone.recipe.robustness import RobustnessSpec
+from hone.steps.base import StepError
+from hone.steps.pipeline import check_steps
+from hone.steps.record import PostStep, PreStep, Steps
 
 ROWS_SUFFIXES = (".npz", ".csv", ".parquet")
 """Of files that hold rows."""
@@ -224,6 +227,12 @@ class Recipe(Strict):
     name: str = Field(description="The model's name in the store: lower case, digits, '.', '_', '-'.")
     source: SourceSpec = Field(description="The trained model.")
     signature: SignatureSpec | None = Field(None, description="Its inputs and outputs; required for torch.")
+    preprocess: tuple[PreStep, ...] = Field(
+        (), description="Steps from what callers have (text, pictures, records) to the model's inputs; see below."
+    )
+    postprocess: tuple[PostStep, ...] = Field(
+        (), description="Steps from the model's outputs to what callers want, such as names of classes; see below."
+    )
     calibration: DataSpec | None = Field(None, description="Rows that quantization observes; never the evaluation set.")
     evaluation: DataSpec = Field(description="Rows that every variant is judged on; with labels where there are any.")
     train: Reference | None = Field(
@@ -288,6 +297,20 @@ class Recipe(Strict):
     def rows_may_be_copied(self) -> bool:
         """No data set of the recipe says `keep_rows: false`."""
         return all(spec.keep_rows for spec in (self.evaluation, self.calibration) if spec)
+
+    @property
+    def steps(self) -> Steps:
+        """The steps before and behind the model."""
+        return Steps(preprocess=self.preprocess, postprocess=self.postprocess)
+
+    @model_validator(mode="after")
+    def _steps_fit(self) -> Recipe:
+        if self.signature is not None and self.preprocess:
+            try:
+                check_steps(self.steps, self.signature.to_signature().inputs, None)
+            except StepError as error:
+                raise ValueError(str(error)) from None
+        return self
 
     @model_validator(mode="after")
     def _retraining_trains(self) -> Recipe:

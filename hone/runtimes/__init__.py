@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from hone.artifact import MANIFEST, Artifact
 from hone.errors import ArtifactError, did_you_mean
 from hone.runtimes.base import Availability, Runtime, registered
+from hone.steps.ready import code_in_steps
 
 __all__ = [
     "Availability",
@@ -75,7 +76,8 @@ def code_in(artifact: Artifact) -> str:
         ArtifactError: as `check_options`.
     """
     check_options(artifact)
-    return runtime_class(artifact.runtime).code_in(artifact)
+    code = (runtime_class(artifact.runtime).code_in(artifact), code_in_steps(artifact))
+    return ", and ".join(filter(None, code))
 
 
 def load(artifact: Artifact, threads: int | None = None) -> Runtime:

@@ -33,7 +33,7 @@ def put(
     name: str,
     version: str,
     golden: GoldenRows | None = None,
-    beside: Mapping[str, bytes] | None = None,
+    beside: Mapping[str, bytes | Path] | None = None,
 ) -> Entry:
     """Copy an artifact that was made on this host into the store, as `add`.
 
@@ -41,7 +41,7 @@ def put(
         artifact: opened.
         name, version: its tag.
         golden: rows for the file that its manifest says to hold some; None: none, or its own files hold them.
-        beside: content of more files by name, which its manifest names.
+        beside: more files that its manifest names, by their places there: their content, or where they are.
 
     Raises:
         StoreError: the tag exists or isn't valid, or the disk is full.
@@ -52,12 +52,18 @@ def put(
         for part in artifact.manifest.files:
             (root / part).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(artifact.path / part, root / part)
-        more = [root / part for part in beside or {}]
-        for file, content in zip(more, (beside or {}).values(), strict=True):
-            file.write_bytes(content)
-        if golden is not None:
-            more.append(write_rows(root, golden))
-        records = {file.name: FileRecord(sha256=hash_file(file), size=file.stat().st_size) for file in more}
+        more = [write_rows(root, golden)] if golden is not None else []
+        for part, source in (beside or {}).items():
+            (root / part).parent.mkdir(parents=True, exist_ok=True)
+            more.append(root / part)
+            if isinstance(source, bytes):
+                more[-1].write_bytes(source)
+            else:
+                shutil.copyfile(source, more[-1])
+        records = {
+            file.relative_to(root).as_posix(): FileRecord(sha256=hash_file(file), size=file.stat().st_size)
+            for file in more
+        }
         manifest = artifact.manifest
         write_manifest(root, manifest.model_copy(update={"files": {**manifest.files, **records}}))
 

@@ -9,6 +9,7 @@ from hone import runtimes
 from hone.artifact import Artifact
 from hone.errors import HoneError, StoreError, UnavailableError, did_you_mean
 from hone.names import shown
+from hone.steps.ready import missing_here
 from hone.store.entry import Entry, entries, models_dir
 from hone.store.registry import is_meant, meaning
 
@@ -170,4 +171,4 @@ def host_problem(entry: Entry) -> str:
         return error.reason
     except HoneError as error:
         return str(error)
-    return runtime.check_host(entry.artifact)
+    return runtime.check_host(entry.artifact) or missing_here(entry.artifact)

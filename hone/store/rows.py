@@ -20,28 +20,36 @@ FOLDER = "hone-rows"
 MOST_ROWS = 2000
 MOST_BYTES = 8_000_000
 """Of the rows of one artifact, before they are compressed; fewer rows are kept when they are larger."""
-SEAL, ROW, LABELS = "artifact", "row.", "labels"
+SEAL, ROW, GIVEN, LABELS = "artifact", "row.", "given.", "labels"
 
 
-def keep_rows(path: Path, inputs: Mapping[str, np.ndarray], labels: np.ndarray | None = None) -> int:
+def keep_rows(
+    path: Path,
+    inputs: Mapping[str, np.ndarray],
+    labels: np.ndarray | None = None,
+    raw: Mapping[str, np.ndarray] | None = None,
+) -> int:
     """Keep the first rows of a data set for a stored artifact, readable by the user alone; return how many.
 
     Args:
         path: of the artifact in the store: `models/NAME/VERSION`.
         inputs: by name, a row on axis 0.
         labels: of the rows, where there are any: a promotion compares two models on rows that are kept.
+        raw: the rows as callers have them, where steps made the inputs of these; files, such as pictures, are not kept.
 
     Raises:
         OSError: they can't be written.
     """
     rows = min(len(array) for array in inputs.values())
     texts = {name: as_text(array) for name, array in inputs.items()}
+    given = {} if raw is None or any(_is_file(array) for array in raw.values()) else raw
+    texts |= {f"{GIVEN}{name}": as_text(array) for name, array in given.items()}
     row_bytes = max(1, sum(array.nbytes // max(len(array), 1) for array in texts.values()))
     count = min(rows, MOST_ROWS, MOST_BYTES // row_bytes)
     if not count:
         return 0
     stream = io.BytesIO()
-    kept = {f"{ROW}{name}": array[:count] for name, array in texts.items()}
+    kept = {name if name.startswith(GIVEN) else f"{ROW}{name}": array[:count] for name, array in texts.items()}
     if labels is not None:
         kept[LABELS] = labels[:count].astype(str) if labels.dtype == object else labels[:count]
     np.savez_compressed(stream, **{SEAL: np.array(hash_file(path / MANIFEST))}, **kept)  # type: ignore[arg-type]
@@ -53,6 +61,16 @@ def read_rows(path: Path) -> dict[str, np.ndarray] | None:
     """Return the rows that are kept for a stored artifact; None when there are none, or they are of other content."""
     kept = _read(path)
     return kept and {name.removeprefix(ROW): array for name, array in kept.items() if name.startswith(ROW)}
+
+
+def read_given(path: Path) -> dict[str, np.ndarray] | None:
+    """Return the rows that are kept for a stored artifact as callers have them; None or nothing: there are none."""
+    kept = _read(path)
+    return kept and {name.removeprefix(GIVEN): array for name, array in kept.items() if name.startswith(GIVEN)}
+
+
+def _is_file(array: np.ndarray) -> bool:
+    return array.dtype.kind == "O" and bool(array.size) and isinstance(array.flat[0], bytes)
 
 
 def read_labels(path: Path) -> np.ndarray | None:

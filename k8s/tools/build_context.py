@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -22,12 +23,15 @@ from hone import __version__
 from hone.describe.revision import git_revision
 from hone.errors import HoneError
 from hone.processes import output_of
+from hone.steps.ready import packages_of
 
 from .packing import Packing, Request
 from .sbom import Package, bill_of_materials, read_lock
 from .serving_code import serving_code
 
 IMAGE = Path(__file__).parent.parent / "image"
+STEPS_LOCK = IMAGE / "steps.lock"
+"""What steps may need; an image gets what those of its models do."""
 
 
 def write_context(folder: Path, request: Request, packing: Packing) -> dict[str, Any]:
@@ -41,8 +45,8 @@ def write_context(folder: Path, request: Request, packing: Packing) -> dict[str,
     build = folder / "build"
     build.mkdir(parents=True)
     shutil.copyfile(IMAGE / "Containerfile", folder / "Containerfile")
-    lock = IMAGE / f"{request.kind}.lock"
-    shutil.copyfile(lock, build / "requirements.lock")
+    lock = build / "requirements.lock"
+    lock.write_text((IMAGE / f"{request.kind}.lock").read_text() + _steps_lock(packing))
     packages = read_lock(lock)
     if request.wheels:
         _copy_wheels(request.wheels, build / "wheels", packages, request.kind)
@@ -58,6 +62,13 @@ def write_context(folder: Path, request: Request, packing: Packing) -> dict[str,
     sbom = bill_of_materials(labels, packages, packing.entries, epoch)
     (build / "sbom.cdx.json").write_text(sbom)
     return {"labels": labels, "epoch": epoch, "served": packing.served}
+
+
+def _steps_lock(packing: Packing) -> str:
+    """Return the lines of a lock that the steps of the models need, and no others of `steps.lock`."""
+    needed = {name for entry in packing.entries for name in packages_of(entry.opened(verify=False))}
+    blocks = re.split(r"\n(?=[A-Za-z0-9])", STEPS_LOCK.read_text().rstrip())
+    return "".join(f"{block}\n" for block in blocks if block.partition("==")[0] in needed)
 
 
 def _labels(request: Request, packing: Packing, epoch: int) -> dict[str, str]:
@@ -110,7 +121,7 @@ def fetch_wheels(kind: str, target: Path) -> int:
     Raises:
         HoneError: pip failed; the message is its last line.
     """
-    packages = read_lock(IMAGE / f"{kind}.lock")
+    packages = [*read_lock(IMAGE / f"{kind}.lock"), *read_lock(STEPS_LOCK)]
     target.mkdir(parents=True, exist_ok=True)
     # Without the lock's conditions: the image's Python may be another than the one that runs here.
     lines = [f"{p.name}=={p.version} {' '.join(f'--hash=sha256:{h}' for h in p.hashes)}" for p in packages]

@@ -14,8 +14,9 @@ from hone.errors import HoneError, one_line
 from hone.files import atomic_directory
 from hone.names import is_name, shown
 from hone.runtimes import runtime_class
+from hone.steps.ready import packages_of
 
-from .build_context import IMAGE
+from .build_context import IMAGE, STEPS_LOCK
 from .packing import CUDA, KINDS, TENSORRT
 from .sbom import read_lock
 from .wheel import write_wheel
@@ -114,9 +115,11 @@ def packages(artifacts: Iterable[Artifact]) -> list[str]:
         needs = {artifact.runtime, *providers} & PACKAGES.keys()
         extra |= {name for need in needs for name in PACKAGES[need]}
         extra |= {_mlx()} if artifact.runtime == "mlx" else set()
+        extra |= {*packages_of(artifact)}
     if GPU in extra:
         found = [pin for pin in found if not pin.startswith("onnxruntime==")]  # the same module
-    versions = {package.name: package.version for kind in KINDS for package in read_lock(IMAGE / f"{kind}.lock")}
+    locks = (*(IMAGE / f"{kind}.lock" for kind in KINDS), STEPS_LOCK)
+    versions = {package.name: package.version for lock in locks for package in read_lock(lock)}
     return sorted([*found, *(f"{name}=={versions[name]}" if name in versions else name for name in extra)])
 
 

@@ -18,7 +18,9 @@ from hone.data import Dataset, load_dataset, save_dataset
 from hone.errors import HoneError
 from hone.evidence.bounds import ratio_interval
 from hone.recipe import LoadedRecipe, MeasureSpec
-from hone.signature import TensorSpec
+from hone.signature import Signature, TensorSpec
+from hone.steps.pipeline import source_layout
+from hone.steps.ready import ready_steps
 from hone.store.rows import read_labels, read_rows
 from hone.store.trust import Policy, open_to_run
 
@@ -60,9 +62,10 @@ def compared(
 
 def _rows(candidate: store.Entry, artifact: Artifact, loaded: LoadedRecipe, *, whole: bool) -> Dataset:
     signature = artifact.signature
-    turned = any(spec.source_axes for spec in signature.inputs)
     if whole:
-        return load_dataset(loaded, "evaluation", loaded.recipe.evaluation, None if turned else signature)
+        # Data sets are in the order of axes of the source model.
+        inputs = tuple(source_layout(spec) for spec in signature.inputs)
+        return load_dataset(loaded, "evaluation", loaded.recipe.evaluation, Signature(inputs=inputs))
     own = [spec.metric for spec in (loaded.recipe.quality, *loaded.recipe.quality.also) if ":" in spec.metric]
     if own:
         raise HoneError(f"its metric {own[0]} is code beside the recipe; give that: --recipe FILE")
@@ -83,10 +86,12 @@ def _proven(artifacts: list[Artifact], dataset: Dataset, loaded: LoadedRecipe) -
     budget, quality = loaded.recipe.budget, loaded.recipe.quality
     at = budget.at
     threads = resolve_threads(at.threads)
-    outputs = artifacts[0].signature.output_names
-    judges = make_judges(loaded, outputs, has_labels=dataset.labels is not None)
     measure = MeasureSpec(batches=(at.batch,), threads=(threads,), rounds=loaded.recipe.measure.rounds)
-    subjects = [Subject(name, one) for name, one in zip(("champion", "candidate"), artifacts, strict=True)]
+    subjects = [
+        Subject(name, one, steps=ready_steps(one))
+        for name, one in zip(("champion", "candidate"), artifacts, strict=True)
+    ]
+    judges = make_judges(loaded, subjects[0].output_names, has_labels=dataset.labels is not None)
     with TemporaryDirectory(prefix="hone-promote-") as scratch:
         file = Path(scratch) / "rows.npz"
         save_dataset(dataset, file)

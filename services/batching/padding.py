@@ -33,8 +33,8 @@ class Joiner:
         self._inputs = signature.inputs
         self._names = signature.input_names
         self.first = self._names[0]
-        self._dynamic = [(spec, _axes(spec)) for spec in signature.inputs if _axes(spec)]
-        self._outputs = [(spec.name, _axes(spec)) for spec in signature.outputs]
+        self._dynamic = [(spec, dynamic_axes(spec)) for spec in signature.inputs if dynamic_axes(spec)]
+        self._outputs = [(spec.name, dynamic_axes(spec)) for spec in signature.outputs]
         self.pads = pad and can_pad(signature)
 
     def bucket(self, inputs: Tensors) -> Bucket:
@@ -42,7 +42,7 @@ class Joiner:
         if not self._dynamic:
             return FIXED
         sizes = _sizes(inputs, self._dynamic)
-        lengths = tuple(_edge(size) if self.pads else size for size in sizes.values())
+        lengths = tuple(edge_of(size) if self.pads else size for size in sizes.values())
         return Bucket(lengths, int(np.prod(lengths)))
 
     def join(self, works: Sequence[Work]) -> Tensors:
@@ -113,11 +113,12 @@ class Joiner:
 
 def can_pad(signature: Signature) -> bool:
     """Return whether rows of several lengths can be filled up to one."""
-    dynamic = [spec for spec in signature.inputs if _axes(spec)]
+    dynamic = [spec for spec in signature.inputs if dynamic_axes(spec)]
     return bool(dynamic) and all(spec.pad_value is not None for spec in dynamic)
 
 
-def _axes(spec: TensorSpec) -> list[tuple[int, str]]:
+def dynamic_axes(spec: TensorSpec) -> list[tuple[int, str]]:
+    """Return a tensor's named axes other than that of the rows, each with its place."""
     return [(i, axis) for i, axis in enumerate(spec.shape) if isinstance(axis, str) and axis != BATCH]
 
 
@@ -125,7 +126,7 @@ def _sizes(inputs: Tensors, dynamic: list[tuple[TensorSpec, list[tuple[int, str]
     return {axis: inputs[spec.name].shape[position] for spec, axes in dynamic for position, axis in axes}
 
 
-def _edge(size: int) -> int:
+def edge_of(size: int) -> int:
     """Round a length up to the edge of its bucket: 1 to 8, then steps of a quarter."""
     edge = 8
     while edge < size:

@@ -101,7 +101,7 @@ class Methods:
         started = time.perf_counter()
         edge, request, head = self._edge, received.message, received.head
         served = self._hub.get(request.model_name, request.model_version)
-        signature = served.loaded.artifact.signature
+        signature = served.offered.taken_by(entry.name for entry in request.inputs)
         served.metrics.in_flight += 1
         status, problem, inputs = 200, "", {}
         request_id = edge.request_id(head)

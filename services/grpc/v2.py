@@ -9,6 +9,7 @@ import numpy as np
 
 from hone.errors import SignatureError, did_you_mean, shorten
 from hone.signature import Signature, Tensors, TensorSpec
+from hone.steps.base import BYTES
 
 from ..http.failures import BodyTooLargeError, RequestError
 from ..http.limits import NO_MORE_THAN, Limits
@@ -21,6 +22,7 @@ CONTENTS = {
     "bool": "bool_contents", "int8": "int_contents", "int16": "int_contents", "int32": "int_contents",
     "int64": "int64_contents", "uint8": "uint_contents", "uint16": "uint_contents", "uint32": "uint_contents",
     "uint64": "uint64_contents", "float32": "fp32_contents", "float64": "fp64_contents", "string": "bytes_contents",
+    "bytes": "bytes_contents",
 }  # fmt: skip
 WORST = 64
 """No message takes more memory than this times its length: an empty message in a list takes two bytes on the wire."""
@@ -136,8 +138,10 @@ def _from_contents(entry: Any, spec: TensorSpec, limits: Limits) -> np.ndarray:
     values: Sequence[Any] = getattr(entry.contents, field)
     if len(values) != count:
         raise SignatureError(f"input '{spec.name}' of shape {list(shape)} has {len(values)} values in {field}")
-    if spec.dtype == "string":
+    if field == "bytes_contents":
         limits.check_memory(count * STRING_BYTES + 4 * entry.ByteSize())
+        if spec.dtype == BYTES:
+            return np.array([*values, None], dtype=object)[:-1].reshape(shape)
         try:
             return np.array([value.decode() for value in values], dtype=object).reshape(shape)
         except UnicodeDecodeError:

@@ -97,6 +97,7 @@ class Limits:
             SignatureError: naming the tensor: missing, unknown, of another dtype or shape, or empty.
             BodyTooLargeError: too many rows, or rows that are too long.
         """
+        signature = signature.taken_by(arrays)
         inputs = signature.check(arrays)
         for spec in signature.inputs:
             array = inputs[spec.name]

@@ -13,6 +13,7 @@ from hone.golden.rows import GoldenRows, read_rows
 from hone.plan import Plan
 from hone.runtimes.base import Runtime
 from hone.signature import Tensors
+from hone.steps.pipeline import ReadySteps
 
 from ..batching.padding import Joiner
 from ..batching.queue import Work
@@ -39,7 +40,14 @@ def golden_rows(tag: str, artifact: Artifact) -> GoldenRows | None:
     return None
 
 
-def compare(tag: str, artifact: Artifact, runtime: Runtime, plan: Plan, rows: GoldenRows | None) -> None:
+def compare(
+    tag: str,
+    artifact: Artifact,
+    runtime: Runtime,
+    plan: Plan,
+    rows: GoldenRows | None,
+    steps: ReadySteps | None = None,
+) -> None:
     """Compare a loaded model's answers with those of its proof; rows are joined as requests are.
 
     Raises:
@@ -48,7 +56,7 @@ def compare(tag: str, artifact: Artifact, runtime: Runtime, plan: Plan, rows: Go
     golden = artifact.manifest.golden
     if rows is None or golden is None:
         return
-    checked = check_rows(rows, golden, as_served(runtime, artifact, plan), plan.max_batch_rows)
+    checked = check_rows(rows, golden, as_served(runtime, artifact, plan), plan.max_batch_rows, steps=steps)
     name, _, version = tag.partition(":")
     count_golden(name, version, checked.match)
     if not checked.match:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import yaml
@@ -14,6 +15,9 @@ from hone.errors import ArtifactError, GoldenError, StoreError
 from hone.golden.rows import GoldenRows
 from hone.plan import Plan
 from hone.runtimes.base import Runtime
+from hone.signature import Signature
+from hone.steps.pipeline import ReadySteps
+from hone.steps.ready import offered_by, ready_steps
 from hone.store.trust import Policy, open_to_run
 
 from ..settings import Settings
@@ -36,6 +40,7 @@ class LoadedModel:
         artifact: verified.
         prepared: its runtime, and how to run it.
         golden: rows with the answers of its proof, where it has some.
+        steps: from what callers have to its tensors and back, where it has some.
         others: what else may be served in its place, best first.
     """
 
@@ -44,6 +49,12 @@ class LoadedModel:
     prepared: Prepared
     golden: GoldenRows | None = None
     others: tuple[store.Entry, ...] = ()
+    steps: ReadySteps | None = None
+
+    @cached_property
+    def offered(self) -> Signature:
+        """What callers give and get."""
+        return offered_by(self.artifact)
 
     @property
     def runtime(self) -> Runtime:
@@ -182,15 +193,15 @@ def _choose(remaining: list[store.Entry], last: ArtifactError | None) -> store.C
 
 def _load_entry(entry: store.Entry, settings: Settings) -> LoadedModel:
     artifact = open_to_run(entry, Policy.of(code=settings.trust_code, keys=settings.trusted_keys))
-    golden = golden_rows(entry.tag, artifact)
+    golden, steps = golden_rows(entry.tag, artifact), ready_steps(artifact)
     example, plan = example_inputs(artifact), settings.given_plan
     if plan is not None and plan.digest == artifact.digest:
         prepared = run_as_planned(artifact, example, plan)
     else:
         prepared = calibrate(entry.tag, artifact, example, settings)
     try:
-        compare(entry.tag, artifact, prepared.runtime, prepared.plan, golden)
+        compare(entry.tag, artifact, prepared.runtime, prepared.plan, golden, steps)
     except ArtifactError:
         prepared.runtime.close()
         raise
-    return LoadedModel(entry, artifact, prepared, golden)
+    return LoadedModel(entry, artifact, prepared, golden, steps=steps)

@@ -10,9 +10,11 @@ import pkgutil
 from collections.abc import Mapping
 from functools import cache
 
+from hone.artifact import Artifact
+
 from .base import Endpoint, Protocol, registered
 
-__all__ = ["Endpoint", "Protocol", "all_endpoints"]
+__all__ = ["Endpoint", "Protocol", "all_endpoints", "endpoints_of"]
 
 
 @cache
@@ -31,3 +33,12 @@ def all_endpoints() -> Mapping[Endpoint, Mapping[bytes, type[Protocol]]]:
                 f"{endpoint.model}: no protocol is registered for requests without {endpoint.header.decode()}"
             )
     return registered()
+
+
+def endpoints_of(artifact: Artifact) -> dict[Endpoint, dict[bytes, type[Protocol]]]:
+    """Return the endpoints at which a model answers, and its protocols there."""
+    found = {
+        endpoint: {value: protocol for value, protocol in protocols.items() if protocol.serves(artifact)}
+        for endpoint, protocols in all_endpoints().items()
+    }
+    return {endpoint: protocols for endpoint, protocols in found.items() if b"" in protocols}

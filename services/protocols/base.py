@@ -37,6 +37,7 @@ class Endpoint:
         default: path of the model that the service was given first; empty: there is none.
         header: whose value says which protocol a request is in; empty: there is one only. A content type that belongs
             to none is refused; any other header's other values leave the request to the protocol under b"".
+        first_of_kind: where that model doesn't answer in it, the first one that does has the path `default`.
     """
 
     label: str
@@ -44,6 +45,7 @@ class Endpoint:
     version: str = ""
     default: str = ""
     header: bytes = b""
+    first_of_kind: bool = False
 
     def __post_init__(self) -> None:
         """Raise ValueError for paths that don't say what they should, or would take others' place."""
@@ -108,9 +110,12 @@ class Protocol(ABC):
 
     Attributes:
         quick_bytes: a body up to this size is decoded on the event loop, a larger one in a thread.
+        names_inputs: requests say which inputs they bring, so that a model with steps can tell its callers' from its
+            own; without it they are the model's own.
     """
 
     quick_bytes: ClassVar[int] = OFFLOAD_BYTES
+    names_inputs: ClassVar[bool] = True
 
     def __init__(self, signature: Signature, name: str, version: str, limits: Limits = NO_MORE_THAN) -> None:
         self.signature = signature
@@ -145,6 +150,11 @@ class Protocol(ABC):
             artifact: of a model that answers in it.
             rows: for an example, by input.
         """
+
+    @classmethod
+    def serves(cls, artifact: Artifact) -> bool:
+        """Return whether a model can answer in it."""
+        return True
 
     def in_text(self, request: Request) -> bool:
         """Return whether numbers are written out in the answer to a request."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from base64 import b64decode
 from itertools import chain
 from typing import Any
 
@@ -11,6 +12,8 @@ import orjson
 
 from hone.errors import SignatureError, did_you_mean, one_line, shorten
 from hone.signature import Signature, TensorSpec
+from hone.steps.base import BYTES
+from hone.steps.offered import Offered
 
 from ..http.failures import RequestError
 from ..http.limits import MAX_AXES, NO_MORE_THAN, Limits
@@ -67,13 +70,16 @@ def _json_memory(body: Body) -> int:
 
 
 def parse_request(body: Body, signature: Signature, limits: Limits = NO_MORE_THAN) -> dict[str, np.ndarray]:
-    """Return the tensors of `{"inputs": {name: nested lists}}`, in signature order.
+    """Return the tensors of `{"inputs": {name: nested lists}}`, in signature order; of what callers of a model with
+    steps give also those of `{name: values}`.
 
     Raises:
         RequestError: not JSON, not of this form, or more than one request may bring.
         SignatureError: naming the input that is missing, unknown, or of a wrong dtype or shape.
     """
     content = read_json(body, limits)
+    if isinstance(signature, Offered) and isinstance(content, dict) and "inputs" not in content:
+        return parse_inputs(content, signature, limits)
     if not isinstance(content, dict) or not isinstance(content.get("inputs"), dict):
         raise RequestError(f'the body must be {{"inputs": {{{_form(signature)}}}}}')
     for key in content:
@@ -83,10 +89,15 @@ def parse_request(body: Body, signature: Signature, limits: Limits = NO_MORE_THA
 
 
 def parse_inputs(values: dict[str, Any], signature: Signature, limits: Limits = NO_MORE_THAN) -> dict[str, np.ndarray]:
-    """Return checked tensors from nested lists by input name."""
+    """Return checked tensors from nested lists by input name; a value may stand alone for one row where callers of a
+    model with steps give one a row."""
+    signature = signature.taken_by(values)
+    lone = isinstance(signature, Offered)
     arrays: dict[str, np.ndarray] = {}
     for name, value in values.items():
         spec = signature.input(name)
+        if lone and len(spec.shape) == 1 and not isinstance(value, list):
+            value = [value]
         if spec.batchable and isinstance(value, list):
             limits.check_rows(len(value))
         arrays[name] = to_array(value, spec)
@@ -112,6 +123,8 @@ def to_array(value: Any, spec: TensorSpec) -> np.ndarray:
     if kind == "O":
         if {*map(type, flat)} != {str}:
             raise _wrong_kind(flat, spec)
+        if spec.dtype == BYTES:
+            flat = [_file(item, spec, row) for row, item in enumerate(flat)]
         return np.array(flat, dtype=object).reshape(shape)
     try:
         total = sum(flat)  # the fastest way to see that all are numbers: strings, nulls, lists and objects don't add
@@ -125,6 +138,15 @@ def to_array(value: Any, spec: TensorSpec) -> np.ndarray:
     if kind == "b" and {*map(type, flat)} == {bool}:
         return np.array(flat).reshape(shape)
     raise _wrong_kind(flat, spec)
+
+
+def _file(text: str, spec: TensorSpec, row: int) -> bytes:
+    try:
+        return b64decode(text, validate=True)
+    except ValueError:
+        raise SignatureError(
+            f"input '{spec.name}': row {row} is not base64, as the bytes of a file are in JSON"
+        ) from None
 
 
 def _flatten(value: Any, spec: TensorSpec) -> tuple[tuple[int, ...], list[Any]]:

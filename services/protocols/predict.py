@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hone.artifact import Artifact
 from hone.signature import Tensors
+from hone.steps.ready import offered_by
 
 from ..http.responses import JSON, Body, Fields, Head
 from .base import CONTENT_TYPE, Endpoint, Part, Protocol, Request, register, timeout_of
@@ -33,7 +34,7 @@ class PredictJson(Protocol):
 
     @classmethod
     def describe(cls, artifact: Artifact, rows: Tensors) -> Part:
-        manifest, signature = artifact.manifest, artifact.signature
+        manifest, signature = artifact.manifest, offered_by(artifact)
         tag = {"type": "string", "description": "The tag."}
         answer = {"outputs": tensors(signature.outputs), "model": tag}
         return Part(

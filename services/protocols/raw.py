@@ -53,6 +53,7 @@ def only_input(signature: Signature, media: bytes) -> TensorSpec:
 class RawBytes(Protocol):
     """Bare bytes of one tensor."""
 
+    names_inputs = False
     quick_bytes = 1 << 20  # a view of them; only that they are finite is looked at
 
     def __init__(self, signature: Signature, name: str, version: str, limits: Limits = NO_MORE_THAN) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from typing import Any
+
+import numpy as np
 
 from hone.signature import Tensors, TensorSpec
 
@@ -23,7 +26,13 @@ def object_of(properties: dict[str, Any], required: list[str]) -> dict[str, Any]
 
 def nested(rows: Tensors) -> dict[str, Any]:
     """Return tensors as nested lists, by name."""
-    return {name: array.tolist() for name, array in rows.items()}
+    return {name: values_of(array) for name, array in rows.items()}
+
+
+def values_of(array: np.ndarray) -> Any:
+    """Return a tensor as nested lists; bytes of files in base64, as JSON has them."""
+    files = array.dtype.kind == "O" and array.size and isinstance(array.flat[0], bytes)
+    return [b64encode(item).decode() for item in array] if files else array.tolist()
 
 
 def tensors(specs: tuple[TensorSpec, ...]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import orjson
 
 from hone.errors import SignatureError
 from hone.signature import TensorSpec
+from hone.steps.base import BYTES
 
 from ..http.limits import NO_MORE_THAN, Limits
 from ..http.responses import Body
@@ -68,7 +69,7 @@ def from_bytes(content: Body, spec: TensorSpec, shape: tuple[int, ...], limits: 
         BodyTooLargeError: too many rows, or strings that would take too much memory.
     """
     count = limits.count(spec, shape)
-    if spec.dtype == "string":
+    if spec.dtype in (BYTES, "string"):
         limits.check_memory(len(content) // 4 * STRING_BYTES + 4 * len(content))
         return _strings_from_bytes(bytes(content), spec, count).reshape(shape)
     itemsize = WIRE_SIZES[spec.dtype]
@@ -97,7 +98,7 @@ WIRE_SIZES = {
 
 
 def _strings_from_bytes(content: bytes, spec: TensorSpec, count: int) -> np.ndarray:
-    strings: list[str] = []
+    strings: list[str | bytes] = []
     position = 0
     for _ in range(min(count, len(content) // 4 + 1)):
         size = int.from_bytes(content[position : position + 4], "little")
@@ -105,7 +106,7 @@ def _strings_from_bytes(content: bytes, spec: TensorSpec, count: int) -> np.ndar
         if position > len(content):
             raise SignatureError(f"input '{spec.name}': string {len(strings)} ends behind the tensor's bytes")
         try:
-            strings.append(content[start:position].decode())
+            strings.append(content[start:position].decode() if spec.dtype == "string" else content[start:position])
         except UnicodeDecodeError:
             raise SignatureError(f"input '{spec.name}': string {len(strings)} is not UTF-8") from None
     if position != len(content) or len(strings) != count:

@@ -17,6 +17,7 @@ import orjson
 from hone.artifact import Artifact
 from hone.errors import SignatureError, did_you_mean, shorten
 from hone.signature import Signature, Tensors, TensorSpec
+from hone.steps.ready import offered_by
 
 from ..http.failures import RequestError
 from ..http.limits import MAX_AXES, NO_MORE_THAN, Limits
@@ -24,12 +25,13 @@ from ..http.responses import BINARY, JSON, Body, Fields, Head
 from .base import Endpoint, Part, Protocol, Request, register, timeout_of
 from .json_tensors import read_json, to_array
 from .raw import RawBytes
-from .schemas import BINARY_BODY, json_body
+from .schemas import BINARY_BODY, json_body, values_of
 from .tensors import check_finite, encodable, from_bytes, to_bytes
 
 HEADER_LENGTH = b"inference-header-content-length"
 DATATYPES = {
-    "float16": "FP16", "float32": "FP32", "float64": "FP64", "bfloat16": "BF16", "bool": "BOOL", "string": "BYTES",
+    "bytes": "BYTES", "float16": "FP16", "float32": "FP32", "float64": "FP64", "bfloat16": "BF16", "bool": "BOOL",
+    "string": "BYTES",
     "int8": "INT8", "int16": "INT16", "int32": "INT32", "int64": "INT64",
     "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64",
 }  # fmt: skip
@@ -64,12 +66,14 @@ class Header:
         timeout_s: from the parameter `timeout`.
         inputs: in the request's order.
         outputs: (name, in binary) of the outputs asked for, in that order.
+        signature: that it is of.
     """
 
     id: str
     timeout_s: float | None
     inputs: tuple[InputHeader, ...]
     outputs: tuple[tuple[str, bool], ...]
+    signature: Signature
 
 
 @register(INFER)
@@ -78,7 +82,6 @@ class V2(Protocol):
 
     def __init__(self, signature: Signature, name: str, version: str, limits: Limits = NO_MORE_THAN) -> None:
         super().__init__(signature, name, version, limits)
-        self._specs = {spec.name: spec for spec in signature.inputs}
         self._remembered = lru_cache(maxsize=256)(self._parse)
         self._answer_head = lru_cache(maxsize=256)(self._binary_head)
 
@@ -103,7 +106,7 @@ class V2(Protocol):
         arrays: Tensors = {}
         position = 0
         for entry in header.inputs:
-            spec = self._specs[entry.name]
+            spec = header.signature.input(entry.name)
             if entry.binary_size is None:
                 array = self._from_json(entry, spec)
             else:
@@ -119,7 +122,7 @@ class V2(Protocol):
             arrays[entry.name] = array
         if position != len(content):
             raise RequestError(f"{len(content) - position} bytes behind the last binary tensor")
-        return self.limits.check(self.signature, arrays)
+        return self.limits.check(header.signature, arrays)
 
     def _parse(self, text: Body) -> Header:
         content = read_json(text, self.limits)
@@ -129,18 +132,19 @@ class V2(Protocol):
         if not isinstance(identity, str) or len(identity) > MAX_ID:
             raise RequestError(f'"id" must be a string of at most {MAX_ID} characters')
         parameters = _parameters(content, "the request")
-        if len(content["inputs"]) > len(self._specs):
-            raise RequestError(f"{len(content['inputs'])} inputs, the model has {len(self._specs)}")
-        inputs = tuple(self._input(entry) for entry in content["inputs"])
+        signature = self.signature.taken_by(_names(content["inputs"]))
+        if len(content["inputs"]) > len(signature.inputs):
+            raise RequestError(f"{len(content['inputs'])} inputs, the model has {len(signature.inputs)}")
+        inputs = tuple(self._input(entry, signature) for entry in content["inputs"])
         if len({entry.name for entry in inputs}) != len(inputs):
             raise RequestError("an input is given twice")
-        outputs = self._outputs(content.get("outputs"), parameters.get("binary_data_output") is True)
-        return Header(identity, _timeout_parameter(parameters), inputs, outputs)
+        outputs = _outputs(content.get("outputs"), parameters.get("binary_data_output") is True, signature)
+        return Header(identity, _timeout_parameter(parameters), inputs, outputs, signature)
 
-    def _input(self, entry: Any) -> InputHeader:
+    def _input(self, entry: Any, signature: Signature) -> InputHeader:
         if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
             raise RequestError('each of "inputs" must be an object with "name", "datatype", "shape" and data')
-        spec = self.signature.input(entry["name"])
+        spec = signature.input(entry["name"])
         datatype, shape = entry.get("datatype"), entry.get("shape")
         if datatype != DATATYPES[spec.dtype]:
             raise SignatureError(
@@ -165,23 +169,6 @@ class V2(Protocol):
             )
         return array.reshape(entry.shape)
 
-    def _outputs(self, wanted: Any, binary: bool) -> tuple[tuple[str, bool], ...]:
-        names = self.signature.output_names
-        if wanted is None or wanted == []:
-            return tuple((name, binary) for name in names)
-        if not isinstance(wanted, list) or len(wanted) > len(names):
-            raise RequestError(f'"outputs" must be a list of objects with "name", at most {len(names)}')
-        chosen: dict[str, bool] = {}
-        for entry in wanted:
-            name = entry.get("name") if isinstance(entry, dict) else None
-            if not isinstance(name, str) or name not in names:
-                raise RequestError(f"no output '{shorten(name)}'{did_you_mean(shorten(name), names)}")
-            parameters = _parameters(entry, f"output '{name}'")
-            if "classification" in parameters:
-                raise RequestError(f"output '{name}': the classification extension is not supported")
-            chosen[name] = bool(parameters.get("binary_data", binary))
-        return tuple(chosen.items())
-
     def in_text(self, request: Request) -> bool:
         return not all(binary for _, binary in request.form.outputs)
 
@@ -193,9 +180,10 @@ class V2(Protocol):
         parts: list[Body] = []
         for name, binary in header.outputs:
             array = outputs[name]
-            entry = self._describe(name, array.shape)
+            spec = _output(header.signature, name)
+            entry: dict[str, Any] = {"name": name, "datatype": DATATYPES[spec.dtype], "shape": list(array.shape)}
             if binary:
-                part = to_bytes(self._wire(name, array))
+                part = to_bytes(_wire(spec, array))
                 entry["parameters"] = {"binary_data_size": len(part)}
                 parts.append(part)
             else:
@@ -207,16 +195,24 @@ class V2(Protocol):
         return self._fields(len(text)), b"".join([text, *parts])
 
     def _encode_binary(self, header: Header, outputs: Tensors) -> tuple[Fields, Body]:
-        parts = [to_bytes(self._wire(name, outputs[name])) for name, _ in header.outputs]
+        specs = [_output(header.signature, name) for name, _ in header.outputs]
+        parts = [to_bytes(_wire(spec, outputs[spec.name])) for spec in specs]
         layout = tuple(
-            (name, outputs[name].shape, len(part)) for (name, _), part in zip(header.outputs, parts, strict=True)
+            (spec.name, spec.dtype, outputs[spec.name].shape, len(part))
+            for spec, part in zip(specs, parts, strict=True)
         )
         text = self._binary_head(header.id, layout) if header.id else self._answer_head("", layout)
         return self._fields(len(text)), b"".join([text, *parts])
 
-    def _binary_head(self, identity: str, layout: tuple[tuple[str, tuple[int, ...], int], ...]) -> bytes:
+    def _binary_head(self, identity: str, layout: tuple[tuple[str, str, tuple[int, ...], int], ...]) -> bytes:
         described = [
-            {**self._describe(name, shape), "parameters": {"binary_data_size": size}} for name, shape, size in layout
+            {
+                "name": name,
+                "datatype": DATATYPES[dtype],
+                "shape": list(shape),
+                "parameters": {"binary_data_size": size},
+            }
+            for name, dtype, shape, size in layout
         ]
         return self._head(identity, described)
 
@@ -225,17 +221,6 @@ class V2(Protocol):
         if identity:
             content["id"] = identity
         return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
-
-    def _describe(self, name: str, shape: tuple[int, ...]) -> dict[str, Any]:
-        spec = next(spec for spec in self.signature.outputs if spec.name == name)
-        return {"name": name, "datatype": DATATYPES[spec.dtype], "shape": list(shape)}
-
-    def _wire(self, name: str, array: np.ndarray) -> np.ndarray:
-        """Return an output as its datatype is sent: bfloat16, which numpy lacks, as the upper half of a float32."""
-        spec = next(spec for spec in self.signature.outputs if spec.name == name)
-        if spec.dtype == "bfloat16":
-            return (np.ascontiguousarray(array, np.float32).view(np.uint32) >> 16).astype(np.uint16)
-        return array
 
     @staticmethod
     def _fields(header_size: int) -> Fields:
@@ -248,9 +233,9 @@ class V2(Protocol):
                 "name": spec.name,
                 "datatype": DATATYPES[spec.dtype],
                 "shape": list(array.shape),
-                "data": array.reshape(-1).tolist(),
+                "data": values_of(array.reshape(-1)),
             }
-            for spec, array in zip(artifact.signature.inputs, rows.values(), strict=True)
+            for spec, array in zip(offered_by(artifact).inputs, rows.values(), strict=True)
         ]
         schema = {"type": "object", "properties": {"inputs": {"type": "array", "items": {"type": "object"}}}}
         answer = {"type": "object", "properties": {"outputs": {"type": "array", "items": {"type": "object"}}}}
@@ -260,6 +245,41 @@ class V2(Protocol):
             summary=f"Infer with {artifact.manifest.name} (Open Inference Protocol V2)",
             returns="The outputs, in JSON or binary as asked for.",
         )
+
+
+def _outputs(wanted: Any, binary: bool, signature: Signature) -> tuple[tuple[str, bool], ...]:
+    names = signature.output_names
+    if wanted is None or wanted == []:
+        return tuple((name, binary) for name in names)
+    if not isinstance(wanted, list) or len(wanted) > len(names):
+        raise RequestError(f'"outputs" must be a list of objects with "name", at most {len(names)}')
+    chosen: dict[str, bool] = {}
+    for entry in wanted:
+        name = entry.get("name") if isinstance(entry, dict) else None
+        if not isinstance(name, str) or name not in names:
+            raise RequestError(f"no output '{shorten(name)}'{did_you_mean(shorten(name), names)}")
+        parameters = _parameters(entry, f"output '{name}'")
+        if "classification" in parameters:
+            raise RequestError(f"output '{name}': the classification extension is not supported")
+        chosen[name] = bool(parameters.get("binary_data", binary))
+    return tuple(chosen.items())
+
+
+def _names(inputs: list[Any]) -> list[str]:
+    """Return the names of inputs as far as they have some."""
+    found = (entry.get("name") for entry in inputs if isinstance(entry, dict))
+    return [name for name in found if isinstance(name, str)]
+
+
+def _output(signature: Signature, name: str) -> TensorSpec:
+    return next(spec for spec in signature.outputs if spec.name == name)
+
+
+def _wire(spec: TensorSpec, array: np.ndarray) -> np.ndarray:
+    """Return an output as its datatype is sent: bfloat16, which numpy lacks, as the upper half of a float32."""
+    if spec.dtype == "bfloat16":
+        return (np.ascontiguousarray(array, np.float32).view(np.uint32) >> 16).astype(np.uint16)
+    return array
 
 
 def _parameters(content: dict[str, Any], where: str) -> dict[str, Any]:

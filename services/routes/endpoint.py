@@ -61,8 +61,11 @@ class InferEndpoint:
         self._label = endpoint.label
         self._served = served
         entry, limits = served.entry, Limits.of(edge.settings)
-        signature = served.loaded.artifact.signature
-        made = {kind: kind(signature, entry.name, entry.version, limits) for kind in set(protocols.values())}
+        offered = served.offered
+        made = {
+            kind: kind(offered if kind.names_inputs else offered.unnamed, entry.name, entry.version, limits)
+            for kind in set(protocols.values())
+        }
         self._protocols = {value: made[kind] for value, kind in protocols.items()}
         self._header = endpoint.header
         self._otherwise = None if endpoint.header == CONTENT_TYPE else self._protocols[b""]

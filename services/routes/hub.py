@@ -22,7 +22,7 @@ from ..http.failures import MistrustedError, NotFoundError
 from ..http.responses import Receive, Scope, Send
 from ..models.loading import LoadedModel, candidates, load_or_spare, packed
 from ..observe.metrics import count_golden
-from ..protocols import all_endpoints
+from ..protocols import endpoints_of
 from .edge import Edge
 from .endpoint import InferEndpoint
 from .served import ServedModel
@@ -246,10 +246,11 @@ class Hub:
         routes: dict[str, Handler] = {}
         for name, versions in self._models.items():
             for version, served in versions.items():
-                for endpoint, protocols in all_endpoints().items():
+                for endpoint, protocols in endpoints_of(served.loaded.artifact).items():
                     templates = [endpoint.version]
                     if served is self._newest[name]:
-                        templates += [endpoint.model, endpoint.default if name == self.default else ""]
+                        first = name == self.default or (endpoint.first_of_kind and endpoint.default not in routes)
+                        templates += [endpoint.model, endpoint.default if first else ""]
                     answer = InferEndpoint(endpoint, served, protocols, self._edge)
                     for called in (served.number, version):
                         routes.update((path.format(name=name, version=called), answer) for path in templates if path)

@@ -19,8 +19,8 @@ def model_metadata(served: ServedModel, versions: list[str]) -> dict[str, Any]:
         "name": served.entry.name,
         "versions": versions,
         "platform": f"{artifact.runtime}_{artifact.manifest.precision}",
-        "inputs": [_tensor(spec) for spec in artifact.signature.inputs],
-        "outputs": [_tensor(spec) for spec in artifact.signature.outputs],
+        "inputs": [_tensor(spec) for spec in served.offered.inputs],
+        "outputs": [_tensor(spec) for spec in served.offered.outputs],
     }
 
 
@@ -49,8 +49,8 @@ def model_config(served: ServedModel) -> dict[str, Any]:
         "platform": artifact.runtime,
         "backend": artifact.runtime,
         "max_batch_size": plan.max_batch_rows if artifact.signature.batchable else 0,
-        "input": [describe(spec) for spec in artifact.signature.inputs],
-        "output": [describe(spec) for spec in artifact.signature.outputs],
+        "input": [describe(spec) for spec in served.offered.inputs],
+        "output": [describe(spec) for spec in served.offered.outputs],
         "instance_group": [{"count": plan.in_flight, "kind": "KIND_CPU"}],
         "dynamic_batching": {"preferred_batch_size": [plan.max_batch_rows]},
     }

@@ -8,8 +8,8 @@ from typing import Any
 from hone.artifact import Artifact
 from hone.signature import Tensors
 
-from ..models.examples import example_inputs, zero_inputs
-from ..protocols import Endpoint, Protocol, all_endpoints
+from ..models.examples import example_request
+from ..protocols import Endpoint, Protocol, endpoints_of
 from ..protocols.base import CONTENT_TYPE
 from ..protocols.schemas import json_body, object_of
 
@@ -47,12 +47,11 @@ def describe(
     document = Specification(specification.asdict())
     paths = document["paths"]
     for name, artifact in artifacts.items():
-        inputs = example_inputs(artifact) if real_rows else zero_inputs(artifact)
-        rows = {key: array[:2] for key, array in inputs.items()}
-        for endpoint, protocols in all_endpoints().items():
+        rows = {key: array[:2] for key, array in example_request(artifact, real_rows=real_rows).items()}
+        for endpoint, protocols in endpoints_of(artifact).items():
             operation = _operation(endpoint, protocols, artifact, rows)
             paths[endpoint.model.format(name=name)] = {"post": {"tags": [name], **operation}}
-            if name == default and endpoint.default:
+            if endpoint.default and (name == default or (endpoint.first_of_kind and endpoint.default not in paths)):
                 paths.setdefault(endpoint.default, {}).setdefault("post", {}).update(operation)
     return document
 

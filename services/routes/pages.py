@@ -17,8 +17,9 @@ import orjson
 from hone.signature import TensorSpec
 
 from ..http.responses import NO_STORE, Fields
-from ..models.examples import example_inputs, zero_inputs
+from ..models.examples import example_request
 from ..models.loading import LoadedModel
+from ..protocols.schemas import nested
 from ..settings import Settings
 from .paths import EXPLORER
 
@@ -93,14 +94,14 @@ def address(scheme: str, host: bytes) -> str:
 
 def _section(model: LoadedModel, settings: Settings) -> str:
     artifact, entry = model.artifact, model.entry
-    inputs = zero_inputs(artifact) if settings.insecure else example_inputs(artifact)
-    body = orjson.dumps({"inputs": {name: array[:1].tolist() for name, array in inputs.items()}}).decode()
+    inputs = example_request(artifact, real_rows=not settings.insecure)
+    body = orjson.dumps({"inputs": nested({name: array[:1] for name, array in inputs.items()})}).decode()
     fits = len(body) <= LONGEST_EXAMPLE
     key = " \\\n  -H 'x-api-key: KEY'" if settings.secured else ""
     call = f"curl -s {URL}/models/{entry.name}/predict -H 'content-type: application/json'{key} \\\n  -d "
     call += shlex.quote(body) if fits else "@row.json"
     how = "A call:" if fits else "A call; a row is too long for this page, docs.json has one:"
-    manifest, signature = artifact.manifest, artifact.signature
+    manifest, signature = artifact.manifest, model.offered
     tensors = [_row("input", spec) for spec in signature.inputs] + [_row("output", spec) for spec in signature.outputs]
     shown: dict[str, Any] = {
         "name": entry.name, "version": entry.version, "variant": manifest.variant, "runtime": artifact.runtime,

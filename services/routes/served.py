@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING
 
 from hone.errors import one_line
 from hone.golden.check import Checked, differing
-from hone.signature import Tensors
+from hone.hardware import cores
+from hone.signature import Signature, Tensors
+from hone.steps.answer import Answer
 
 from ..batching.lane import Lane
 from ..batching.options import LaneOptions
 from ..batching.padding import Joiner
 from ..batching.queue import Trail
 from ..batching.scheduler import Scheduler
+from ..batching.stepping import Stepping
 from ..http.answers import AnswerSizes
 from ..http.failures import OverloadedError, StoppingError
 from ..http.limits import Limits
@@ -49,6 +52,7 @@ class ServedModel:
 
     Attributes:
         tag: name and version.
+        offered: what callers give and get.
         number: stands for the version where a client takes only numbers: when the artifact was made, in digits, so that
             a later one has a higher number, and four digits of its digest. Every worker and replica gives the same.
     """
@@ -73,14 +77,21 @@ class ServedModel:
         self._executor: Executor | None = None
         if not plan.inline:
             self._executor = ThreadPoolExecutor(plan.in_flight, thread_name_prefix="inference")
-        signature = loaded.artifact.signature
-        self.answer_sizes = AnswerSizes(signature, Limits.of(edge.settings))
+        signature, self.offered = loaded.artifact.signature, loaded.offered
+        joiner = Joiner(signature, pad=plan.pad) if signature.batchable else None
+        self._stepping: Stepping | None = None
+        if loaded.steps is not None:
+            share = max(1, cores() // max(1, edge.settings.workers))
+            self._stepping = Stepping(loaded.steps, signature, joiner, share, edge.settings.queue_rows)
+        # With steps neither the inputs' shapes nor those of the outputs tell the size of an answer.
+        sized = signature if loaded.steps is None else Signature(inputs=())
+        self.answer_sizes = AnswerSizes(sized, Limits.of(edge.settings))
         default = edge.settings.default_timeout_ms
         self._default_timeout_s = default / 1e3 if default else None
         self._lane = Lane(
             scheduler,
             loaded.runtime.run,
-            Joiner(signature, pad=plan.pad) if signature.batchable else None,
+            joiner,
             LaneOptions(
                 max_batch_rows=plan.max_batch_rows,
                 max_queue_rows=max(edge.settings.queue_rows, plan.max_batch_rows),
@@ -143,10 +154,11 @@ class ServedModel:
     async def infer(
         self, inputs: Tensors, timeout_s: float | None = None, trail: Trail | None = None, since: float | None = None
     ) -> Tensors:
-        """Return the outputs of checked inputs, from the cache where it holds them.
+        """Return the outputs of checked inputs, from the cache where it holds them; of rows as callers have them the
+        answer that the model's steps make.
 
         Args:
-            inputs: in signature order.
+            inputs: of the model, in signature order, or what callers give.
             timeout_s: how long the caller waits.
             trail: gets (seconds in the queue, seconds in the runtime, rows of the batch) of each part.
             since: of `time.monotonic`, from when the caller waits; None: from now on.
@@ -157,6 +169,11 @@ class ServedModel:
         if timeout_s is None:
             timeout_s = self._default_timeout_s
         deadline = None if timeout_s is None else (monotonic() if since is None else since) + timeout_s
+        if self._stepping is not None and self._stepping.takes(inputs):
+            return await self._stepping.answer(inputs, lambda made: self._computed(made, deadline, trail))
+        return await self._computed(inputs, deadline, trail)
+
+    async def _computed(self, inputs: Tensors, deadline: float | None, trail: Trail | None) -> Tensors:
         if self._cache is None:
             return await self._lane.submit(inputs, deadline, trail)
         return await self._cached(self._cache, inputs, deadline, trail)
@@ -196,11 +213,13 @@ class ServedModel:
         """
         if self._edge.recorder is not None and self._edge.recorder.complete:
             entry = self.entry
+            inputs, outputs = computed(inputs, outputs)
             self._edge.recorder.require(entry.name, entry.version, request_id.decode(), inputs, outputs, seconds)
 
     # `followed` says whether `after` has more to do than an occasional sample.
     def after(self, inputs: Tensors, outputs: Tensors, request_id: bytes, seconds: float) -> None:
         """Feed drift, recorder and shadow with an answered request; never waits and never fails."""
+        inputs, outputs = computed(inputs, outputs)
         if self.metrics.wants_sample:
             self.metrics.sample(inputs, outputs)
         if self._edge.recorder is not None and not self._edge.recorder.complete:
@@ -232,7 +251,14 @@ class ServedModel:
             for _ in range(self.loaded.plan.in_flight):
                 self._executor.submit(self.loaded.runtime.leave_thread)
             self._executor.shutdown(wait=False)
+        if self._stepping is not None:
+            self._stepping.close()
         self.metrics.forget()
         self.loaded.runtime.close()
         del self.loaded, self._lane
         release_memory()
+
+
+def computed(inputs: Tensors, outputs: Tensors) -> tuple[Tensors, Tensors]:
+    """Return what the model was given and what it gave, of a request and its answer."""
+    return (outputs.inputs, outputs.outputs) if isinstance(outputs, Answer) else (inputs, outputs)

@@ -154,6 +154,8 @@ FRAMEWORKS = {
     "tensorrt": ("hone/runtimes/tensorrt",),
     "tf2onnx": ("converters/sources/keras",),
     "tf_keras": ("hone/runtimes/keras.py", "converters/sources/keras"),
+    "tokenizers": ("hone/steps/text.py",),
+    "PIL": ("hone/steps/pictures.py",),
     "torch": ("hone/formats/pt2.py", "hone/runtimes/torch", "converters/sources/torch", "converters/passes/compress"),
     "tokenizers": ("converters/sources/torch/huggingface.py",),
     "transformers": ("hone/runtimes/torch/huggingface.py",),

@@ -105,7 +105,7 @@ class Robustness:
                 about = {"kind": case.kind, "severity": case.severity, "inputs": self._inputs}
                 probe.ask("disturbed", out=str(out), rows=self._spec.rows, seconds=seconds, **about)
                 with np.load(out, allow_pickle=False) as archive:
-                    found[case] = {name: archive[name] for name in archive.files}
+                    found[case] = subject.answered({name: archive[name] for name in archive.files})
         except HoneError as error:
             return _Answers(found, f"{subject.name} fails on disturbed rows: {error}")
         finally:

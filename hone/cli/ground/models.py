@@ -71,6 +71,8 @@ def show_command(model: str, as_json: bool) -> None:
     for kind, specs in (("input", manifest.signature.inputs), ("output", manifest.signature.outputs)):
         for spec in specs:
             click.echo(f"  {kind:<9} {spec.name}: {spec.describe()}")
+    for where, one in manifest.steps.named() if manifest.steps else ():
+        click.echo(f"  {'takes' if where.startswith('pre') else 'answers':<9} {one.described()}")
     for record in manifest.lineage:
         options = ", ".join(f"{key}={value}" for key, value in record.options.items())
         click.echo(f"  pass      {record.name}({options}), {record.seconds:.2f} s")
