@@ -27,7 +27,7 @@ from typing import Literal
 
 import numpy as np
 
-from .wealth import log_won, share_bounds
+from .wealth import edge, log_won, share_bounds
 
 Verdict = Literal["good", "bad", "undecided"]
 
@@ -36,6 +36,9 @@ RISK = 0.05
 
 MOST_MISSING = 10_000_000
 """Requests beyond which a question isn't going to be answered."""
+
+MOST_RATIO = 20.0
+"""Logarithm of a ratio of shares that nothing reaches."""
 
 
 @dataclass(frozen=True)
@@ -184,16 +187,12 @@ def _highest_ratio(table: np.ndarray, risk: float) -> float:
     """Return a bound that the ratio of the shares, the new version's over the stable one's, is below."""
     marked, of, stable_marked, stable_of = table.T
     weight, stop = _weights(of, stable_of), math.log(1 / risk)
-    low, high = 0.0, 20.0  # of the logarithm
-    for _ in range(40):
-        middle = (low + high) / 2
-        tilted = weight * math.exp(middle)
-        chance = tilted / (tilted + 1 - weight)
-        if log_won(marked, marked + stable_marked, chance, more=False) >= stop:
-            high = middle
-        else:
-            low = middle
-    return math.exp(high)
+
+    def is_wrong(logs: np.ndarray) -> np.ndarray:
+        tilted = weight * np.exp(logs)[:, None]
+        return log_won(marked, marked + stable_marked, tilted / (tilted + 1 - weight), more=False) >= stop
+
+    return math.exp(edge(is_wrong, MOST_RATIO, 0.0))
 
 
 def _alone_is_worse(table: np.ndarray, allowed: float, risk: float) -> bool:

@@ -19,8 +19,8 @@ TILTS = np.geomspace(0.005, 6.0, 32)
 """Of the gamblers: from one who wants to tell shares apart that differ by half a percent of themselves, given millions
 of marks, to one who sees a share hundreds of times as large after two."""
 
-STEPS = 50
-"""Halvings of the interval that a bound is looked for in."""
+ROUNDS, VALUES = 4, 33
+"""In which a bound is looked for, and values tried in each: it is found to a millionth of what it is looked for in."""
 
 
 def log_won(marked: np.ndarray, of: np.ndarray, share: np.ndarray, *, more: bool = True) -> np.ndarray:
@@ -51,26 +51,28 @@ def share_bounds(marked: float, of: float, risk: float) -> tuple[float, float]:
     if of <= 0:
         return 0.0, 1.0
     stop, point = math.log(1 / risk), marked / of
-    counts = np.array([marked]), np.array([of])
 
-    def low_is_wrong(share: float) -> bool:
-        return float(log_won(*counts, np.array([share]))) >= stop
+    def low_is_wrong(shares: np.ndarray) -> np.ndarray:
+        return log_won(np.array([marked]), np.array([of]), shares[:, None]) >= stop
 
-    def high_is_wrong(share: float) -> bool:
-        return float(log_won(*counts, np.array([share]), more=False)) >= stop
+    def high_is_wrong(shares: np.ndarray) -> np.ndarray:
+        return log_won(np.array([marked]), np.array([of]), shares[:, None], more=False) >= stop
 
-    return (
-        _edge(low_is_wrong, 0.0, point) if low_is_wrong(0.0) else 0.0,
-        _edge(high_is_wrong, 1.0, point) if high_is_wrong(1.0) else 1.0,
-    )
+    return edge(low_is_wrong, 0.0, point), edge(high_is_wrong, 1.0, point)
 
 
-def _edge(is_wrong: Callable[[float], bool], wrong: float, right: float) -> float:
-    """Return the last value that is wrong, between one that is and one that isn't."""
-    for _ in range(STEPS):
-        middle = (wrong + right) / 2
-        if is_wrong(middle):
-            wrong = middle
-        else:
-            right = middle
-    return wrong
+def edge(is_wrong: Callable[[np.ndarray], np.ndarray], far: float, near: float) -> float:
+    """Return the value furthest from `far` that is wrong, all beyond it being wrong too; `far` where none is.
+
+    Args:
+        is_wrong: of values [n], a truth value each.
+        far: where values are wrong, if anywhere.
+        near: where they are not.
+    """
+    for _ in range(ROUNDS):
+        values = np.linspace(far, near, VALUES)
+        wrong = int(is_wrong(values[:-1]).sum())
+        if not wrong:
+            return far
+        far, near = float(values[wrong - 1]), float(values[wrong])
+    return far

@@ -55,7 +55,7 @@ class SplitOperations:
         return {"model": name, "split": active.split.model_dump(), **active.evidence.seen()}
 
     def verdict(self, name: str, arm: str, limits: Limits) -> dict[str, Any]:
-        """Return the verdict on an arm beside the stable one, and the evidence.
+        """Return the verdict on an arm beside the stable one, and the evidence; a thread may ask.
 
         Raises:
             NotFoundError: the model isn't loaded; RequestError: no such arm.
@@ -65,7 +65,6 @@ class SplitOperations:
         if active is None or len(active.split.arms) < 2:
             why = "nothing is split: there is nothing to compare"
             return {"model": name, "verdict": "undecided", "missing": None, "reason": why, "checks": []}
-        self._hub.flush()
         split = active.split
         chosen = split.arm(arm) if arm else split.arms[-1]
         if chosen.name == split.stable.name:
