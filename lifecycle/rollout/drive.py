@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from hone.errors import HoneError
 from hone.services.status.asking import Access
@@ -88,9 +88,16 @@ class Driver:
         """Put a step in force and watch it until it is good."""
         rollout = self.rollout
         if not rollout.since or not self._is_in_force():
-            self._weigh(rollout.share)
+            try:
+                self._weigh(rollout.share)
+            except HoneError as error:
+                self._not_begun(error)
             self.rollout = rollout.becoming(since=time.time())
         self.say(f"{self.rollout.share:g} % of the requests go to {self._tag}")
+        self._watch()
+
+    def _watch(self) -> None:
+        """Wait until the step that is in force is good."""
         blind_since: float | None = None
         while True:
             self._heed()
@@ -112,6 +119,13 @@ class Driver:
             if waited >= max(self.rollout.patience_s, self.rollout.window_s):
                 self._pause(self.verdict["reason"])
             time.sleep(self.poll_s)
+
+    def _not_begun(self, error: HoneError) -> NoReturn:
+        """End a rollout whose first step the service refuses; at a later one it pauses with the weights as they are."""
+        if self.rollout.step:
+            self._pause(f"the service doesn't take {self.rollout.share:g} %: {error}", exit_code=1)
+        self.rollout = self.rollout.becoming(status="aborted", told=str(error))
+        raise RolloutError(f"the rollout of {self._tag} is not begun: {error}") from error
 
     @property
     def _tag(self) -> str:
@@ -149,7 +163,7 @@ class Driver:
         if wish == "pause":
             self._pause("asked for", exit_code=1)
 
-    def _pause(self, reason: str, exit_code: int = UNDECIDED) -> None:
+    def _pause(self, reason: str, exit_code: int = UNDECIDED) -> NoReturn:
         self.rollout = self.rollout.becoming(status="paused", told=reason)
         share = f"{self.rollout.share:g} % of the requests stay with it"
         raise RolloutError(
@@ -157,7 +171,7 @@ class Driver:
             exit_code,
         )
 
-    def _go_back(self, reason: str, exit_code: int) -> None:
+    def _go_back(self, reason: str, exit_code: int) -> NoReturn:
         """Give all requests to the stable version again, and end."""
         try:
             self._return(f"rolled back: {reason}")
