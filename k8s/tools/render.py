@@ -77,23 +77,19 @@ def render(
     Raises:
         HoneError: the capacity is of another model or lacks a measurement, or an argument is wrong.
     """
-    match = parsed_image(image)
-    components = _checked(components, forecast, rollout)
+    match, components = parsed_image(image), _checked(components, forecast, rollout)
     capacity = read_capacity(capacity_file)
     capacity.require(tag, digest, capacity_file)
     peak, scheduled, remarks = _scheduled(forecast, capacity, peak, remarks)
-    numbers = numbers_of(capacity, tag, capacity_file, peak)
-    item, numbers = _autoscaler(autoscaler, components, numbers, release)
+    item, numbers = _autoscaler(autoscaler, components, numbers_of(capacity, tag, capacity_file, peak), release)
     _require_new(out)
     with atomic_directory(out) as folder:
         _copy(folder, components, capacity_file, capacity)
         (folder / "measured-deployment.yaml").write_text(_deployment_patch(numbers, capacity))
         patches = _autoscaler_patches(folder, components, numbers, item if autoscaler else None, release) + scheduled
-        patches += rollout.written(folder, capacity, patches) if rollout else []
-        text = _kustomization(model, match, components, patches, capacity, rollout)
-        (folder / "kustomization.yaml").write_text(text)
-        reacts = reaction_lines(capacity, capacity_file, item, release)
-        (folder / "numbers.md").write_text(to_markdown(numbers, capacity, remarks, reacts))
+        _write_kustomization(folder, model, match, components, patches, capacity, rollout)
+        text = to_markdown(numbers, capacity, remarks, reaction_lines(capacity, capacity_file, item, release))
+        (folder / "numbers.md").write_text(text)
     return numbers
 
 
@@ -241,14 +237,16 @@ def _given_autoscaler(item: Object) -> str:
 GIVEN = ["  - path: measured-autoscaler.yaml", "    target: {kind: HorizontalPodAutoscaler, name: hone}"]
 
 
-def _kustomization(
+def _write_kustomization(
+    folder: Path,
     model: str,
     image: re.Match[str],
     components: tuple[str, ...],
     patches: list[str],
     capacity: Capacity,
     rollout: Rollout | None,
-) -> str:
+) -> None:
+    patches = patches + rollout.written(folder, capacity, patches) if rollout else patches
     lines = [
         f"# {model}, with the numbers of capacity.json; numbers.md says where each is from.",
         "apiVersion: kustomize.config.k8s.io/v1beta1",
@@ -267,7 +265,7 @@ def _kustomization(
     lines += ["images:", *_image("hone-model", image)]
     lines += _image(CANARY_IMAGE, parsed_image(rollout.canary) if rollout.canary else image) if rollout else []
     lines += ["patches:", "  - path: measured-deployment.yaml", *patches]
-    return "\n".join(lines) + "\n"
+    (folder / "kustomization.yaml").write_text("\n".join(lines) + "\n")
 
 
 def _image(placeholder: str, image: re.Match[str]) -> list[str]:

@@ -46,11 +46,7 @@ def begin(
         PromotionError: a gate is closed.
         RolloutError: one is under way, or the steps are wrong; HoneError: the service refuses.
     """
-    before = rollout_of(name)
-    if before is not None and not before.ended:
-        raise RolloutError(f"a rollout of {name}:{before.canary} is {before.status}; resume it, or abort it")
-    if any(one >= other for one, other in pairwise(steps)) or not 0 < steps[0] <= steps[-1] == 100:
-        raise RolloutError(f"steps {', '.join(f'{one:g}' for one in steps)}: they must grow, from over 0 to 100")
+    _check(name, steps)
     canary = store.resolve(f"{name}{'@' if to in ALIASES else ':'}{to}")
     split = RemoteSplit(url, name, access)
     stable = split.answers()
@@ -68,3 +64,12 @@ def begin(
         name=name, url=url, ca=ca, stable=stable, canary=canary.version, steps=tuple(steps), reason=reason,
         promotion=promotion, **fields,
     ).becoming()  # fmt: skip
+
+
+def _check(name: str, steps: Sequence[float]) -> None:
+    """Raise RolloutError when another rollout of the model isn't over, or the steps are none."""
+    before = rollout_of(name)
+    if before is not None and not before.ended:
+        raise RolloutError(f"a rollout of {name}:{before.canary} is {before.status}; resume it, or abort it")
+    if any(one >= other for one, other in pairwise(steps)) or not 0 < steps[0] <= steps[-1] == 100:
+        raise RolloutError(f"steps {', '.join(f'{one:g}' for one in steps)}: they must grow, from over 0 to 100")

@@ -43,23 +43,6 @@ def argo(limit_s: float, window_s: float) -> Added:
             "strategy": {"canary": {"maxSurge": 1, "maxUnavailable": 0, "steps": steps}},
         },
     }
-    pods = {"canary": "hone-{{args.canary-hash}}-.*", "stable": "hone-{{args.stable-hash}}-.*"}
-    metrics = []
-    for name, events, allowed in questions(limit_s, window):
-        worse, better = (difference(events, pods, window, side=side) for side in (-1, 1))
-        # Worse beyond doubt ends the rollout, good beyond doubt lets it go on, neither, or no figures, pauses it.
-        metrics += [
-            _analysis(
-                f"{name}-not-worse", worse, "len(result) > 0 && result[0] <= 0", "len(result) > 0 && result[0] > 0"
-            ),
-            _analysis(f"{name}-proven", better, f"len(result) > 0 && result[0] <= {allowed:g}", "false"),
-        ]
-    template = {
-        "apiVersion": "argoproj.io/v1alpha1",
-        "kind": "AnalysisTemplate",
-        "metadata": {"name": "hone-canary"},
-        "spec": {"args": [{"name": "canary-hash"}, {"name": "stable-hash"}], "metrics": metrics},
-    }
     turned_over = (
         "  - target: {kind: HorizontalPodAutoscaler, name: hone}",
         "    patch: |-",
@@ -67,7 +50,26 @@ def argo(limit_s: float, window_s: float) -> Added:
         "        path: /spec/scaleTargetRef",
         "        value: {apiVersion: argoproj.io/v1alpha1, kind: Rollout, name: hone}",
     )
-    return Added([rollout, template], turned_over)
+    return Added([rollout, _template(limit_s, window)], turned_over)
+
+
+def _template(limit_s: float, window: str) -> Object:
+    """Return what is asked of Prometheus after each step."""
+    pods = {"canary": "hone-{{args.canary-hash}}-.*", "stable": "hone-{{args.stable-hash}}-.*"}
+    metrics = []
+    for name, events, allowed in questions(limit_s, window):
+        worse, better = (difference(events, pods, window, side=side) for side in (-1, 1))
+        # Worse beyond doubt ends the rollout, good beyond doubt lets it go on, neither, or no figures, pauses it.
+        metrics += [
+            _analysis(f"{name}-not-worse", worse, f"{KNOWN} && result[0] <= 0", f"{KNOWN} && result[0] > 0"),
+            _analysis(f"{name}-proven", better, f"{KNOWN} && result[0] <= {allowed:g}", "false"),
+        ]
+    return {
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "AnalysisTemplate",
+        "metadata": {"name": "hone-canary"},
+        "spec": {"args": [{"name": "canary-hash"}, {"name": "stable-hash"}], "metrics": metrics},
+    }
 
 
 def _analysis(name: str, query: str, success: str, failure: str) -> Object:

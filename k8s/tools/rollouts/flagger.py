@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...numbers import Object
 from .parts import Added, documents, everywhere
 from .queries import PROMETHEUS, WEIGHTS, difference, questions
 
@@ -34,13 +35,9 @@ def flagger(limit_s: float, window_s: float) -> Added:
             }
         )
     route = next(item for item in documents("components/gateway/gateway.yaml") if item["kind"] == "HTTPRoute")["spec"]
-    match = [
-        {"uri": {"exact" if one["path"]["type"] == "Exact" else "prefix": one["path"]["value"]}}
-        for one in route["rules"][0]["matches"]
-    ]
     service = {
         "port": 80, "portName": "http", "targetPort": "http", "appProtocol": "http", "timeout": "30s",
-        "hosts": route["hostnames"], "gatewayRefs": [{"name": "hone", "namespace": "hone"}], "match": match,
+        "hosts": route["hostnames"], "gatewayRefs": [{"name": "hone", "namespace": "hone"}], "match": _match(route),
     }  # fmt: skip
     canary = {
         "apiVersion": "flagger.app/v1beta1",
@@ -69,3 +66,9 @@ def _deleted(kind: str, version: str) -> tuple[str, ...]:
         f"      kind: {kind}",
         "      metadata: {name: hone}",
     )
+
+
+def _match(route: Object) -> list[Object]:
+    """Return the paths that a route lets in, as Flagger writes them."""
+    paths = [one["path"] for one in route["rules"][0]["matches"]]
+    return [{"uri": {"exact" if path["type"] == "Exact" else "prefix": path["value"]}} for path in paths]
