@@ -71,7 +71,7 @@ def test_objects_in_the_documentation_fit_theirs(tmp_path: Path) -> None:
         "spec": {
             "targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "hone"},
             "service": {"port": 80},
-            "analysis": {"interval": "1m", "threshold": 1, **hooks},
+            "analysis": {"interval": "1m", "threshold": 1, "stepWeights": [5], **hooks},
         },
     }
     jsonschema.validate(canary, schema_of(canary))
