@@ -1,1 +1,1 @@
-"""What happens to models after they are proven: the registry and backups; rollouts and drift come here."""
+"""What happens to models after they are proven: the registry, rollouts and backups; drift comes here."""

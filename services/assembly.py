@@ -10,6 +10,7 @@ from pathlib import Path
 from hone import store
 from hone.errors import GoldenError
 
+from .arms.counts import SharedArms
 from .observe.statistics import SharedStatistics
 from .routes.edge import Edge
 from .routes.hub import Hub
@@ -28,7 +29,7 @@ def build_edge(settings: Settings, folder: Path) -> Edge:
         HoneError: a key file, log or library that a setting needs is missing or broken.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    edge = Edge(settings, statistics=SharedStatistics(folder))
+    edge = Edge(settings, statistics=SharedStatistics(folder), arms=SharedArms(folder))
     if settings.secured or settings.rate_per_s:
         from .access.gate import make_gate
 

@@ -37,6 +37,7 @@ from .routes.hub import Hub
 from .routes.management import Management
 from .routes.repository import Repository
 from .routes.server import FastService, check_version
+from .routes.splits.operations import SplitOperations
 from .routes.upkeep import tend
 from .settings import Settings, misspelled
 from .startup import check_start
@@ -216,6 +217,7 @@ class ModelService:
         followed = Followed(FOLLOWED.get(file_of(type(self)), []))
         repository = Repository(self._hub, self._edge, DesiredState(folder), followed)
         await repository.follow()
+        await SplitOperations(self._hub, repository).restore()
         if settings.grpc_port:
             self._grpc = GrpcServer(self._hub, self._edge, repository)
             await self._grpc.start(settings)

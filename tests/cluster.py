@@ -126,7 +126,7 @@ def definitions() -> dict[tuple[str, str], Object]:
     files = (
         *("prometheus-podmonitors", "prometheus-prometheusrules", "keda-scaledobjects"),
         *("gateway-gatewayclasses", "gateway-gateways", "gateway-httproutes", "gateway-grpcroutes"),
-        "envoy-backendtrafficpolicies",
+        *("envoy-backendtrafficpolicies", "argo-rollout", "argo-analysis-template", "flagger"),
     )
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     found = [item for name in files for item in yaml.load_all((folder / f"{name}.yaml").read_text(), loader) if item]

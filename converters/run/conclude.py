@@ -177,7 +177,7 @@ def _store(
             ),
         )
         try:
-            beside = {**files, **look}
+            beside: dict[str, bytes | Path] = {**files, **look}
             tags[name] = store.put(artifact, loaded.recipe.name, f"{name}-{run}", taken.rows, beside).tag
         except (HoneError, OSError) as error:
             return tags, f"{name} could not be stored: {one_line(error)}"

@@ -37,6 +37,8 @@ from ..numbers import (
 )
 from ..planning.schedule import schedule_of, schedule_patches, schedule_remarks
 from .image_record import parsed_image
+from .rollouts.gateway import CANARY_IMAGE
+from .rollouts.kinds import Rollout
 
 
 def render(
@@ -53,6 +55,7 @@ def render(
     autoscaler: Path | None = None,
     release: Release | None = None,
     forecast: Path | None = None,
+    rollout: Rollout | None = None,
 ) -> Numbers:
     """Write a kustomize folder of its own: base, components and an overlay with measured numbers.
 
@@ -69,25 +72,24 @@ def render(
         autoscaler: a file whose bounds, metrics and behavior to use in place of the measured ones.
         release: of the cluster's Kubernetes, where it is known: from 1.35 on more pods are wanted at 5 % above target.
         forecast: of `hone capacity forecast`, whose peaks pods are there for beforehand, by KEDA's cron scaler.
+        rollout: how a new version gets its requests.
 
     Raises:
         HoneError: the capacity is of another model or lacks a measurement, or an argument is wrong.
     """
-    match = parsed_image(image)
-    components = _checked(components, forecast)
+    match, components = parsed_image(image), _checked(components, forecast, rollout)
     capacity = read_capacity(capacity_file)
     capacity.require(tag, digest, capacity_file)
     peak, scheduled, remarks = _scheduled(forecast, capacity, peak, remarks)
-    numbers = numbers_of(capacity, tag, capacity_file, peak)
-    item, numbers = _autoscaler(autoscaler, components, numbers, release)
+    item, numbers = _autoscaler(autoscaler, components, numbers_of(capacity, tag, capacity_file, peak), release)
     _require_new(out)
     with atomic_directory(out) as folder:
         _copy(folder, components, capacity_file, capacity)
         (folder / "measured-deployment.yaml").write_text(_deployment_patch(numbers, capacity))
         patches = _autoscaler_patches(folder, components, numbers, item if autoscaler else None, release) + scheduled
-        (folder / "kustomization.yaml").write_text(_kustomization(model, match, components, patches, capacity))
-        reacts = reaction_lines(capacity, capacity_file, item, release)
-        (folder / "numbers.md").write_text(to_markdown(numbers, capacity, remarks, reacts))
+        _write_kustomization(folder, model, match, components, patches, capacity, rollout)
+        text = to_markdown(numbers, capacity, remarks, reaction_lines(capacity, capacity_file, item, release))
+        (folder / "numbers.md").write_text(text)
     return numbers
 
 
@@ -117,8 +119,8 @@ def _copy(folder: Path, components: tuple[str, ...], capacity_file: Path, capaci
         (folder / PLAN).write_text(capacity.plan.model_dump_json(indent=2) + "\n")
 
 
-def _checked(components: tuple[str, ...], forecast: Path | None) -> tuple[str, ...]:
-    """Return the components to include: the one of a forecast brings KEDA's."""
+def _checked(components: tuple[str, ...], forecast: Path | None, rollout: Rollout | None) -> tuple[str, ...]:
+    """Return the components to include: the one of a forecast brings KEDA's, a rollout what it needs."""
     known = sorted(path.name for path in (K8S / "components").iterdir() if path.is_dir())
     for name in components:
         if name not in known:
@@ -129,7 +131,7 @@ def _checked(components: tuple[str, ...], forecast: Path | None) -> tuple[str, .
         components = (*(name for name in components if name not in KEDA), "scheduled-peaks")
     if "memory-hpa" in components and uses_keda(components):
         raise HoneError("--component memory-hpa: with KEDA the autoscaler is KEDA's; leave one of them out")
-    return components
+    return components if rollout is None else rollout.components(components)
 
 
 def _autoscaler(
@@ -235,11 +237,16 @@ def _given_autoscaler(item: Object) -> str:
 GIVEN = ["  - path: measured-autoscaler.yaml", "    target: {kind: HorizontalPodAutoscaler, name: hone}"]
 
 
-def _kustomization(
-    model: str, image: re.Match[str], components: tuple[str, ...], patches: list[str], capacity: Capacity
-) -> str:
-    version = [f"    newTag: {json.dumps(image['tag'][1:])}"] if image["tag"] else []
-    version += [f"    digest: {image['digest'][1:]}"] if image["digest"] else []
+def _write_kustomization(
+    folder: Path,
+    model: str,
+    image: re.Match[str],
+    components: tuple[str, ...],
+    patches: list[str],
+    capacity: Capacity,
+    rollout: Rollout | None,
+) -> None:
+    patches = patches + rollout.written(folder, capacity, patches) if rollout else patches
     lines = [
         f"# {model}, with the numbers of capacity.json; numbers.md says where each is from.",
         "apiVersion: kustomize.config.k8s.io/v1beta1",
@@ -247,6 +254,7 @@ def _kustomization(
         "namespace: hone",
         "resources:",
         "  - base",
+        *(["  - rollout.yaml"] if rollout else []),
     ]
     if components:
         lines += ["components:", *(f"  - components/{name}" for name in components)]
@@ -254,9 +262,16 @@ def _kustomization(
     lines += ["configMapGenerator:", "  - name: hone-settings", "    behavior: merge"]
     lines += [f"    literals: [HONE_WORKERS={capacity.workers}]"]
     lines += [f"    files: [{VARIABLE}={PLAN}]"] if capacity.plan is not None else []
-    lines += ["images:", "  - name: hone-model", f"    newName: {image['name']}", *version]
+    lines += ["images:", *_image("hone-model", image)]
+    lines += _image(CANARY_IMAGE, parsed_image(rollout.canary) if rollout.canary else image) if rollout else []
     lines += ["patches:", "  - path: measured-deployment.yaml", *patches]
-    return "\n".join(lines) + "\n"
+    (folder / "kustomization.yaml").write_text("\n".join(lines) + "\n")
+
+
+def _image(placeholder: str, image: re.Match[str]) -> list[str]:
+    version = [f"    newTag: {json.dumps(image['tag'][1:])}"] if image["tag"] else []
+    version += [f"    digest: {image['digest'][1:]}"] if image["digest"] else []
+    return [f"  - name: {placeholder}", f"    newName: {image['name']}", *version]
 
 
 def _scaled_object_patches(numbers: Numbers) -> list[str]:

@@ -11,7 +11,10 @@ import hone
 
 PACKAGE = Path(hone.__file__).resolve().parent
 CODE_ROOT = PACKAGE.parent
-PARTS = ("audit", "formats", "golden", "hardware", "recipe", "runtimes", "services", "sketches", "steps", "store")
+PARTS = (
+    *("audit", "evidence", "formats", "golden", "hardware", "recipe"),
+    *("runtimes", "services", "sketches", "steps", "store"),
+)
 """Folders of the package that serving needs, beside the files at its top."""
 
 

@@ -24,10 +24,10 @@ class Change:
     Attributes:
         time: ISO 8601, UTC.
         actor: who.
-        action: promote, rollback, annotate or propose.
+        action: promote, rollback, annotate, propose or rollout.
         model: that it was about: NAME, or the tag that was asked for.
         outcome: done or failed.
-        details: from, to, reason, gates (JSON).
+        details: from, to, reason, gates or evidence (JSON).
     """
 
     time: str

@@ -4,7 +4,7 @@ A scope is `read`, `predict`, `operate` or `admin`, or one of them for one model
 
     read      read what is told of a model; without a name list what is stored, too
     predict   infer, and read what is told of a model
-    operate   load and unload, and what `read` lets
+    operate   load and unload, split requests, and what `read` lets
     admin     what `operate` lets: there is no more to do over HTTP
 """
 

@@ -12,7 +12,7 @@ from ..http.limits import Limits
 from ..protocols.tensors import row_count
 from ..routes.edge import Edge
 from ..routes.hub import Hub
-from ..routes.metadata import EXTENSIONS, model_config, model_metadata
+from ..routes.metadata import EXTENSIONS, model_config, model_metadata, model_statistics
 from ..routes.repository import Repository
 from . import v2_pb2 as pb
 from .calls import Call, Received, aside
@@ -79,7 +79,7 @@ class Methods:
 
     async def _model_statistics(self, received: Received) -> Any:
         request = received.message
-        found = self._hub.statistics(request.name, request.version)
+        found = model_statistics(self._hub, self._edge, request.name, request.version)
         return pb.ModelStatisticsResponse(
             model_stats=[{field: value for field, value in each.items() if field != "tag"} for each in found]
         )
@@ -100,7 +100,11 @@ class Methods:
     async def _infer(self, received: Received) -> Any:
         started = time.perf_counter()
         edge, request, head = self._edge, received.message, received.head
-        served = self._hub.get(request.model_name, request.model_version)
+        version, arm = request.model_version, None
+        if not version:
+            version, arm = self._hub.splits.choose(request.model_name, head)
+        served = self._hub.get(request.model_name, version)
+        name = "" if arm is None else arm.name
         signature = served.offered.taken_by(entry.name for entry in request.inputs)
         served.metrics.in_flight += 1
         status, problem, inputs = 200, "", {}
@@ -113,7 +117,9 @@ class Methods:
             outputs = await served.infer(inputs, timeout_s(request, head), trail)
             entry = served.entry
             answer = await aside(values, encode, request.id, entry.name, entry.version, signature, names, outputs)
-            served.account(inputs, outputs, request_id, time.perf_counter() - started)
+            if arm is not None:
+                answer.parameters["arm"].string_param = arm.name
+            served.account(inputs, outputs, request_id, time.perf_counter() - started, name)
         except Exception as error:
             status, problem, _ = status_of(error)
             if isinstance(error, OverloadedError):
@@ -124,9 +130,11 @@ class Methods:
             served.metrics.in_flight -= 1
             rows = row_count(inputs)
             served.metrics.request("grpc", status, seconds, rows)
+            if arm is not None:
+                arm.request(status, seconds)
             if edge.tracer is not None:
                 edge.tracer.record(head, "grpc", served.tag, status, seconds, rows, trail)
             if edge.settings.access_log != "off":
-                edge.log(request_id.decode(), served.tag, "grpc", status, seconds, rows, problem)
-        served.after(inputs, outputs, request_id, seconds)
+                edge.log(request_id.decode(), served.tag, "grpc", status, seconds, rows, problem, name)
+        served.after(inputs, outputs, request_id, seconds, name)
         return answer

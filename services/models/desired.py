@@ -12,10 +12,11 @@ import fcntl
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import orjson
 import psutil
@@ -32,10 +33,14 @@ class Desired:
     Attributes:
         generation: grows by one with each action.
         loads: (full tag, generation of its last load), in order of loading.
+        answers: of them those that answer the paths without a version.
+        splits: of models' requests among their versions, as plain values (services/arms).
     """
 
     generation: int = 0
     loads: tuple[tuple[str, int], ...] = ()
+    answers: tuple[str, ...] = ()
+    splits: tuple[dict[str, Any], ...] = ()
 
 
 class DesiredState:
@@ -57,7 +62,8 @@ class DesiredState:
             content = orjson.loads(self._file.read_bytes())
         except FileNotFoundError:
             return Desired()
-        return Desired(content["generation"], tuple((tag, load) for tag, load in content["loads"]))
+        loads = tuple((tag, load) for tag, load in content["loads"])
+        return Desired(content["generation"], loads, tuple(content["answers"]), tuple(content["splits"]))
 
     def changed(self) -> bool:
         """Return whether the file is another than at the last call; costs one stat."""
@@ -68,21 +74,29 @@ class DesiredState:
         changed, self._seen = stamp != self._seen, stamp
         return changed
 
-    def write(self, present: list[str], loaded: str = "") -> Desired:
+    def write(
+        self,
+        present: list[str],
+        loaded: str = "",
+        *,
+        answers: Sequence[str] = (),
+        splits: Sequence[dict[str, Any]] = (),
+    ) -> Desired:
         """Write what this worker holds as what all should hold.
 
         Args:
             present: full tags in order of loading.
             loaded: the tag of them that was just loaded, which the others load too, even if they hold it.
+            answers, splits: as `Desired` has them.
         """
         with locked(self._folder / "lock"):
             old = self.read()
             generation = old.generation + 1
             known = dict(old.loads)
             loads = tuple((tag, generation if tag == loaded else known.get(tag, 0)) for tag in present)
-            content = {"generation": generation, "loads": loads}
-            atomic_write(self._file, orjson.dumps(content).decode())
-            return Desired(generation, loads)
+            found = Desired(generation, loads, tuple(answers), tuple(splits))
+            atomic_write(self._file, orjson.dumps(found).decode())
+            return found
 
     @contextmanager
     def leading(self) -> Iterator[bool]:

@@ -248,6 +248,20 @@ def sketch_counters() -> dict[str, Any]:
 
 
 @cache
+def arm_families() -> dict[str, Any]:
+    """Return what is counted by arm while a model's requests are split; `by` says how a request came to its arm."""
+    from prometheus_client import Counter, Gauge, Histogram
+
+    labels = ("model", "arm", "version")
+    return {
+        "requests": Counter("hone_arm_requests", "Requests of an arm, by status.", (*labels, "by", "status")),
+        "errors": Counter("hone_arm_errors", "Requests of an arm with a status from 500 up.", (*labels, "by")),
+        "latency": Histogram("hone_arm_request_seconds", "As hone_request_seconds, by arm.", labels, buckets=SECONDS),
+        "weight": Gauge("hone_arm_weight", "Percent of requests.", labels, multiprocess_mode="livemostrecent"),
+    }
+
+
+@cache
 def _families() -> dict[str, Any]:
     """Create every metric once a process; a second creation of one name is an error."""
     from prometheus_client import Counter, Gauge, Histogram

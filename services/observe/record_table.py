@@ -90,6 +90,7 @@ class Record:
     seconds: float
     inputs: Tensors
     outputs: Tensors
+    arm: str = ""
 
     @property
     def rows(self) -> int:
@@ -113,6 +114,8 @@ def to_table(records: list[Record], hidden: Hidden | None = None) -> Any:
         "row": pa.array([row for count in counts for row in range(count)], pa.int32()),
         "latency_ms": repeat([record.seconds * 1e3 for record in records], pa.float64()),
     }
+    if any(record.arm for record in records):
+        columns["arm"] = repeat([record.arm for record in records], pa.string())
     for side, tensors in (("input", [r.inputs for r in records]), ("output", [r.outputs for r in records])):
         for name in tensors[0]:
             column, arrays = f"{side}.{name}", [part[name] for part in tensors]

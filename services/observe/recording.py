@@ -82,8 +82,8 @@ def check_folder(folder: Path) -> None:
 class Recorder:
     """Writes requests, a row of tensors a row of the file.
 
-    Columns: time, model, version, request_id, row, latency_ms, and `input.NAME` and `output.NAME`: a value, or a list
-    for a tensor's row, with `NAME.shape` beside it where a row has more than one axis.
+    Columns: time, model, version, request_id, row, latency_ms, arm (while requests are split), and `input.NAME` and
+    `output.NAME`: a value, or a list for a tensor's row, with `NAME.shape` beside it where a row has several axes.
 
     Args:
         folder: files are `model=NAME/version=VERSION/part-*.parquet` in it, chained: services/observe/record_chain.py.
@@ -141,27 +141,48 @@ class Recorder:
         return replace(self._done, dropped=self._done.dropped + self._dropped)
 
     def offer(
-        self, model: str, version: str, request_id: str, inputs: Tensors, outputs: Tensors, seconds: float
+        self,
+        model: str,
+        version: str,
+        request_id: str,
+        inputs: Tensors,
+        outputs: Tensors,
+        seconds: float,
+        arm: str = "",
     ) -> None:
         """Record a request if it is sampled; never blocks, never fails."""
         if self._random.random() >= self._sample:
             return
-        if not self._put(model, version, request_id, inputs, outputs, seconds):
+        if not self._put(model, version, request_id, inputs, outputs, seconds, arm):
             self._dropped += len(next(iter(inputs.values())))
 
     def require(
-        self, model: str, version: str, request_id: str, inputs: Tensors, outputs: Tensors, seconds: float
+        self,
+        model: str,
+        version: str,
+        request_id: str,
+        inputs: Tensors,
+        outputs: Tensors,
+        seconds: float,
+        arm: str = "",
     ) -> None:
         """Record a request; never blocks.
 
         Raises:
             OverloadedError: too many wait to be written, so it must not be answered.
         """
-        if not self._put(model, version, request_id, inputs, outputs, seconds):
+        if not self._put(model, version, request_id, inputs, outputs, seconds, arm):
             raise OverloadedError("answers can't be recorded fast enough, or not at all; the server's log says why")
 
     def _put(
-        self, model: str, version: str, request_id: str, inputs: Tensors, outputs: Tensors, seconds: float
+        self,
+        model: str,
+        version: str,
+        request_id: str,
+        inputs: Tensors,
+        outputs: Tensors,
+        seconds: float,
+        arm: str = "",
     ) -> bool:
         rows = len(next(iter(inputs.values())))
         waiting = self._queued - self._settled  # each is counted by one thread, so that none is ever lost
@@ -170,7 +191,7 @@ class Recorder:
         self._queued += rows
         # Copies: a view would keep the batch that it was part of, and the request's body, in memory.
         kept = [{name: array.copy() for name, array in tensors.items()} for tensors in (inputs, outputs)]
-        self._queue.put(Record(time.time_ns() // 1000, model, version, request_id, seconds, *kept))
+        self._queue.put(Record(time.time_ns() // 1000, model, version, request_id, seconds, kept[0], kept[1], arm))
         return True
 
     def close(self, timeout_s: float = 10.0) -> None:

@@ -6,22 +6,14 @@ the folder that the workers of a server share. Who is asked adds up the files; a
 
 from __future__ import annotations
 
-import logging
-import os
-import secrets
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
-
-from hone.files import atomic_write
 
 from ..batching.running import BatchTimes
-
-logger = logging.getLogger("hone.serving")
+from .sums import SharedSums
 
 DURATIONS = ("success", "fail", "queue", "cache_hit", "cache_miss")
 COMPUTED = ("compute_input", "compute_infer", "compute_output")
@@ -135,11 +127,9 @@ class SharedStatistics:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self._folder = folder
-        self._file = f"statistics-{os.getpid()}-{secrets.token_hex(4)}.json"
+        self._sums = SharedSums(folder, "statistics")
         self._models: dict[str, Statistics] = {}
         self._published: dict[str, float] = {}
-        self._complained = False
 
     def of(self, tag: str) -> Statistics:
         """Return what this worker counts of a model; one that is loaded again goes on where it was."""
@@ -148,31 +138,16 @@ class SharedStatistics:
     def total(self, tag: str) -> dict[str, Any]:
         """Return what all workers have counted of a model, under the names of the statistics extension."""
         found = Statistics()
-        for models in self._others():
+        for models in self._sums.others():
             if tag in models:
                 found.include(models[tag])
         found.include(self.of(tag).plain())
         return found.described()
 
-    def _others(self) -> Iterator[dict[str, Any]]:
-        files = [] if self._folder is None else sorted(self._folder.glob("statistics-*.json"))
-        for file in files:
-            if file.name != self._file:
-                yield orjson.loads(file.read_bytes())
-
     def publish(self) -> None:
         """Write this worker's sums for the others, if something came since the last time."""
         newest = {tag: statistics.last for tag, statistics in self._models.items()}
-        if self._folder is None or newest == self._published:
+        if not self._sums.shared or newest == self._published:
             return
-        content = {tag: statistics.plain() for tag, statistics in self._models.items()}
-        try:
-            # Several times a second: that it outlives a crash of the machine is not worth waiting for the disk.
-            atomic_write(
-                self._folder / self._file, orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS), durable=False
-            )
+        if self._sums.publish({tag: statistics.plain() for tag, statistics in self._models.items()}):
             self._published = newest
-        except OSError as error:
-            if not self._complained:
-                logger.warning("other workers don't see this one's statistics: %s", error)
-            self._complained = True

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from ..arms.counts import SharedArms
 from ..http.bodies import Bodies
 from ..http.budget import Budget
 from ..http.failures import OverloadedError
@@ -50,6 +51,7 @@ class Edge:
         tracer: of sampled requests.
         audit: of admin actions.
         statistics: of the models.
+        arms: what those of splits have done.
         bodies: the larger ones that are held at once.
         answers: a budget of as many bytes for larger answers. Who waits for it holds a body, never the other way round.
     """
@@ -63,6 +65,7 @@ class Edge:
     tracer: Tracer | None = None
     audit: Audit | None = None
     statistics: SharedStatistics = field(default_factory=SharedStatistics)
+    arms: SharedArms = field(default_factory=SharedArms)
     bodies: Bodies = field(init=False)
     answers: Budget = field(init=False)
     _recorded: Recorded | None = None
@@ -109,7 +112,15 @@ class Edge:
             self.gate.permit(head.get(b"authorization", b""), head.get(b"x-api-key", b""), action, model)
 
     def log(
-        self, request_id: str, model: str, protocol: str, status: int, seconds: float, rows: int, problem: str
+        self,
+        request_id: str,
+        model: str,
+        protocol: str,
+        status: int,
+        seconds: float,
+        rows: int,
+        problem: str,
+        arm: str = "",
     ) -> None:
         """Write the access log's line: no address, no caller, no inputs, and only what went wrong by default."""
         wanted = self.settings.access_log
@@ -131,6 +142,7 @@ class Edge:
                     "status": status,
                     "ms": round(seconds * 1e3, 3),
                     "rows": rows,
+                    **({"arm": arm} if arm else {}),
                     **({"problem": problem} if problem else {}),
                 }
             },

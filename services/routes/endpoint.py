@@ -9,6 +9,7 @@ from functools import partial
 
 from hone.signature import Tensors
 
+from ..arms.counts import ArmCounts
 from ..batching.queue import Trail
 from ..http.answers import LargeAnswer
 from ..http.bodies import LargeBody
@@ -53,12 +54,22 @@ class InferEndpoint:
         served: the model.
         protocols: by the value of the endpoint's header; the one under b"" takes requests without it.
         edge: what stands around it.
+        arm: counts the requests, where they come by a split.
     """
 
     def __init__(
-        self, endpoint: Endpoint, served: ServedModel, protocols: Mapping[bytes, type[Protocol]], edge: Edge
+        self,
+        endpoint: Endpoint,
+        served: ServedModel,
+        protocols: Mapping[bytes, type[Protocol]],
+        edge: Edge,
+        arm: ArmCounts | None = None,
     ) -> None:
         self._label = endpoint.label
+        self._arm = arm
+        self._arm_name = "" if arm is None else arm.name
+        self._mirrored = arm is not None and arm.shadow is not None
+        self._count = served.metrics.request if arm is None else self._count_arm
         self._served = served
         entry, limits = served.entry, Limits.of(edge.settings)
         offered = served.offered
@@ -121,15 +132,32 @@ class InferEndpoint:
             metrics.in_flight -= 1
             if large is not None or room is not None:
                 room = _release(large, room, status)
-            metrics.request(self._label, status, seconds, rows)
-        if REQUEST_ID in head:
-            fields = [*fields, (REQUEST_ID, self._edge.request_id(head))]
+            self._count(self._label, status, seconds, rows)
+        if REQUEST_ID in head or self._arm is not None:
+            fields = self._told(fields, head)
         write = respond if room is None else partial(room.write, abort=scope.get(ABORT))
         await write(send, status, answer, fields)
-        if status == 200 and (served.followed or metrics.wants_sample):
-            served.after(request.inputs, outputs, self._edge.request_id(head), seconds)  # type: ignore[union-attr]
+        if status == 200 and (served.followed or metrics.wants_sample or self._mirrored):
+            self._after(request, outputs, head, seconds)  # type: ignore[arg-type]
         if self._noted:
             self._note(head, request, status, problem, seconds, trail)
+
+    def _count_arm(self, label: str, status: int, seconds: float, rows: int) -> None:
+        """Count a request for its version, and for its arm."""
+        assert self._arm is not None
+        self._served.metrics.request(label, status, seconds, rows)
+        self._arm.request(status, seconds)
+
+    def _told(self, fields: Fields, head: Head) -> Fields:
+        """Return an answer's fields with those that say which request it is for, and which arm it is from."""
+        told = [*fields] if self._arm is None else [*fields, self._arm.field]
+        return [*told, (REQUEST_ID, self._edge.request_id(head))] if REQUEST_ID in head else told
+
+    def _after(self, request: Request, outputs: Tensors, head: Head, seconds: float) -> None:
+        """Show an answered request to who follows."""
+        self._served.after(request.inputs, outputs, self._edge.request_id(head), seconds, self._arm_name)
+        if self._arm is not None and self._arm.shadow is not None:
+            self._arm.shadow.mirror(request.inputs, outputs)
 
     async def _admit(self, scope: Scope, head: Head) -> None:
         if self._guarded:
@@ -139,7 +167,7 @@ class InferEndpoint:
     def _account(self, head: Head, request: Request, outputs: Tensors, seconds: float) -> None:
         """Record a request that may not be answered unless it is recorded, under the id that the answer will bear."""
         head[REQUEST_ID] = request_id = self._edge.request_id(head)
-        self._served.account(request.inputs, outputs, request_id, seconds)
+        self._served.account(request.inputs, outputs, request_id, seconds, self._arm_name)
 
     async def _encode(
         self, protocol: Protocol, request: Request, outputs: Tensors, room: LargeAnswer | None
@@ -165,7 +193,7 @@ class InferEndpoint:
         rows = 0 if request is None else row_count(request.inputs)
         if edge.tracer is not None:
             edge.tracer.record(head, self._label, tag, status, seconds, rows, trail)
-        edge.log(edge.request_id(head).decode(), tag, self._label, status, seconds, rows, problem)
+        edge.log(edge.request_id(head).decode(), tag, self._label, status, seconds, rows, problem, self._arm_name)
 
     def _protocol(self, head: Head) -> Protocol:
         """Return the protocol of a content type with parameters or capitals in it; raises MediaTypeError for others."""

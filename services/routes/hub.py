@@ -9,28 +9,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Iterable
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 from hone import store
 from hone.errors import HoneError
 
+from ..arms.active import Splits
+from ..arms.split import Split
 from ..batching.scheduler import Scheduler
 from ..http.failures import MistrustedError, NotFoundError
-from ..http.responses import Receive, Scope, Send
 from ..models.loading import LoadedModel, candidates, load_or_spare, packed
 from ..observe.metrics import count_golden
-from ..protocols import endpoints_of
 from .edge import Edge
-from .endpoint import InferEndpoint
 from .served import ServedModel
-from .withdrawn import withdrawn_routes
+from .splits.routing import Handler, routes_of
 
 logger = logging.getLogger("hone.serving")
-
-Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 SICK_AFTER = 3
 """Batches that failed in a row, alone too, until a runtime is looked at."""
@@ -53,6 +49,7 @@ class Hub:
         default: the name that `/predict` answers for.
         draining: the worker is about to stop, and no more requests should be sent to it.
         withdrawn: why a model isn't answered for, by name: none of it that is left answers as it was proven to.
+        splits: of models' requests among their versions.
     """
 
     def __init__(self, edge: Edge, scheduler: Scheduler, module_file: str = "", folder: Path | None = None) -> None:
@@ -60,6 +57,7 @@ class Hub:
         self.default = ""
         self.draining = False
         self.withdrawn: dict[str, str] = {}
+        self.splits = Splits(folder, edge.arms)
         self._edge = edge
         self._scheduler = scheduler
         self._module_file = module_file
@@ -119,13 +117,14 @@ class Hub:
         return found
 
     async def load(
-        self, reference: str, *, keep: bool = False, entries: list[store.Entry] | None = None
+        self, reference: str, *, keep: bool = False, beside: bool = False, entries: list[store.Entry] | None = None
     ) -> ServedModel:
         """Load a stored model, or load it again, and switch its paths to it.
 
         Args:
             reference: NAME, NAME:VARIANT or a full tag.
             keep: other versions of the same name stay loaded beside it.
+            beside: it takes no path from another version, and answers under its own, or as the arm of a split.
             entries: what `reference` stands for, when that is known already.
 
         Raises:
@@ -133,7 +132,7 @@ class Hub:
         """
         async with self._lock:
             loaded = await asyncio.to_thread(self._read, reference, entries)
-            return self._switch(loaded, keep)
+            return self._switch(loaded, keep or beside, beside)
 
     def _read(self, reference: str, entries: list[store.Entry] | None) -> LoadedModel:
         found = entries or self.candidates(reference)
@@ -141,23 +140,39 @@ class Hub:
         loaded.runtime.leave_thread()
         return loaded
 
-    def _switch(self, loaded: LoadedModel, keep: bool) -> ServedModel:
+    def _switch(self, loaded: LoadedModel, keep: bool, beside: bool = False) -> ServedModel:
         served = ServedModel(loaded, self._scheduler, self._edge)
         name = served.entry.name
         versions = self._models.setdefault(name, {})
-        gone = [old for version, old in versions.items() if not keep or version == served.entry.version]
+        arms = self.splits.versions(name)
+        gone = [old for v, old in versions.items() if v == served.entry.version or not (keep or v in arms)]
         for old in gone:
             del versions[old.entry.version]
             if old.shadow is not None:
                 served.shadow, old.shadow = old.shadow, None
         versions[served.entry.version] = served
-        self._newest[name] = served
+        if not beside or self._newest.get(name) in (None, *gone):  # what it takes the place of may have answered
+            self._newest[name] = served
         self.default = self.default or name
         self.withdrawn.pop(name, None)
         self._route()
         for old in gone:
             self._retire(old)
         return served
+
+    def prefer(self, name: str, version: str) -> None:
+        """Let a loaded version answer the paths without a version."""
+        chosen = self.get(name, version)
+        if self._newest[name] is not chosen:
+            # What answers comes last among the versions, as if it had been loaded last.
+            self._models[name][chosen.entry.version] = self._models[name].pop(chosen.entry.version)
+            self._newest[name] = chosen
+            self._route()
+
+    def share_out(self, splits: Iterable[Split]) -> None:
+        """Split models' requests so, and those of no others."""
+        self.splits.replace(splits)
+        self._route()
 
     async def load_aside(self, reference: str) -> ServedModel:
         """Load a stored model that answers under no path, such as a shadow.
@@ -220,6 +235,7 @@ class Hub:
         name, version, others = served.entry.name, served.entry.version, list(served.loaded.others)
         self._edge.cache_epoch = f"-{secrets.token_hex(4)}"  # what was remembered may be wrong
         shadow, served.shadow = served.shadow, None
+        beside = self._newest.get(name) is not served
         async with self._lock:
             if self._models.get(name, {}).get(version) is not served:
                 return
@@ -229,7 +245,7 @@ class Hub:
             self._route()
             self._retire(served)
         try:
-            (await self.load(served.tag, keep=True, entries=others)).shadow = shadow
+            (await self.load(served.tag, keep=True, beside=beside, entries=others)).shadow = shadow
         except HoneError as error:
             logger.error("nothing takes the place of %s: %s", served.tag, error)
             if shadow is not None:
@@ -243,20 +259,9 @@ class Hub:
 
     def _route(self) -> None:
         """Point every path at its model, all at once: a request sees the paths before or after, never between."""
-        routes: dict[str, Handler] = {}
-        for name, versions in self._models.items():
-            for version, served in versions.items():
-                for endpoint, protocols in endpoints_of(served.loaded.artifact).items():
-                    templates = [endpoint.version]
-                    if served is self._newest[name]:
-                        first = name == self.default or (endpoint.first_of_kind and endpoint.default not in routes)
-                        templates += [endpoint.model, endpoint.default if first else ""]
-                    answer = InferEndpoint(endpoint, served, protocols, self._edge)
-                    for called in (served.number, version):
-                        routes.update((path.format(name=name, version=called), answer) for path in templates if path)
-        for name in self.withdrawn.keys() - self._models.keys():
-            routes |= withdrawn_routes(name, self._edge, default=name == self.default)
-        self.routes = routes
+        self.routes = routes_of(
+            self._models, self._newest, self.splits.active, self.withdrawn, self.default, self._edge
+        )
 
     async def heal(self) -> None:
         """Make the runtimes anew that fail on everything, such as one whose GPU context is lost."""
@@ -268,7 +273,7 @@ class Hub:
                 continue  # it was the callers' rows
             logger.error("%s fails on everything; loading it again", served.tag)
             try:
-                await self.load(served.tag, keep=True)
+                await self.load(served.tag, beside=True)
             except HoneError as error:
                 logger.error("%s can't be loaded again: %s", served.tag, error)
 
@@ -277,27 +282,8 @@ class Hub:
         self._edge.flush()
         for served in [*self.models(), *self._aside]:
             served.flush()
+        self.splits.flush()
         self._edge.statistics.publish()
-
-    def statistics(self, name: str = "", version: str = "") -> list[dict[str, Any]]:
-        """Return what models have done in all workers: all models, all versions of one, or one version.
-
-        A version is named as it was asked for; where all are asked for, by its number: Triton's versions are numbers,
-        and its clients read these as such.
-
-        Raises:
-            NotFoundError: it isn't loaded.
-        """
-        chosen = [self.get(name, version)] if version else self.models()
-        if name and not version:
-            self.get(name)
-        self.flush()
-        return [
-            {"name": served.entry.name, "version": version or served.number, "tag": served.tag}
-            | self._edge.statistics.total(served.tag)
-            for served in chosen
-            if name in ("", served.entry.name)
-        ]
 
     async def close(self) -> None:
         """Answer what was accepted and unload everything."""

@@ -6,12 +6,9 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import orjson
-
 from hone import __version__
 
 from ..http.failures import NotFoundError, RequestError, is_unexpected
-from ..http.reading import read_body
 from ..http.responses import (
     ClientGoneError,
     Head,
@@ -24,16 +21,14 @@ from ..http.responses import (
 )
 from .edge import REQUEST_ID, Edge
 from .hub import Hub
-from .metadata import EXTENSIONS, how_it_runs, model_config, model_metadata
+from .metadata import EXTENSIONS, how_it_runs, model_config, model_metadata, model_statistics
 from .repository import Repository
+from .splits.paths import SplitPaths, read_object
 
 logger = logging.getLogger("hone.serving")
 
 STATISTICS = ["v2", "models", "stats"]
 """Of all models, where none has that name."""
-
-MOST_BYTES = 65_536
-"""Of a request's body: a few parameters."""
 
 
 class Management:
@@ -46,6 +41,7 @@ class Management:
     """
 
     def __init__(self, hub: Hub, edge: Edge, repository: Repository) -> None:
+        self._splits = SplitPaths(hub, edge, repository)
         self._hub = hub
         self._edge = edge
         self._models = repository
@@ -68,6 +64,8 @@ class Management:
     async def _answer(self, scope: Scope, receive: Receive, head: Head, path: list[str]) -> tuple[int, Any]:
         if path[:2] == ["v2", "health"]:
             return self._health(scope, path[2:])
+        if path[:2] == ["v2", "rollout"] or (path[:3] == ["v2", "repository", "models"] and path[4:] == ["split"]):
+            return await self._splits(scope, receive, head, path)
         if path[:2] == ["v2", "repository"]:
             return await self._repository(scope, receive, head, path[2:])
         if path[0] == "v2" or path[0] == "v1":
@@ -95,7 +93,7 @@ class Management:
         if path == ["v1", "models"]:
             return 200, {"models": self._hub.names()}
         if path == STATISTICS and path[2] not in self._hub.names():
-            return 200, {"model_stats": self._hub.statistics()}
+            return 200, {"model_stats": model_statistics(self._hub, self._edge)}
         if len(path) < 3 or path[1] != "models":
             raise NotFoundError(f"no such path: /{'/'.join(path)}")
         if path[0] == "v1":
@@ -108,7 +106,7 @@ class Management:
             version, rest = rest[1], rest[2:]
         served = self._hub.get(name, version)
         if rest == ["stats"]:
-            return 200, {"model_stats": self._hub.statistics(name, version)}
+            return 200, {"model_stats": model_statistics(self._hub, self._edge, name, version)}
         if rest == []:
             # What exactly answers: a version has a name, which may be used again elsewhere; its content has a hash.
             exactly = {"tag": served.tag, "number": served.number, "digest": served.loaded.artifact.digest}
@@ -129,15 +127,14 @@ class Management:
         if path == ["index"]:
             await self._edge.admit(head, "list")
             require_method(scope, "POST")
-            body = bytes(await read_body(head, receive, MOST_BYTES))
-            return 200, self._models.index(_object(body).get("ready") is True)
+            return 200, self._models.index((await read_object(head, receive)).get("ready") is True)
         actor = await self._models.admit(head, path[1] if len(path) > 1 else "")
         if len(path) != 3 or path[0] != "models" or path[2] not in ("load", "unload"):
             raise NotFoundError(
                 "no such path; there is /v2/repository/index and /v2/repository/models/NAME/load, /unload"
             )
         require_method(scope, "POST")
-        parameters = _object(bytes(await read_body(head, receive, MOST_BYTES))).get("parameters", {})
+        parameters = (await read_object(head, receive)).get("parameters", {})
         action = self._models.load if path[2] == "load" else self._models.unload
         return 200, await action(actor, path[1], parameters)
 
@@ -147,15 +144,3 @@ def _model_of(path: list[str]) -> str:
     if path == STATISTICS:
         return ""
     return path[2].partition(":")[0] if path[1:2] == ["models"] and len(path) > 2 else ""
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    if not body.strip():
-        return {}
-    try:
-        content = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise RequestError(f"the body is not JSON: {str(error).splitlines()[0]}") from None
-    if not isinstance(content, dict):
-        raise RequestError("the body must be an object")
-    return content

@@ -7,6 +7,8 @@ from typing import Any
 from hone.signature import BATCH, TensorSpec
 
 from ..protocols.v2 import DATATYPES
+from .edge import Edge
+from .hub import Hub
 from .served import ServedModel
 
 EXTENSIONS = ["binary_tensor_data", "parameters", "model_repository", "model_configuration", "statistics"]
@@ -54,3 +56,24 @@ def model_config(served: ServedModel) -> dict[str, Any]:
         "instance_group": [{"count": plan.in_flight, "kind": "KIND_CPU"}],
         "dynamic_batching": {"preferred_batch_size": [plan.max_batch_rows]},
     }
+
+
+def model_statistics(hub: Hub, edge: Edge, name: str = "", version: str = "") -> list[dict[str, Any]]:
+    """Return what models have done in all workers: all models, all versions of one, or one version.
+
+    A version is named as it was asked for; where all are asked for, by its number: Triton's versions are numbers,
+    and its clients read these as such.
+
+    Raises:
+        NotFoundError: it isn't loaded.
+    """
+    chosen = [hub.get(name, version)] if version else hub.models()
+    if name and not version:
+        hub.get(name)
+    hub.flush()
+    return [
+        {"name": served.entry.name, "version": version or served.number, "tag": served.tag}
+        | edge.statistics.total(served.tag)
+        for served in chosen
+        if name in ("", served.entry.name)
+    ]

@@ -55,6 +55,8 @@ OPERATION = (
     Path("/v2/repository/index", "POST", outside=False),
     Path("/v2/repository/models/{name}/load", "POST", outside=False),
     Path("/v2/repository/models/{name}/unload", "POST", outside=False),
+    Path("/v2/repository/models/{name}/split", "GET", outside=False),
+    Path("/v2/rollout/{name}/verdict", "GET", outside=False),
     Path("/livez", "GET", outside=False, open=True, bentomls=True),
     Path("/healthz", "GET", outside=False, open=True, bentomls=True),
     Path("/readyz", "GET", outside=False, open=True, bentomls=True),

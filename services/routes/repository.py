@@ -16,6 +16,7 @@ from hone.audit import REQUESTED
 from hone.errors import ArtifactError, HoneError, StoreError
 
 from ..access.exposure import is_loopback
+from ..arms.split import parse_split
 from ..http.failures import AdminOffError, NotFoundError, RequestError, UnrecordedError, UnusableModelError
 from ..http.responses import Head
 from ..models.desired import DesiredState
@@ -69,6 +70,16 @@ class Repository:
             raise AdminOffError(f"admin actions under the name '{host}' need keys; use localhost, or set HONE_API_KEYS")
         return "local"
 
+    @property
+    def desired(self) -> DesiredState:
+        """What all workers should hold."""
+        return self._desired
+
+    @property
+    def followed(self) -> Followed:
+        """Aliases that the service was given."""
+        return self._followed
+
     def index(self, only_ready: bool) -> list[dict[str, str]]:
         """Return every model that can be loaded, and whether it is loaded."""
         loaded = {served.tag for served in self._hub.models()}
@@ -95,20 +106,20 @@ class Repository:
         if not isinstance(keep, bool):
             raise RequestError('the parameter "keep" must be true or false')
         reference = f"{name}:{version}" if version else name
-        await self._announce(actor, "load", reference)
+        await self.announce(actor, "load", reference)
         try:
             _check_names(name, version)
             served = await self._hub.load(reference, keep=keep)
         except (HoneError, NotFoundError) as error:
-            await self._conclude(actor, "load", reference, "failed", reason=str(error))
-            message = _without_folder(str(error))
+            await self.conclude(actor, "load", reference, "failed", reason=str(error))
+            message = without_folder(str(error))
             if isinstance(error, (StoreError, NotFoundError)):
                 raise NotFoundError(message) from error
             if isinstance(error, ArtifactError):
                 raise UnusableModelError(message) from error
             raise
-        await self._conclude(actor, "load", served.tag, "done")
-        await self._spread(served.tag)
+        await self.conclude(actor, "load", served.tag, "done")
+        await self.spread(served.tag)
         return {"name": name, "version": served.entry.version}
 
     async def unload(self, actor: str, name: str, parameters: Any) -> dict[str, str]:
@@ -119,17 +130,20 @@ class Repository:
         """
         version = _version(parameters)
         subject = f"{name}:{version}" if version else name
-        await self._announce(actor, "unload", subject)
+        held = self._hub.splits.versions(name)
+        if held and (not version or self._hub.get(name, version).entry.version in held):
+            raise RequestError(f"{subject} is an arm of a split; clear that first: hone split clear {name}")
+        await self.announce(actor, "unload", subject)
         try:
             await self._hub.unload(name, version)
         except NotFoundError as error:
-            await self._conclude(actor, "unload", subject, "failed", reason=str(error))
+            await self.conclude(actor, "unload", subject, "failed", reason=str(error))
             raise
-        await self._conclude(actor, "unload", subject, "done")
-        await self._spread()
+        await self.conclude(actor, "unload", subject, "done")
+        await self.spread()
         return {"name": name}
 
-    async def _announce(self, actor: str, action: str, subject: str) -> None:
+    async def announce(self, actor: str, action: str, subject: str) -> None:
         """Record that an action is asked for.
 
         Raises:
@@ -143,7 +157,7 @@ class Repository:
             logger.error("%s refused: %s", action, error)
             raise UnrecordedError(f"{action} was not done: it can't be recorded; the server's log says why") from None
 
-    async def _conclude(self, actor: str, action: str, subject: str, outcome: str, **details: str) -> None:
+    async def conclude(self, actor: str, action: str, subject: str, outcome: str, **details: str) -> None:
         """Record what became of an action that was announced."""
         subject, details = subject[:MOST_NOTED], {name: text[:MOST_NOTED] for name, text in details.items()}
         logger.info("%s %s by %s: %s", action, subject, actor, outcome)
@@ -154,13 +168,23 @@ class Repository:
         except HoneError as error:
             logger.error("%s %s is %s, but that is not recorded: %s", action, subject, outcome, error)
 
-    async def _spread(self, loaded: str = "") -> None:
-        desired = self._desired.write([served.tag for served in self._hub.models()], loaded)
+    async def spread(self, loaded: str = "") -> None:
+        """Let all workers hold what this one does, and wait until they do.
+
+        Args:
+            loaded: tag of what was just loaded.
+
+        Raises:
+            UnusableModelError: one of them can't.
+        """
+        answers = [self._hub.get(name).tag for name in self._hub.names()]
+        present, splits = [served.tag for served in self._hub.models()], self._hub.splits.plain()
+        desired = self._desired.write(present, loaded, answers=answers, splits=splits)
         self._applied = dict(desired.loads)
         self._desired.report(desired.generation)
         problems = await self._desired.wait_for_others(desired.generation)
         if problems:
-            raise UnusableModelError("not every worker could follow: " + _without_folder("; ".join(problems)))
+            raise UnusableModelError("not every worker could follow: " + without_folder("; ".join(problems)))
 
     async def follow(self) -> None:
         """Bring this worker to the list that an action in another worker wrote."""
@@ -171,9 +195,17 @@ class Repository:
             for tag, load in desired.loads:
                 if self._applied.get(tag, 0) < load or tag not in {served.tag for served in self._hub.models()}:
                     try:
-                        await self._hub.load(tag, keep=True)
+                        await self._hub.load(
+                            tag, keep=True, beside=bool(desired.answers) and tag not in desired.answers
+                        )
                     except HoneError as error:
                         problems.append(str(error))
+            # All at once, between two requests.
+            for tag in desired.answers:
+                name, _, version = tag.partition(":")
+                if version in self._hub.versions(name):
+                    self._hub.prefer(name, version)
+            self._hub.share_out(map(parse_split, desired.splits))
             for served in self._hub.models():
                 if served.tag not in wanted:
                     await self._hub.unload(served.entry.name, served.entry.version)
@@ -210,24 +242,26 @@ class Repository:
                 if tag not in there or (reference == list(meant)[-1] and self._hub.get(name).tag != tag):
                     await self._take_over(reference, tag, keep=bool(there - retired))
                     there, last = there | {tag}, tag
-            left = retired & {served.tag for served in self._hub.models()}
+            # An arm of a split stays until that is over.
+            arms = {f"{name}:{version}" for version in self._hub.splits.versions(name)}
+            left = (retired - arms) & {served.tag for served in self._hub.models()}
             for tag in left:
                 await self._hub.unload(name, tag.partition(":")[2])
             self._followed.settle(meant)
             if last or left:
-                await self._spread(last)
+                await self.spread(last)
         except (HoneError, RequestError) as error:
             logger.error("what '%s' means in the registry is not served: %s", name, error)
 
     async def _take_over(self, reference: str, tag: str, *, keep: bool) -> None:
         actor = f"registry:{reference}"
-        await self._announce(actor, "load", tag)
+        await self.announce(actor, "load", tag)
         try:
             await self._hub.load(tag, keep=keep)
         except (HoneError, RequestError) as error:
-            await self._conclude(actor, "load", tag, "failed", reason=str(error))
+            await self.conclude(actor, "load", tag, "failed", reason=str(error))
             raise
-        await self._conclude(actor, "load", tag, "done")
+        await self.conclude(actor, "load", tag, "done")
 
 
 def _version(parameters: Any) -> str:
@@ -251,7 +285,7 @@ def _check_names(name: str, version: str) -> None:
             raise NotFoundError(f"no {kind} '{text[:100]}' is stored; its name can't hold that, or is too long")
 
 
-def _without_folder(message: str) -> str:
+def without_folder(message: str) -> str:
     """Return a message without the store's place on this host, which is no caller's business."""
     folder = store.models_dir()
     for path in sorted({str(folder), str(folder.resolve())}, key=len, reverse=True):

@@ -205,7 +205,7 @@ class ServedModel:
 
         return await cache.get_or_compute(key, lambda: self._lane.submit(inputs, None, trail), observe)
 
-    def account(self, inputs: Tensors, outputs: Tensors, request_id: bytes, seconds: float) -> None:
+    def account(self, inputs: Tensors, outputs: Tensors, request_id: bytes, seconds: float, arm: str = "") -> None:
         """Record a request before it is answered, where every answer must be recorded.
 
         Raises:
@@ -214,17 +214,17 @@ class ServedModel:
         if self._edge.recorder is not None and self._edge.recorder.complete:
             entry = self.entry
             inputs, outputs = computed(inputs, outputs)
-            self._edge.recorder.require(entry.name, entry.version, request_id.decode(), inputs, outputs, seconds)
+            self._edge.recorder.require(entry.name, entry.version, request_id.decode(), inputs, outputs, seconds, arm)
 
     # `followed` says whether `after` has more to do than an occasional sample.
-    def after(self, inputs: Tensors, outputs: Tensors, request_id: bytes, seconds: float) -> None:
+    def after(self, inputs: Tensors, outputs: Tensors, request_id: bytes, seconds: float, arm: str = "") -> None:
         """Feed drift, recorder and shadow with an answered request; never waits and never fails."""
         inputs, outputs = computed(inputs, outputs)
         if self.metrics.wants_sample:
             self.metrics.sample(inputs, outputs)
         if self._edge.recorder is not None and not self._edge.recorder.complete:
             self._edge.recorder.offer(
-                self.entry.name, self.entry.version, request_id.decode(), inputs, outputs, seconds
+                self.entry.name, self.entry.version, request_id.decode(), inputs, outputs, seconds, arm
             )
         if self.shadow is not None:
             self.shadow.mirror(inputs, outputs)

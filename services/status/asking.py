@@ -35,17 +35,24 @@ class Access:
 
 def get(url: str, path: str, access: Access) -> tuple[int, bytes]:
     """Return status and body of an answer; raises OSError when there is none."""
+    return ask("GET", url, path, access)
+
+
+def ask(
+    method: str, url: str, path: str, access: Access, body: bytes = b"", timeout_s: float = TIMEOUT_S
+) -> tuple[int, bytes]:
+    """Return status and body of an answer to any method; raises OSError when there is none."""
     place = urlsplit(url)
     connection: http.client.HTTPConnection
     if place.scheme == "https":
         connection = http.client.HTTPSConnection(
-            place.hostname or "", place.port, timeout=TIMEOUT_S, context=access.context()
+            place.hostname or "", place.port, timeout=timeout_s, context=access.context()
         )
     else:
-        connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=TIMEOUT_S)
+        connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=timeout_s)
     try:
         headers = {"x-api-key": access.api_key} if access.api_key else {}
-        connection.request("GET", place.path.rstrip("/") + path, headers=headers)
+        connection.request(method, place.path.rstrip("/") + path, body=body or None, headers=headers)
         answer = connection.getresponse()
         return answer.status, answer.read()
     except http.client.HTTPException as error:

@@ -134,6 +134,11 @@ def test_going_back_and_comparing_work_on_a_live_service(live: tuple[Server, str
     assert '"name":"digits"' in shell(line_with("models.example.com"), running, key, tmp_path)
 
 
+def test_split_is_shown_and_ended(live: tuple[Server, str], tmp_path: Path) -> None:
+    assert '"split":null' in shell(line_with("split -H"), *live, tmp_path)
+    assert '"split":null' in shell(line_with("-X DELETE"), *live, tmp_path)
+
+
 def test_log_shows_who_changed_what(live: tuple[Server, str], tmp_path: Path) -> None:
     running, key = live
     running.client.post("/v2/repository/models/digits/load", json={"parameters": {"version": "onnx-fp32-2"}})

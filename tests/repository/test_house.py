@@ -24,7 +24,7 @@ FLOORS = (
     ("services/http",),
     ("services/batching", "services/cache", "services/protocols"),
     ("services/access", "services/observe"),
-    ("services/models",),
+    ("services/arms", "services/models"),
     ("services/routes",),
     ("services/grpc",),
     ("services",),

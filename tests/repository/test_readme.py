@@ -149,6 +149,13 @@ ROWS = {
         "hone registry prune --keep 9",
     ],
     "`hone retrain …`": ["hone retrain status wine | grep 'never retrained'"],
+    "`hone rollout …`, `hone split …`": [
+        "hone split show wine | grep 'are not split'",
+        "hone split set wine --arm onnx-fp32=100 | grep onnx-fp32",
+        "hone split clear wine | grep 'answers all requests'",
+        "hone rollout status wine || test $? = 1",
+        "hone rollout history wine",
+    ],
     "`hone cache …`": ["hone cache list | grep passes", "hone cache prune --days 30 --dry-run"],
     "`hone models …`": [
         "rm -rf home/bentoml/hone-registry",  # a page promotes a version, which is then not removed

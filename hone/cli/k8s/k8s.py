@@ -32,6 +32,8 @@ k8s.add_command(simulate)
 @click.option("--autoscaler", type=click.Path(path_type=Path), help="Its YAML, as hone k8s simulate --write gives it.")
 @click.option("--forecast", type=click.Path(path_type=Path), help="Of hone capacity: pods are there before its peaks.")
 @click.option("--kubernetes", metavar="RELEASE", help="The cluster's; from 1.35 on pods are added at 5 % above target.")
+@click.option("--rollout", type=click.Choice(["argo", "flagger", "gateway"]), help="How new versions get requests.")
+@click.option("--canary-image", default="", help="Of the second Deployment, with --rollout gateway.")
 def render(
     model: str,
     capacity: Path,
@@ -43,6 +45,8 @@ def render(
     autoscaler: Path | None,
     forecast: Path | None,
     kubernetes: str | None,
+    rollout: str | None,
+    canary_image: str,
 ) -> None:
     """Write manifests for MODEL whose numbers come from its measured capacity; OUT/numbers.md says which from what.
 
@@ -53,6 +57,7 @@ def render(
     from hone.k8s.autoscaler.hpa.flags import parse_release
     from hone.k8s.tools.image_record import image_to_deploy
     from hone.k8s.tools.render import render as write
+    from hone.k8s.tools.rollouts.kinds import Rollout
 
     entry, found = store.resolve(model), read_capacity(capacity)
     digest = entry.opened(verify=False).digest
@@ -61,6 +66,7 @@ def render(
     numbers = write(
         model, entry.tag, image, capacity, out, peak=peak, components=components, remarks=remarks, digest=digest,
         autoscaler=autoscaler, release=parse_release(kubernetes) if kubernetes else None, forecast=forecast,
+        rollout=Rollout(rollout, canary_image) if rollout else None,
     )  # fmt: skip
     for number in numbers.sources:
         click.echo(f"{number.field:24} {number.value:>10}  {number.origin}")

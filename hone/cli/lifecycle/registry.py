@@ -16,6 +16,7 @@ from hone.cli.pruning import prune_command
 
 if TYPE_CHECKING:
     from hone.lifecycle.registry.changes import Promotion
+    from hone.lifecycle.registry.history import Change
     from hone.store import Entry
 
 GATES = ("proof", "golden", "callers", "champion", "latency", "size")
@@ -191,7 +192,12 @@ def history(name: str | None, as_json: bool) -> None:
     """Show who changed what, when, why, from and to which version; the chain of records is checked first."""
     from hone.lifecycle.registry.history import changes
 
-    for change in changes(name):
+    show_changes(changes(name), as_json)
+
+
+def show_changes(found: list[Change], as_json: bool) -> None:
+    """Print records of the history, a line each."""
+    for change in found:
         if as_json:
             click.echo(json.dumps(asdict(change)))
             continue

@@ -44,7 +44,7 @@ class Worker:
 
     def __init__(self, folder: Path, *references: str) -> None:
         self.edge = Edge(Settings(threads=1, in_flight=1, max_batch_rows=8), audit=AuditLog(folder / "audit.jsonl"))
-        self.hub = Hub(self.edge, Scheduler(1))
+        self.hub = Hub(self.edge, Scheduler(1), folder=folder)
         self._references = references
         self.repository = Repository(self.hub, self.edge, DesiredState(folder), Followed(references))
 
