@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from hone.benchmarks.converters.__main__ import EXAMPLES, ROOT
 from hone.benchmarks.converters.arithmetic import macs_per_row, note_shares, peak
 from hone.benchmarks.converters.entries import summarize
 from hone.benchmarks.converters.report import draw, to_markdown
-from hone.benchmarks.converters.tools import Tool, quantized, tools
+from hone.benchmarks.converters.tools import BY_ITSELF, Given, Made, Tool, made_by, tools
 from hone.benchmarks.overview import findings
 from hone.converters.report.records import Percentiles, Report, VariantReport
 from hone.recipe import Budget, Conditions
@@ -74,41 +74,49 @@ def test_entry_holds_the_chosen_variant_and_its_ratios(tmp_path: Path) -> None:
     assert found.tables[0].rows[1][:4] == ["onnx-int8 (chosen)", "5.00", "1.000", "0.50"]
 
 
-TOOLS = [tool.name for tool in tools(Path())]
+def given(bench: Bench) -> Given:
+    plain = bench.artifact(perceptron())
+    return Given(plain, plain, bench.recipe, bench.rows)
 
 
-# Olive is installed into an environment of its own first.
+GRAPHS = [tool.name for tool in tools(Path()) if tool.name not in ("torch-compile", "inc")]
+
+
+# Those that aren't here are installed into environments of their own first.
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if "olive" in name else name for name in TOOLS]
+    "name", [name if "onnxruntime" in name else pytest.param(name, marks=pytest.mark.slow) for name in GRAPHS]
 )
 def test_other_tools_quantize_the_same_graph(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, name: str
 ) -> None:
     bench = Bench(tmp_path, perceptron_signature(), perceptron_rows())
-    source = bench.artifact(perceptron())
-    import onnx
-    import onnxruntime as ort
-
+    start = given(bench)
     (tool,) = [tool for tool in tools(tmp_path_factory.getbasetemp() / "peers") if tool.name == name]
-    tool.prepare()
-    assert tool.quantize(source.entry, tmp_path / "peer.onnx", bench.rows) > 3
-    kinds = {node.op_type for node in onnx.load(tmp_path / "peer.onnx").graph.node}
-    assert kinds & {"MatMulInteger", "DequantizeLinear"}
-    (answer,) = ort.InferenceSession(str(tmp_path / "peer.onnx")).run(None, bench.rows)
-    assert cosine(np.asarray(answer), bench.outputs(source)["y"]) > 0.99
+    made, facts = made_by(tool, start, tmp_path)
+    assert made is not None, facts
+    assert facts["lines"] > 3 and facts["minutes"] == round(facts["seconds"] / 60, 2)
+    assert made.artifact.manifest.precision == "int8"
+    assert cosine(bench.outputs(made.artifact)["y"], bench.outputs(start.plain)["y"]) > 0.99
 
 
 def test_a_tool_that_fails_or_can_not_be_installed_is_a_result(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, perceptron_signature(), perceptron_rows())
-    plain = bench.artifact(perceptron())
+    start = given(Bench(tmp_path, perceptron_signature(), perceptron_rows()))
 
-    def fails(*_: object) -> int:
+    def fails(*_: object) -> Made:
         raise ValueError("no such operator\nand more")
 
-    broken = Tool("broken", "dynamic", lambda: None, fails)
-    assert quantized(broken, plain, bench.recipe, tmp_path) == (None, {"error": "no such operator"})
-    missing = Tool("missing", "dynamic", fails, lambda *_: 1)
-    assert quantized(missing, plain, bench.recipe, tmp_path) == (None, {"error": "no such operator"})
+    broken = Tool("broken", "broken", "dynamic", lambda: None, fails)
+    assert made_by(broken, start, tmp_path) == (None, {"error": "no such operator"})
+    missing = Tool("missing", "missing", "dynamic", fails, lambda *_: Made("model.onnx", 1))
+    assert made_by(missing, start, tmp_path) == (None, {"error": "no such operator"})
+
+
+@pytest.mark.parametrize("name", ["torch-compile", "inc"])
+def test_a_tool_for_torch_says_that_a_graph_is_none(tmp_path: Path, name: str) -> None:
+    start = given(Bench(tmp_path, perceptron_signature(), perceptron_rows()))
+    (tool,) = [tool for tool in tools(tmp_path / "peers") if tool.name == name]
+    ready = dataclasses.replace(tool, prepare=lambda: None)
+    assert made_by(ready, start, tmp_path) == (None, {"error": "it takes models of torch, and this one is of onnx"})
 
 
 def test_peak_is_measured_for_both_kinds_of_arithmetic() -> None:
@@ -134,6 +142,6 @@ def test_a_graph_without_products_has_no_work_to_count(tmp_path: Path) -> None:
 def test_every_example_has_its_recipe() -> None:
     for example in EXAMPLES:
         assert (ROOT / example.recipe).is_file()
-        assert set(example.modes) <= {tool.mode for tool in tools(Path())}
+        assert set(example.modes) <= {tool.mode for tool in tools(Path())} - {BY_ITSELF}
     recipes = {path.relative_to(ROOT).as_posix() for path in (ROOT / "examples").glob("*/*.yaml")}
     assert recipes == {example.recipe for example in EXAMPLES}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -26,14 +27,19 @@ if TYPE_CHECKING:
 
 
 class Options(UserCode):
-    """Whether an exported program may hold pickles: the recipe said so."""
+    """Whether an exported program may hold pickles: the recipe said so; and whether torch compiles the module, which
+    sources' are not."""
 
     trust_pickle: bool = False
+    compiled: Literal["float32", "bfloat16"] | None = None
 
 
 @register("torch")
 class TorchRuntime(Runtime):
-    """An `nn.Module`, from the user's class and a safetensors file, or from an exported program (`.pt2`)."""
+    """An `nn.Module`, from the user's class and a safetensors file, or from an exported program (`.pt2`).
+
+    `runtime_options` of the artifact: `compiled`, to compile it with inductor and compute in float32 or bfloat16.
+    """
 
     module = "torch"
     baseline = True
@@ -55,6 +61,13 @@ class TorchRuntime(Runtime):
         self._signature = artifact.signature
         self._calling = calling(self._module, artifact.signature.input_names)
         self._rows = fixed_rows(self._module, artifact.signature)
+        self._compiled = Options.model_validate(artifact.manifest.runtime_options).compiled
+        self._arithmetic: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+        if self._compiled:
+            # For each shape that it meets, with its weights as constants: torch's documentation of inductor on CPUs.
+            self._module = torch.compile(self._module, dynamic=False, options={"freezing": True})
+        if self._compiled == "bfloat16":
+            self._arithmetic = torch.autocast("cpu", torch.bfloat16)
 
     @classmethod
     def availability(cls) -> Availability:
@@ -70,7 +83,7 @@ class TorchRuntime(Runtime):
     def _forward(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         import torch
 
-        with torch.inference_mode():
+        with torch.inference_mode(), self._arithmetic:
             result = self._calling.call(self._module, {name: torch.from_numpy(inputs[name]) for name in inputs})
         return {
             name: (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()
@@ -84,7 +97,7 @@ class TorchRuntime(Runtime):
     def describe(self) -> str:
         import torch
 
-        return f"PyTorch {torch.__version__}, eager, CPU"
+        return f"PyTorch {torch.__version__}, {'inductor' if self._compiled else 'eager'}, CPU"
 
 
 def load_module(artifact: Artifact) -> torch.nn.Module:
