@@ -82,8 +82,8 @@ def test_attention_is_found_and_quantized_as_a_transformer(tmp_path: Path) -> No
     made = bench.run("quantize_nncf", plain)
     facts = details(made)
     assert facts["model_type"] == "transformer"
-    # Products of weights in any case; those of two activations as NNCF's rules for transformers have it.
-    assert facts["by_operator"]["MatMul"] >= 4 and facts["by_operator"]["MatMul"] + len(facts["left_in_float"]) == 6
+    # OpenVINO computes query, key and value by one product; then come scores, their sums and the last one.
+    assert facts["by_operator"]["MatMul"] >= 4 and facts["left_in_float"] == []
     wanted, got = (bench.outputs(one)["y"].reshape(16, -1) for one in (plain, made))
     assert cosine(got, wanted) > 0.99
 
