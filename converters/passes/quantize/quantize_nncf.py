@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,6 +28,10 @@ from .own_answers import OwnAnswers
 
 Effort = Literal["fast", "full", "none"]
 
+ALPHAS = (0.65, 0.8, 0.95)
+TRIED_ROWS = 32
+"""Calibration rows that alphas are compared on."""
+
 
 class Options(PassOptions):
     """int8 weights and activations by NNCF, for OpenVINO: put it behind the pass openvino.
@@ -44,10 +49,11 @@ class Options(PassOptions):
         description="performance: symmetric activations; mixed: asymmetric ones, closer to float; auto: mixed for "
         "transformers, else performance.",
     )
-    smooth_quant_alpha: Annotated[float, Field(ge=0, le=1)] | Literal["none"] | None = Field(
-        None,
-        description="Share of an activation's range that the weights of a matrix product take over; none smooths "
-        "nothing; default: NNCF's, 0.95. For transformers.",
+    smooth_quant_alpha: Annotated[float, Field(ge=0, le=1)] | Literal["auto", "none"] = Field(
+        "auto",
+        description="For transformers: share of an activation's range that the weights of a matrix product take over; "
+        f"none smooths nothing; auto tries {', '.join(map(str, ALPHAS))} and keeps the one whose answers to "
+        "calibration rows are closest. NNCF itself takes 0.95.",
     )
     bias_correction: Effort = Field(
         "fast", description="Biases take up the mean error of their layer; full does so layer after layer, and slowly."
@@ -88,24 +94,53 @@ def quantize_nncf(model: Artifact, options: Options, out: Path, context: PassCon
     with _quiet(context.progress) as warnings:
         import openvino as ov
 
-        float_model = ov.Core().read_model(str(model.entry))
-        _check_names(float_model, options)
+        read = partial(ov.Core().read_model, str(model.entry))
+        _check_names(read(), options)
         transformer = options.model_type == "transformer"
         if options.model_type == "auto":
-            transformer = has_attention(float_model)
-        context.progress(f"calibrating on {data.rows} rows")
+            transformer = has_attention(read())
         try:
-            made, facts = _quantize(float_model, data, options, context, transformer=transformer)
+            options, tried = _with_alpha(read, data, options, context) if transformer else (options, {})
+            context.progress(f"calibrating on {data.rows} rows")
+            made, facts = _quantize(read(), data, options, context, transformer=transformer)
             save(made, out / ENTRY, model.manifest.runtime_options.get("inference_precision", "float32"))
         except Exception as error:
             raise PassError(f"quantize_nncf: {one_line(error)}") from error
     counts = count_quantized(made)
     if not counts["quantized"]:
-        raise PassError("quantize_nncf: nothing of the model could be quantized; exclude less, or use bfloat16")
-    found = {"calibration_rows": data.rows, "model_type": "transformer" if transformer else "none", **facts}
+        raise PassError(f"quantize_nncf: nothing of the model {_nothing(options)}")
+    found = {"calibration_rows": data.rows, "model_type": "transformer" if transformer else "none", **tried, **facts}
     requires = model.manifest.requires if options.reduce_range else {**model.manifest.requires, **NEEDS}
     told = {"warnings": warnings} if warnings else {}
     return Built(ENTRY, "int8", requires=requires, details={**counts, **found, **told})
+
+
+def _nothing(options: Options) -> str:
+    if options.max_drop is not None:
+        return "may be int8 for so small a loss; raise max_drop, or use bfloat16"
+    return "could be quantized; exclude less, or use bfloat16"
+
+
+def _with_alpha(
+    read: Callable[[], Any], data: Dataset, options: Options, context: PassContext
+) -> tuple[Options, dict[str, Any]]:
+    """Return the options with the alpha to smooth with, and the error that each made: |int8 - float| / |float|."""
+    if options.smooth_quant_alpha != "auto":
+        return options, {"smooth_quant_alpha": options.smooth_quant_alpha}
+    some = data.head(TRIED_ROWS)
+    rows = _one_by_one(some)
+    wanted = _answers(read(), rows)
+    errors: dict[str, float] = {}
+    for alpha in ALPHAS:
+        context.progress(f"trying alpha {alpha:g}")
+        quick = options.model_copy(update={"smooth_quant_alpha": alpha, "bias_correction": "none", "max_drop": None})
+        got = _answers(_quantize(read(), some, quick, context, transformer=True)[0], rows)
+        gap = sum(float(np.square(got[name] - wanted[name]).sum()) for name in wanted)
+        power = sum(float(np.square(values).sum()) for values in wanted.values())
+        errors[f"{alpha:g}"] = round((gap / max(power, 1e-30)) ** 0.5, 6)
+    best = float(min(errors, key=lambda text: errors[text]))
+    chosen = options.model_copy(update={"smooth_quant_alpha": best})
+    return chosen, {"smooth_quant_alpha": best, "int8_error_by_alpha": errors}
 
 
 def _check_names(model: Any, options: Options) -> None:
@@ -139,8 +174,7 @@ def _quantize(
         "ignored_scope": nncf.IgnoredScope(names=list(options.exclude), types=list(options.exclude_types)),
     }
     advanced = _advanced(options)
-    # Row by row: values of a batch would share one range (NNCF, batch-wise statistics).
-    rows = [data.slice(number, number + 1).inputs for number in range(data.rows)]
+    rows = _one_by_one(data)
     calibration = nncf.Dataset(rows)
     if options.max_drop is None:
         return nncf.quantize(model, calibration, advanced_parameters=advanced, **settings), {}
@@ -166,13 +200,18 @@ def _advanced(options: Options) -> Any:
     from nncf.quantization import advanced_parameters as advanced
 
     alphas = advanced.AdvancedSmoothQuantParameters()
-    if options.smooth_quant_alpha is not None:
+    if options.smooth_quant_alpha != "auto":
         alphas.matmul = -1 if options.smooth_quant_alpha == "none" else options.smooth_quant_alpha
     return advanced.AdvancedQuantizationParameters(
         overflow_fix=advanced.OverflowFix.ENABLE if options.reduce_range else advanced.OverflowFix.DISABLE,
         disable_bias_correction=options.bias_correction == "none",
         smooth_quant_alphas=alphas,
     )
+
+
+def _one_by_one(data: Dataset) -> list[Tensors]:
+    """Return the rows, each by itself: values of a batch would share one range (NNCF, batch-wise statistics)."""
+    return [data.slice(number, number + 1).inputs for number in range(data.rows)]
 
 
 def _validation(rows: list[Tensors], own: OwnAnswers) -> Callable[[Any, Iterable[int]], tuple[float, list[Any]]]:

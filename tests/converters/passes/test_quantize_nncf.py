@@ -9,7 +9,7 @@ import pytest
 from onnx import numpy_helper, parser
 
 from hone.artifact import Artifact
-from hone.converters.passes.quantize.quantize_nncf import Options
+from hone.converters.passes.quantize.quantize_nncf import ALPHAS, Options
 from hone.converters.run.plan import make_plan
 from hone.errors import PassError, RecipeError
 from hone.recipe import load_recipe
@@ -79,9 +79,12 @@ def test_attention_is_found_and_quantized_as_a_transformer(tmp_path: Path) -> No
     bench = bench_of(tmp_path, 7, 24)
     model = graph("7, 24", ATTENTION, "7, 24", dict.fromkeys(("wq", "wk", "wv", "wo"), (24, 24)))
     plain = bench.run("openvino", bench.artifact(model))
-    made = bench.run("quantize_nncf", plain)
+    made = bench.run("quantize_nncf", plain, rows=8, bias_correction="none")
     facts = details(made)
     assert facts["model_type"] == "transformer"
+    tried = facts["int8_error_by_alpha"]
+    assert list(tried) == [f"{alpha:g}" for alpha in ALPHAS]
+    assert tried[f"{facts['smooth_quant_alpha']:g}"] == min(tried.values())
     # OpenVINO computes query, key and value by one product; then come scores, their sums and the last one.
     assert facts["by_operator"]["MatMul"] >= 4 and facts["left_in_float"] == []
     wanted, got = (bench.outputs(one)["y"].reshape(16, -1) for one in (plain, made))
