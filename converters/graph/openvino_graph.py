@@ -56,6 +56,26 @@ def _is_stored(maker: Any) -> bool:
     return maker.get_type_name() == "Constant" and maker.get_element_type().get_type_name() in BYTES
 
 
+def contractions(model: Any) -> list[str]:
+    """Return the names of the matrix products with weights that give fewer values than they take."""
+    found = []
+    for operator in model.get_ordered_ops():
+        if operator.get_type_name() != "MatMul" or not _is_constant(operator.input_value(1).get_node()):
+            continue
+        *_, taken, given = operator.input_value(1).get_partial_shape().to_shape()
+        if operator.get_attributes()["transpose_b"]:
+            taken, given = given, taken
+        if given < taken:
+            found.append(operator.get_friendly_name())
+    return found
+
+
+def _is_constant(maker: Any) -> bool:
+    while maker.get_type_name() in MOVES:
+        maker = maker.input_value(0).get_node()
+    return maker.get_type_name() == "Constant"
+
+
 def has_attention(model: Any) -> bool:
     """Return whether weights of a softmax go into a matrix product, as attention's do."""
     operators = model.get_ordered_ops()

@@ -21,7 +21,7 @@ from hone.runtimes.onnx.saturation import NEEDS
 from hone.signature import Tensors
 
 from ...context import Built, PassContext
-from ...graph.openvino_graph import count_quantized, has_attention
+from ...graph.openvino_graph import contractions, count_quantized, has_attention
 from ...registry import PassOptions, register
 from ..export.openvino import ENTRY, save
 from .own_answers import OwnAnswers
@@ -60,6 +60,11 @@ class Options(PassOptions):
     )
     exclude: tuple[str, ...] = Field((), description="Names of nodes of the OpenVINO model that stay in float.")
     exclude_types: tuple[str, ...] = Field((), description="OpenVINO's operator types that stay in float: [MatMul].")
+    contractions: Literal["int8", "float"] = Field(
+        "int8",
+        description="float: products with weights that give fewer values than they take stay in float, such as the "
+        "second one of a transformer's feed-forward layers: their inputs have the worst outliers.",
+    )
     rows: int = Field(300, ge=8, description="Calibration rows that ranges are taken from, the first ones.")
     max_drop: Annotated[float, Field(gt=0)] | Literal["budget"] | None = Field(
         None,
@@ -171,7 +176,7 @@ def _quantize(
         "fast_bias_correction": options.bias_correction != "full",
         "model_type": nncf.ModelType.TRANSFORMER if transformer else None,
         "preset": None if options.preset == "auto" else nncf.QuantizationPreset(options.preset),
-        "ignored_scope": nncf.IgnoredScope(names=list(options.exclude), types=list(options.exclude_types)),
+        "ignored_scope": nncf.IgnoredScope(names=_excluded(model, options), types=list(options.exclude_types)),
     }
     advanced = _advanced(options)
     rows = _one_by_one(data)
@@ -193,6 +198,11 @@ def _quantize(
     )
     loss = own.lost(_answers(made, rows))
     return made, {"loss": float(f"{loss:.4g}"), "limit": own.limit, "loss_is": own.loss.words}
+
+
+def _excluded(model: Any, options: Options) -> list[str]:
+    names = contractions(model) if options.contractions == "float" else []
+    return list(dict.fromkeys([*options.exclude, *names]))
 
 
 def _advanced(options: Options) -> Any:

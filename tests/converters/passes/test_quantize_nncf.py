@@ -108,6 +108,11 @@ def test_excluded_layer_stays_in_float_and_all_of_them_are_an_error(bench: Bench
         bench.run("quantize_nncf", plain, rows=8, exclude_types=["MatMul"])
 
 
+def test_products_that_narrow_may_stay_in_float(bench: Bench, plain: Artifact) -> None:
+    facts = details(bench.run("quantize_nncf", plain, rows=8, bias_correction="none", contractions="float"))
+    assert (facts["quantized"], facts["left_in_float"]) == (2, ["y"])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
