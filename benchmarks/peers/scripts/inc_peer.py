@@ -47,11 +47,12 @@ def main() -> None:
     program, rows = torch.export.load(file), dict(np.load(rows))
     count = len(next(iter(rows.values())))
     with contextlib.redirect_stdout(sys.stderr):
-        module = program.module()
-        made = quantize(module, [arguments(program, rows, index, index + 1) for index in range(count)])
         positional, keywords = arguments(program, rows, 0, min(4, count))
         free = {name: dict.fromkeys(range(value.ndim), torch.export.Dim.AUTO) for name, value in keywords.items()}
         free = free or tuple(dict.fromkeys(range(value.ndim), torch.export.Dim.AUTO) for value in positional)
+        module = program.module()
+        module.dynamic_shapes = free
+        made = quantize(module, [arguments(program, rows, index, index + 1) for index in range(count)])
         torch.export.save(torch.export.export(made, positional, keywords, dynamic_shapes=free), out)
     sys.stdout.write(json.dumps({"lines": len(inspect.getsource(quantize).splitlines())}) + "\n")
 
