@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Mapping
+from importlib import import_module
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -57,15 +59,18 @@ class TorchRuntime(Runtime):
 
         if threads is not None:
             torch.set_num_threads(threads)
+        self._compiled = Options.model_validate(artifact.manifest.runtime_options).compiled
+        if self._compiled and artifact.entry.suffix == ".pt2" and find_spec("torchao"):
+            import_module("torchao.quantization.pt2e")  # knows the operators of quantized programs
         self._module = load_module(artifact)
         self._signature = artifact.signature
         self._calling = calling(self._module, artifact.signature.input_names)
         self._rows = fixed_rows(self._module, artifact.signature)
-        self._compiled = Options.model_validate(artifact.manifest.runtime_options).compiled
         self._arithmetic: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
         if self._compiled:
             # For each shape that it meets, with its weights as constants: torch's documentation of inductor on CPUs.
-            self._module = torch.compile(self._module, dynamic=False, options={"freezing": True})
+            compiled: Any = torch.compile(self._module, dynamic=False, options={"freezing": True})
+            self._module = compiled
         if self._compiled == "bfloat16":
             self._arithmetic = torch.autocast("cpu", torch.bfloat16)
 
