@@ -96,11 +96,11 @@ def note_shares(model: dict[str, Any], peaks: dict[str, float]) -> None:
     """Note in each variant of a report's model what share of the machine's peak it reaches at its best batch.
 
     Args:
-        model: its entry; what other tools made of it is all int8.
+        model: its entry; of what other tools made, bfloat16 has no peak here.
         peaks: of `peak`.
     """
     kinds = [("int8" if "int8" in entry["variant"] else "float32", entry) for entry in model["variants"]]
-    kinds += [("int8", entry) for entry in model["peers"]]
+    kinds += [("int8", entry) for entry in model["peers"] if entry.get("precision", "int8") == "int8"]
     for kind, entry in kinds:
         rates = entry.get("rows_per_s")
         if not rates or not model.get("mmacs_per_row"):

@@ -66,11 +66,17 @@ class Server(_Table):
 
 
 class Converter(_Table):
-    """A converter to compare with. Its script is called with a mode, the graph, the calibration rows (`.npz`) and the
+    """A converter to compare with. Its script is called with a mode, the model, the calibration rows (`.npz`) and the
     file to write; it prints `{"lines": N}`, how long a configuration its user would have written."""
 
     settings: str = Field(pattern=r"^[^\n]+$", description="What was chosen, and where its documentation says so.")
-    modes: tuple[Literal["dynamic", "static"], ...] = Field(min_length=1, description="Kinds of quantization.")
+    modes: tuple[Literal["dynamic", "static", "own"], ...] = Field(
+        min_length=1, description="Kinds of quantization; own: the tool decides, and takes part in every example."
+    )
+    takes: Literal["onnx", "program"] = Field("onnx", description="The fp32 graph, or torch's exported program.")
+    gives: Literal["onnx", "openvino", "program"] = Field(
+        "onnx", description="The form of what it writes; a program is compiled by torch when it is loaded."
+    )
 
 
 KINDS: dict[str, type[Server] | type[Converter]] = {"server": Server, "converter": Converter}

@@ -74,7 +74,7 @@ class Space:
             return precision in ("quantize_dynamic", "quantize_static") or (
                 name == "mixed" and precision == "quantize_weights"
             )
-        return name != "tune" or precision != "openvino"
+        return name != "tune" or precision not in ("openvino", "quantize_nncf")
 
     def chain(self, proposal: dict[str, Any]) -> Chain:
         """Turn choices into passes."""
@@ -88,6 +88,8 @@ class Space:
             return (*passes, *tuned)
         if precision == "openvino":
             return (*passes, {precision: {}})
+        if precision == "quantize_nncf":
+            return (*passes, {"openvino": {}}, {precision: {}})
         if proposal.get("smooth"):
             passes.append({"smooth": {}})
         options: dict[str, Any] = {}
@@ -112,6 +114,8 @@ def for_recipe(recipe: Recipe, framework: str) -> Space:
             precisions.append("quantize_static")
         if find_spec("openvino") is not None:
             precisions.append("openvino")
+            if recipe.calibration is not None and find_spec("nncf") is not None:
+                precisions.append("quantize_nncf")
         if source.has_attention:
             graphs.append("fuse")
         if all_passes()["prune"].accepts(framework) and recipe.train is not None:

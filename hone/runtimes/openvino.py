@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from types import ModuleType
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -14,7 +16,12 @@ from hone.artifact import Artifact
 from hone.errors import ArtifactError, one_line
 from hone.hardware import cpu_features
 from hone.runtimes.base import Availability, Runtime, RuntimeOptions, missing, name_outputs, register
+from hone.runtimes.onnx.saturation import saturates
 from hone.runtimes.trace import RAW, WARM_UPS, Call, Trace, chrome_events, timed, traced
+
+# Importing OpenVINO is reported to Intel by Google Analytics, from servers, too, as converting and quantizing with it
+# are. All of them do without this module.
+sys.modules.setdefault("openvino_telemetry", cast(ModuleType, None))
 
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 BFLOAT16_FEATURES = ("avx512_bf16", "amx_bf16")
@@ -84,8 +91,9 @@ class OpenVinoRuntime(Runtime):
     @classmethod
     def check_host(cls, artifact: Artifact) -> str:
         wanted = artifact.manifest.requires.get("cpu_features", "")
-        missing = bool(wanted) and not any(feature in cpu_features() for feature in wanted.split("|"))
-        return f"it needs a processor with {wanted.replace('|', ' or ')}" if missing else ""
+        if wanted and not any(feature in cpu_features() for feature in wanted.split("|")):
+            return f"it needs a processor with {wanted.replace('|', ' or ')}"
+        return saturates(artifact)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         results = self._request.infer(dict(inputs), share_inputs=True)

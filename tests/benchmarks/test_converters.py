@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
-from hone.benchmarks.converters.__main__ import EXAMPLES, ROOT
+from hone.artifact import Latency, Measurements, Quality
+from hone.benchmarks.converters.__main__ import EXAMPLES, ROOT, Comparison, main
 from hone.benchmarks.converters.arithmetic import macs_per_row, note_shares, peak
 from hone.benchmarks.converters.entries import summarize
 from hone.benchmarks.converters.report import draw, to_markdown
-from hone.benchmarks.converters.tools import Tool, quantized, tools
+from hone.benchmarks.converters.tools import BY_ITSELF, Given, Made, Tool, made_by, tools
 from hone.benchmarks.overview import findings
+from hone.converters.proof.evaluate import resolve_threads
+from hone.converters.proof.subject import Subject
 from hone.converters.report.records import Percentiles, Report, VariantReport
 from hone.recipe import Budget, Conditions
 from tests.models.perceptron import perceptron, perceptron_rows, perceptron_signature
@@ -22,14 +27,16 @@ from tests.passes import Bench, cosine
 def variant(name: str, rate: float, *, baseline: bool = False, drop: float = 0.0, size: float = 1.0) -> VariantReport:
     def table(value: float) -> dict[str, Percentiles]:
         return {
-            threads: Percentiles(p50=1, p95=1, p99=1, mean=1, rows_per_s=value * factor, calls=10)
+            threads: Percentiles(
+                p50=1, p50_low=0.8, p50_high=1.25, p95=1, p99=1, mean=1, rows_per_s=value * factor, calls=10
+            )
             for threads, factor in (("1", 1.0), ("all", 2.0))
         }
 
     return VariantReport(
         name=name, status="built", baseline=baseline, eligible=True, quality=0.8 - drop, quality_drop=drop,
         rows_per_s_batch1=rate, speedup=None if baseline else rate / 100, size_mb=size,
-        latency_ms={"1": table(rate), "8": table(rate * 4)},
+        latency_ms={"1": table(rate), "8": table(rate * 4)}, loss=drop, loss_upper=drop + 0.001,
     )  # fmt: skip
 
 
@@ -56,6 +63,9 @@ def test_entry_holds_the_chosen_variant_and_its_ratios(tmp_path: Path) -> None:
     assert entry["chosen"]["speedup_vs_torch"] == {"1": 5.0, "8": 5.0}
     assert entry["chosen"]["speedup_vs_onnx_fp32"] == {"1": 2.5, "8": 2.5}
     assert entry["chosen"]["cosine_mean"] == pytest.approx(0.796)
+    assert entry["chosen"]["rows_per_s_ci"] == {"1": [800, 1250], "8": [6400, 10000]}
+    assert (entry["chosen"]["loss"], entry["chosen"]["loss_upper"]) == (0.004, 0.005)
+    assert (entry["chosen"]["size_mb"], entry["chosen"]["minutes"], entry["minutes"]) == (1.0, 0.0, 0.21)
     assert [item["variant"] for item in entry["variants"]] == ["onnx-fp32", "onnx-int8", "tensorrt-fp16"]
     entry["peers"] = [{"name": "other", "error": "it broke"}]
     entry["mmacs_per_row"] = 2.0
@@ -71,44 +81,87 @@ def test_entry_holds_the_chosen_variant_and_its_ratios(tmp_path: Path) -> None:
         "1 of 1 examples have a variant within the budget: 5.0 to 5.0 times the source's speed"
     )
     assert found.left_out == ["other on small: it broke"]
-    assert found.tables[0].rows[1][:4] == ["onnx-int8 (chosen)", "5.00", "1.000", "0.50"]
+    assert found.tables[0].rows[1][:4] == ["onnx-int8 (chosen)", "5.00", "1.000 (0.800 to 1.250)", "0.50"]
 
 
-TOOLS = [tool.name for tool in tools(Path())]
+def given(bench: Bench) -> Given:
+    plain = bench.artifact(perceptron())
+    return Given(plain, plain, bench.recipe, bench.rows)
 
 
-# Olive is installed into an environment of its own first.
+GRAPHS = [tool.name for tool in tools(Path()) if tool.name not in ("torch-compile", "inc")]
+
+
+# Those that aren't here are installed into environments of their own first.
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if "olive" in name else name for name in TOOLS]
+    "name", [name if "onnxruntime" in name else pytest.param(name, marks=pytest.mark.slow) for name in GRAPHS]
 )
 def test_other_tools_quantize_the_same_graph(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, name: str
 ) -> None:
     bench = Bench(tmp_path, perceptron_signature(), perceptron_rows())
-    source = bench.artifact(perceptron())
-    import onnx
-    import onnxruntime as ort
-
+    start = given(bench)
     (tool,) = [tool for tool in tools(tmp_path_factory.getbasetemp() / "peers") if tool.name == name]
-    tool.prepare()
-    assert tool.quantize(source.entry, tmp_path / "peer.onnx", bench.rows) > 3
-    kinds = {node.op_type for node in onnx.load(tmp_path / "peer.onnx").graph.node}
-    assert kinds & {"MatMulInteger", "DequantizeLinear"}
-    (answer,) = ort.InferenceSession(str(tmp_path / "peer.onnx")).run(None, bench.rows)
-    assert cosine(np.asarray(answer), bench.outputs(source)["y"]) > 0.99
+    made, facts = made_by(tool, start, tmp_path)
+    assert made is not None, facts
+    assert facts["lines"] > 3 and facts["minutes"] == round(facts["seconds"] / 60, 2)
+    assert made.artifact.manifest.precision == "int8"
+    assert cosine(bench.outputs(made.artifact)["y"], bench.outputs(start.plain)["y"]) > 0.99
 
 
 def test_a_tool_that_fails_or_can_not_be_installed_is_a_result(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, perceptron_signature(), perceptron_rows())
-    plain = bench.artifact(perceptron())
+    start = given(Bench(tmp_path, perceptron_signature(), perceptron_rows()))
 
-    def fails(*_: object) -> int:
+    def fails(*_: object) -> Made:
         raise ValueError("no such operator\nand more")
 
-    broken = Tool("broken", "dynamic", lambda: None, fails)
-    assert quantized(broken, plain, bench.recipe, tmp_path) == (None, {"error": "no such operator"})
-    missing = Tool("missing", "dynamic", fails, lambda *_: 1)
-    assert quantized(missing, plain, bench.recipe, tmp_path) == (None, {"error": "no such operator"})
+    broken = Tool("broken", "broken", "dynamic", lambda: None, fails)
+    assert made_by(broken, start, tmp_path) == (None, {"error": "no such operator"})
+    missing = Tool("missing", "missing", "dynamic", fails, lambda *_: Made("model.onnx", 1))
+    assert made_by(missing, start, tmp_path) == (None, {"error": "no such operator"})
+
+
+@pytest.mark.parametrize("name", ["torch-compile", "inc"])
+def test_a_tool_for_torch_says_that_a_graph_is_none(tmp_path: Path, name: str) -> None:
+    start = given(Bench(tmp_path, perceptron_signature(), perceptron_rows()))
+    (tool,) = [tool for tool in tools(tmp_path / "peers") if tool.name == name]
+    ready = dataclasses.replace(tool, prepare=lambda: None)
+    assert made_by(ready, start, tmp_path) == (None, {"error": "it takes models of torch, and this one is of onnx"})
+
+
+def test_another_tool_is_ruled_as_a_variant_and_compared_with_the_chosen_one_in_turns(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, perceptron_signature(), perceptron_rows(), quality={"metric": "cosine"})
+    plain = bench.artifact(perceptron())
+    outputs = bench.outputs(plain)
+
+    def subject(name: str, rounds: tuple[float, ...], answers: np.ndarray) -> Subject:
+        p50 = float(np.median(rounds))
+        timed = Latency(
+            batch=1, threads=resolve_threads("all"), p50=p50, p50_low=min(rounds), p50_high=max(rounds), p95=p50,
+            p99=p50, mean=p50, rows_per_s=1000 / p50, calls=10, rounds=rounds,
+        )  # fmt: skip
+        quality = Quality(
+            metric="cosine", value=0.99, source=1.0, drop=0.01, max_difference=0.1, mean_difference=0.1, rows=64
+        )
+        found = Measurements(quality=quality, latency=(timed,), peak_rss_mb=1.0, load_ms=1.0, size_mb=2.0, host={})
+        return Subject(name, plain, measurements=found, _outputs={"y": answers})
+
+    source = subject("onnx", (1.0,) * 8, outputs["y"])
+    chosen = subject("onnx-int8", (1.0, 1.2, 1.0, 1.1, 1.0, 1.0, 1.0, 1.0), outputs["y"])
+    other = subject("other", (1.5, 1.8, 1.5, 1.65, 1.5, 1.5, 1.5, 1.5), outputs["y"] * 0.9 + 0.1)
+    beside = Comparison(bench.recipe, [], variants=[source, chosen], subjects=[other])
+    beside.facts = {"other": {"tool": "other", "minutes": 0.5}, "third": {"error": "it takes trees"}}
+    found, failed = beside.entries(report())
+    assert failed == {"name": "third", "error": "it takes trees"}
+    assert (found["name"], found["minutes"], found["size_mb"]) == ("other", 0.5, 2.0)
+    assert found["rows_per_s_ci"] == {"1": [pytest.approx(555.6, 0.01), pytest.approx(666.7, 0.01)]}
+    assert found["chosen_is_faster"] == {"1": [1.5, 1.5, 1.5]}
+    assert 0 < found["loss"] < found["loss_upper"]
+
+
+def test_unknown_peer_is_named() -> None:
+    said = CliRunner().invoke(main, ["--only", "digits", "--peer", "nncv"])
+    assert (said.exit_code, "no peer 'nncv'; did you mean 'nncf'?" in said.output) == (2, True)
 
 
 def test_peak_is_measured_for_both_kinds_of_arithmetic() -> None:
@@ -134,6 +187,6 @@ def test_a_graph_without_products_has_no_work_to_count(tmp_path: Path) -> None:
 def test_every_example_has_its_recipe() -> None:
     for example in EXAMPLES:
         assert (ROOT / example.recipe).is_file()
-        assert set(example.modes) <= {tool.mode for tool in tools(Path())}
+        assert set(example.modes) <= {tool.mode for tool in tools(Path())} - {BY_ITSELF}
     recipes = {path.relative_to(ROOT).as_posix() for path in (ROOT / "examples").glob("*/*.yaml")}
     assert recipes == {example.recipe for example in EXAMPLES}

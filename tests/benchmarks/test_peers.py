@@ -108,7 +108,7 @@ class TestDescription:
 class TestScripts:
     def test_each_is_a_server_or_a_converter_with_exact_versions(self) -> None:
         assert [peer.name for peer in servers()] == NAMES
-        assert [peer.name for peer in converters()] == ["olive"]
+        assert [peer.name for peer in converters()] == ["inc", "nncf", "olive"]
         for peer in (*servers(), *converters()):
             assert all(entry.count("==") == 1 for entry in peer.requirements if entry != "numpy")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -19,7 +19,7 @@ ENTRY = "model.xml"
 
 
 class Options(PassOptions):
-    """OpenVINO, an extra runtime for CPUs. int8 comes from the graph: put quantize_static before this pass."""
+    """OpenVINO, an extra runtime for CPUs. For int8 put quantize_nncf behind this pass."""
 
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",
@@ -41,13 +41,26 @@ def openvino(model: Artifact, options: Options, out: Path, context: PassContext)
         raise PassError(f"openvino: this processor has no bfloat16 ({' or '.join(BFLOAT16_FEATURES)}); use float32")
     context.progress("converting")
     try:
-        converted = ov.convert_model(str(model.entry))
-        # Half the bytes for a bfloat16 model: float16 keeps more digits of a weight than the arithmetic uses.
-        ov.save_model(converted, str(out / ENTRY), compress_to_fp16=options.precision == "bfloat16")
+        save(ov.convert_model(str(model.entry)), out / ENTRY, options.precision)
     except Exception as error:
         raise PassError(f"openvino: {model.entry.name} can't be converted: {one_line(error)}") from error
-    requires = {"cpu_features": "|".join(BFLOAT16_FEATURES)} if options.precision == "bfloat16" else {}
+    needed = {"cpu_features": "|".join(BFLOAT16_FEATURES)} if options.precision == "bfloat16" else {}
     precision = "bf16" if options.precision == "bfloat16" else model.manifest.precision
     return Built(
-        ENTRY, precision, runtime_options={"inference_precision": options.precision}, requires=requires, details={}
+        ENTRY,
+        precision,
+        runtime_options={"inference_precision": options.precision},
+        requires={**model.manifest.requires, **needed},
     )
+
+
+def save(model: Any, file: Path, precision: str) -> None:
+    """Write an `openvino.Model`.
+
+    Args:
+        precision: that its floats are computed in. bfloat16 takes half the bytes: float16 keeps more digits of a weight
+            than the arithmetic uses.
+    """
+    import openvino as ov
+
+    ov.save_model(model, str(file), compress_to_fp16=precision == "bfloat16")

@@ -13,16 +13,14 @@ from pydantic import Field, ValidationError
 from hone.artifact import Artifact
 from hone.data import Dataset
 from hone.errors import PassError
-from hone.recipe import LoadedRecipe
 from hone.signature import Tensors
 
 from ...context import Built, PassContext
 from ...graph.execution import run_rows
 from ...graph.onnx_graph import load_graph
 from ...graph.quantized_graph import heavy_nodes
-from ...proof.metrics import stand_in
-from ...proof.metrics.registry import Loss
 from ...registry import PassOptions, register, registered
+from .own_answers import OwnAnswers
 
 Quantizer = Literal["quantize_dynamic", "quantize_static", "quantize_weights"]
 
@@ -91,10 +89,8 @@ class _Search:
         self._scratch = out / "candidates"
         self._rows = context.calibration.head(options.rows)
         self._expected = _run(model.entry, self._rows)
-        quality = context.loaded.recipe.quality
-        self._output = quality.output or next(iter(self._expected))
-        self._loss = stand_in(quality.metric).loss
-        self.limit = _limit(context.loaded, options, self._loss, self._expected[self._output])
+        self._own = OwnAnswers.of(context.loaded, self._expected, options.max_loss)
+        self.limit = self._own.limit
         self._last: Built | None = None
 
     def _check_options(self) -> None:
@@ -121,7 +117,7 @@ class _Search:
         return [name for name in heavy_nodes(load_graph(self._model.entry)) if name not in left]
 
     def loss(self, file: Path) -> float:
-        return self._loss.of(_run(file, self._rows)[self._output], self._expected[self._output])
+        return self._own.lost(_run(file, self._rows))
 
     def sensitivities(self, layers: list[str]) -> list[tuple[float, str]]:
         """Return (relative error power, layer) for each layer quantized alone, the worst first."""
@@ -139,9 +135,9 @@ class _Search:
         found = self.loss(self.build(ranked[:high]))
         if found > self.limit:
             raise PassError(
-                f"quantize_mixed: with {most} of {len(ranked)} layers in float the loss ({self._loss.words}) is still "
-                f"{found:.4g}, over {self.limit:.4g} (all in int8: {loss:.4g}); raise max_float_share or max_loss, "
-                "smooth first, or use fp16"
+                f"quantize_mixed: with {most} of {len(ranked)} layers in float the loss ({self._own.loss.words}) is "
+                f"still {found:.4g}, over {self.limit:.4g} (all in int8: {loss:.4g}); raise max_float_share or "
+                "max_loss, smooth first, or use fp16"
             )
         while high - low > 1:
             middle = (low + high) // 2
@@ -167,15 +163,10 @@ class _Search:
             "kept_in_float": chosen,
             "loss": float(f"{loss:.4g}"),
             "limit": self.limit,
-            "loss_is": self._loss.words,
+            "loss_is": self._own.loss.words,
         }
         last = self._last
         return Built(best.name, last.precision, None, last.runtime_options, last.requires, details)
-
-
-def _limit(loaded: LoadedRecipe, options: Options, loss: Loss, expected: np.ndarray) -> float:
-    """Return how much may be lost: the option, or the recipe's budget, in the metric's unit."""
-    return options.max_loss or loaded.recipe.budget.allowed_drop(loss.scale(expected))
 
 
 def _error_power(got: Tensors, expected: Tensors) -> float:

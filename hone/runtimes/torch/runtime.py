@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping
+from importlib import import_module
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -27,14 +30,19 @@ if TYPE_CHECKING:
 
 
 class Options(UserCode):
-    """Whether an exported program may hold pickles: the recipe said so."""
+    """Whether an exported program may hold pickles: the recipe said so; and whether torch compiles the module, which
+    sources' are not."""
 
     trust_pickle: bool = False
+    compiled: Literal["float32", "bfloat16"] | None = None
 
 
 @register("torch")
 class TorchRuntime(Runtime):
-    """An `nn.Module`: a class and its weights, an exported program (`.pt2`), or a Hugging Face folder."""
+    """An `nn.Module`: a class and its weights, an exported program (`.pt2`), or a Hugging Face folder.
+
+    `runtime_options` of the artifact: `compiled`, to compile it with inductor and compute in float32 or bfloat16.
+    """
 
     module = "torch"
     baseline = True
@@ -54,10 +62,20 @@ class TorchRuntime(Runtime):
 
         if threads is not None:
             torch.set_num_threads(threads)
+        self._compiled = Options.model_validate(artifact.manifest.runtime_options).compiled
+        if self._compiled and artifact.entry.suffix == ".pt2" and find_spec("torchao"):
+            import_module("torchao.quantization.pt2e")  # knows the operators of quantized programs
         self._module = load_module(artifact)
         self._signature = artifact.signature
         self._calling = calling(self._module, artifact.signature.input_names)
         self._rows = fixed_rows(self._module, artifact.signature)
+        self._arithmetic: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+        if self._compiled:
+            # For each shape that it meets, with its weights as constants: torch's documentation of inductor on CPUs.
+            compiled: Any = torch.compile(self._module, dynamic=False, options={"freezing": True})
+            self._module = compiled
+        if self._compiled == "bfloat16":
+            self._arithmetic = torch.autocast("cpu", torch.bfloat16)
 
     @classmethod
     def availability(cls) -> Availability:
@@ -73,7 +91,7 @@ class TorchRuntime(Runtime):
     def _forward(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         import torch
 
-        with torch.inference_mode():
+        with torch.inference_mode(), self._arithmetic:
             result = self._calling.call(self._module, {name: torch.from_numpy(inputs[name]) for name in inputs})
         return {
             name: (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()
@@ -87,7 +105,7 @@ class TorchRuntime(Runtime):
     def describe(self) -> str:
         import torch
 
-        return f"PyTorch {torch.__version__}, eager, CPU"
+        return f"PyTorch {torch.__version__}, {'inductor' if self._compiled else 'eager'}, CPU"
 
 
 def load_module(artifact: Artifact) -> torch.nn.Module:

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from hone.errors import PassError
+from hone.errors import PassError, RecipeError
 from hone.signature import Signature, TensorSpec
 from tests.models.perceptron import perceptron, perceptron_rows, perceptron_signature
 from tests.passes import Bench, cosine, details, operators
@@ -24,9 +24,30 @@ def test_blocks_stay_close_to_float(tmp_path: Path, bits: int, least: float) -> 
     assert cosine(bench.outputs(made)["y"], bench.outputs(source)["y"]) > least
 
 
-def test_excluded_layers_stay_in_float(tmp_path: Path) -> None:
+def test_algorithms_are_closer_than_rounding(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, perceptron_signature(), perceptron_rows(256))
+    source = bench.artifact(perceptron())
+    wanted = bench.outputs(source)["y"]
+    loss = {}
+    for algorithm in ("nearest", "k_quant", "hqq", "gptq"):
+        made = bench.run("quantize_weights", source, bits=4, algorithm=algorithm)
+        assert operators(made).count("MatMulNBits") == 3
+        loss[algorithm] = 1 - cosine(bench.outputs(made)["y"], wanted)
+    assert loss["hqq"] < 0.9 * loss["nearest"]
+
+
+def test_rows_are_needed_to_weigh_errors_by_them(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, perceptron_signature(), perceptron_rows(), calibration=None)
+    source = bench.artifact(perceptron())
+    with pytest.raises(RecipeError, match="calibration: is required by this pass"):
+        bench.run("quantize_weights", source, bits=4, algorithm="gptq")
+
+
+@pytest.mark.parametrize("algorithm", ["nearest", "k_quant", "gptq"])
+def test_excluded_layers_stay_in_float(tmp_path: Path, algorithm: str) -> None:
     bench = Bench(tmp_path, perceptron_signature(), perceptron_rows())
-    made = bench.run("quantize_weights", bench.artifact(perceptron()), exclude=["second"])
+    source = bench.artifact(perceptron())
+    made = bench.run("quantize_weights", source, bits=4, exclude=["second"], algorithm=algorithm)
     assert details(made)["left_in_float"] == ["second"]
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from hone import runtimes
 from hone.artifact import Artifact
 from hone.errors import ArtifactError, PassError
 from hone.hardware import cpu_features
+from hone.processes import output_of
 from hone.runtimes.openvino import BFLOAT16_FEATURES, OpenVinoRuntime
 from tests.models.perceptron import perceptron, perceptron_rows, perceptron_signature
 from tests.passes import Bench, cosine
@@ -61,6 +63,16 @@ def test_host_without_the_features_is_told(bench: Bench) -> None:
     needy = made.with_manifest(requires={"cpu_features": "no_such_feature"})
     assert OpenVinoRuntime.check_host(needy) == "it needs a processor with no_such_feature"
     assert OpenVinoRuntime.check_host(made) == ""
+
+
+def test_nothing_is_reported_to_its_makers() -> None:
+    code = (
+        "import sys; import hone.runtimes.openvino; import openvino; "
+        "print([name for name in sys.modules if name.startswith('openvino_telemetry.')], "
+        "openvino.tools.ovc.telemetry_utils.tm.__name__)"
+    )
+    said = output_of([sys.executable, "-c", code], "python")
+    assert said.split() == ["[]", "openvino.tools.ovc.telemetry_stub"]
 
 
 def test_broken_file_is_named(bench: Bench) -> None:
