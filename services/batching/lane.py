@@ -210,7 +210,7 @@ class Lane:
             return [Work(inputs, 1, now, FIXED, create(), deadline, alone=True)]
         rows = len(inputs[self._first])
         bucket = self._joiner.bucket(inputs)
-        most = self._most_rows if bucket is FIXED else self.queue.limit(bucket)
+        most = self._most_rows if bucket is FIXED else self.queue.sizes.limit(bucket)
         if rows <= most:
             return [Work(inputs, rows, now, bucket, create(), deadline)]
         return [
@@ -273,18 +273,18 @@ class Lane:
         for work, outcome in zip(works, outcomes, strict=True):
             if work.trail is not None:
                 work.trail.append((started - work.arrived, seconds, rows))
-            if work.deadline is not None:
-                self._learn_reserve(work, ended)
             settle(work, outcome)
             failed = failed or isinstance(outcome, Exception)
         if not failed:
-            self._latency.observe(works[0].bucket.row_size, rows, seconds)
+            self._reserve.stalled(ended, self._latency.observe(works[0].bucket.row_size, rows, seconds))
             self.failures_in_a_row = 0
         elif all(isinstance(outcome, Exception) and not isinstance(outcome, InputError) for outcome in outcomes):
             self.failures_in_a_row += 1
+        for work in works:
+            if work.deadline is not None:
+                self._learn_reserve(work, ended)
         self.virtual_time += seconds * self.options.threads
-        queued = [started - work.arrived for work in works]
-        self._observe(BatchTimes(queued, seconds, rows, joining, splitting, failed))
+        self._observe(BatchTimes([started - work.arrived for work in works], seconds, rows, joining, splitting, failed))
         self._rest()
 
     def _learn_reserve(self, work: Work, ended: float) -> None:

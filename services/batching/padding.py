@@ -15,7 +15,8 @@ import numpy as np
 from hone.signature import BATCH, Signature, Tensors, TensorSpec
 
 from ..http.failures import InferenceError
-from .queue import Bucket, Work
+from .queue import Work
+from .sizes import Bucket
 
 STEP = 1.25
 FIXED = Bucket()
