@@ -15,8 +15,11 @@ from hone.plan import Measured
 from hone.runtimes.base import Runtime
 from hone.signature import Tensors
 
-INLINE_S = 0.003
-"""A full batch faster than this runs on the event loop: handing it to a thread and back costs more than the pause."""
+INLINE_S = 0.001
+"""A full batch faster than this runs on the event loop: handing it to a thread and back costs more than the pause.
+
+Meanwhile nobody is read, decided on or refused: a refusal takes up to a batch longer.
+"""
 
 GAIN = 1.25
 """Several threads, or batches, are used when they give at least so many times the rows/s: they take cores from the
