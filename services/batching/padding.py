@@ -36,6 +36,7 @@ class Joiner:
         self.first = self._names[0]
         self._dynamic = [(spec, _axes(spec)) for spec in signature.inputs if _axes(spec)]
         self._outputs = [(spec.name, _axes(spec)) for spec in signature.outputs]
+        self.one_length = not self._dynamic
         self.pads = pad and can_pad(signature)
 
     def bucket(self, inputs: Tensors) -> Bucket:

@@ -62,6 +62,10 @@ class Work:
     is_try: bool = False
 
 
+ONE_ROW = (Work({}, 1, 0.0, Bucket()),)
+"""The least that a request can bring where all rows have one length."""
+
+
 @dataclass
 class Batch:
     """What goes to the runtime next, and what has become too late meanwhile."""
@@ -134,20 +138,35 @@ class BatchQueue:
         self.rows += rows
 
     def _check_deadline(self, works: list[Work], now: float, left_s: float, busy_s: float) -> None:
-        own = sum(self.predict(work.bucket.row_size, work.rows) for work in works)
-        # In the last batch it has company: a batch of its own would cost the others' overhead once more.
-        ahead = busy_s + max(0.0, self._seconds(left_s, works) - own) / self.in_flight
+        ahead, own = self._needed(works, left_s, busy_s)
         if left_s <= 0 or ahead + own > (self._usable(works[0].bucket, left_s) if ahead else left_s):
             if left_s > 0 and not ahead and self._may_try(now):
                 for work in works:
                     work.is_try = True
                 return
-            raise DeadlineError(
-                f"can't answer within the {max(0.0, left_s) * 1e3:.3g} ms that are left: about "
-                f"{(ahead + own) * 1e3:.3g} ms would be needed",
-                ceil(ahead),
-                hopeless=left_s <= 0 or own > left_s,
-            )
+            raise _too_late(left_s, ahead, own, "about")
+
+    def check_unread(self, left_s: float, busy_s: float = 0.0) -> None:
+        """Refuse a request whose body isn't read yet when a single row of it would come too late already.
+
+        Args:
+            left_s: until its deadline.
+            busy_s: as of `offer`.
+
+        Raises:
+            DeadlineError: whatever it brings, `offer` would refuse it.
+        """
+        if not self.rows:
+            return
+        ahead, own = self._needed(ONE_ROW, left_s, busy_s)
+        if ahead + own > self._usable(ONE_ROW[0].bucket, left_s):
+            raise _too_late(left_s, ahead, own, "over")
+
+    def _needed(self, works: Sequence[Work], left_s: float, busy_s: float) -> tuple[float, float]:
+        """Return the seconds before works can run, and those of their own."""
+        own = sum(self.predict(work.bucket.row_size, work.rows) for work in works)
+        # In the last batch it has company: a batch of its own would cost the others' overhead once more.
+        return busy_s + max(0.0, self._seconds(left_s, works) - own) / self.in_flight, own
 
     def _may_try(self, now: float) -> bool:
         if self._last_batch is None:
@@ -261,3 +280,12 @@ class BatchQueue:
 
     def __len__(self) -> int:
         return sum(work.waiting for waiting in self._buckets.values() for work in waiting)
+
+
+def _too_late(left_s: float, ahead: float, own: float, word: str) -> DeadlineError:
+    return DeadlineError(
+        f"can't answer within the {max(0.0, left_s) * 1e3:.3g} ms that are left: {word} {(ahead + own) * 1e3:.3g} ms "
+        "would be needed",
+        ceil(ahead),
+        hopeless=left_s <= 0 or own > left_s,
+    )

@@ -31,7 +31,7 @@ from ..http.responses import (
     require_method,
     respond,
 )
-from ..protocols.base import CONTENT_TYPE, Endpoint, Protocol, Request
+from ..protocols.base import CONTENT_TYPE, DEADLINE, Endpoint, Protocol, Request, timeout_of
 from ..protocols.tensors import row_count
 from .edge import REQUEST_ID, Edge
 from .served import ServedModel
@@ -92,6 +92,8 @@ class InferEndpoint:
             if self._guarded or scope["method"] != "POST":
                 await self._admit(scope, head)
             protocol = self._protocols.get(head.get(self._header, b""), self._otherwise) or self._protocol(head)
+            if DEADLINE in head:
+                served.check_unread(timeout_of(head), started)
             length = head.get(b"content-length")
             if length is not None and len(length) <= SMALL_DIGITS and b"content-encoding" not in head:
                 request = protocol.decode(head, await read_body(head, receive, self._limit))

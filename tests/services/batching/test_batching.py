@@ -217,6 +217,32 @@ class TestQueue:
         queue.tried(again, 2.2)  # in time: the next one need not wait
         queue.offer([work(2, deadline=2.8)], 2.3)
 
+    @settings(max_examples=200, deadline=None)
+    @given(
+        st.lists(st.integers(1, 6), max_size=8), st.integers(1, 9), st.floats(0.1, 40), st.floats(0, 5),
+        st.integers(1, 3), st.floats(0, 0.5), st.floats(0, 3),
+    )  # fmt: skip
+    def test_unread_only_what_would_be_refused_is_refused(
+        self, waiting: list[int], rows: int, left_s: float, busy_s: float, in_flight: int, reserve: float, cost: float
+    ) -> None:
+        queue = BatchQueue(6, 100, lambda _, rows: cost + rows, in_flight, reserve=reserve)
+        for one in waiting:
+            queue.offer([work(one)], 0.0)
+        try:
+            queue.check_unread(left_s, busy_s)
+        except DeadlineError:
+            works = [work(min(6, rows - start), deadline=left_s) for start in range(0, rows, 6)]
+            with pytest.raises(DeadlineError):
+                queue.offer(works, 0.0, busy_s)
+
+    def test_unread_a_request_behind_too_many_is_refused_and_alone_it_is_not(self) -> None:
+        queue = BatchQueue(max_batch_rows=8, max_queue_rows=100, predict=second_a_row)
+        queue.check_unread(0.1)
+        queue.offer([work(8)], 0.0)
+        queue.check_unread(20.0)
+        with pytest.raises(DeadlineError, match="can't answer within the 5e\\+03 ms that are left: over 9e\\+03 ms"):
+            queue.check_unread(5.0)
+
     def test_a_deadline_that_is_over_is_never_tried(self) -> None:
         queue = BatchQueue(max_batch_rows=8, max_queue_rows=100, predict=second_a_row)
         for now in (0.0, 5.0):
