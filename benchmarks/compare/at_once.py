@@ -1,21 +1,25 @@
 """Two services loaded at once, at equal rates: what the processes of each work for a request, window by window.
 
 What slows a host down, a neighbor or a warm processor, hits both services in the same moment, so their ratio in a
-window of a second is steadier than that of two loads one after the other. Work is processor time, which other programs
-don't lengthen by taking turns, only by taking caches and cycles.
+window is steadier than that of two loads one after the other. Work is processor time, which other programs don't
+lengthen by taking turns, only by taking caches and cycles. They take them on one core more than on another, so the
+services have half of the cores each, and change places in the middle of every window.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from hone.errors import HoneError
 
@@ -53,21 +57,24 @@ class Window:
     cpu_s: tuple[float, float]
 
     @property
+    def cpu_ms(self) -> tuple[float, float]:
+        """For a request."""
+        (some, others), (first, second) = self.requests, self.cpu_s
+        return 1e3 * first / some, 1e3 * second / others
+
+    @property
     def log_ratio(self) -> float:
         """Of B's work for a request over A's."""
-        (some, others), (first, second) = self.requests, self.cpu_s
-        return math.log(second / others) - math.log(first / some)
+        ours, theirs = self.cpu_ms
+        return math.log(theirs / ours)
 
 
-def windows(
-    a: Target, b: Target, scenario: Scenario, watch: Callable[[int], object] = lambda _: None
-) -> Iterator[Window]:
+def windows(a: Target, b: Target, scenario: Scenario) -> Iterator[Window]:
     """Load both at once and yield what each did, until the scenario is over or nothing more is asked for.
 
     Args:
         a, b: the services; both are on this host.
         scenario: an open loop's; each gets this load. B's requests come half a mean gap after A's.
-        watch: told how many requests failed.
 
     Raises:
         HoneError: a sender or a service failed, or its processes aren't seen.
@@ -85,22 +92,81 @@ def windows(
             ).write(folder)  # fmt: skip
         fleet = Fleet(folders)
         stack.callback(fleet.end)
+        places = stack.enter_context(Places(*families))
         edges: list[Edge] = []
         records = np.zeros(0, RECORDS)
         while fleet.running:
-            due = SETTLE_S if not edges else edges[-1][0] + WINDOW_S
+            due = SETTLE_S if not edges else edges[-1][0] + WINDOW_S / 2
             time.sleep(max(0.0, fleet.zero + due - time.monotonic()))
             edges.append((time.monotonic() - fleet.zero, *(worked_s(family) for family in families)))
+            places.change()
             records = np.concatenate([records, fleet.more()])
-            while len(edges) > 1 and edges[1][0] + LAG_S < edges[-1][0]:
-                yield _window(edges[0], edges[1], records)
-                records = records[records["ended"] > edges[1][0]]
-                del edges[0]
+            while len(edges) > 2 and edges[2][0] + LAG_S < edges[-1][0]:
+                window = window_of(edges[0], edges[2], records)
+                if min(window.requests) >= FEWEST_REQUESTS and min(window.cpu_s) > 0:
+                    yield window
+                records = records[records["ended"] > edges[2][0]]
+                del edges[:2]
         if failure := fleet.failure():
             raise HoneError(failure)
 
 
-def _window(start: Edge, end: Edge, records: np.ndarray) -> Window:
+class Places:
+    """Half of the cores for each of two families of processes, and the other half in turn.
+
+    Where processes can't be kept to cores (macOS, another user's, a single core) they stay where they are. Afterwards
+    each has the cores again that it had.
+
+    Args:
+        families: of the services.
+    """
+
+    def __init__(self, *families: list[psutil.Process]) -> None:
+        self._families = families
+        self._before: dict[int, set[int]] = {}
+        self._turn = 0
+
+    def __enter__(self) -> Places:
+        if hasattr(os, "sched_setaffinity"):
+            with contextlib.suppress(OSError):
+                self._before = {thread: os.sched_getaffinity(thread) for thread in self._threads(*self._families)}
+        there = sorted(set.intersection(*self._before.values())) if self._before else []
+        self._halves = (there[: len(there) // 2], there[len(there) // 2 :])
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for thread in self._threads(*self._families):
+            with contextlib.suppress(OSError):
+                os.sched_setaffinity(thread, self._before.get(thread) or [*self._halves[0], *self._halves[1]])
+
+    @property
+    def change_of_place(self) -> bool:
+        """Whether the services change places."""
+        return bool(self._halves[0])
+
+    def change(self) -> None:
+        """Let the services change places."""
+        if not self.change_of_place:
+            return
+        self._turn += 1
+        for number, family in enumerate(self._families):
+            half = self._halves[(number + self._turn) % 2]
+            for thread in self._threads(family):
+                with contextlib.suppress(OSError):
+                    os.sched_setaffinity(thread, half)
+
+    @staticmethod
+    def _threads(*families: list[psutil.Process]) -> list[int]:
+        found: list[int] = []
+        for family in families:
+            for process in family:
+                with contextlib.suppress(OSError):
+                    found += [int(thread.name) for thread in Path(f"/proc/{process.pid}/task").iterdir()]
+        return found
+
+
+def window_of(start: Edge, end: Edge, records: np.ndarray) -> Window:
+    """Return what both did between two moments: what was answered then, and well, counts."""
     inside = records[(records["ended"] > start[0]) & (records["ended"] <= end[0]) & (records["error"] == 0)]
     some = int((inside["sender"] == 0).sum())
     return Window((some, len(inside) - some), (end[1] - start[1], end[2] - start[2]))

@@ -61,8 +61,7 @@ def _require_together(at_once: bool, given: dict[str, Any]) -> None:
         if given[name] is not None:
             raise click.UsageError(f"--{name} is of turns; --at-once takes --minutes and --rate")
     if given["by"] not in (None, "cpu"):
-        raise click.UsageError(f"--at-once compares by cpu: beside each other services wait for each other, so {given['by']} "
-                               "would say nothing")  # fmt: skip
+        raise click.UsageError(f"--at-once compares by cpu, not by {given['by']}: services at once wait for each other")
 
 
 def _in_turns(a: str, b: str, model: str, out: Path | None, api_key: str, ca: Path | None, **given: Any) -> None:
@@ -86,6 +85,33 @@ def _in_turns(a: str, b: str, model: str, out: Path | None, api_key: str, ca: Pa
         raise StoppedError(f"interrupted after {len(found.turns)} turns; {file} has them")
     if found.ratio.verdict == "slower":
         raise LimitError(f"B is slower: {by} of {found.b.model}")
+
+
+def _at_once(a: str, b: str, model: str, out: Path | None, api_key: str, ca: Path | None, **given: Any) -> None:
+    from hone.benchmarks.compare.turns import StoppedError
+    from hone.benchmarks.compare.verdict import Effort, compare_at_once
+    from hone.benchmarks.load.target import Access
+
+    minutes, access = given["minutes"] or MINUTES, Access(api_key, ca)
+
+    @contextmanager
+    def start(number: int) -> Iterator[tuple[Target, Target]]:
+        if number % 2:  # who starts first changes, too
+            with _target(b, model, access) as second, _target(a, model, access) as first:
+                yield first, second
+        else:
+            with _target(a, model, access) as first, _target(b, model, access) as second:
+                yield first, second
+
+    effort = Effort(minutes, given["rows"], given["rate"], anew="://" not in a + b)
+    command = f"hone bench compare {a} {b} --at-once --minutes {minutes:g}"
+    found, file = compare_at_once(start, effort, out=out, command=command, progress=_say)
+    click.echo(found.summary())
+    click.echo(f"comparison: {file}")
+    if found.interrupted:
+        raise StoppedError(f"interrupted after {len(found.rounds)} rounds; {file} has them")
+    if found.verdict == "slower":
+        raise LimitError(f"B is slower: cpu of {found.b.model}")
 
 
 @contextmanager
