@@ -78,7 +78,6 @@ class InferEndpoint:
         self._noted = self._traced or edge.settings.access_log != "off"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # One function, as long as it is: each call on the way of a small request shows in what a worker can answer.
         started = time.monotonic()
         served, metrics = self._served, self._served.metrics
         metrics.in_flight += 1
@@ -121,8 +120,7 @@ class InferEndpoint:
             if large is not None or room is not None:
                 room = _release(large, room, status)
             metrics.request(self._label, status, seconds, rows)
-        if REQUEST_ID in head:
-            fields = [*fields, (REQUEST_ID, self._edge.request_id(head))]
+        fields = [*fields, (REQUEST_ID, self._edge.request_id(head))] if REQUEST_ID in head else fields
         write = respond if room is None else partial(room.write, abort=scope.get(ABORT))
         await write(send, status, answer, fields)
         if status == 200 and (served.followed or metrics.wants_sample):
