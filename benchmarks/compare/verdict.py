@@ -41,6 +41,9 @@ SHORTEST_S = 10.0
 
 FEWEST_ROUNDS = 4
 
+NEGLIGIBLE = 0.005
+"""A smaller difference is none: a few rounds are not so normal as Student's t takes them to be."""
+
 SHARE = 0.2
 """Of what one service reaches alone that each gets: services and generator have room beside each other."""
 
@@ -106,7 +109,7 @@ def verdict_of(rounds: Sequence[Sequence[float]]) -> tuple[Paired, Outcome]:
     """
     one = len(rounds) == 1
     found = paired(rounds[0]) if one else paired([float(np.mean(logs)) for logs in rounds])
-    least = math.log1p(MATERIAL) if one else 0.0
+    least = math.log1p(MATERIAL if one else NEGLIGIBLE)
     if not one and len(rounds) < FEWEST_ROUNDS:
         return found, "can't tell"
     if math.log(found.low) > least:
