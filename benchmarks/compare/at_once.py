@@ -98,7 +98,7 @@ def windows(a: Target, b: Target, scenario: Scenario) -> Iterator[Window]:
         while fleet.running:
             due = SETTLE_S if not edges else edges[-1][0] + WINDOW_S / 2
             time.sleep(max(0.0, fleet.zero + due - time.monotonic()))
-            edges.append((time.monotonic() - fleet.zero, *(worked_s(family) for family in families)))
+            edges.append((time.monotonic() - fleet.zero, worked_s(families[0]), worked_s(families[1])))
             places.change()
             records = np.concatenate([records, fleet.more()])
             while len(edges) > 2 and edges[2][0] + LAG_S < edges[-1][0]:
