@@ -115,7 +115,7 @@ def compare(
     """
     if turns < FEWEST:
         raise HoneError(f"--turns {turns}: nothing can be said from under {FEWEST}")
-    _require_comparable(a, b, by)
+    require_comparable(a, b, by)
     check_writable(out.parent, f"{out.name} (--out)")
     loads = _Loads(a, b, scenario)
     done = take_turns(loads, turns, progress)
@@ -137,7 +137,8 @@ def compare(
     return comparison
 
 
-def _require_comparable(a: Target, b: Target, by: str) -> None:
+def require_comparable(a: Target, b: Target, by: str) -> None:
+    """Raise HoneError for services that take different inputs, or whose work can't be seen where that is compared."""
     if a.signature.inputs != b.signature.inputs:
         raise HoneError(f"{a.tag} and {b.tag} take different inputs: they can't be compared under the same load")
     for target in (a, b):

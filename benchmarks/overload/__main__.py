@@ -2,8 +2,9 @@
 
 It is started here, its capacity is searched for a while or given, and then requests come at a multiple of it, each with
 a deadline. What is answered in time, what refusals take and how long `/readyz` takes are judged; exit status 3 when an
-aim is missed. The generator needs processor time of its own, so the service gets a core less than there are, and the
-model by default is one that is slow on purpose: of a small one, two cores can't send three times what they can answer.
+aim is missed. The generator needs processor time of its own, so the service is kept to some of the cores and what loads
+it to the others, and the model by default is one that is slow on purpose: of a small one, two cores can't send three
+times what they can answer.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import shlex
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ import orjson
 from hone.capacity import Slo, Trial
 from hone.errors import HoneError
 from hone.files import atomic_write
-from hone.hardware import cores, host
+from hone.hardware import host
 from hone.services.launch import running
 
 from ..capacity.runs import Runs, Void
@@ -30,6 +32,7 @@ from ..capacity.search import Effort, search
 from ..capacity.service import Service
 from ..load.run import find_target
 from ..load.target import Access, Target
+from .cores import kept_to, shared_out
 from .judge import judge
 from .model import store_slow_model
 from .sending import Load, overload
@@ -54,15 +57,21 @@ def main(
     try:
         with tempfile.TemporaryDirectory(prefix="hone-overload-") as folder:
             reference = model or _slow_model(Path(folder))
-            with running(reference, threads=max(1, cores() - 1)) as url:
-                target = find_target(url, reference, Access())
-                found = capacity or _search(target, rows, deadline_ms, search_minutes)
-                load = Load(times * found, rows, deadline_ms, minutes * 60)
-                click.echo(f"{found:,.1f} requests/s held; {load.rate:,.1f}/s for {load.seconds:g} s", err=True)
-                figures = judge(overload(target, load), load, found)
+            its, others = shared_out()
+            with ExitStack() as started:
+                threads = None if its != others else max(1, len(its) - 1)
+                with kept_to(its):
+                    url = started.enter_context(running(reference, threads=threads))
+                with kept_to(others):
+                    target = find_target(url, reference, Access())
+                    found = capacity or _search(target, rows, deadline_ms, search_minutes)
+                    load = Load(times * found, rows, deadline_ms, minutes * 60)
+                    click.echo(f"{found:,.1f} requests/s held; {load.rate:,.1f}/s for {load.seconds:g} s", err=True)
+                    figures = judge(overload(target, load), load, found)
     except HoneError as error:
         raise click.ClickException(str(error)) from error
-    figures = {**_facts(target, load, found, "given" if capacity else "searched"), **figures}
+    facts = _facts(target, load, found, "given" if capacity else "searched")
+    figures = {**facts, "service_cores": len(its), **figures}
     lines = figures.pop("lines")
     atomic_write(out / "overload.json", orjson.dumps(figures, option=orjson.OPT_INDENT_2))
     click.echo("\n".join([*lines, f"{figures['verdict']}: {out / 'overload.json'}"]))

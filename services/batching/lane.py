@@ -59,6 +59,7 @@ class Lane:
         self._call = Runner(run, joiner).call
         self._joiner = joiner
         self._first = joiner.first if joiner is not None else ""
+        self._one_length = joiner is None or joiner.one_length
         self._most_rows = self.options.max_batch_rows
         self._latency = latency or LatencyModel()
         self.queue = BatchQueue(
@@ -93,13 +94,16 @@ class Lane:
         """True when nothing waits and nothing runs."""
         return not self.queue.rows and not self.flying
 
-    async def submit(self, inputs: Tensors, deadline: float | None = None, trail: Trail | None = None) -> Tensors:
+    async def submit(
+        self, inputs: Tensors, deadline: float | None = None, trail: Trail | None = None, *, alone: bool = False
+    ) -> Tensors:
         """Return the outputs of these rows.
 
         Args:
             inputs: checked against the signature.
             deadline: the time (time.monotonic) after which the answer is worthless.
             trail: gets (seconds in the queue, seconds in the runtime, rows of the batch) of each part.
+            alone: they share their batch with no other's.
 
         Raises:
             OverloadedError: the queue is full.
@@ -113,17 +117,14 @@ class Lane:
         if self._alone:
             if self._may_run_now(inputs, deadline):
                 return self._run_now(inputs, trail)
-            self._crowded()
+            if not alone:
+                self._crowded()
         now = monotonic()
         works = self._cut(inputs, now, deadline)
-        if trail is not None:
+        if trail is not None or alone:
             for work in works:
-                work.trail = trail
-        if not self.queue.rows and not self.flying:
-            self._scheduler.activate(self)
-        self.queue.offer(works, now, self._busy_s(now) if deadline is not None else 0.0)
-        self._idle.clear()
-        self._scheduler.wake()
+                work.trail, work.alone = trail, work.alone or alone
+        self._offer(works, now)
         try:
             if len(works) == 1:
                 return await works[0].future  # type: ignore[misc]
@@ -135,30 +136,23 @@ class Lane:
             raise
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    async def submit_alone(self, row: Tensors) -> Tensors:
-        """Return the outputs of one row that shares its batch with no other, whatever waits beside it.
+    def check_unread(self, deadline: float) -> None:
+        """Refuse a request before its body is read where it can't be in time, whatever it brings.
 
         Raises:
-            OverloadedError, StoppingError, InputError, InferenceError: as `submit`.
+            DeadlineError: it can't.
         """
-        if self._closing:
-            raise StoppingError
-        if self._alone and self._may_run_now(row, None):
-            return self._run_now(row, None)
-        now = monotonic()
-        (work,) = self._cut(row, now, None)
-        work.alone = True
-        if self.idle:
+        if self.queue.rows and self._one_length:
+            now = monotonic()
+            self.queue.check_unread(deadline - now, self._busy_s(now))
+
+    def _offer(self, works: list[Work], now: float) -> None:
+        """Queue all of a caller's works, or none; raises as `BatchQueue.offer`."""
+        if not self.queue.rows and not self.flying:
             self._scheduler.activate(self)
-        self.queue.offer([work], now)
+        self.queue.offer(works, now, self._busy_s(now) if works[0].deadline is not None else 0.0)
         self._idle.clear()
         self._scheduler.wake()
-        try:
-            return await work.future  # type: ignore[misc]
-        except BaseException:
-            self.queue.withdraw(work)
-            self._rest()
-            raise
 
     def _may_run_now(self, inputs: Tensors, deadline: float | None) -> bool:
         """Return whether a request may skip the queue: nobody is there to share a batch with.
@@ -210,7 +204,7 @@ class Lane:
             return [Work(inputs, 1, now, FIXED, create(), deadline, alone=True)]
         rows = len(inputs[self._first])
         bucket = self._joiner.bucket(inputs)
-        most = self._most_rows if bucket is FIXED else self.queue.limit(bucket)
+        most = self._most_rows if bucket is FIXED else self.queue.sizes.limit(bucket)
         if rows <= most:
             return [Work(inputs, rows, now, bucket, create(), deadline)]
         return [
@@ -273,18 +267,18 @@ class Lane:
         for work, outcome in zip(works, outcomes, strict=True):
             if work.trail is not None:
                 work.trail.append((started - work.arrived, seconds, rows))
-            if work.deadline is not None:
-                self._learn_reserve(work, ended)
             settle(work, outcome)
             failed = failed or isinstance(outcome, Exception)
         if not failed:
-            self._latency.observe(works[0].bucket.row_size, rows, seconds)
+            self._reserve.stalled(ended, self._latency.observe(works[0].bucket.row_size, rows, seconds))
             self.failures_in_a_row = 0
         elif all(isinstance(outcome, Exception) and not isinstance(outcome, InputError) for outcome in outcomes):
             self.failures_in_a_row += 1
+        for work in works:
+            if work.deadline is not None:
+                self._learn_reserve(work, ended)
         self.virtual_time += seconds * self.options.threads
-        queued = [started - work.arrived for work in works]
-        self._observe(BatchTimes(queued, seconds, rows, joining, splitting, failed))
+        self._observe(BatchTimes([started - work.arrived for work in works], seconds, rows, joining, splitting, failed))
         self._rest()
 
     def _learn_reserve(self, work: Work, ended: float) -> None:

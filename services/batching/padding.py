@@ -15,7 +15,8 @@ import numpy as np
 from hone.signature import BATCH, Signature, Tensors, TensorSpec
 
 from ..http.failures import InferenceError
-from .queue import Bucket, Work
+from .queue import Work
+from .sizes import Bucket
 
 STEP = 1.25
 FIXED = Bucket()
@@ -35,6 +36,7 @@ class Joiner:
         self.first = self._names[0]
         self._dynamic = [(spec, dynamic_axes(spec)) for spec in signature.inputs if dynamic_axes(spec)]
         self._outputs = [(spec.name, dynamic_axes(spec)) for spec in signature.outputs]
+        self.one_length = not self._dynamic
         self.pads = pad and can_pad(signature)
 
     def bucket(self, inputs: Tensors) -> Bucket:

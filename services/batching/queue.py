@@ -17,11 +17,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import ceil, inf
-from typing import NamedTuple
 
 from hone.signature import Tensors
 
 from ..http.failures import DeadlineError, OverloadedError
+from .sizes import BatchSizes, Bucket, instant
 
 TRY_AFTER_S = 1.0
 """Without a batch for so long, what batches take isn't known any more, and a request is let through to learn it.
@@ -31,18 +31,6 @@ good: nothing would run that could show that the stall is over.
 """
 
 Trail = list[tuple[float, float, int]]
-
-
-class Bucket(NamedTuple):
-    """Works of one bucket may share a batch.
-
-    Attributes:
-        key: what they have in common: the sizes of their dynamic axes, rounded up where rows can be padded.
-        row_size: elements of a row along those axes, for the latency model.
-    """
-
-    key: tuple[int, ...] = ()
-    row_size: int = 1
 
 
 @dataclass(eq=False, slots=True)
@@ -74,6 +62,10 @@ class Work:
     is_try: bool = False
 
 
+ONE_ROW = (Work({}, 1, 0.0, Bucket()),)
+"""The least that a request can bring where all rows have one length."""
+
+
 @dataclass
 class Batch:
     """What goes to the runtime next, and what has become too late meanwhile."""
@@ -81,10 +73,6 @@ class Batch:
     works: list[Work]
     rows: int
     expired: list[Work]
-
-
-def _instant(_: int, __: int) -> float:
-    return 0.0
 
 
 @dataclass
@@ -103,7 +91,7 @@ class BatchQueue:
 
     max_batch_rows: int
     max_queue_rows: int
-    predict: Callable[[int, int], float] = _instant
+    predict: Callable[[int, int], float] = instant
     in_flight: int = 1
     max_batch_cells: int = 0
     rows: int = 0
@@ -112,6 +100,9 @@ class BatchQueue:
     _bucket_rows: dict[Bucket, int] = field(default_factory=dict)
     _last_batch: float | None = None
     """When one was taken; before the first, when a request was refused first."""
+
+    def __post_init__(self) -> None:
+        self.sizes = BatchSizes(self.max_batch_rows, self.max_batch_cells, self.predict)
 
     def offer(self, works: list[Work], now: float, busy_s: float = 0.0) -> None:
         """Queue all of a caller's works, or none.
@@ -147,20 +138,35 @@ class BatchQueue:
         self.rows += rows
 
     def _check_deadline(self, works: list[Work], now: float, left_s: float, busy_s: float) -> None:
-        own = sum(self.predict(work.bucket.row_size, work.rows) for work in works)
-        # In the last batch it has company: a batch of its own would cost the others' overhead once more.
-        ahead = busy_s + max(0.0, self._seconds(works) - own) / self.in_flight
+        ahead, own = self._needed(works, left_s, busy_s)
         if left_s <= 0 or ahead + own > (self._usable(works[0].bucket, left_s) if ahead else left_s):
             if left_s > 0 and not ahead and self._may_try(now):
                 for work in works:
                     work.is_try = True
                 return
-            raise DeadlineError(
-                f"can't answer within the {max(0.0, left_s) * 1e3:.3g} ms that are left: about "
-                f"{(ahead + own) * 1e3:.3g} ms would be needed",
-                ceil(ahead),
-                hopeless=left_s <= 0 or own > left_s,
-            )
+            raise _too_late(left_s, ahead, own, "about")
+
+    def check_unread(self, left_s: float, busy_s: float = 0.0) -> None:
+        """Refuse a request whose body isn't read yet when a single row of it would come too late already.
+
+        Args:
+            left_s: until its deadline.
+            busy_s: as of `offer`.
+
+        Raises:
+            DeadlineError: whatever it brings, `offer` would refuse it.
+        """
+        if not self.rows:
+            return
+        ahead, own = self._needed(ONE_ROW, left_s, busy_s)
+        if ahead + own > self._usable(ONE_ROW[0].bucket, left_s):
+            raise _too_late(left_s, ahead, own, "over")
+
+    def _needed(self, works: Sequence[Work], left_s: float, busy_s: float) -> tuple[float, float]:
+        """Return the seconds before works can run, and those of their own."""
+        own = sum(self.predict(work.bucket.row_size, work.rows) for work in works)
+        # In the last batch it has company: a batch of its own would cost the others' overhead once more.
+        return busy_s + max(0.0, self._seconds(left_s, works) - own) / self.in_flight, own
 
     def _may_try(self, now: float) -> bool:
         if self._last_batch is None:
@@ -177,15 +183,16 @@ class BatchQueue:
 
         However large the reserve, a full batch may gather while another ends: with less the runtime would go hungry.
         """
-        batches_s = 1.5 * self.predict(bucket.row_size, self.limit(bucket))
+        batches_s = 1.5 * self.predict(bucket.row_size, self.sizes.timely(bucket, left_s))
         return min(left_s, max(left_s * (1 - self.reserve), batches_s))
 
     def backlog_s(self) -> float:
         """Return the seconds that the waiting rows are expected to take."""
         return self._seconds() / self.in_flight
 
-    def _seconds(self, more: Sequence[Work] = ()) -> float:
-        """Return the seconds of all batches that the waiting rows make, and these with them."""
+    def _seconds(self, time_s: float = inf, more: Sequence[Work] = ()) -> float:
+        """Return the seconds of all batches that the waiting rows make, and these with them, for callers with so much
+        time."""
         waiting = self._bucket_rows
         if more:
             waiting = dict(waiting)
@@ -193,19 +200,13 @@ class BatchQueue:
                 waiting[work.bucket] = waiting.get(work.bucket, 0) + work.rows
         total = 0.0
         for bucket, rows in waiting.items():
-            most = self.limit(bucket)
+            most = self.sizes.timely(bucket, time_s)
             full, rest = divmod(rows, most)
             if full:
                 total += full * self.predict(bucket.row_size, most)
             if rest:
                 total += self.predict(bucket.row_size, rest)
         return total
-
-    def limit(self, bucket: Bucket) -> int:
-        """Return the most rows of a batch from this bucket."""
-        if not self.max_batch_cells:
-            return self.max_batch_rows
-        return min(self.max_batch_rows, max(1, self.max_batch_cells // bucket.row_size))
 
     def withdraw(self, work: Work) -> None:
         """Take a work back whose caller has gone; one that already runs is left alone."""
@@ -247,7 +248,7 @@ class BatchQueue:
         works: list[Work] = []
         rows = 0
         limit: float | None = None
-        most = self.limit(bucket)
+        most = self.sizes.limit(bucket)
         while waiting and rows < most:
             work = waiting[0]
             if not work.waiting:
@@ -255,6 +256,8 @@ class BatchQueue:
                 continue
             if works and (rows + work.rows > most or work.alone or works[0].alone):
                 break
+            if work.deadline is not None and (not works or limit is None):
+                most = self.sizes.timely(bucket, work.deadline - work.arrived)
             if work.deadline is not None or limit is not None:
                 if work.deadline is not None and not work.is_try and self._is_late(work, now):
                     waiting.popleft()
@@ -277,3 +280,12 @@ class BatchQueue:
 
     def __len__(self) -> int:
         return sum(work.waiting for waiting in self._buckets.values() for work in waiting)
+
+
+def _too_late(left_s: float, ahead: float, own: float, word: str) -> DeadlineError:
+    return DeadlineError(
+        f"can't answer within the {max(0.0, left_s) * 1e3:.3g} ms that are left: {word} {(ahead + own) * 1e3:.3g} ms "
+        "would be needed",
+        ceil(ahead),
+        hopeless=left_s <= 0 or own > left_s,
+    )

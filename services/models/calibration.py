@@ -8,6 +8,7 @@ chosen is printed with the figures it was chosen by. With a plan (HONE_PLAN) not
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from math import inf
 
 from hone import runtimes
 from hone.artifact import Artifact
@@ -19,14 +20,20 @@ from hone.signature import Tensors
 
 from ..batching.latency import LatencyModel
 from ..batching.padding import Joiner
+from ..batching.sizes import BATCH_SHARE
 from ..settings import Settings
 from .lengths import check_padding
-from .measuring import INLINE_S, best_rows, best_wide, repeated, seconds_side_by_side, sweep
+from .measuring import (
+    INLINE_S,
+    best_rows,
+    best_wide,
+    most_rows_served,
+    repeated,
+    seconds_side_by_side,
+    side_by_side,
+    sweep,
+)
 from .prepared import Prepared, spins
-
-GAIN = 1.25
-"""Several threads are used when they give at least so many times the rows/s: they take cores from the event loop and
-the other workers."""
 
 MOST_ROWS = 64
 
@@ -62,15 +69,16 @@ def _choose(tag: str, runtime: Runtime, artifact: Artifact, example: Tensors, se
     else:
         most = 1
     one = sweep(runtime, example, most, threads)
-    chosen = one[-1] if settings.max_batch_rows else best_rows(one)
+    chosen = best = one[-1] if settings.max_batch_rows else best_rows(one, _longest_s(settings))
     tried = [*dict.fromkeys([one[0], chosen])]
     share = max(1, cores() // max(1, settings.workers))
     if artifact.signature.batchable and chosen.seconds >= INLINE_S and share > 1:
         runtime, chosen, more = _use_cores(runtime, artifact, example, chosen, settings, share)
         tried += more
     latency = LatencyModel()
+    beside = chosen.seconds / best.seconds if chosen.in_flight > 1 else 1.0
     for found in one if chosen.threads == threads else [chosen]:
-        latency.observe(row_size, found.rows, found.seconds)
+        latency.observe(row_size, found.rows, found.seconds * beside)
     in_flight = chosen.in_flight if runtime.concurrent else 1
     plan = Plan(
         model=tag,
@@ -95,29 +103,30 @@ def _use_cores(
     narrow: Runtime, artifact: Artifact, example: Tensors, best: Measured, settings: Settings, share: int
 ) -> tuple[Runtime, Measured, list[Measured]]:
     """Try all cores for one batch, and a batch for each core; keep what serves the most rows, if it is worth it."""
-    tried: list[Measured] = []
-    chosen = best
     wide: Runtime | None = None
+    on_all: Measured | None = None
+    side: Measured | None = None
+    longest_s = _longest_s(settings)
     if not settings.threads and settings.in_flight <= 1 and narrow.threads_adjustable:
         wide = runtimes.load(artifact, share)
-        tried.append(best_wide(wide, example, best.rows, settings.max_batch_rows or MOST_ROWS, share))
-        if tried[-1].rows_per_s > GAIN * chosen.rows_per_s:
-            chosen = tried[-1]
-    many = settings.in_flight or max(1, share // (settings.threads or 1))
+        on_all = best_wide(wide, example, best.rows, settings.max_batch_rows or MOST_ROWS, share, longest_s)
+    many = side_by_side(share, settings.threads or 1, settings.in_flight)
     if narrow.concurrent and many > 1:
         seconds = seconds_side_by_side(narrow, example, best.rows, many)
         side = best.model_copy(update={"in_flight": many, "seconds": seconds})
-        tried.append(side)
-        # At equal rows/s one wide batch answers sooner than several narrow ones, unless rows differ in length: then
-        # batches are small, and small ones gain the least by more threads.
-        needed = GAIN * best.rows_per_s
-        if chosen is not best:
-            needed = chosen.rows_per_s * (0.98 if artifact.signature.dynamic_axes[1:] else 1.1)
-        if settings.in_flight or side.rows_per_s > needed:
-            chosen = side
-    if wide is not None and chosen.threads == share:
+    uneven = bool(artifact.signature.dynamic_axes[1:])
+    chosen = most_rows_served(best, on_all, side, uneven, longest_s)
+    if settings.in_flight and side is not None:
+        chosen = side
+    tried = [one for one in (on_all, side) if one is not None]
+    if wide is not None and chosen is on_all:
         narrow.close()
         return wide, chosen, tried
     if wide is not None:
         wide.close()
     return narrow, chosen, tried
+
+
+def _longest_s(settings: Settings) -> float:
+    """Return the seconds that a batch may take for callers who say nothing of a deadline."""
+    return BATCH_SHARE * settings.default_timeout_ms / 1e3 if settings.default_timeout_ms else inf

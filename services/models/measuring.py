@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from math import inf
 
 import numpy as np
 
@@ -14,8 +15,15 @@ from hone.plan import Measured
 from hone.runtimes.base import Runtime
 from hone.signature import Tensors
 
-INLINE_S = 0.003
-"""A full batch faster than this runs on the event loop: handing it to a thread and back costs more than the pause."""
+INLINE_S = 0.001
+"""A full batch faster than this runs on the event loop: handing it to a thread and back costs more than the pause.
+
+Meanwhile nobody is read, decided on or refused: a refusal takes up to a batch longer.
+"""
+
+GAIN = 1.25
+"""Several threads, or batches, are used when they give at least so many times the rows/s: they take cores from the
+event loop and the other workers."""
 
 NEAR_PEAK = 0.97
 INLINE_PEAK = 0.85
@@ -50,22 +58,60 @@ def sweep(runtime: Runtime, example: Tensors, most: int, threads: int) -> list[M
     return [Measured(threads=threads, in_flight=1, rows=rows, seconds=shortest[rows]) for rows in sizes]
 
 
-def best_rows(found: list[Measured]) -> Measured:
-    """Return the largest batch that may run on the event loop at nearly the peak, else the smallest near the peak."""
+def best_rows(found: list[Measured], longest_s: float = inf) -> Measured:
+    """Return the largest batch that may run on the event loop at nearly the peak, else the smallest near the peak.
+
+    Args:
+        found: by rows.
+        longest_s: what takes longer is no choice, unless nothing else is.
+    """
+    found = [m for m in found if m.seconds <= longest_s] or found[:1]
     peak = max(m.rows_per_s for m in found)
     inline = [m for m in found if m.seconds < INLINE_S and m.rows_per_s >= INLINE_PEAK * peak]
     return inline[-1] if inline else next(m for m in found if m.rows_per_s >= NEAR_PEAK * peak)
 
 
-def best_wide(wide: Runtime, example: Tensors, least: int, most: int, threads: int) -> Measured:
+def best_wide(wide: Runtime, example: Tensors, least: int, most: int, threads: int, longest_s: float = inf) -> Measured:
     """Return the smallest batch near the peak of several threads: they need more rows each than one thread alone."""
     found: list[Measured] = []
     for rows in _doubled(least, most):
         found.append(Measured(threads=threads, in_flight=1, rows=rows, seconds=seconds_of(wide, example, rows)))
-        if found[-1].seconds > LONGEST_BATCH_S:
+        if found[-1].seconds > min(LONGEST_BATCH_S, longest_s):
             break
+    found = [m for m in found if m.seconds <= longest_s] or found[:1]
     peak = max(m.rows_per_s for m in found)
     return next(m for m in found if m.rows_per_s >= NEAR_PEAK * peak)
+
+
+def side_by_side(cores: int, threads: int, given: int) -> int:
+    """Return how many batches may run at a time: as many as the cores that a worker may use have room for.
+
+    Args:
+        cores: of the worker.
+        threads: of one inference.
+        given: the setting, which is followed; 0: none.
+    """
+    return given or max(1, cores // threads)
+
+
+def most_rows_served(
+    best: Measured, wide: Measured | None, side: Measured | None, uneven: bool, longest_s: float = inf
+) -> Measured:
+    """Return the way to run that serves the most rows, where that is worth the cores that it takes.
+
+    Args:
+        best: one batch at a time, on one thread.
+        wide: on several threads, where that was measured.
+        side: several at a time, where that was measured.
+        uneven: rows differ in length: batches are small then, and small ones gain the least by more threads.
+        longest_s: a batch beside others that takes longer is no choice.
+    """
+    chosen = wide if wide is not None and wide.rows_per_s > GAIN * best.rows_per_s else best
+    if side is None or side.seconds > longest_s:
+        return chosen
+    # At equal rows/s one wide batch answers sooner than several narrow ones.
+    needed = GAIN * best.rows_per_s if chosen is best else (0.98 if uneven else 1.1) * chosen.rows_per_s
+    return side if side.rows_per_s > needed else chosen
 
 
 def _doubled(least: int, most: int) -> list[int]:

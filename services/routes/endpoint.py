@@ -32,7 +32,7 @@ from ..http.responses import (
     require_method,
     respond,
 )
-from ..protocols.base import CONTENT_TYPE, Endpoint, Protocol, Request
+from ..protocols.base import CONTENT_TYPE, DEADLINE, Endpoint, Protocol, Request, timeout_of
 from ..protocols.tensors import row_count
 from .edge import REQUEST_ID, Edge
 from .served import ServedModel
@@ -92,7 +92,6 @@ class InferEndpoint:
         self._noted = self._traced or edge.settings.access_log != "off"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # One function, as long as it is: each call on the way of a small request shows in what a worker can answer.
         started = time.monotonic()
         served, metrics = self._served, self._served.metrics
         metrics.in_flight += 1
@@ -106,6 +105,8 @@ class InferEndpoint:
             if self._guarded or scope["method"] != "POST":
                 await self._admit(scope, head)
             protocol = self._protocols.get(head.get(self._header, b""), self._otherwise) or self._protocol(head)
+            if DEADLINE in head:
+                served.check_unread(timeout_of(head), started)
             length = head.get(b"content-length")
             if length is not None and len(length) <= SMALL_DIGITS and b"content-encoding" not in head:
                 request = protocol.decode(head, await read_body(head, receive, self._limit))

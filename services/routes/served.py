@@ -134,7 +134,7 @@ class ServedModel:
             while not self._lane.idle and monotonic() < patience:
                 await asyncio.sleep(PAUSE_S)
             try:
-                parts.append(await self._lane.submit_alone(rows.slice(index, index + 1)))
+                parts.append(await self._lane.submit(rows.slice(index, index + 1), alone=True))
             except (OverloadedError, StoppingError):
                 return None
             except Exception as error:  # noqa: BLE001 - whatever it is, it isn't the proof's answer
@@ -150,6 +150,19 @@ class ServedModel:
         except Exception:  # noqa: BLE001 - whatever it is, it doesn't work
             return False
         return True
+
+    def check_unread(self, timeout_s: float | None, since: float) -> None:
+        """Refuse a request whose body isn't read yet when it can't be in time, whatever it brings.
+
+        Args:
+            timeout_s: how long the caller waits; None: that isn't known yet.
+            since: of `time.monotonic`, from when.
+
+        Raises:
+            DeadlineError: it can't. One that the cache may hold is never refused so.
+        """
+        if timeout_s is not None and self._cache is None:
+            self._lane.check_unread(since + timeout_s)
 
     async def infer(
         self, inputs: Tensors, timeout_s: float | None = None, trail: Trail | None = None, since: float | None = None

@@ -1,4 +1,4 @@
-"""A real service that answers after a time that is known."""
+"""A real service that answers after a time that is known, and works for one that is known."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hone.services.launch import end, free_port
 from tests.servers import wait_ready
 
 SERVICE = """
-import asyncio, json, sys
+import asyncio, json, sys, time
 import uvicorn
 
 answered = 0
@@ -35,6 +35,9 @@ async def app(scope, receive, send):
         }
     if scope["path"] == "/models/dense/predict":
         await asyncio.sleep(float(sys.argv[2]))
+        end = time.thread_time() + float(sys.argv[3])
+        while time.thread_time() < end:
+            pass
         answered += 1
         rows = len(json.loads(body)["inputs"]["features"])
         answer = {"outputs": {"scores": [[0.0] * 3] * rows}, "model": "dense:v1"}
@@ -48,12 +51,14 @@ uvicorn.run(app, port=int(sys.argv[1]), log_level="error")
 
 
 @contextmanager
-def running(folder: Path, takes_s: float) -> Iterator[str]:
-    """A small service that answers after so many seconds; yields its address."""
+def running(folder: Path, takes_s: float, work_s: float = 0.0) -> Iterator[str]:
+    """A small service that answers after so many seconds, and works for some of its processor; yields its address."""
     port, script, log = free_port(), folder / "service.py", folder / "service.log"
     script.write_text(SERVICE)
     with log.open("w") as stream:
-        process = subprocess.Popen([sys.executable, str(script), str(port), str(takes_s)], stdout=stream, stderr=stream)
+        process = subprocess.Popen(
+            [sys.executable, str(script), str(port), str(takes_s), str(work_s)], stdout=stream, stderr=stream
+        )
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
             wait_ready(client, process, log)

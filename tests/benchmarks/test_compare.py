@@ -7,12 +7,19 @@ import os
 import subprocess
 from pathlib import Path
 
+import numpy as np
+import psutil
 import pytest
+from click.testing import CliRunner
 
+from hone.benchmarks.compare.at_once import Places, window_of
 from hone.benchmarks.compare.records import FIGURES, Comparison
 from hone.benchmarks.compare.turns import ORDERS, SIDES, StoppedError, compare, ratios, take_turns
+from hone.benchmarks.compare.verdict import AtOnce, verdict_of
+from hone.benchmarks.load.sending.plan import RECORDS
 from hone.benchmarks.load.target import Access, Target
 from hone.benchmarks.scenarios import Scenario
+from hone.cli.comparing import compare as compare_command
 from hone.errors import HoneError
 from hone.signature import Signature
 from tests.benchmarks.small_service import running
@@ -118,3 +125,83 @@ def test_result_says_what_it_could_not_have_seen() -> None:
     )  # fmt: skip
     assert "can't tell: by p50_ms, a difference under" in found.summary()
     assert json.loads(found.model_dump_json())["kind"] == "comparison"
+
+
+def rounds_of(seed: int, change: float) -> list[np.ndarray]:
+    """Return windows of eight rounds: processes differ by 1.7 %, windows by 4.5 %, as on two busy cores."""
+    random = np.random.default_rng(seed)
+    return [random.normal(np.log1p(change) + random.normal(0, 0.017), 0.045, 20) for _ in range(8)]
+
+
+def test_at_once_a_twentieth_is_found_in_eight_rounds_and_nothing_where_nothing_is() -> None:
+    for change, verdict in ((0.05, "slower"), (-0.05, "faster")):
+        said = [verdict_of(rounds_of(seed, change))[1] for seed in range(100)]
+        assert said.count(verdict) >= 90
+        assert said.count("can't tell") == 100 - said.count(verdict)
+    assert [verdict_of(rounds_of(seed, 0.0))[1] for seed in range(100)].count("can't tell") >= 95
+
+
+def test_at_once_two_processes_differ_and_few_of_them_say_nothing() -> None:
+    logs = np.random.default_rng(0).normal(0.04, 0.05, 200)
+    assert verdict_of([logs])[1] == "can't tell"  # they may be two of the same service
+    assert verdict_of([logs + 0.04])[1] == "slower"
+    assert verdict_of([logs + 0.4] * 3)[1] == "can't tell"
+
+
+def test_window_counts_what_was_answered_in_it() -> None:
+    records = np.zeros(6, RECORDS)
+    records["ended"] = [0.5, 1.5, 1.6, 1.7, 2.0, 2.5]
+    records["sender"] = [0, 0, 1, 1, 1, 0]
+    records["error"] = [0, 0, 0, 1, 0, 0]
+    window = window_of((1.0, 5.0, 7.0), (2.0, 5.1, 7.4), records)
+    assert window.requests == (1, 2)
+    assert window.cpu_ms == pytest.approx((100, 200))
+    assert window.log_ratio == pytest.approx(np.log(2))
+
+
+@pytest.mark.skipif(len(getattr(os, "sched_getaffinity", lambda _: ())(0)) < 2, reason="takes two cores")
+def test_services_change_places_and_get_their_cores_back() -> None:
+    sleepers = [subprocess.Popen(["sleep", "60"]) for _ in range(2)]
+    families = [[psutil.Process(sleeper.pid)] for sleeper in sleepers]
+
+    def cores() -> list[set[int]]:
+        return [os.sched_getaffinity(sleeper.pid) for sleeper in sleepers]
+
+    try:
+        before = cores()
+        with Places(*families) as places:
+            places.change()
+            first, second = cores()
+            assert first and second and not first & second
+            places.change()
+            assert cores() == [second, first]
+        assert cores() == before
+    finally:
+        for sleeper in sleepers:
+            sleeper.kill()
+            sleeper.wait()
+
+
+@pytest.mark.slow
+def test_service_that_works_more_is_slower_at_once(tmp_path: Path) -> None:
+    with running(tmp_path, 0.0) as a, running(tmp_path, 0.0, work_s=0.004) as b:
+        done = command(a, b, "--model", "dense", "--at-once", "--rate", "50", "--minutes", "1", folder=tmp_path)
+    assert done.returncode == 3, done.stderr
+    assert "B is slower: cpu +" in done.stdout
+    found = AtOnce.model_validate_json((tmp_path / "out" / "dense" / "compare.json").read_bytes())
+    assert found.low > 1
+    assert all(min(window.requests) > 0 for window in found.windows)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--at-once", "--turns", "6"], "--turns is of turns; --at-once takes --minutes and --rate"),
+        (["--at-once", "--by", "p99"], "--at-once compares by cpu, not by p99"),
+        (["--minutes", "1"], "--minutes is how long --at-once may take"),
+    ],
+)
+def test_options_of_one_way_to_compare_are_refused_with_the_other(options: list[str], words: str) -> None:
+    done = CliRunner().invoke(compare_command, ["http://127.0.0.1:9", "http://127.0.0.1:9", *options])
+    assert done.exit_code == 2
+    assert words in done.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -14,9 +15,11 @@ import pytest
 from hone.benchmarks.load.run import find_target
 from hone.benchmarks.load.target import Access
 from hone.benchmarks.overload.beside import Seen
+from hone.benchmarks.overload.cores import kept_to, shared_out
 from hone.benchmarks.overload.judge import judge
 from hone.benchmarks.overload.model import NAME, store_slow_model
 from hone.benchmarks.overload.sending import ANSWERED, REFUSED, Came, Load, overload
+from hone.hardware import cores
 from tests.servers import HONE, server, use_store
 
 DEADLINE_MS = 100.0
@@ -97,6 +100,19 @@ def test_rows_in_flight_go_on_rising_when_a_pod_can_hold_no_more(runs: tuple[flo
     assert all((run.came.kinds == REFUSED).any() for run in (less, more))
     assert more.in_flight > 1.5 * less.in_flight
     assert more.in_flight > 1.5 * inside(more)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes can't be kept to cores here")
+def test_service_and_load_have_cores_of_their_own() -> None:
+    before = os.sched_getaffinity(0)
+    its, others = shared_out()
+    assert its and others
+    assert {*its, *others} <= before
+    assert not {*its} & {*others} or len(before) == 1
+    with pytest.raises(KeyboardInterrupt), kept_to(its):
+        assert cores() == len(its)
+        raise KeyboardInterrupt
+    assert os.sched_getaffinity(0) == before
 
 
 def test_every_aim_is_judged_by_its_own_figure() -> None:

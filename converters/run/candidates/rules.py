@@ -200,7 +200,13 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "openvino-int8",
         "weights and activations in int8, other kernels",
-        (*WEIGHTS, openvino, no_attention, no_recurrence, calibration),
+        (*WEIGHTS, openvino, no_recurrence, calibration),
+    ),
+    Rule(
+        "openvino-int8-bf16",
+        "products in int8, the rest in bfloat16",
+        (*WEIGHTS, openvino, bfloat16, no_recurrence, calibration),
+        after="openvino-int8",
     ),
     Rule(
         "pruned50-onnx-fp32",

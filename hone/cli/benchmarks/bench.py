@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from hone.cli.comparing import compare
 from hone.cli.groups import DefaultGroup
 from hone.cli.references import pinned
 
@@ -148,65 +148,7 @@ def slo_of(percentiles: Mapping[str, str | None], errors: float) -> tuple[Slo, s
     return Slo(percentile=percentile, limit_ms=parse_ms(text), errors=errors), f"--{name} {text}"
 
 
-@bench.command()
-@click.argument("a", callback=pinned)
-@click.argument("b", callback=pinned)
-@click.option("--model", default="", help="Of services that are given by their address. [default: the first]")
-@click.option("--api-key", envvar="HONE_BENCH_KEY", default="", help="Better: $HONE_BENCH_KEY.")
-@click.option("--ca", type=click.Path(path_type=Path, exists=True), help="Certificates to check their own with.")
-@click.option("--turns", type=click.IntRange(1), default=20, show_default=True, help="Each loads A, B and A again.")
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Poisson arrivals at this rate instead.")
-@click.option("--users", type=click.IntRange(1), help="Closed loop with this many callers. [default: 8]")
-@click.option("--rows", type=click.IntRange(1), default=1, show_default=True, help="Rows in each request.")
-@click.option(
-    "--duration", type=click.FloatRange(min=1), default=3.0, show_default=True, help="Seconds of one load in a turn."
-)
-@click.option(
-    "--by",
-    type=click.Choice(["p50", "p95", "p99", "rate", "cpu"]),
-    default="p50",
-    show_default=True,
-    help="For the verdict; cpu is the service's own work for a request, on this host.",
-)
-@click.option("--out", type=click.Path(path_type=Path), help="[default: out/NAME/compare.json]")
-def compare(a: str, b: str, model: str, api_key: str, ca: Path | None, out: Path | None, **given: Any) -> None:
-    """Compare two services in turns: A and B are stored models, or addresses of running services.
-
-    Says whether B is faster, slower, or that it can't be told, and what difference would have been seen. Exits with
-    status 3 when B is slower.
-    """
-    from hone.benchmarks.compare.turns import StoppedError
-    from hone.benchmarks.compare.turns import compare as run_compare
-    from hone.benchmarks.scenarios import Scenario
-    from hone.errors import LimitError
-
-    users = given["users"] or (None if given["rate"] else 8)
-    wanted = Scenario.from_options(rate=given["rate"], users=users, rows=given["rows"], duration_s=given["duration"])
-    with _target(a, model, api_key, ca) as first, _target(b, model, api_key, ca) as second:
-        file = out or Path("out") / first.name / "compare.json"
-        by = {"rate": "s_per_request"}.get(given["by"], f"{given['by']}_ms")
-        command = f"hone bench compare {a} {b} --turns {given['turns']} --duration {given['duration']:g}"
-        found = run_compare(
-            first, second, wanted, out=file, turns=given["turns"], by=by, command=command, progress=_say
-        )
-    click.echo(found.summary())
-    click.echo(f"comparison: {file}")
-    if found.interrupted:
-        raise StoppedError(f"interrupted after {len(found.turns)} turns; {file} has them")
-    if found.ratio.verdict == "slower":
-        raise LimitError(f"B is slower: {given['by']} of {found.b.model}")
-
-
-@contextmanager
-def _target(reference: str, model: str, api_key: str, ca: Path | None) -> Iterator[Target]:
-    """Yield a model of the service at an address, or of one that is started for it and stopped afterwards."""
-    from hone.benchmarks.load.run import find_target
-    from hone.services.launch import served
-
-    url = reference if "://" in reference else None
-    wanted = model if url else reference
-    with served(url, wanted) as (base, _):
-        yield find_target(base, wanted, _access(api_key, ca))
+bench.add_command(compare)
 
 
 @bench.command()

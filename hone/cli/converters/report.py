@@ -43,6 +43,7 @@ def _page(file: Path) -> Path:
 
 WITHOUT_PAGE = {
     "comparison": "what hone bench compare writes, which has no page",
+    "comparison-at-once": "what hone bench compare --at-once writes, which has no page",
     "autoscaling": "what hone k8s simulate writes, whose picture is beside it",
     "benchmarks": "what python -m benchmarks.overview writes, which draws its page: --no-run",
 }

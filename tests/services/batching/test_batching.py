@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hone.services.batching.lane import SINGLE_BATCHES, Lane
-from hone.services.batching.latency import MOST_RESERVE, LatencyModel, Reserve
+from hone.services.batching.latency import MOST_RESERVE, STALE, LatencyModel, Reserve
 from hone.services.batching.options import LaneOptions
 from hone.services.batching.padding import FIXED, Joiner
-from hone.services.batching.queue import BatchQueue, Bucket, Work
+from hone.services.batching.queue import BatchQueue, Work
 from hone.services.batching.running import BatchTimes
 from hone.services.batching.scheduler import Scheduler
+from hone.services.batching.sizes import BatchSizes, Bucket
 from hone.services.http.failures import DeadlineError, InferenceError, OverloadedError
 from hone.signature import Signature, Tensors, TensorSpec
 
@@ -161,7 +162,7 @@ class TestQueue:
         assert not caught.value.is_demand  # not even alone
 
     def test_deadline_keeps_its_batch_small(self) -> None:
-        queue = BatchQueue(max_batch_rows=8, max_queue_rows=100, predict=second_a_row)
+        queue = BatchQueue(max_batch_rows=8, max_queue_rows=100, predict=lambda _, rows: 2.0 + 0.5 * rows)
         works = [work(2, deadline=3.5), work(1), work(4)]
         queue.offer([works[0]], 0.0)
         queue.offer([works[1]], 0.0)
@@ -216,6 +217,32 @@ class TestQueue:
         queue.tried(again, 2.2)  # in time: the next one need not wait
         queue.offer([work(2, deadline=2.8)], 2.3)
 
+    @settings(max_examples=200, deadline=None)
+    @given(
+        st.lists(st.integers(1, 6), max_size=8), st.integers(1, 9), st.floats(0.1, 40), st.floats(0, 5),
+        st.integers(1, 3), st.floats(0, 0.5), st.floats(0, 3),
+    )  # fmt: skip
+    def test_unread_only_what_would_be_refused_is_refused(
+        self, waiting: list[int], rows: int, left_s: float, busy_s: float, in_flight: int, reserve: float, cost: float
+    ) -> None:
+        queue = BatchQueue(6, 100, lambda _, rows: cost + rows, in_flight, reserve=reserve)
+        for one in waiting:
+            queue.offer([work(one)], 0.0)
+        try:
+            queue.check_unread(left_s, busy_s)
+        except DeadlineError:
+            works = [work(min(6, rows - start), deadline=left_s) for start in range(0, rows, 6)]
+            with pytest.raises(DeadlineError):
+                queue.offer(works, 0.0, busy_s)
+
+    def test_unread_a_request_behind_too_many_is_refused_and_alone_it_is_not(self) -> None:
+        queue = BatchQueue(max_batch_rows=8, max_queue_rows=100, predict=second_a_row)
+        queue.check_unread(0.1)
+        queue.offer([work(8)], 0.0)
+        queue.check_unread(20.0)
+        with pytest.raises(DeadlineError, match="can't answer within the 5e\\+03 ms that are left: over 9e\\+03 ms"):
+            queue.check_unread(5.0)
+
     def test_a_deadline_that_is_over_is_never_tried(self) -> None:
         queue = BatchQueue(max_batch_rows=8, max_queue_rows=100, predict=second_a_row)
         for now in (0.0, 5.0):
@@ -246,6 +273,22 @@ class TestLatencyModel:
             noisy.observe(1, 1, 0.005 if index % 2 else 0.015)
         assert noisy.predict(1, 1) > 1.5 * steady.predict(1, 1)
 
+    def test_a_stall_is_not_what_a_batch_takes(self) -> None:
+        model = LatencyModel()
+        assert [model.observe(1, 4, 0.01) for _ in range(50)] == [0.0] * 50
+        assert model.observe(1, 4, 0.5) == pytest.approx(0.48)
+        assert model.predict(1, 4) < 0.014
+
+    def test_a_size_that_is_not_run_any_more_takes_no_longer_than_its_halves(self) -> None:
+        model = LatencyModel()
+        for _ in range(30):
+            model.observe(1, 64, 0.04)
+        for _ in range(STALE):
+            model.observe(1, 16, 0.004)
+            model.observe(1, 32, 0.008)
+        assert model.predict(1, 64) == pytest.approx(0.016, rel=0.01)
+        assert model.predict(1, 32) == pytest.approx(0.008, rel=0.01)
+
 
 class TestReserve:
     def test_comes_to_rest_where_next_to_no_answer_is_late(self) -> None:
@@ -267,6 +310,39 @@ class TestReserve:
         for _ in range(100_000):
             reserve.answered(0.0, 1.0, 0.1)
         assert reserve.share == 0.0
+
+    def test_learns_nothing_of_a_stall_that_it_could_not_have_saved_an_answer_from(self) -> None:
+        reserve = Reserve()
+        reserve.stalled(10.0, 0.6)
+        for _ in range(20):
+            reserve.answered(9.5, 10.5, 10.6)
+        assert reserve.share == 0.1
+        reserve.answered(10.1, 11.1, 11.2)  # it came after the stall
+        short, before = 0.4, reserve.share
+        assert before > 0.1
+        reserve.stalled(20.0, short)
+        reserve.answered(19.5, 20.5, 20.6)  # half of its time left over would have been enough
+        assert reserve.share > before
+
+
+class TestBatchSizes:
+    def test_a_batch_is_as_large_as_its_callers_time_allows_where_that_serves_as_much(self) -> None:
+        sizes = BatchSizes(64, predict=lambda _, rows: 0.001 + 0.001 * rows)
+        assert sizes.timely(FIXED, 1.0) == 64
+        assert sizes.timely(FIXED, 0.1) == 32
+        assert sizes.timely(FIXED, 0.03) == 8
+        assert sizes.timely(FIXED, 0.0) == 8  # four would serve a fifth less than 64
+
+    def test_where_small_batches_serve_less_full_ones_stay(self) -> None:
+        sizes = BatchSizes(64, predict=lambda _, rows: 0.02 + 0.0001 * rows)
+        assert sizes.timely(FIXED, 0.05) == 64
+
+    def test_what_is_not_known_yet_limits_nothing(self) -> None:
+        assert BatchSizes(64).timely(FIXED, 0.05) == 64
+
+    def test_long_rows_make_small_batches(self) -> None:
+        sizes = BatchSizes(64, 1024)
+        assert [sizes.limit(Bucket((length,), length)) for length in (8, 32, 128, 4096)] == [64, 32, 8, 1]
 
 
 class TestPadding:

@@ -65,6 +65,30 @@ def test_swap_closes_the_old_version_when_it_has_answered() -> None:
 
 
 @pytest.mark.usefixtures("two")
+def test_what_cannot_be_in_time_behind_others_is_refused_before_its_body_is_read() -> None:
+    async def use(hub: Hub) -> None:
+        served = await hub.load("dense:first")
+        sent: list[dict[str, Any]] = []
+
+        async def unread() -> dict[str, Any]:
+            raise AssertionError("the body was asked for")
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        accepted = [asyncio.create_task(served.infer(ROW)) for _ in range(200)]
+        await asyncio.sleep(0)
+        head = [(b"content-length", b"40"), (b"content-type", b"application/json"), (b"x-timeout-ms", b"0.001")]
+        scope = {"type": "http", "method": "POST", "path": "/predict", "headers": head}
+        await hub.routes["/predict"](scope, unread, send)
+        assert sent[0]["status"] == 503
+        assert b"can't answer within" in sent[1]["body"]
+        assert len(await asyncio.gather(*accepted)) == 200
+
+    with_hub(use)
+
+
+@pytest.mark.usefixtures("two")
 def test_failed_load_leaves_what_serves(tmp_path: Path) -> None:
     async def use(hub: Hub) -> None:
         await hub.load("dense:first")
