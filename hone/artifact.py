@@ -278,11 +278,11 @@ def _check_names(manifest: Manifest, where: Path) -> None:
             raise ArtifactError(f"{where}: files: '{name}' is not one of an artifact's own files")
     if manifest.entry not in manifest.files:
         raise ArtifactError(f"{where}: entry: {shown(manifest.entry)} is not one of the files that are listed")
-    others = [("golden.file", manifest.golden.file)] if manifest.golden is not None else []
-    others += [("drift", manifest.drift)] if manifest.drift is not None else []
-    others += [("steps", name) for name in manifest.steps.files] if manifest.steps is not None else []
-    for field, name in others:
-        if name not in {*manifest.files} - {manifest.entry}:
+    golden, steps = manifest.golden, manifest.steps
+    others = {"golden.file": [golden.file] if golden else [], "drift": [manifest.drift] if manifest.drift else []}
+    others["steps"] = [*steps.files] if steps else []
+    for field, names in others.items():
+        for name in {*names} - ({*manifest.files} - {manifest.entry}):
             raise ArtifactError(f"{where}: {field}: {shown(name)} is not one of its other files")
 
 
@@ -301,8 +301,8 @@ def seal(path: Path, manifest: Manifest) -> Artifact:
     }
     if manifest.entry not in files:
         raise ArtifactError(f"{path}: the entry file '{manifest.entry}' was not written")
-    created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    sealed = manifest.model_copy(update={"files": files, "created": created})
+    made = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    sealed = manifest.model_copy(update={"files": files, "created": made})
     write_manifest(path, sealed)
     return Artifact(path, sealed)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from hone.errors import RecipeError, SignatureError, UnavailableError, did_you_mean, one_line
+from hone.errors import RecipeError, SignatureError, did_you_mean, one_line
 from hone.recipe import DataSpec, LoadedRecipe
+from hone.recipe.columns import read_columns
 from hone.signature import Signature, TensorSpec, as_objects, as_text
 from hone.steps.packing import packed_columns, unpacked_columns
 from hone.steps.rows import tensors_of
@@ -140,26 +140,6 @@ def _as_array(value: Any, where: str) -> np.ndarray:
         raise RecipeError(f"{where} is no array: {one_line(error)}") from error
 
 
-def _read_npz(path: Path, where: str) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except Exception as error:
-        raise RecipeError(f"{where}: {path} can't be read as .npz: {one_line(error)}") from error
-
-
-def _read_parquet(path: Path, where: str) -> dict[str, np.ndarray]:
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError:
-        raise UnavailableError("reading .parquet needs pyarrow", "pip install 'hone[ops]'") from None
-    try:
-        table = parquet.read_table(path)
-    except Exception as error:
-        raise RecipeError(f"{where}: {path} can't be read as parquet: {one_line(error)}") from error
-    return {name: table.column(name).to_numpy() for name in table.column_names}
-
-
 def _grouped(columns: dict[str, np.ndarray], spec: DataSpec, where: str) -> dict[str, np.ndarray]:
     """Put a table's columns side by side where they make up one input."""
     for names in spec.columns.values():
@@ -245,51 +225,6 @@ def _check_rows(
         raise RecipeError(f"{where}: rows differ: {', '.join(f'{name} {count}' for name, count in counts.items())}")
     if not next(iter(counts.values())):
         raise RecipeError(f"{where}: the data holds no rows")
-
-
-def read_columns(path: Path, where: str) -> dict[str, np.ndarray]:
-    """Return what an .npz, .parquet or .csv file holds, by name; a column of a .csv is numbers where all of it is.
-
-    Args:
-        path: the file.
-        where: what it is for, in messages.
-
-    Raises:
-        RecipeError: it is none of these, or can't be read.
-        UnavailableError: what reads .parquet is not installed.
-    """
-    if not path.is_file():
-        raise RecipeError(f"{path}: no such file")
-    if path.suffix == ".npz":
-        return _read_npz(path, where)
-    if path.suffix == ".parquet":
-        return _read_parquet(path, where)
-    if path.suffix == ".csv":
-        return _read_csv(path)
-    raise RecipeError(f"{path}: give an .npz, .parquet or .csv file")
-
-
-def _read_csv(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with path.open(newline="") as stream:
-            header, *rows = [row for row in csv.reader(stream) if row] or [[]]
-    except (OSError, ValueError, csv.Error) as error:
-        raise RecipeError(f"{path}: can't be read as .csv: {one_line(error)}") from None
-    for number, row in enumerate(rows, 1):
-        if len(row) != len(header):
-            raise RecipeError(f"{path}: row {number} has {len(row)} cells, the header {len(header)}")
-    if not rows:
-        raise RecipeError(f"{path}: the data holds no rows")
-    return {name.strip(): _numbers(cells) for name, cells in zip(header, zip(*rows, strict=True), strict=True)}
-
-
-def _numbers(cells: tuple[str, ...]) -> np.ndarray:
-    for kind in (np.int64, np.float64):
-        try:
-            return np.array(cells).astype(kind)
-        except (ValueError, OverflowError):
-            continue
-    return np.array(cells)
 
 
 def save_dataset(dataset: Dataset, file: Path) -> None:

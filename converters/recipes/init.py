@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from hone.data import read_columns
 from hone.errors import RecipeError, UnavailableError
 from hone.files import atomic_stream, atomic_write
 from hone.names import is_name
 from hone.recipe import PICKLE_SUFFIXES, load_recipe
+from hone.recipe.columns import read_columns
 from hone.signature import Signature, as_text
 
 from .. import sources

@@ -9,8 +9,9 @@ from typing import Literal
 
 import numpy as np
 
-from hone.data import DEFAULT_LABELS, fit_inputs, read_columns
+from hone.data import DEFAULT_LABELS, fit_inputs
 from hone.errors import RecipeError, did_you_mean
+from hone.recipe.columns import read_columns
 from hone.recipe.fields import ROWS_SUFFIXES
 from hone.signature import Signature
 

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from hone.recipe import Recipe
-from hone.recipe.fields import AUTO
+from hone.recipe.variants import AUTO
 
 from ..passes import all_passes
 from ..proof.metrics import all_metrics

@@ -142,7 +142,7 @@ def _store(
     Returns:
         Tags by variant, and why the rest couldn't be stored, or an empty string: what was measured must not be lost.
     """
-    keep, at = loaded.recipe.keep, loaded.recipe.budget.at
+    keep = loaded.recipe.keep
     steps, files = packed_steps(loaded.recipe.steps, loaded.root)
     tags: dict[str, str] = {}
     for name, standing in sorted(standings.items(), key=lambda item: -item[1].rank):
@@ -164,18 +164,7 @@ def _store(
             golden=taken.record,
             data=_data_of(subject.artifact.manifest, keeping.data),
             measurements=subject.measurements,
-            selection=Selection(
-                run=run,
-                rank=standing.rank,
-                objective=loaded.recipe.objective,
-                eligible=standing.eligible,
-                verdict=standing.verdict,
-                loss_upper=standing.ruling.upper if standing.ruling else None,
-                confidence=standing.ruling.confidence if standing.ruling else None,
-                reason=standing.reason,
-                batch=at.batch,
-                threads=resolve_threads(at.threads),
-            ),
+            selection=_selection(loaded, standing, run),
         )
         try:
             beside: dict[str, bytes | Path] = {**files, **look}
@@ -183,6 +172,22 @@ def _store(
         except (HoneError, OSError) as error:
             return tags, f"{name} could not be stored: {one_line(error)}"
     return tags, ""
+
+
+def _selection(loaded: LoadedRecipe, standing: Standing, run: str) -> Selection:
+    at = loaded.recipe.budget.at
+    return Selection(
+        run=run,
+        rank=standing.rank,
+        objective=loaded.recipe.objective,
+        eligible=standing.eligible,
+        verdict=standing.verdict,
+        loss_upper=standing.ruling.upper if standing.ruling else None,
+        confidence=standing.ruling.confidence if standing.ruling else None,
+        reason=standing.reason,
+        batch=at.batch,
+        threads=resolve_threads(at.threads),
+    )
 
 
 def _data_of(manifest: Manifest, data: Sequence[DataRecord]) -> tuple[DataRecord, ...]:

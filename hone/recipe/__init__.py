@@ -12,13 +12,13 @@ from hone.recipe.fields import (
     PromotionSpec,
     QualitySpec,
     Recipe,
-    VariantSpec,
     allowed_drop,
 )
 from hone.recipe.load import LoadedRecipe, load_recipe
 from hone.recipe.model import PICKLE_SUFFIXES, InputSpec, SignatureSpec, SourceSpec
 from hone.recipe.retrain import NewRowsSpec, RetrainSpec
 from hone.recipe.robustness import RobustnessSpec
+from hone.recipe.variants import VariantSpec
 
 __all__ = [
     "PICKLE_SUFFIXES",

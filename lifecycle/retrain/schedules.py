@@ -15,6 +15,11 @@ from .triggers import next_time, spec_of
 
 STORE = "/var/lib/hone"
 """Where the volume lies that keeps the store, the registry and passes between runs."""
+LABELS = {
+    "app.kubernetes.io/name": "hone",
+    "app.kubernetes.io/part-of": "hone",
+    "app.kubernetes.io/component": "retraining",
+}
 LATE_S = 3600
 """A run that couldn't begin for so long waits for the next time."""
 
@@ -48,12 +53,32 @@ def cronjob(
     Raises:
         RecipeError: the recipe has no schedule.
     """
-    resources = {"cpu": cpu, "memory": memory, "ephemeral-storage": "2Gi"}
-    labels = {
-        "app.kubernetes.io/name": "hone",
-        "app.kubernetes.io/part-of": "hone",
-        "app.kubernetes.io/component": "retraining",
+    job: dict[str, Any] = {
+        # A pod that was killed goes on where the run was; one that failed would fail again.
+        "backoffLimit": 1,
+        "activeDeadlineSeconds": _seconds(loaded),
+        "ttlSecondsAfterFinished": 7 * 24 * 3600,
+        "template": {"metadata": {"labels": LABELS}, "spec": _pod(recipe, image, claim, cpu, memory)},
     }
+    item = {
+        "apiVersion": "batch/v1",
+        "kind": "CronJob",
+        "metadata": {"name": f"hone-retrain-{loaded.recipe.name}", "namespace": namespace, "labels": LABELS},
+        "spec": {
+            "schedule": _schedule(loaded),
+            "concurrencyPolicy": "Forbid",
+            "startingDeadlineSeconds": LATE_S,
+            "successfulJobsHistoryLimit": 3,
+            "failedJobsHistoryLimit": 3,
+            "jobTemplate": {"spec": job},
+        },
+    }
+    return yaml.safe_dump(item, sort_keys=False)
+
+
+def _pod(recipe: str, image: str, claim: str, cpu: str, memory: str) -> dict[str, Any]:
+    """Return the specification of a pod that may do little beside its work."""
+    resources = {"cpu": cpu, "memory": memory, "ephemeral-storage": "2Gi"}
     container = {
         "name": "retrain",
         "image": image,
@@ -75,7 +100,7 @@ def cronjob(
         "volumeMounts": [{"name": "store", "mountPath": STORE}, {"name": "tmp", "mountPath": "/tmp"}],
     }
     user = {"runAsNonRoot": True, "runAsUser": 10001, "runAsGroup": 10001, "fsGroup": 10001}
-    pod = {
+    return {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
@@ -86,27 +111,6 @@ def cronjob(
             {"name": "tmp", "emptyDir": {"sizeLimit": "2Gi"}},
         ],
     }
-    job: dict[str, Any] = {
-        # A pod that was killed goes on where the run was; one that failed would fail again.
-        "backoffLimit": 1,
-        "activeDeadlineSeconds": _seconds(loaded),
-        "ttlSecondsAfterFinished": 7 * 24 * 3600,
-        "template": {"metadata": {"labels": labels}, "spec": pod},
-    }
-    item = {
-        "apiVersion": "batch/v1",
-        "kind": "CronJob",
-        "metadata": {"name": f"hone-retrain-{loaded.recipe.name}", "namespace": namespace, "labels": labels},
-        "spec": {
-            "schedule": _schedule(loaded),
-            "concurrencyPolicy": "Forbid",
-            "startingDeadlineSeconds": LATE_S,
-            "successfulJobsHistoryLimit": 3,
-            "failedJobsHistoryLimit": 3,
-            "jobTemplate": {"spec": job},
-        },
-    }
-    return yaml.safe_dump(item, sort_keys=False)
 
 
 def dag(loaded: LoadedRecipe, recipe: str) -> str:

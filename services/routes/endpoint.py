@@ -134,8 +134,7 @@ class InferEndpoint:
             if large is not None or room is not None:
                 room = _release(large, room, status)
             self._count(self._label, status, seconds, rows)
-        if REQUEST_ID in head or self._arm is not None:
-            fields = self._told(fields, head)
+        fields = self._told(fields, head) if REQUEST_ID in head or self._arm is not None else fields
         write = respond if room is None else partial(room.write, abort=scope.get(ABORT))
         await write(send, status, answer, fields)
         if status == 200 and (served.followed or metrics.wants_sample or self._mirrored):

@@ -206,7 +206,6 @@ RULES: tuple[Rule, ...] = (
         "openvino-int8-bf16",
         "products in int8, the rest in bfloat16",
         (*WEIGHTS, openvino, bfloat16, no_recurrence, calibration),
-        after="openvino-int8",
     ),
     Rule(
         "pruned50-onnx-fp32",

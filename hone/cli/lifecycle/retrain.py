@@ -51,8 +51,14 @@ def run_command(recipe: Path, trigger: str, scheduled: bool) -> dict[str, str]:
 @click.option("--every", type=click.FloatRange(0.1), default=60, show_default=True, help="Seconds between two looks.")
 @click.option("--port", type=int, help="Take POST /retrain/NAME here, with the token in HONE_RETRAIN_TOKEN.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address of --port.")
-def watch(recipes: tuple[Path, ...], every: float, port: int | None, host: str) -> None:
-    """Retrain the models of RECIPES when their schedule, new rows, or somebody asks for it; ends with Ctrl-C."""
+@click.option("--drift-dir", envvar="HONE_DRIFT_DIR", type=click.Path(path_type=Path), help="Sketches of the services.")
+@click.option("--alert", type=click.Path(path_type=Path), help="Whom to tell of runs: docs/drift.md has the fields.")
+def watch(
+    recipes: tuple[Path, ...], every: float, port: int | None, host: str, drift_dir: Path | None, alert: Path | None
+) -> None:
+    """Retrain the models of RECIPES when their schedule, new rows, drift, or somebody asks for it; ends with Ctrl-C."""
+    from hone.lifecycle.drift.alerts import Alert, read_settings, send
+    from hone.lifecycle.retrain.drifted import DriftLooks
     from hone.lifecycle.retrain.journal import now
     from hone.lifecycle.retrain.triggers import next_time, spec_of
     from hone.lifecycle.retrain.watch import Watch, listen
@@ -62,13 +68,23 @@ def watch(recipes: tuple[Path, ...], every: float, port: int | None, host: str) 
     for file in recipes:
         loaded = load_recipe(file)
         spec = spec_of(loaded)
+        if spec.drift and drift_dir is None:
+            raise HoneError(f"{file}: retrain.drift needs --drift-dir (HONE_DRIFT_DIR), where services write sketches")
         names.append(loaded.recipe.name)
         coming = f", next {next_time(loaded, spec.schedule, now()):%Y-%m-%d %H:%M} UTC" if spec.schedule else ""
         click.echo(f"watching {loaded.recipe.name}{coming}", err=True)
     if port is not None:
         server = listen(names, port, os.environ.get("HONE_RETRAIN_TOKEN", ""), host)
         click.echo(f"listening on http://{host}:{server.server_port}/retrain/NAME", err=True)
-    Watch(recipes, lambda text: click.echo(text, err=True)).run(every)
+    settings = read_settings(alert) if alert else None
+
+    def tell(of: Alert) -> None:
+        for problem in send(settings, of) if settings else ():
+            click.echo(f"warning: {problem}", err=True)
+
+    told = lambda text: click.echo(text, err=True)  # noqa: E731
+    drifted = DriftLooks(drift_dir) if drift_dir else lambda name: ""
+    Watch(recipes, told, tell, drifted).run(every)
 
 
 @retrain.command()

@@ -15,11 +15,14 @@ from click.testing import CliRunner
 
 from hone.cli.main import cli
 from hone.errors import HoneError, RecipeError
+from hone.lifecycle.drift.alerts import Alert
+from hone.lifecycle.retrain.drifted import DriftLooks
 from hone.lifecycle.retrain.journal import Journal, Run, now
 from hone.lifecycle.retrain.training import trained
 from hone.lifecycle.retrain.triggers import count_rows, due, next_time, rested
-from hone.lifecycle.retrain.watch import listen
+from hone.lifecycle.retrain.watch import Watch, listen
 from hone.recipe import RetrainSpec, load_recipe
+from tests.lifecycle.registry.versions import proven
 from tests.lifecycle.retrain.project import teach, write_project
 from tests.servers import use_store
 
@@ -172,3 +175,23 @@ def test_a_function_trains_as_well(tmp_path: Path) -> None:
     (tmp_path / "p" / "other.onnx").unlink()
     with pytest.raises(HoneError, match="learn:again failed"):
         trained(load_recipe(file), tmp_path / "out", log, time.monotonic() + 60)
+
+
+def test_drift_is_looked_for_once_an_hour(tmp_path: Path) -> None:
+    times = iter([0.0, 10.0, 3700.0])
+    looks = DriftLooks(tmp_path, lambda: next(times))
+    proven(tmp_path, "a")
+    with pytest.raises(HoneError, match="holds no reference"):
+        looks("dense")
+    assert looks("dense") == ""
+    with pytest.raises(HoneError, match="holds no reference"):
+        looks("dense")
+
+
+def test_people_hear_of_a_failure_once(tmp_path: Path) -> None:
+    alerts: list[Alert] = []
+    file = write_project(tmp_path / "p", new_rows={"file": "rows.npz", "rows": 1})
+    (tmp_path / "p" / "rows.npz").write_bytes(b"none")
+    Watch([file], lambda _: None, alerts.append).run(0.0, rounds=3)
+    assert [alert.state for alert in alerts] == ["failed"]
+    assert "rows.npz" in alerts[0].lines[0]
