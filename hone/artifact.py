@@ -278,9 +278,9 @@ def _check_names(manifest: Manifest, where: Path) -> None:
             raise ArtifactError(f"{where}: files: '{name}' is not one of an artifact's own files")
     if manifest.entry not in manifest.files:
         raise ArtifactError(f"{where}: entry: {shown(manifest.entry)} is not one of the files that are listed")
-    golden, steps = manifest.golden, manifest.steps
-    others = {"golden.file": [golden.file] if golden else [], "drift": [manifest.drift] if manifest.drift else []}
-    others["steps"] = [*steps.files] if steps else []
+    others = {"drift": [manifest.drift] if manifest.drift else []}
+    others |= {"golden.file": [manifest.golden.file] if manifest.golden else []}
+    others |= {"steps": [*manifest.steps.files] if manifest.steps else []}
     for field, names in others.items():
         for name in {*names} - ({*manifest.files} - {manifest.entry}):
             raise ArtifactError(f"{where}: {field}: {shown(name)} is not one of its other files")
@@ -302,8 +302,7 @@ def seal(path: Path, manifest: Manifest) -> Artifact:
     if manifest.entry not in files:
         raise ArtifactError(f"{path}: the entry file '{manifest.entry}' was not written")
     made = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    sealed = manifest.model_copy(update={"files": files, "created": made})
-    write_manifest(path, sealed)
+    write_manifest(path, sealed := manifest.model_copy(update={"files": files, "created": made}))
     return Artifact(path, sealed)
 
 
