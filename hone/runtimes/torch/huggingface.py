@@ -22,7 +22,7 @@ LENGTHS = "sentence_bert_config.json"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 POOLINGS = {
     "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_cls_token": "cls",
+    "pooling_mode_cls_token": "cls",  # no password  # nosec B105
     "pooling_mode_max_tokens": "max",
 }
 CLASSIFIES, ENCODES = "ForSequenceClassification", "Model"
