@@ -50,7 +50,7 @@ def test_rules_name_presets_each_once_and_wait_for_one_before_them() -> None:
     [
         (DENSE, {"onnx-int8-dynamic", "onnx-int8-static"}, {"onnx-fused-fp32", "pruned50-onnx-int8"}),
         (CONVOLVED, {"onnx-int8-static", "openvino-int8"}, {"onnx-int8-dynamic", "onnx-fused-int8"}),
-        (ENCODER, {"onnx-fused-int8", "onnx-int8-dynamic", "onnx-smooth-mixed"}, {"onnx-int8-static", "openvino-int8"}),
+        (ENCODER, {"onnx-fused-int8", "onnx-int8-dynamic", "onnx-smooth-mixed", "openvino-int8"}, {"onnx-int8-static"}),
         (RECURRENT, {"onnx-int8-dynamic"}, {"onnx-int8-static", "openvino-int8"}),
     ],
 )
