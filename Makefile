@@ -47,7 +47,7 @@ demo: $(VENV)/demo.stamp examples/digits/model.safetensors  ## Train, optimize, 
 	@echo "reports: out/digits/report.html, out/digits/load.html; serve it with: make serve"
 
 # Some processes a core (tests/conftest.py), a file at a time, so that the servers of a file's tests are started once.
-TESTS := $(BIN)/pytest --numprocesses auto --dist loadfile
+TESTS := $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/dev.stamp  ## Run the tests that take seconds.
 	$(TESTS) -m "not slow"

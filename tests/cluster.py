@@ -163,6 +163,10 @@ def _strip(schema: Any) -> None:
         schema.pop("default")
     if schema.get("x-kubernetes-list-type") == "set" and schema.get("items", {}).get("type") == "object":
         schema.pop("x-kubernetes-list-type")
+    # A key of a list's items must be there; without its default it may be missing.
+    if not {*schema.get("x-kubernetes-list-map-keys", ())} <= {*schema.get("items", {}).get("required", ())}:
+        schema.pop("x-kubernetes-list-map-keys")
+        schema.pop("x-kubernetes-list-type")
     for part in schema.values():
         _strip(part)
 

@@ -41,6 +41,30 @@ def pytest_configure(config: pytest.Config) -> None:
             compileall.compile_dir(ROOT / folder, quiet=2)
 
 
+LONG = (
+    "converters/run/test_optimize.py",
+    "services/test_operations.py",
+    "services/http/test_connections.py",
+    "converters/proof/test_proof.py",
+    "benchmarks/test_locustfile.py",
+    "repository/test_readme.py",
+    "services/routes/test_following.py",
+    "benchmarks/test_replay.py",
+    "services/routes/test_golden_checks.py",
+    "k8s/test_monitoring.py",
+    "services/test_serving.py",
+    "services/test_bento.py",
+    "converters/passes/test_fuse_packed_attention.py",
+    "k8s/test_control_plane.py",
+)
+"""Files that take from half a minute to five: begun first, so that no process is left with one at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {str(ROOT / "tests" / file): place for place, file in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(str(item.path), len(LONG)))
+
+
 def pytest_collection_finish() -> None:
     """What was imported stays: a search for garbage passes it by, which takes a second with all frameworks loaded."""
     gc.freeze()
