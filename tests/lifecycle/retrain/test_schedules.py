@@ -52,12 +52,15 @@ def test_a_recipe_without_a_schedule_is_refused(tmp_path: Path) -> None:
         assert (done.exit_code, "retrain.schedule is missing" in done.output) == (2, True)
 
 
-def test_cluster_makes_the_job_of_the_cronjob(control_plane: ControlPlane, job: dict[str, Any]) -> None:
+def test_cluster_takes_the_cronjob_and_makes_the_pod_of_its_job(
+    control_plane: ControlPlane, job: dict[str, Any]
+) -> None:
     # batch/v1 took CronJobs in later than the server at hand.
     control_plane.kubectl("create", "namespace", "hone-retrain")
     job["metadata"]["namespace"] = "hone-retrain"
     control_plane.apply([{**job, "apiVersion": "batch/v1beta1"}])
-    control_plane.kubectl("-n", "hone-retrain", "create", "job", "now", "--from=cronjob/hone-retrain-dense")
+    made = {"apiVersion": "batch/v1", "kind": "Job", **job["spec"]["jobTemplate"]}
+    control_plane.apply([{**made, "metadata": {"name": "now", "namespace": "hone-retrain"}}])
 
     def has_a_pod() -> bool:
         return bool(control_plane.get("-n", "hone-retrain", "pods")["items"])
