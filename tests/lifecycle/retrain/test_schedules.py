@@ -52,9 +52,7 @@ def test_a_recipe_without_a_schedule_is_refused(tmp_path: Path) -> None:
         assert (done.exit_code, "retrain.schedule is missing" in done.output) == (2, True)
 
 
-def test_cluster_takes_the_cronjob_and_makes_the_jobs_pod(
-    control_plane: ControlPlane, job: dict[str, Any]
-) -> None:
+def test_cluster_takes_the_cronjob_and_makes_the_jobs_pod(control_plane: ControlPlane, job: dict[str, Any]) -> None:
     # batch/v1 took CronJobs in later than the server at hand.
     control_plane.kubectl("create", "namespace", "hone-retrain")
     job["metadata"]["namespace"] = "hone-retrain"
