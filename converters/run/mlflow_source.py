@@ -15,21 +15,20 @@ from hone.artifact import MANIFEST, Artifact
 from hone.errors import RecipeError, one_line
 from hone.recipe import LoadedRecipe
 from hone.recipe.model import MLFLOW_MODEL, PICKLE_SUFFIXES
-from hone.store.mlflow_client import Place, asked
+from hone.store.mlflow_client import VERSION, Place, asked
 
 MLMODEL = "MLmodel"
-OWN_VERSION = "hone.version"
 
 FILES = {
-    "onnx": ("data",),
-    "xgboost": ("data",),
-    "lightgbm": ("data",),
-    "sklearn": ("pickled_model",),
-    "keras": ("data",),
-    "tensorflow": ("data",),
-    "pytorch": ("model_data",),
+    "onnx": "data",
+    "xgboost": "data",
+    "lightgbm": "data",
+    "sklearn": "pickled_model",
+    "keras": "data",
+    "tensorflow": "data",
+    "pytorch": "model_data",
 }
-"""MLflow's flavors that Hone has a source for, with the keys of MLmodel that name the model's file or folder."""
+"""MLflow's flavors that Hone has a source for, with the key of MLmodel that names the model's file or folder."""
 
 NAMES = {"model.lgb": "model.txt", "model.xgb": "model.ubj"}
 """Files that other tools know by another ending."""
@@ -53,15 +52,12 @@ def local_source(loaded: LoadedRecipe) -> Iterator[tuple[LoadedRecipe, str]]:
     field = f"{loaded.path}: source.file"
     with TemporaryDirectory(prefix="hone-mlflow-") as scratch:
         file, words = asked(Place.from_environment(), lambda client: _fetch(client, name, Path(scratch), field))
-        spec = loaded.recipe.source
-        if file.name.endswith(PICKLE_SUFFIXES) and not spec.trust_pickle:
+        if file.name.endswith(PICKLE_SUFFIXES) and not loaded.recipe.source.trust_pickle:
             raise RecipeError(
                 f"{field}: {name} is a pickle ({file.name}), and loading a pickle runs code that it contains; set "
                 "'trust_pickle: true' if you made it, or log the model as ONNX, skops or .pt2"
             )
-        source = spec.model_copy(update={"file": str(file)})
-        recipe = loaded.recipe.model_copy(update={"source": source})
-        yield loaded.model_copy(update={"recipe": recipe}), words
+        yield loaded.with_source(file), words
 
 
 def _fetch(client: Any, address: str, scratch: Path, field: str) -> tuple[Path, str]:
@@ -80,8 +76,8 @@ def _fetch(client: Any, address: str, scratch: Path, field: str) -> tuple[Path, 
     place = client.get_model_version_download_uri(name, version.version)
     folder = Path(download_artifacts(artifact_uri=place, dst_path=str(scratch)))
     told = f"the source is version {version.version} of MLflow's '{name}'"
-    if OWN_VERSION in version.tags:
-        return _own(folder, address, field), f"{told}, Hone's {name}:{version.tags[OWN_VERSION]}"
+    if VERSION in version.tags:
+        return _own(folder, address, field), f"{told}, Hone's {name}:{version.tags[VERSION]}"
     return _of_flavor(folder, address, field), told
 
 
@@ -102,8 +98,8 @@ def _of_flavor(folder: Path, address: str, field: str) -> Path:
         flavors: Mapping[str, Any] = content["flavors"]
     except (OSError, yaml.YAMLError, TypeError, KeyError) as error:
         raise RecipeError(f"{field}: {address} has no readable {MLMODEL}: {one_line(error)}") from None
-    for flavor, keys in FILES.items():
-        named = next((str(flavors[flavor][key]) for key in keys if key in (flavors.get(flavor) or {})), "")
+    for flavor, key in FILES.items():
+        named = str((flavors.get(flavor) or {}).get(key, ""))
         if not named:
             continue
         found = _file(folder, named)

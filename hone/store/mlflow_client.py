@@ -12,6 +12,8 @@ from hone.errors import HoneError, UnavailableError, one_line
 
 from .registry import folder
 
+VERSION = "hone.version"
+"""The tag of a model version that Hone put there: its version in the store."""
 DATABASE, ARTIFACTS = "mlflow.db", "mlflow"
 """Beside the registry's files, where no place is given."""
 

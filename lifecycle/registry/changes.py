@@ -48,6 +48,15 @@ class Promotion:
         """Gates that it doesn't pass."""
         return [gate for gate in self.gates if not gate.passed]
 
+    @property
+    def undecided(self) -> bool:
+        """What was looked at doesn't tell, and nothing is missed."""
+        return bool(self.closed) and all(gate.verdict == "undecided" for gate in self.closed)
+
+    @property
+    def why_closed(self) -> str:
+        return "; ".join(f"{gate.name}: {gate.detail}" for gate in self.closed)
+
     def details(self, reason: str) -> dict[str, str]:
         """For the history and the audit log: values are texts there."""
         evidence = json.dumps([asdict(gate) for gate in self.gates])
@@ -56,9 +65,7 @@ class Promotion:
     def refuse(self) -> None:
         """Raise PromotionError when a gate is closed."""
         if self.closed:
-            told = "; ".join(f"{gate.name}: {gate.detail}" for gate in self.closed)
-            undecided = all(gate.verdict == "undecided" for gate in self.closed)
-            raise PromotionError(f"{self.tag} is not promoted: {told}", undecided=undecided)
+            raise PromotionError(f"{self.tag} is not promoted: {self.why_closed}", undecided=self.undecided)
 
 
 def propose(recipe: Path, tags: Sequence[str], winner: str) -> None:

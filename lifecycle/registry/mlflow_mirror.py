@@ -17,13 +17,13 @@ from hone.artifact import MANIFEST, Manifest
 from hone.errors import StoreError
 from hone.files import hash_file
 from hone.store import archive
-from hone.store.mlflow_client import Place, asked
+from hone.store.mlflow_client import VERSION, Place, asked
 from hone.store.registry import ALIASES, Pointer, Registry, change, registered
 from hone.store.trust import Admission, Policy
 
 from .history import entered
 
-VERSION, HASH, RUN, NOTE = "hone.version", "hone.manifest", "hone.run", "note."
+HASH, RUN, NOTE = "hone.manifest", "hone.run", "note."
 
 
 def push(name: str, place: Place, report: Path | None = None) -> list[str]:

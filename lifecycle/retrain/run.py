@@ -183,8 +183,6 @@ def _promote(doing: _Doing) -> tuple[Outcome, str]:
     recipe = None if doing.loaded.recipe.rows_may_be_copied else doing.loaded.path
     examined = examine(tag, recipe=recipe)
     if examined.closed:
-        told = "; ".join(f"{gate.name}: {gate.detail}" for gate in examined.closed)
-        undecided = all(gate.verdict == "undecided" for gate in examined.closed)
-        return ("undecided" if undecided else "kept"), f"{tag} stays a candidate: {told}"
+        return ("undecided" if examined.undecided else "kept"), f"{tag} stays a candidate: {examined.why_closed}"
     promote(examined, f"retrained: {doing.run.trigger}")
     return "promoted", f"{tag} is {name}@champion, was {examined.before or 'none'}"
