@@ -89,19 +89,21 @@ def atomic_directory(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(path: Path, flags: int = 0) -> Iterator[int]:
+def locked(path: Path, flags: int = 0, *, wait: bool = True) -> Iterator[int]:
     """Hold the lock of a file, or of a folder, and yield its descriptor; the kernel frees a killed process's lock.
 
     Args:
         path: a folder, or a file that is made when it is missing, readable by its owner only.
         flags: to open the file with, beside those to read and write it.
+        wait: for whoever holds it.
 
     Raises:
+        BlockingIOError: somebody holds it, and this is not to wait.
         OSError: it can't be opened.
     """
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT | flags, 0o600)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield handle
     finally:
         os.close(handle)

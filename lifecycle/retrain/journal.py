@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -14,7 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hone.errors import HoneError, StoreError, first_problem
-from hone.files import atomic_write
+from hone.files import atomic_write, locked
 from hone.store.registry import folder
 
 STATE, LOCK, ENDED, WANTED = "run.json", "lock", "ended.jsonl", "wanted"
@@ -91,17 +89,13 @@ class Journal:
             HoneError: another one does.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
+        with ExitStack() as held:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                held.enter_context(locked(self.folder / LOCK, wait=False))
             except BlockingIOError:
-                raise HoneError(
-                    f"{self._name} is being retrained; hone retrain status {self._name} says how far"
-                ) from None
+                told = f"{self._name} is being retrained; hone retrain status {self._name} says how far"
+                raise HoneError(told) from None
             yield
-        finally:
-            os.close(handle)
 
     def is_busy(self) -> bool:
         """Return whether a process is at it."""
