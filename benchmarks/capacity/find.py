@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from hone.capacity import Capacity, Slo, Trial
 from hone.describe.revision import made_by
@@ -20,7 +20,7 @@ from ..records import LATE_SHARE
 from ..reports.capacity import write_capacity_report
 from .kept import Content, Kept, Question
 from .runs import Load, Runs, Void, slow_share
-from .search import Effort, Found, minutes, requests_to_decide, search
+from .search import Effort, Found, limited_by, minutes, requests_to_decide, search
 from .service import Service
 
 _Runs = Trial | Void
@@ -175,15 +175,9 @@ def _measured(found: Found, request: Request, repeats: list[Trial]) -> dict[str,
         "rows_per_s": round(found.rate * request.rows, 1),
         "spread": round((max(values) - min(values)) / statistics.median(values), 4),
         "in_flight_rows": round(repeats[0].rate * request.rows * mean_ms / 1e3, 3),
-        "limited_by": _limited_by(found),
+        "limited_by": limited_by(found),
         "repeats": repeats,
     }
-
-
-def _limited_by(found: Found) -> Literal["service", "generator"]:
-    """Return what gave out above the rate: the generator, when it held no rate there that the service failed at."""
-    failed = [trial for trial in found.search if not trial.passed and trial.rate > found.rate]
-    return "generator" if found.void and not failed else "service"
 
 
 def _open_question(found: Found, request: Request) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from hone.capacity import Slo, Trial
 
@@ -259,6 +260,12 @@ def bracket(trial: Callable[[float], Trial | None], lowest: float = 0.05) -> Ite
         found = trial(rate)
         yield found
         passed, failed = (rate, failed) if found and found.passed else (passed, rate)
+
+
+def limited_by(found: Found) -> Literal["service", "generator"]:
+    """Return what gave out above the rate: the generator, when it held no rate there that the service failed at."""
+    failed = [trial for trial in found.search if not trial.passed and trial.rate > found.rate]
+    return "generator" if found.void and not failed else "service"
 
 
 def requests_to_decide(proofs: Sequence[Proof], slo: Slo) -> int | None:

@@ -28,7 +28,7 @@ from hone.hardware import host
 from hone.services.launch import running
 
 from ..capacity.runs import Runs, Void
-from ..capacity.search import Effort, search
+from ..capacity.search import Effort, Found, limited_by, search
 from ..capacity.service import Service
 from ..load.run import find_target
 from ..load.target import Access, Target
@@ -90,9 +90,22 @@ def _search(target: Target, rows: int, deadline_ms: float, minutes: float) -> fl
     """Return the rate at which 99 % of the answers take no longer than the deadline."""
     runs = Runs(Service(target, rows), Slo(limit_ms=deadline_ms))
     runs.on_run = lambda run, _: click.echo(_words(run), err=True)
-    found = search(runs, Effort(duration_s=4.0, repeats=1, budget_s=minutes * 60))
+    return rate_of(search(runs, Effort(duration_s=4.0, repeats=1, budget_s=minutes * 60)), target.tag, deadline_ms)
+
+
+def rate_of(found: Found, tag: str, deadline_ms: float) -> float:
+    """Return the capacity that a search found.
+
+    Raises:
+        HoneError: there is none, or where it ended is what the generator can do: a multiple of that is no overload.
+    """
+    if (void := found.void) and limited_by(found) == "generator":
+        raise HoneError(
+            f"the load generator was the limit: at {void.rate:,.1f} requests/s {void.void}; let the machine do less "
+            "beside it, or say what the service holds: --capacity"
+        )
     if not found.rate:
-        raise HoneError(f"{target.tag} misses {deadline_ms:g} ms at any load; give more --deadline-ms")
+        raise HoneError(f"{tag} misses {deadline_ms:g} ms at any load; give more --deadline-ms")
     return found.rate
 
 

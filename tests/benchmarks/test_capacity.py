@@ -11,17 +11,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
-import numpy as np
 import psutil
 import pytest
 from click.testing import CliRunner
 
 from hone.benchmarks.capacity.find import Request, find_capacity
-from hone.benchmarks.capacity.runs import Load, Observed
+from hone.benchmarks.capacity.runs import Load
 from hone.benchmarks.capacity.search import GAP, Effort, bracket
 from hone.benchmarks.load.target import Access, Target
 from hone.benchmarks.reports.capacity import redraw
@@ -30,6 +28,7 @@ from hone.capacity import Capacity, Slo, Trial, read_capacity
 from hone.cli.main import cli
 from hone.errors import HoneError
 from hone.services.launch import free_port
+from tests.benchmarks.clockwork import Clockwork
 from tests.benchmarks.small_service import running
 from tests.capacities import capacity
 from tests.models.dense import dense_signature
@@ -74,32 +73,6 @@ def test_service_that_never_passes_is_not_searched_forever() -> None:
     trials = [trial for trial in bracket(lambda rate: result(rate, False)) if trial]
     assert not any(trial.passed for trial in trials)
     assert len(trials) < 8
-
-
-class Clockwork:
-    """Answers in no time up to a rate, and not in time above it; counts the loads, and may end them."""
-
-    def __init__(
-        self,
-        limit: float,
-        ends_at: int = 10_000,
-        error: BaseException | None = None,
-        generator: Callable[[float, int], bool] = lambda rate, load: True,
-    ) -> None:
-        self.limit, self.ends_at, self.error, self.loads, self.generator = limit, ends_at, error, 0, generator
-
-    def __call__(self, rate: float, seconds: float, seed: int) -> Observed:
-        if self.loads == self.ends_at:
-            assert self.error is not None
-            raise self.error
-        self.loads += 1
-        intended = np.arange(max(1, int(rate * seconds))) / rate
-        latencies = np.full(len(intended), 10.0 if rate <= self.limit else 500.0)
-        if self.generator(rate, self.loads):
-            return Observed(intended, latencies, np.zeros(len(intended), bool), seconds, seconds)
-        # What a void run saw is anything: here, the opposite of what is true.
-        wrong, why = 510.0 - latencies, "the generator used 93% of a core"
-        return Observed(intended, wrong, np.zeros(len(intended), bool), seconds, seconds, void=why)
 
 
 def find(load: Load, out: Path, said: list[str] | None = None) -> Capacity:

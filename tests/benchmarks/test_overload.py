@@ -12,14 +12,20 @@ import httpx
 import numpy as np
 import pytest
 
+from hone.benchmarks.capacity.runs import Runs
+from hone.benchmarks.capacity.search import GAP, Effort, search
 from hone.benchmarks.load.run import find_target
 from hone.benchmarks.load.target import Access
+from hone.benchmarks.overload.__main__ import rate_of
 from hone.benchmarks.overload.beside import Seen
 from hone.benchmarks.overload.cores import kept_to, shared_out
 from hone.benchmarks.overload.judge import judge
 from hone.benchmarks.overload.model import NAME, store_slow_model
 from hone.benchmarks.overload.sending import ANSWERED, REFUSED, Came, Load, overload
+from hone.capacity import Slo
+from hone.errors import HoneError
 from hone.hardware import cores
+from tests.benchmarks.clockwork import Clockwork
 from tests.servers import HONE, server, use_store
 
 DEADLINE_MS = 100.0
@@ -146,3 +152,17 @@ def test_every_aim_is_judged_by_its_own_figure() -> None:
     assert missed(came(kinds=broken)) == ["other_errors"]
     none = np.full(3000, REFUSED, dtype=object)
     assert missed(came(kinds=none)) == ["goodput_share_of_capacity", "accepted_in_time_share", "refusals_p99_ms"]
+
+
+@pytest.mark.parametrize("limit", [3.0, 333.0])
+def test_capacity_that_is_searched_is_the_services(limit: float) -> None:
+    runs = Runs(Clockwork(limit), Slo(limit_ms=100))
+    assert rate_of(search(runs, Effort(4.0, 1, 120.0)), "slow:v1", 100.0) == pytest.approx(limit, rel=2 * GAP)
+
+
+@pytest.mark.parametrize("holds", [0.0, 5.0, 100.0])
+def test_what_the_generator_holds_is_no_capacity_to_overload(holds: float) -> None:
+    runs = Runs(Clockwork(333, generator=lambda rate, load: rate <= holds), Slo(limit_ms=100))
+    found = search(runs, Effort(4.0, 1, 120.0))
+    with pytest.raises(HoneError, match=r"^the load generator was the limit: .* the service holds: --capacity"):
+        rate_of(found, "slow:v1", 100.0)
