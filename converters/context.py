@@ -82,6 +82,12 @@ class PassContext:
             return self._fitted(self._rows.calibration)
         return load_dataset(self.loaded, "calibration", spec, self.signature)
 
+    def with_calibration(self, rows: Dataset) -> PassContext:
+        """Return a context whose calibration rows are others, as of a part of the model."""
+        context = PassContext(self.loaded, self.signature, self.progress, self._rows)
+        context.calibration = rows
+        return context
+
     def _fitted(self, file: Path) -> Dataset:
         """Rows of a file in the order of axes and the dtypes of this context's signature."""
         data = read_dataset(file)

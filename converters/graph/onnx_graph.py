@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -36,7 +37,17 @@ def save_graph(model: onnx.ModelProto, file: Path) -> None:
 
 def is_large(model: onnx.ModelProto) -> bool:
     """Return whether a graph with its weights is too large for one file."""
-    return sum(len(tensor.raw_data) for tensor in model.graph.initializer) + ROOM >= LIMIT or model.ByteSize() >= LIMIT
+    constants = [item.t for node in model.graph.node for item in node.attribute if item.HasField("t")]
+    weights = sum(_size(tensor) for tensor in (*model.graph.initializer, *constants))
+    if weights + ROOM >= LIMIT:
+        return True
+    # What counts bytes exactly serializes the graph for it, which for most takes longer than what it is asked for.
+    return weights > LIMIT // 2 and model.ByteSize() >= LIMIT
+
+
+def _size(tensor: onnx.TensorProto) -> int:
+    """Return the bytes of a tensor's values, wherever a graph keeps them."""
+    return len(tensor.raw_data) or math.prod(tensor.dims) * 8
 
 
 def rename_outputs(model: onnx.ModelProto, names: list[str]) -> None:

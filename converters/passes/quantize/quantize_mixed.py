@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +22,7 @@ from ...graph.execution import run_rows
 from ...graph.onnx_graph import load_graph
 from ...graph.quantized_graph import heavy_nodes
 from ...registry import PassOptions, register, registered
+from .alone import Alone
 from .own_answers import OwnAnswers
 
 RANKING_ROWS = 32
@@ -52,7 +55,7 @@ class Options(PassOptions):
     options=Options,
     needs=("calibration", "quality"),
     tools=("onnxruntime", "onnx"),
-    revision=3,
+    revision=4,
 )
 def quantize_mixed(model: Artifact, options: Options, out: Path, context: PassContext) -> Built:
     """Measure what quantizing each layer alone does to the outputs, then leave out the worst ones: as few as needed.
@@ -107,13 +110,16 @@ class _Search:
 
     def build(self, exclude: Sequence[str]) -> Path:
         """Quantize all but these nodes; return the graph's file."""
-        given = self._options.options
         folder = self._scratch
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        options = self._inner.options.model_validate({**given, "exclude": [*given.get("exclude", ()), *exclude]})
-        self._last = self._inner.function(self._model, options, folder, self._context)
+        self._last = self._quantize(self._model, exclude, folder, self._context)
         return folder / self._last.entry
+
+    def _quantize(self, model: Artifact, exclude: Sequence[str], out: Path, context: PassContext) -> Built:
+        given = self._options.options
+        options = self._inner.options.model_validate({**given, "exclude": [*given.get("exclude", ()), *exclude]})
+        return self._inner.function(model, options, out, context)
 
     def layers(self, quantized: Path) -> list[str]:
         """Return the float graph's nodes that the inner pass quantized."""
@@ -125,17 +131,39 @@ class _Search:
 
     def sensitivities(self, layers: list[str]) -> list[tuple[float, str]]:
         """Return (relative error power, layer) for each layer quantized alone, the worst first."""
-        rows, found = self._rows.head(RANKING_ROWS), []
-        expected = {name: array[: rows.rows] for name, array in self._expected.items()}
-        for number, layer in enumerate(layers, 1):
-            self._context.progress(f"layer {number} of {len(layers)}: {layer}")
-            others = [name for name in layers if name != layer]
-            found.append((_error_power(_run(self.build(others), rows), expected), layer))
+        rows = self._rows.head(RANKING_ROWS)
+        with TemporaryDirectory(prefix="hone-mixed-") as scratch:
+            try:
+                alone = Alone(self._model.entry, layers, rows, Path(scratch))
+            except PassError:  # operators that the graph can't be opened behind
+                alone = None
+            found = []
+            for number, layer in enumerate(layers, 1):
+                self._context.progress(f"layer {number} of {len(layers)}: {layer}")
+                found.append((self._sensitivity(layer, layers, rows, alone), layer))
         return sorted(found, reverse=True)
+
+    def _sensitivity(self, layer: str, layers: list[str], rows: Dataset, alone: Alone | None) -> float:
+        if alone:
+            # Some layers are quantized only with what is around them, as one whose weights other nodes make.
+            with contextlib.suppress(PassError):
+                return alone.power(layer, self._quantized)
+        got = _run(self.build([name for name in layers if name != layer]), rows)
+        return _error_power(got, {name: array[: rows.rows] for name, array in self._expected.items()})
+
+    def _quantized(self, file: Path, rows: Dataset) -> Path:
+        """Quantize a graph of one layer."""
+        manifest = self._model.manifest.model_copy(update={"entry": file.name})
+        out = file.parent / "quantized"
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+        return (
+            out / self._quantize(Artifact(file.parent, manifest), (), out, self._context.with_calibration(rows)).entry
+        )
 
     def bisect(self, ranked: list[str], loss: float) -> tuple[list[str], Path, float]:
         """Return the fewest of the worst layers that must stay in float, the graph without them, and its loss."""
-        most = int(len(ranked) * self._options.max_float_share)
+        most = min(int(len(ranked) * self._options.max_float_share), len(ranked) - 1)  # one has to be quantized
         low, high = 0, most  # `low` is known to be too few
         found = self.loss(self.build(ranked[:high]))
         if found > self.limit:

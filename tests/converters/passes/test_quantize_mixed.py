@@ -2,8 +2,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 
+from hone.converters.graph.quantized_graph import heavy_nodes
 from hone.errors import PassError
 from tests.models.perceptron import perceptron, perceptron_rows, perceptron_signature
 from tests.passes import Bench, cosine, details
@@ -24,6 +27,33 @@ def test_the_layer_that_int8_hurts_stays_in_float(tmp_path: Path) -> None:
     assert facts["loss"] <= facts["limit"] == 0.02
     assert cosine(bench.outputs(made)["y"], wanted) > 0.98
     assert sorted(path.name for path in made.path.iterdir()) == ["artifact.json", "example.json", "model.onnx"]
+
+
+@pytest.mark.parametrize("by", ["quantize_dynamic", "quantize_weights"])
+def test_layers_are_ranked_by_what_each_alone_does_to_the_outputs(tmp_path: Path, by: str) -> None:
+    rows = {name: array[:32] for name, array in perceptron_rows().items()}
+    bench = Bench(tmp_path, perceptron_signature(), rows, quality={"metric": "rmse"}, budget={"quality_drop": 1.0})
+    source = bench.artifact(perceptron(delicate=True))
+    layers = heavy_nodes(onnx.load(source.entry))
+    wanted = bench.outputs(source)["y"].astype(float)
+
+    def outputs(exclude: list[str]) -> np.ndarray:
+        return bench.outputs(bench.run(by, source, exclude=exclude))["y"].astype(float)
+
+    alone = {layer: outputs([name for name in layers if name != layer]) for layer in layers}
+    powers = {layer: ((got - wanted) ** 2).sum() / (wanted**2).sum() for layer, got in alone.items()}
+    worst = sorted(powers, key=lambda layer: -powers[layer])[:2]
+    one, two = (float(np.sqrt(((outputs(worst[:count]) - wanted) ** 2).mean())) for count in (1, 2))
+    made = bench.run("quantize_mixed", source, by=by, max_loss=(one + two) / 2, max_float_share=1.0)
+    kept = details(made)["kept_in_float"]
+    assert list(kept) == worst
+    assert kept == pytest.approx({layer: powers[layer] for layer in worst}, rel=0.1)
+
+
+def test_static_quantization_leaves_the_delicate_layer_out(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, perceptron_signature(), perceptron_rows(), quality=COSINE, budget={"quality_drop": 0.02})
+    made = bench.run("quantize_mixed", bench.artifact(perceptron(delicate=True)), by="quantize_static")
+    assert list(details(made)["kept_in_float"]) == ["second"]
 
 
 def test_nothing_is_left_out_when_the_loss_fits_at_once(tmp_path: Path) -> None:
