@@ -15,7 +15,7 @@ EXTRAS_cpu :=
 EXTRAS_cuda := ,cuda
 INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c $(CONSTRAINTS) --overrides requirements/$(TARGET).txt
 
-.PHONY: demo test test-all test-cluster fuzz lint serve bench bench-serving bench-converters bench-soak bench-overload bench-report schema dashboard proto clean help
+.PHONY: demo test test-all test-manifests test-cluster fuzz lint serve bench bench-serving bench-converters bench-soak bench-overload bench-report schema dashboard proto clean help
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -50,15 +50,16 @@ demo: $(VENV)/demo.stamp examples/digits/model.safetensors  ## Train, optimize, 
 TESTS := $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/dev.stamp  ## Run the tests that take seconds.
-	$(TESTS) -m "not slow"
+	$(TESTS) -m "not slow and not cluster"
 
 test-all: $(VENV)/dev.stamp  ## Run every test.
 	$(TESTS)
 
-CLUSTER_TESTS := tests/k8s/test_control_plane.py tests/k8s/autoscaler/test_real_controller.py tests/k8s/cluster
+test-manifests: $(VENV)/dev.stamp  ## Give what Hone renders to a real Kubernetes control plane, where one is named.
+	$(BIN)/pytest -m "cluster and not slow"
 
-test-cluster: $(VENV)/dev.stamp  ## Apply, autoscale and roll out on a real Kubernetes control plane, where one is named.
-	$(BIN)/pytest $(CLUSTER_TESTS)
+test-cluster: $(VENV)/dev.stamp  ## The same, and autoscale and roll out there.
+	$(BIN)/pytest -m cluster
 
 CASES ?= 1000000
 

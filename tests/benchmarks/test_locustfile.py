@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from hone.benchmarks.load.wire import GRPC_METHOD
+from hone.cli.main import cli
 from hone.services.launch import free_port
 from tests.benchmarks.locusts import LOCUST, address, totals, two_models
 from tests.servers import HONE, ROOT, Server, put, self_signed, server
@@ -153,6 +155,14 @@ def bench(*arguments: str, folder: Path, **environment: str) -> subprocess.Compl
     return call(HONE, "bench", *arguments, *quick, "--duration", "2", folder=folder, **environment)
 
 
+def refused(*arguments: str) -> str:
+    """Return the one line that `hone bench` ends with, before any load."""
+    answer = CliRunner().invoke(cli, ["bench", *arguments], catch_exceptions=False)
+    assert answer.exit_code == 1
+    (line,) = answer.output.splitlines()
+    return line
+
+
 def test_bench_loads_and_reports_the_model_that_is_named(service: Server, tmp_path: Path) -> None:
     """The host's own store is empty: everything is asked of the service."""
     before = service.client.get("/metrics").text
@@ -194,23 +204,25 @@ def test_bench_over_grpc_says_so_and_compares_with_nothing_else(service: Server,
 
 @pytest.mark.parametrize("command", [["nope"], ["reverse:nope"], ["capacity", "reverse:nope", "--p99", "50ms"]])
 def test_report_of_another_artifact_than_the_one_named_is_refused(
-    service: Server, tmp_path: Path, command: list[str]
+    service: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
 ) -> None:
-    done = bench(*command, "--url", address(service), folder=tmp_path)
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"error: {address(service)} ")
-    assert "nope" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    monkeypatch.chdir(tmp_path)
+    line = refused(*command, "--url", address(service))
+    assert line.startswith(f"error: {address(service)} ")
+    assert "nope" in line
     assert not (tmp_path / "out").exists()
 
 
-def test_keys_and_certificates_are_sent_and_checked(guarded: tuple[str, str, Path], tmp_path: Path) -> None:
+def test_keys_and_certificates_are_sent_and_checked(
+    guarded: tuple[str, str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     url, key, certificate = guarded
-    wanted = ["dense", "--url", url, "--users", "2", "--out", "out"]
-    assert "give its authority's file: --ca" in bench(*wanted, folder=tmp_path).stderr
+    monkeypatch.chdir(tmp_path)
+    wanted = ["dense", "--url", url, "--rate", "20", "--out", "out"]
+    assert "give its authority's file: --ca" in refused(*wanted)
     trusting = [*wanted, "--ca", str(certificate)]
-    assert "it wants a key; give one: HONE_BENCH_KEY, or --api-key" in bench(*trusting, folder=tmp_path).stderr
-    assert "the key is refused" in bench(*trusting, "--api-key", "hone_wrong", folder=tmp_path).stderr
+    assert "it wants a key; give one: HONE_BENCH_KEY, or --api-key" in refused(*trusting)
+    assert "the key is refused" in refused(*trusting, "--api-key", "hone_wrong")
     assert not (tmp_path / "out").exists()
     done = bench(*trusting, folder=tmp_path, HONE_BENCH_KEY=key)
     assert done.returncode == 0, done.stderr

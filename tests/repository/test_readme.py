@@ -14,7 +14,7 @@ from tests.servers import ROOT, self_signed
 
 ELSEWHERE = {
     "make demo": ("takes minutes", "tests/e2e/test_demo.py", '"optimize"'),
-    "make test": ("is what runs this", "Makefile", '$(TESTS) -m "not slow"'),
+    "make test": ("is what runs this", "Makefile", '$(TESTS) -m "not slow and not cluster"'),
     "bentoml build": ("needs the repository", "tests/services/test_bento.py", '"bentoml", "build"'),
     "bentoml serve digits:latest": ("needs that bento", "tests/services/test_bento.py", '"bentoml", "serve", bento'),
     "bentoml serve wine-shop:latest": (

@@ -244,6 +244,7 @@ def run(plane: ControlPlane, world: World) -> None:
     time.sleep(max(0.0, world.begin + DURATION_S - time.time()))
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.parametrize("metric", ["cpu", "rows"])
 @pytest.mark.parametrize("shape", ["step", "ramp", "burst", "day"])

@@ -17,7 +17,7 @@ from tests import cluster
 from .image import LIMIT_MS, ROW_S
 from .stack import PEAK, Stack, running_stack
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
 FEWEST = 2
 QUIET = 2.0
 """Requests per second that one pod would hold."""
