@@ -29,8 +29,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 @pytest.hookimpl(optionalhook=True)  # pytest runs without xdist, too
 def pytest_xdist_auto_num_workers() -> int:
-    """Two processes a core: tests wait for servers, callers and clocks for half of their time."""
-    return 2 * (os.cpu_count() or 1)
+    """Three processes a core: tests wait for servers, callers and clocks for more than half of their time."""
+    return 3 * (os.cpu_count() or 1)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -42,10 +42,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 LONG = (
+    "converters/proof/test_proof.py",
     "converters/run/test_optimize.py",
     "services/test_operations.py",
     "services/http/test_connections.py",
-    "converters/proof/test_proof.py",
     "benchmarks/test_locustfile.py",
     "repository/test_readme.py",
     "services/routes/test_following.py",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -17,6 +18,7 @@ from hone import store
 from hone.converters.proof.disturbance import HostNoise, HostWatch
 from hone.converters.report.records import Report, read_report
 from tests.models.sums import GRAPH, MODEL, write_project
+from tests.servers import use_store
 
 COUNTING = (
     MODEL.replace("def load():", "def load():\n    note('load')\n    np.ones(60_000_000)  # 458 MiB, as training takes")
@@ -32,6 +34,9 @@ def note(what):
         file.write(what + " ")
 """
 )
+PRUNED = {"preset": "pruned50-onnx-int8", "options": {"prune": {"epochs": 20}}}
+BUILT = ["onnx-fp32", "onnx-fp16", "onnx-int8-dynamic", "onnx-int8-static", "mlx-fp32", "mlx-q8"]
+VARIANTS = [*BUILT, "tensorrt-fp16", PRUNED]
 FAILING = """
 
 def fails(outputs, labels):
@@ -71,7 +76,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
     folder = tmp_path_factory.mktemp("runs")
     own = {"HONE_CACHE": str(folder / "cache"), "BENTOML_HOME": str(folder / "bentoml")}
     measure = {"batches": [1, 8], "threads": [1, "all"], "rounds": 8, "round_ms": 3}
-    file = write_project(folder / "project", code=COUNTING, measure=measure)
+    file = write_project(folder / "project", code=COUNTING, measure=measure, train="network:train", variants=VARIANTS)
     calls = folder / "project" / "calls"
     first = hone("optimize", file, cwd=folder, **own)
     assert first.returncode == 0, first.stdout + first.stderr
@@ -79,20 +84,56 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
     listed = hone("models", "list", cwd=folder, **own).stdout
     report = read_report(folder / "out" / "sums" / "report.json")
     calls.unlink()
-    again = hone("optimize", file, "--only", "onnx-fp32", "--no-store", cwd=folder, **own)
+    again = hone("optimize", file, "--only", "pruned50-onnx-int8", "--no-store", cwd=folder, **own)
     yield Runs(folder, first, called, report, listed, again, calls.read_text().split())
+
+
+def test_optimize_proves_ranks_and_stores(runs: Runs) -> None:
+    by_name = {variant.name: variant for variant in runs.report.variants}
+    assert by_name["torch"].baseline
+    skipped = by_name["tensorrt-fp16"]
+    assert skipped.status == "skipped" and "no NVIDIA GPU" in skipped.reason
+    assert "[torch,tensorrt]" in (skipped.remedy or "") and "[torch,tensorrt]" in runs.first.stdout
+    for name in [*BUILT, "pruned50-onnx-int8"]:
+        variant = by_name[name]
+        assert variant.status == "built", variant
+        assert variant.quality is not None and variant.quality > 0.9
+        assert "all" in variant.latency_ms["1"]
+        assert variant.peak_rss_mb is not None and variant.peak_rss_mb > 10
+        assert variant.size_mb is not None and variant.size_mb > 0
+    assert by_name["onnx-fp32"].max_difference is not None and by_name["onnx-fp32"].max_difference < 1e-4
+    assert by_name["pruned50-onnx-int8"].passes[0].details["channels"]["hidden"] == "32 -> 16"
+    wins = by_name[runs.report.winner or ""]
+    assert {batch: set(found) for batch, found in wins.latency_ms.items()} == {key: {"1", "all"} for key in ("1", "8")}
+    use_store(runs.folder / "bentoml")
+    winner = store.resolve("sums").opened()
+    assert winner.manifest.variant == wins.name
+    assert winner.manifest.selection is not None and winner.manifest.selection.rank == 0
+    assert [one.name for one in winner.manifest.lineage] == [one.name for one in wins.passes]
+
+
+def test_pages_of_reports_ask_no_other_host_and_are_drawn_again(runs: Runs) -> None:
+    out = runs.folder / "out" / "sums"
+    page = (out / "report.html").read_text()
+    assert page.count("<svg") == 2
+    names = ("http://www.w3.org", "http://purl.org", "http://creativecommons.org")
+    assert "http://" not in functools.reduce(lambda text, name: text.replace(name, ""), names, page)
+    assert hone("report", out / "report.json", cwd=runs.folder).returncode == 0
 
 
 def test_loader_and_data_functions_run_once_a_run(runs: Runs) -> None:
     assert sorted(runs.calls) == ["calibration", "evaluation", "load"]
-    assert "passes: 0 run, 2 from the cache" in runs.again.stderr
+    assert "passes: 0 run, 4 from the cache" in runs.again.stderr
     assert sorted(runs.calls_again) == ["calibration", "evaluation", "load"]
 
 
 def test_a_run_of_one_variant_leaves_the_report_of_all(runs: Runs) -> None:
     out = runs.folder / "out" / "sums"
     assert read_report(out / "report.json") == runs.report
-    assert [variant.name for variant in read_report(out / "only" / "report.json").variants] == ["torch", "onnx-fp32"]
+    assert [variant.name for variant in read_report(out / "only" / "report.json").variants] == [
+        "torch",
+        "pruned50-onnx-int8",
+    ]
 
 
 def test_figures_agree(runs: Runs) -> None:
@@ -100,7 +141,7 @@ def test_figures_agree(runs: Runs) -> None:
     report = runs.report
     best = report.judged(report.baseline, report.source_threads)
     assert best.p50 == min(one.p50 for one in report.baseline.latency_ms["1"].values())
-    for variant in report.variants[1:]:
+    for variant in [variant for variant in report.variants[1:] if variant.status == "built"]:
         judged = report.judged(variant)
         assert judged.p50_low is not None and judged.p50_high is not None
         assert judged.p50_low <= judged.p50 <= judged.p50_high and judged.p50 <= judged.p95 <= judged.p99
@@ -121,7 +162,8 @@ def test_the_source_is_measured_without_its_training(runs: Runs) -> None:
 
 
 def test_labels_of_bool_are_judged_as_numbers(runs: Runs) -> None:
-    assert all(variant.quality is not None and variant.quality > 0.9 for variant in runs.report.variants)
+    built = [variant for variant in runs.report.variants if variant.status == "built"]
+    assert all(variant.quality is not None and variant.quality > 0.9 for variant in built)
 
 
 def test_a_metric_that_fails_is_found_before_any_pass(tmp_path: Path) -> None:

@@ -43,54 +43,6 @@ def one_error(done: subprocess.CompletedProcess[str]) -> str:
     return line
 
 
-def test_optimize_proves_ranks_and_stores(tmp_path: Path) -> None:
-    variants = [
-        "onnx-fp32",
-        "onnx-fp16",
-        "onnx-int8-dynamic",
-        "onnx-int8-static",
-        "mlx-fp32",
-        "mlx-q8",
-        "tensorrt-fp16",
-    ]
-    pruned = {"preset": "pruned50-onnx-int8", "options": {"prune": {"epochs": 20}}}
-    file = write_project(tmp_path / "project", train="network:train", variants=[*variants, pruned])
-    done = hone("optimize", file, cwd=tmp_path)
-    report = json.loads((tmp_path / "out" / "sums" / "report.json").read_text())
-    by_name = {variant["name"]: variant for variant in report["variants"]}
-    assert by_name["torch"]["baseline"]
-    assert by_name["tensorrt-fp16"]["status"] == "skipped"
-    assert "no NVIDIA GPU" in by_name["tensorrt-fp16"]["reason"]
-    assert "[torch,tensorrt]" in by_name["tensorrt-fp16"]["remedy"]
-    assert "[torch,tensorrt]" in done.stdout
-    for name in [*variants[:-1], "pruned50-onnx-int8"]:
-        variant = by_name[name]
-        assert variant["status"] == "built", variant
-        assert variant["quality"] > 0.9
-        assert set(variant["latency_ms"]) == {"1", "8"}
-        assert set(variant["latency_ms"]["1"]) == {"1", "all"}
-        assert variant["peak_rss_mb"] > 10
-        assert variant["size_mb"] > 0
-    assert by_name["onnx-fp32"]["max_difference"] < 1e-4
-    channels = by_name["pruned50-onnx-int8"]["passes"][0]["details"]["channels"]
-    assert channels["hidden"] == "32 -> 16"
-    winner = store.resolve("sums").opened()
-    assert winner.manifest.variant == report["winner"]
-    assert winner.manifest.selection is not None
-    assert winner.manifest.selection.rank == 0
-    assert [record.name for record in winner.manifest.lineage] == [
-        p["name"] for p in by_name[report["winner"]]["passes"]
-    ]
-    page = (tmp_path / "out" / "sums" / "report.html").read_text()
-    assert page.count("<svg") == 2
-    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
-        "http://creativecommons.org", ""
-    )
-    pruned_again = hone("optimize", file, "--only", "pruned50-onnx-int8", "--no-store", cwd=tmp_path)
-    assert "passes: 0 run" in pruned_again.stderr
-    hone("report", tmp_path / "out" / "sums" / "report.json", cwd=tmp_path)
-
-
 def evaluation(project: Path) -> np.ndarray:
     """Return the evaluation rows of the project."""
     rows: dict[str, np.ndarray] = load_function("network:evaluation", project, "evaluation")()
