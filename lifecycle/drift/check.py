@@ -49,12 +49,14 @@ class Question:
         window: hours that are looked at; None: as many as have enough rows.
         since: the first hour since 1970; None: `window` says.
         budget: of false alarms.
+        unserved: what a version would get that needn't have served yet: the inputs of rows that any version answered.
     """
 
     threshold: float = 0.1
     window: int | None = None
     since: int | None = None
     budget: Budget = field(default_factory=Budget)
+    unserved: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,10 +99,12 @@ def check(model: str, folder: Path, question: Question, now_s: float | None = No
     now_hour = int(time.time() if now_s is None else now_s) // sketches.HOUR_S
     earliest = min(now_hour - MOST_HOURS, question.since or now_hour) - MOST_HOURS * WEEKS - MOST_HOURS
     found = sketches.read(folder, entry.name, now_hour, since=earliest)
-    ours = [one for one in found.windows if one.about.version == entry.version and one.about.reference == digest]
-    other = sum(one.about.version == entry.version for one in found.windows) - len(ours)
+    served = [one for one in found.windows if one.about.version == entry.version]
+    ours = [one for one in served if one.about.reference == digest]
     problems = [*found.problems]
-    if other:
+    if question.unserved:
+        ours = [one for one in found.windows if one.columns == tuple(references.names)]
+    elif other := len(served) - len(ours):
         problems.append(f"{other} hour(s) were sketched by another reference of {entry.tag}, and are left out")
     looks = _looks(ours, found.windows, question, now_hour)
     findings, shapes = _findings(looks, references, question)
@@ -146,8 +150,9 @@ def _findings(
 ) -> tuple[tuple[Finding, ...], dict[str, dict[str, object]]]:
     """Return the findings, the most important first, and the shares that a page draws."""
     tests = [LOOKS * len(one.sets()[1]) for one in references.columns]
+    columns = [one for one in enumerate(references.columns) if one[1].column.side == "input" or not question.unserved]
     best: list[tuple[Finding, _Look, int]] = []
-    for place, reference in enumerate(references.columns):
+    for place, reference in columns:
         doubts = question.budget.doubts(tests[place], sum(tests))
         found = [(_finding(look, place, reference, question, doubts), look, place) for look in looks]
         if found:

@@ -92,7 +92,14 @@ def propose(recipe: Path, tags: Sequence[str], winner: str) -> None:
         change(best.name, changed)
 
 
-def examine(reference: str, *, waived: Sequence[str] = (), approval: str = "", recipe: Path | None = None) -> Promotion:
+def examine(
+    reference: str,
+    *,
+    waived: Sequence[str] = (),
+    approval: str = "",
+    recipe: Path | None = None,
+    sketches: Path | None = None,
+) -> Promotion:
     """Look at every gate of a promotion, and change nothing.
 
     Args:
@@ -101,6 +108,7 @@ def examine(reference: str, *, waived: Sequence[str] = (), approval: str = "", r
         approval: a person's reason.
         recipe: whose evaluation rows, metric and limits count; None: the rows that the store keeps, and what the run
             that made the version was asked.
+        sketches: folder that services write sketches of traffic to; None: what they are asked plays no part.
 
     Raises:
         StoreError: no such version, or it is the champion.
@@ -113,7 +121,7 @@ def examine(reference: str, *, waived: Sequence[str] = (), approval: str = "", r
         raise StoreError(f"{candidate.tag} is {candidate.name}@champion already")
     champion = store.resolve(f"{candidate.name}@champion") if "champion" in aliases else None
     loaded = load_recipe(recipe) if recipe else _terms(candidate)
-    asked = Asked(candidate, champion, loaded, tuple(waived), approval, whole=recipe is not None)
+    asked = Asked(candidate, champion, loaded, tuple(waived), approval, recipe is not None, sketches)
     return Promotion(candidate.tag, champion.tag if champion else "", tuple(gates(asked)))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from hone import store
@@ -14,10 +15,11 @@ from hone.recipe import LoadedRecipe, PromotionSpec
 from hone.records import Verdict
 from hone.store.trust import Policy, open_to_run
 
+from ..drift.check import Question, check
 from .comparison import Compared, compared
 
-Name = Literal["proof", "golden", "callers", "champion", "latency", "size", "approval"]
-WAIVABLE: tuple[Name, ...] = ("proof", "golden", "callers", "champion", "latency", "size")
+Name = Literal["proof", "golden", "callers", "champion", "latency", "size", "drift", "approval"]
+WAIVABLE: tuple[Name, ...] = ("proof", "golden", "callers", "champion", "latency", "size", "drift")
 """All but the approval, which is a person's word already."""
 
 
@@ -53,6 +55,7 @@ class Asked:
         waived: gates that are let pass.
         approval: the reason of the person who approves; empty: nobody did.
         whole: the recipe was given, so all of its evaluation rows are asked, not those that are kept.
+        sketches: folder that services write what they are asked to; None: they don't.
     """
 
     candidate: store.Entry
@@ -61,6 +64,7 @@ class Asked:
     waived: tuple[str, ...] = ()
     approval: str = ""
     whole: bool = False
+    sketches: Path | None = None
 
     @property
     def terms(self) -> PromotionSpec:
@@ -77,6 +81,7 @@ def gates(asked: Asked) -> list[Gate]:
     found = [_proof(asked.candidate), _golden(asked.candidate)]
     if asked.champion is not None:
         found += _beside(asked, asked.champion)
+    found += [_drift(asked.candidate, asked.sketches)] if asked.sketches else []
     found += [_approval(asked)] if asked.terms.approval else []
     return [_waived(gate, asked.waived) for gate in found]
 
@@ -164,6 +169,19 @@ def _latency(limit: float | None, measured: Compared) -> Gate:
         return Gate("latency", "met", words)
     verdict: Verdict = "met" if high <= limit else "missed" if low > limit else "undecided"
     return Gate("latency", verdict, f"{words} (at most {limit:g})")
+
+
+def _drift(candidate: store.Entry, sketches: Path) -> Gate:
+    """Whether the rows of its proof look like those that the model is asked now, whichever version answers them."""
+    try:
+        found = check(candidate.tag, sketches, Question(unserved=True))
+    except HoneError as error:
+        return Gate("drift", "undecided", str(error))
+    if found.verdict == "missed":
+        return Gate("drift", "missed", f"today's traffic isn't what it was proven on: {found.headline()}")
+    if found.verdict == "undecided":
+        return Gate("drift", "met", f"too little traffic was sketched lately to tell: {found.rows:,} rows")
+    return Gate("drift", "met", f"traffic of {found.rows:,} rows looks like the rows of its proof")
 
 
 def _approval(asked: Asked) -> Gate:

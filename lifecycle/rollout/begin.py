@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from hone import store
@@ -27,6 +28,7 @@ def begin(
     waived: Sequence[str] = (),
     approval: str = "",
     promoting: bool = True,
+    sketches: Path | None = None,
     **fields: Any,
 ) -> Rollout:
     """Write down a new rollout, which no request has felt yet.
@@ -39,6 +41,7 @@ def begin(
         steps: percent, growing, the last one 100.
         waived, approval: for the gates of the promotion.
         promoting: to be promoted in the registry in the end; its gates are looked at now.
+        sketches: of traffic, for the gate of drift.
         fields: others of `Rollout`.
 
     Raises:
@@ -56,7 +59,7 @@ def begin(
         raise RolloutError(f"{canary.tag} answers all requests already")
     promotion = None
     if promoting:
-        found = examine(canary.tag, waived=waived, approval=approval)
+        found = examine(canary.tag, waived=waived, approval=approval, sketches=sketches)
         found.refuse()
         promotion = kept_promotion(found)
     ca = str(access.ca.resolve()) if access.ca else ""

@@ -19,8 +19,15 @@ if TYPE_CHECKING:
     from hone.lifecycle.registry.history import Change
     from hone.store import Entry
 
-GATES = ("proof", "golden", "callers", "champion", "latency", "size")
+GATES = ("proof", "golden", "callers", "champion", "latency", "size", "drift")
 reason_option = click.option("--reason", default="", help="Why; kept in the history.")
+drift_option = click.option(
+    "--drift-dir",
+    "sketches",
+    envvar="HONE_DRIFT_DIR",
+    type=click.Path(path_type=Path),
+    help="Folder of sketched traffic, which the proof's rows must look like. [default: $HONE_DRIFT_DIR]",
+)
 
 
 @dataclass(frozen=True)
@@ -117,22 +124,30 @@ def annotate(model: str, notes: tuple[str, ...]) -> dict[str, str]:
 @click.option(
     "--recipe", type=click.Path(path_type=Path), help="Compare on all evaluation rows of this recipe. [default: kept]"
 )
+@drift_option
 @click.option("--dry-run", is_flag=True, help="Say what the gates find, and stop.")
 @audited("registry promote", "model", unless=("dry_run",))
 def promote(
-    model: str, reason: str, approve: bool, waive: tuple[str, ...], recipe: Path | None, dry_run: bool
+    model: str,
+    reason: str,
+    approve: bool,
+    waive: tuple[str, ...],
+    recipe: Path | None,
+    sketches: Path | None,
+    dry_run: bool,
 ) -> dict[str, str]:
     """Make MODEL the champion; a bare NAME is its candidate.
 
     Gates: its proof, its golden rows on this processor, the champion's inputs and outputs, no more loss against the
-    champion than the recipe allows on the same rows, time and size beside the champion's, and a person's approval where
-    the recipe asks for one. Exit status: 3 when one is missed, 4 when what was measured doesn't tell.
+    champion than the recipe allows on the same rows, time and size beside the champion's, today's traffic where it is
+    sketched, and a person's approval where the recipe asks for one. Exit status: 3 when one is missed, 4 when what was
+    measured doesn't tell.
     """
     from hone.lifecycle.registry import changes
 
     if (approve or waive) and not reason.strip():
         raise click.UsageError("--approve and --waive need a --reason")
-    found = changes.examine(model, waived=waive, approval=reason if approve else "", recipe=recipe)
+    found = changes.examine(model, waived=waive, approval=reason if approve else "", recipe=recipe, sketches=sketches)
     _print(found)
     if dry_run:
         found.refuse()

@@ -11,12 +11,12 @@ import click
 from hone.cli.auditing import audited
 from hone.cli.durations import DURATION
 from hone.cli.groups import HoneGroup
+from hone.cli.lifecycle.registry import GATES, drift_option
 
 if TYPE_CHECKING:
     from hone.lifecycle.rollout.state import Rollout
     from hone.services.status.asking import Access
 
-GATES = ("proof", "golden", "callers", "champion", "latency", "size")
 key_option = click.option(
     "--api-key", envvar="HONE_API_KEY", default="", help="With the scope operate. [default: $HONE_API_KEY]"
 )
@@ -42,14 +42,15 @@ def rollout() -> None:
 @click.option("--reason", default="", help="Why; kept in the history.")
 @click.option("--approve", is_flag=True, help="Approve it, where the recipe asks for a person; needs --reason.")
 @click.option("--waive", multiple=True, type=click.Choice(GATES), help="Let this gate pass; needs --reason.")
+@drift_option
 @click.option("--no-promotion", is_flag=True, help="Leave the registry alone.")
 @click.option("--ca", type=click.Path(path_type=Path), help="Certificates that the service's is checked with.")
 @key_option
 @audited("rollout start", "name", "to")
 def start(
     name: str, to: str, url: str, steps: str, window: float, patience: float | None, sticky: str, compare: float,
-    reason: str, approve: bool, waive: tuple[str, ...], no_promotion: bool, ca: Path | None, api_key: str,
-    **limits: float,
+    reason: str, approve: bool, waive: tuple[str, ...], sketches: Path | None, no_promotion: bool, ca: Path | None,
+    api_key: str, **limits: float,
 ) -> dict[str, str]:  # fmt: skip
     """Roll a version of NAME out at a running service, and promote it when it does well with all requests.
 
@@ -70,7 +71,7 @@ def start(
         found = begin(
             name, to, check_address(url), access, steps=_percents(steps), window_s=window,
             patience_s=10 * window if patience is None else patience, limits=limits, reason=reason, waived=waive,
-            approval=reason if approve else "", promoting=not no_promotion,
+            approval=reason if approve else "", promoting=not no_promotion, sketches=sketches,
             rules={"sticky": sticky, "compare": compare},
         )  # fmt: skip
         return _drive(found, access)

@@ -52,6 +52,16 @@ def test_what_moved_is_found_and_named(model: Stored) -> None:
     assert column(found, "input.features[0]").verdict != "missed"
 
 
+def test_version_that_never_served_is_judged_by_what_others_were_asked(tmp_path: Path, model: Stored) -> None:
+    moved = normal(np.random.default_rng(5), 3000, shift=0.6)
+    stored(tmp_path, moved, version="v2")
+    model.hours((NOW - 1, NOW), 1500, shift=0.6, seed=1)
+    old, new = (check(f"dense:{one}", model.folder, Question(unserved=True), NOW_S) for one in ("v1", "v2"))
+    assert old.verdict == "missed" and new.verdict == "met" and new.rows == 3000
+    assert {one.group for one in new.findings} == {"input.features"}
+    assert check("dense:v2", model.folder, Question(), NOW_S).rows == 0
+
+
 def test_too_few_rows_are_undecided_and_say_what_they_would_show(model: Stored) -> None:
     model.hours((NOW,), 30, shift=2.0)
     found = look(model)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ from hone import store
 from hone.audit import verify
 from hone.cli.main import cli
 from hone.lifecycle.registry import changes
+from hone.lifecycle.registry.gates import Asked, gates
 from hone.lifecycle.registry.history import history_file
 from hone.store.registry import change, registered
+from tests.lifecycle.drift.traffic import stored
 from tests.lifecycle.registry.versions import proven, with_terms
 
 UNMEASURED = ("--waive", "champion", "--waive", "latency", "--reason", "compared elsewhere")
@@ -103,6 +106,27 @@ def test_other_answers_than_the_proofs_are_refused(tmp_path: Path) -> None:
     refused = hone("registry", "promote", "dense:a", "--dry-run")
     assert refused.exit_code == 3
     assert "golden: other answers than its proof's" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("rows", "shift", "verdict", "words"),
+    [
+        (3000, 0.0, "met", "traffic of 3,000 rows looks like the rows of its proof"),
+        (600, 0.8, "missed", "today's traffic isn't what it was proven on: drift in 1 of 4 columns; input.features[1]"),
+        (20, 0.0, "met", "too little traffic was sketched lately to tell"),
+        (0, 0.0, "met", "too little traffic was sketched lately to tell"),
+    ],
+)
+def test_rows_of_the_proof_must_look_like_what_is_asked_now(
+    tmp_path: Path, rows: int, shift: float, verdict: str, words: str
+) -> None:
+    model = stored(tmp_path)
+    if rows:
+        model.hours((int(time.time() // 3600),), rows, shift=shift)
+    found = gates(Asked(store.resolve("dense"), None, None, sketches=model.folder))
+    (gate,) = [one for one in found if one.name == "drift"]
+    assert gate.verdict == verdict and gate.detail.startswith(words)
+    assert not any(one.name == "drift" for one in gates(Asked(store.resolve("dense"), None, None)))
 
 
 def test_recipe_can_ask_for_a_person(tmp_path: Path) -> None:
