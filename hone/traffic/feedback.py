@@ -1,7 +1,7 @@
 """Feedback: labels and business figures that come later, by the request id of the answer that they are about.
 
-Files are `labels/model=NAME/version=any/HOUR/WORKER.jsonl`, a line a call, encrypted where there is a key. The last that
-came of a request id counts, so that a call may be made again.
+Files are `labels/model=NAME/version=any/HOUR/WORKER.jsonl`, a line a call, encrypted where there is a key. The last
+that came of a request id counts, so that a call may be made again.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def _time(value: Any, where: str, now_s: float) -> float:
             moment = datetime.datetime.fromisoformat(value)
             found = (moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).timestamp()
         elif isinstance(value, bool):
-            raise ValueError
+            raise TypeError
         else:
             found = float(value)
     except (TypeError, ValueError, OverflowError):

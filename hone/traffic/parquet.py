@@ -1,7 +1,7 @@
 """Parquet files of recorded traffic, encrypted where there is a key (Parquet modular encryption).
 
-Every column is encrypted, with a key of the file's own that is wrapped with the given one. The footer stays readable: how
-many rows there are, and a file's place in the chain, can be checked without the key.
+Every column is encrypted, with a key of the file's own that is wrapped with the given one. The footer stays readable:
+how many rows there are, and a file's place in the chain, can be checked without the key.
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ def _requests(model: str, version: str, table: Any) -> Iterator[Joined]:
         )
 
 
-def _array(column: Any) -> np.ndarray | None:
+def _array(column: Any) -> np.ndarray:
     """Return a column of an output as [rows] or [rows, values]; rows that were kept without it are None."""
     values = column.combine_chunks()
     if values.null_count:

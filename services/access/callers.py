@@ -1,6 +1,7 @@
 """Callers, their scopes, and the refusals they can get.
 
-A scope is `read`, `predict`, `feedback`, `operate` or `admin`, or one of them for one model, `predict:NAME`. What each allows:
+A scope is `read`, `predict`, `feedback`, `operate` or `admin`, or one of them for one model, `predict:NAME`. What each
+allows:
 
     read      read what is told of a model; without a name list what is stored, too
     predict   infer, and read what is told of a model
@@ -20,7 +21,8 @@ from typing import Literal
 from ..http.failures import RequestError
 
 Action = Literal["predict", "feedback", "operate", "read", "list"]
-"""What a request wants: to infer, to say what would have been right, to change what is loaded, to read about a model, to list what is stored."""
+"""What a request wants: to infer, to say what would have been right, to change what is loaded, to read about a model, or
+to list what is stored."""
 
 SCOPE = re.compile(r"(?:read|predict|feedback|operate|admin)(?::[A-Za-z0-9][A-Za-z0-9._-]*)?")
 IMPLIED: dict[str, tuple[str, ...]] = {
