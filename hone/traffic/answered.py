@@ -7,14 +7,15 @@ file of its own. A row has no inputs: its time, request id, arm, who it was for 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hone.files import atomic_stream
+from hone.errors import HoneError, one_line
+from hone.files import atomic_stream, locked
 from hone.signature import Signature, Tensors
 from hone.sketches.folder import HOUR_S, parse_stamp, stamp
 
@@ -22,6 +23,8 @@ from .keys import RecordKey
 from .parquet import read_table, write_table
 
 FOLDER = "answered"
+LOCK = "answered.lock"
+"""Held by whoever writes files anew: what was deleted must not come back."""
 OUTPUT = "output."
 MOST_VALUES = 256
 """Of a row of an output that is kept."""
@@ -118,18 +121,45 @@ def write_part(place: Path, worker: str, number: int, table: Any, key: RecordKey
     return file
 
 
-def join_parts(place: Path, worker: str, key: RecordKey | None) -> None:
+def join_parts(folder: Path, place: Path, worker: str, key: RecordKey | None) -> None:
     """Make one file of those that a worker has written of an hour; a reader sees the parts, or both, or the one."""
     import pyarrow as pa
 
-    parts = sorted(place.glob(f"{worker}-*.parquet"))
-    if len(parts) < 2:
-        return
-    whole = pa.concat_tables([read_table(part, key) for part in parts], promote_options="default")
-    with atomic_stream(place / f"{worker}.parquet", 0o600, durable=False) as stream:
-        write_table(whole, stream, key)
-    for part in parts:
-        part.unlink(missing_ok=True)
+    with locked(folder / LOCK):
+        parts = sorted(place.glob(f"{worker}-*.parquet"))
+        if len(parts) < 2:
+            return
+        whole = pa.concat_tables([read_table(part, key) for part in parts], promote_options="default")
+        with atomic_stream(place / f"{worker}.parquet", 0o600, durable=False) as stream:
+            write_table(whole, stream, key)
+        for part in parts:
+            part.unlink(missing_ok=True)
+
+
+def remove_answers(folder: Path, model: str, wanted: Callable[[Any], np.ndarray], key: RecordKey | None) -> int:
+    """Take rows out of every file of answers to a model; return how many.
+
+    Args:
+        wanted: given a table, the rows that go: [rows] booleans.
+
+    Raises:
+        HoneError: a file can't be read or written; those before it are done.
+    """
+    import pyarrow as pa
+
+    gone = 0
+    with locked(folder / LOCK):
+        for file, _ in files(folder, model):
+            try:
+                table = read_table(file, key)
+                marks = wanted(table)
+                if marks.any():
+                    with atomic_stream(file, 0o600) as stream:
+                        write_table(table.filter(pa.array(~marks)), stream, key)
+            except OSError as error:
+                raise HoneError(f"{file}: rows can't be taken out: {error.strerror or one_line(error)}") from None
+            gone += int(marks.sum())
+    return gone
 
 
 def files(folder: Path, model: str, since_s: float = 0.0, until_s: float = float("inf")) -> Iterator[tuple[Path, str]]:

@@ -195,7 +195,7 @@ class Collector:
         try:
             for place in [place for place, of in self._places.items() if of < hour]:
                 del self._places[place]
-                join_parts(place, self._worker, self._key)
+                join_parts(self._folder, place, self._worker, self._key)
             for kind in (FOLDER, feedback.FOLDER):
                 remove_oldest(self._folder / kind, self._max_bytes, self._days, hour)
         except Exception as error:  # noqa: BLE001
