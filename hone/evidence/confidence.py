@@ -2,8 +2,8 @@
 
 The model's confidence in the class that it gives is turned into the share of such rows that are right, learned from
 rows with labels (isotonic regression: Zadrozny and Elkan, Transforming classifier scores into accurate multiclass
-probability estimates, KDD 2002). The mean over live rows is the accuracy that is to be expected (confidence-based performance
-estimation: Guillory et al., Predicting with confidence on unseen distributions, ICCV 2021; NannyML's CBPE).
+probability estimates, KDD 2002). The mean over live rows is the accuracy to expect (Guillory et al., Predicting with
+confidence on unseen distributions, ICCV 2021; NannyML calls it confidence-based performance estimation).
 
 It sees that a model is less sure; that the same confidence has come to mean less (concept drift), or that inputs are of
 a kind that the model is wrongly sure of, it can't see. So its verdicts warn, and act on nothing.

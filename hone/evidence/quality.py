@@ -2,8 +2,8 @@
 
 Both figures are estimates from independent rows. The bounds of their difference are made of the bounds of each
 (Newcombe, Interval estimation for the difference between independent proportions, Statistics in Medicine 17, 1998,
-method 10; for any figure: Zou and Donner, Statistics in Medicine 27, 2008). A share of right rows has exact bounds (Clopper and
-Pearson), another figure those of rows that are drawn again.
+method 10; for any figure: Zou and Donner, Statistics in Medicine 27, 2008). A share of right rows has exact bounds
+(Clopper and Pearson), another figure those of rows that are drawn again.
 """
 
 from __future__ import annotations

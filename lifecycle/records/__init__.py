@@ -1,1 +1,1 @@
-"""What is kept of people's requests, when somebody asks for it to be deleted: records, answers and feedback together."""
+"""What is kept of people's requests, when somebody asks for its deletion: records, answers and feedback together."""

@@ -21,7 +21,7 @@ from typing import Literal
 from ..http.failures import RequestError
 
 Action = Literal["predict", "feedback", "operate", "read", "list"]
-"""What a request wants: to infer, to say what would have been right, to change what is loaded, to read about a model, or
+"""What a request wants: infer, say what would have been right, to change what is loaded, to read about a model, or
 to list what is stored."""
 
 SCOPE = re.compile(r"(?:read|predict|feedback|operate|admin)(?::[A-Za-z0-9][A-Za-z0-9._-]*)?")

@@ -1,8 +1,8 @@
 """Rows that are taken out of recorded traffic, because somebody asked for it, in a way that can be checked.
 
-A file without the rows takes the place of the one with them, under its name and its number in the chain. What was removed
-is told by `deletions.jsonl` beside the files, a log chained by hashes: of each file the hash before and after, how many
-rows are gone, who asked, and why. So `verify` tells a deletion from a change that nobody owns up to.
+A file without the rows takes the place of the one with them, under its name and its number in the chain. What was
+removed is told by `deletions.jsonl` beside the files, a log chained by hashes: of each file the hash before and after,
+how many rows are gone, who asked, and why. So `verify` tells a deletion from a change that nobody owns up to.
 """
 
 from __future__ import annotations

@@ -184,7 +184,7 @@ FRAMEWORKS = {
     "mlflow": ("hone/store/mlflow_client.py", "lifecycle/registry/mlflow_mirror.py", "converters/run/mlflow_source.py"),
     "matplotlib": ("hone/pages/figures.py", "converters/report/plots.py"),
     "opentelemetry": ("services/observe/tracing.py",),
-    "prometheus_client": ("services/observe/metrics.py", "lifecycle/drift/gauges.py"),
+    "prometheus_client": ("services/observe/metrics.py", "lifecycle/drift/gauges.py", "lifecycle/feedback/gauges.py"),
     "redis": ("services/cache/redis_client.py",),
     "scipy": ("hone/evidence",),
     "rich": ("hone/cli",),
