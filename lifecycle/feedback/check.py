@@ -12,7 +12,7 @@ import numpy as np
 
 from hone.converters.proof.judge import Judge
 from hone.errors import HoneError, RecipeError
-from hone.evidence.quality import Estimate, estimate, loss, rows_to_decide
+from hone.evidence.live.quality import Estimate, estimate, loss, rows_to_decide
 from hone.evidence.shifts import Budget
 from hone.recipe import LoadedRecipe
 from hone.traffic.keys import RecordKey

@@ -1,4 +1,4 @@
-"""The accuracy to expect before there are labels, by how sure the model is; see hone/evidence/confidence.py."""
+"""The accuracy to expect before there are labels, by how sure the model is; see hone/evidence/live/confidence.py."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from hone.converters.proof.judge import Judge
 from hone.converters.proof.labels import pairs
 from hone.converters.proof.metrics.of_probabilities import probabilities
 from hone.errors import RecipeError
-from hone.evidence.confidence import expected
-from hone.evidence.quality import Estimate, loss
+from hone.evidence.live.confidence import expected
+from hone.evidence.live.quality import Estimate, loss
 
 from .baseline import Baseline
 from .findings import Expected, Interval

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hone.evidence.quality import State
+from hone.evidence.live.quality import State
 
 EXIT: dict[State, int] = {"holds": 0, "act": 3, "undecided": 4, "warn": 5}
 ORDER: tuple[State, ...] = ("act", "warn", "undecided", "holds")

@@ -21,7 +21,7 @@ K8S = Path(__file__).parents[2] / "k8s"
 
 
 def metric_names() -> set[str]:
-    """Return the names under which Prometheus knows the metrics of the service, `hone drift watch` and `hone feedback watch`."""
+    """Return the names under which Prometheus knows the metrics of the service and the watches of drift and quality."""
     from prometheus_client import Counter, Histogram
 
     from hone.lifecycle.drift.gauges import Gauges

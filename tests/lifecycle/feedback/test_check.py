@@ -22,7 +22,6 @@ from hone.lifecycle.drift.watch import Memory
 from hone.lifecycle.feedback.check import Question, check
 from hone.lifecycle.feedback.gauges import Gauges
 from hone.lifecycle.feedback.joined import joined
-from hone.lifecycle.feedback.page import to_html
 from hone.lifecycle.feedback.watch import Watch, to_tell
 from hone.store.rows import keep_rows
 from hone.traffic.answered import Answered, place_of, to_table, write_part
@@ -218,7 +217,9 @@ def test_a_watch_tells_once_and_shows_gauges(shop: Shop, tmp_path: Path) -> None
     series = (tmp_path / "quality.prom").read_text()
     assert 'hone_quality_state{model="dense",state="act",version="a"} 1.0' in series
     assert 'hone_quality_loss_low{look="short",metric="accuracy",model="dense",version="a"}' in series
-    page = to_html(lost)
+    drawn = shop.run("report", "dense:a", "--html", str(tmp_path / "quality.html"))
+    assert drawn.exit_code == 0, drawn.output
+    page = (tmp_path / "quality.html").read_text()
     assert "act: accuracy" in page and "<svg" in page
 
 

@@ -17,9 +17,9 @@ import numpy as np
 
 from hone.records import Verdict
 
-from .distributions import student
-from .resampling import draw
-from .shares import Share
+from ..distributions import student
+from ..resampling import draw
+from ..shares import Share
 
 FEWEST = 20
 """Groups of rows under which a figure has no bounds."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hone.evidence.confidence import calibrated, expected
-from hone.evidence.quality import Estimate, estimate, loss, rows_to_decide
+from hone.evidence.live.confidence import calibrated, expected
+from hone.evidence.live.quality import Estimate, estimate, loss, rows_to_decide
 
 
 def of_rows(right: np.ndarray) -> Estimate:
