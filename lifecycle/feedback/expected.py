@@ -40,9 +40,12 @@ def expected_of(
         problems.append("no estimate without labels: no rows of the proof are kept here to learn a calibration from")
         return None
     try:
-        newest = [one.outputs[judge.output] for one in rows if judge.output in one.outputs]
+        scores = _scores(judge, known)
+        newest = [one.outputs[scores] for one in rows[-MOST_ROWS:] if scores in one.outputs]
+        if not newest:
+            raise ValueError(f"output '{scores}' is not kept beside answers")
         live = np.concatenate(newest)[-MOST_ROWS:]
-        found, proof = _estimates(judge, known, live)
+        found, proof = _estimates(judge, known, scores, live)
     except (RecipeError, ValueError) as error:
         problems.append(f"no estimate without labels: {error}")
         return None
@@ -56,8 +59,25 @@ def expected_of(
     return Expected(live_interval, proof_interval, lost.point, lost.low, lost.high, state)
 
 
-def _estimates(judge: Judge, known: Baseline, live: np.ndarray) -> tuple[Estimate, Estimate]:
+def _scores(judge: Judge, known: Baseline) -> str:
+    """Return the output that says how sure the model is: the metric's own, or beside classes the one of their scores.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for name in (judge.output, *known.outputs):
+        array = known.outputs[name]
+        if array.dtype.kind == "f" and (name == judge.output or (array.ndim == 2 and array.shape[1] > 1)):
+            return name
+    raise ValueError("no output says how sure the model is")
+
+
+def _estimates(judge: Judge, known: Baseline, scores: str, live: np.ndarray) -> tuple[Estimate, Estimate]:
     """Return the accuracy to expect of live rows, and that of the proof's rows.
+
+    Args:
+        scores: the output with a score for each class.
+        live: that output of live rows.
 
     Raises:
         RecipeError: the output holds no scores of classes.
@@ -69,7 +89,8 @@ def _estimates(judge: Judge, known: Baseline, live: np.ndarray) -> tuple[Estimat
     if predicted.shape != (len(output),):
         raise ValueError("a row has more than one class")
     right = predicted == wanted
-    sure = probabilities(output, output).max(axis=1)
+    source = known.outputs[scores]
+    sure = probabilities(source, source).max(axis=1)
     # Read as the proof's rows are: live ones may all be alike.
-    found = expected(probabilities(live, output).max(axis=1), sure, right)
+    found = expected(probabilities(live, source).max(axis=1), sure, right)
     return found, Estimate(float(right.mean()), len(right), right=float(right.sum()), least=0.0, most=1.0)
