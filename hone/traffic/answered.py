@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -175,13 +176,24 @@ def files(folder: Path, model: str, since_s: float = 0.0, until_s: float = float
 
 
 def read_answered(
-    folder: Path, model: str, since_s: float = 0.0, until_s: float = float("inf"), key: RecordKey | None = None
-) -> Iterator[tuple[str, Any]]:
-    """Yield the version and the Arrow table of each file of answers to a model.
+    folder: Path,
+    model: str,
+    since_s: float = 0.0,
+    until_s: float = float("inf"),
+    key: RecordKey | None = None,
+    *,
+    newest_first: bool = False,
+) -> Iterator[list[tuple[str, Any]]]:
+    """Yield, hour by hour, the version and the Arrow table of each file of answers to a model.
 
     Raises:
         LockedError: one is encrypted, and the key is missing or another one.
     """
-    for file, version in files(folder, model, since_s, until_s):
-        with contextlib.suppress(FileNotFoundError):  # its parts were joined meanwhile, or it was too old
-            yield version, read_table(file, key)
+    known = list(files(folder, model, since_s, until_s))
+    by_hour = [list(some) for _, some in groupby(known, key=lambda one: one[0].parent.name)]
+    for hour in reversed(by_hour) if newest_first else by_hour:
+        tables = []
+        for file, version in hour:
+            with contextlib.suppress(FileNotFoundError):  # its parts were joined meanwhile, or it was too old
+                tables.append((version, read_table(file, key)))
+        yield tables

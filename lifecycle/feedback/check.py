@@ -18,9 +18,10 @@ from hone.recipe import LoadedRecipe
 from hone.traffic.keys import RecordKey
 
 from .baseline import Baseline, baseline
+from .expected import MOST_ROWS as ANSWERS
 from .expected import expected_of
 from .findings import ORDER, Interval, Measured, Quality
-from .joined import DAY_S, Joined, joined
+from .joined import DAY_S, Joined, newest
 
 SHORT, LONG = 400, 4000
 """Labeled requests of the two looks: the first is quick, the second sees smaller losses."""
@@ -80,20 +81,21 @@ def check(
     """
     entry, known = baseline(model, loaded)
     since = max(question.since_s, (time.time() if now_s is None else now_s) - question.within_s)
-    rows = list(
-        joined(folder, entry.name, since_s=since, within_s=question.within_s, version=entry.version, key=key)
+    rows = newest(
+        folder, entry.name, entry.version,
+        labeled=LONG, answers=ANSWERS, since_s=since, within_s=question.within_s, key=key,
     )  # fmt: skip
     problems: list[str] = []
-    usable = _usable(rows, known.judges, problems)
+    usable = _usable(rows.labeled, known.judges, problems)
     measured = _measured(usable, known, question, problems)
-    expected = expected_of(rows, known, question.warn, question.budget.confidence, problems)
+    expected = expected_of(rows.answers, known, question.warn, question.budget.confidence, problems)
     return Quality(
         model=entry.tag,
         checked=iso(time.time() if now_s is None else now_s),
         warn=question.warn,
         act=question.act,
         confidence=question.budget.confidence,
-        answers=len(rows),
+        answers=rows.seen,
         labeled=len(usable),
         measured=tuple(sorted(measured, key=lambda one: (ORDER.index(one.state), -one.loss_low))),
         expected=expected,
@@ -108,11 +110,10 @@ def iso(seconds: float) -> str:
 def _usable(rows: Sequence[Joined], judges: Sequence[Judge], problems: list[str]) -> list[Joined]:
     """Return the answers whose label and outputs fit."""
     wanted = {judge.output for judge in judges if judge.output}
-    labeled = [one for one in rows if one.label is not None]
-    found = [one for one in labeled if one.outputs.keys() >= wanted and one.outputs]
-    if len(found) < len(labeled):
+    found = [one for one in rows if one.outputs.keys() >= wanted and one.outputs]
+    if len(found) < len(rows):
         problems.append(
-            f"{len(labeled) - len(found)} labeled answers lack an output: too large to be kept, or left out by "
+            f"{len(rows) - len(found)} labeled answers lack an output: too large to be kept, or left out by "
             "HONE_RECORD_EXCLUDE"
         )
     shapes = [_shape_of(one) for one in found]

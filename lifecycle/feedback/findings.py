@@ -100,7 +100,7 @@ class Quality:
         checked: ISO 8601, UTC.
         warn, act: losses, as shares of the proof's figure, from which people are warned, and something is done.
         confidence: of the bounds.
-        answers: requests that were looked at.
+        answers: requests that were looked through, the newest first, until there were enough labels.
         labeled: of them those with a label that can be read.
         measured: metrics, the most important finding first.
         expected: the estimate without labels; None where there is none.

@@ -10,7 +10,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +64,9 @@ def import_file(file: Path, folder: Path, model: str, key: RecordKey | None = No
     if not entries:
         raise HoneError(f"{file}: no rows")
     known: set[str] = set()
-    for _, table in read_answered(folder, model, key=key):
-        known.update(table.column("request_id").to_pylist())
+    wanted = {entry.request_id for entry in entries}
+    for _, table in chain.from_iterable(read_answered(folder, model, key=key)):
+        known |= wanted.intersection(table.column("request_id").to_pylist())
     worker, left = f"import-{os.getpid()}-{secrets.token_hex(4)}", iter(entries)
     try:
         while some := list(islice(left, MOST_ENTRIES)):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hone.errors import HoneError
-from hone.traffic.answered import FOLDER, OUTPUT, read_answered
+from hone.traffic.answered import OUTPUT, read_answered
 from hone.traffic.feedback import Feedback, read_feedback
 from hone.traffic.keys import RecordKey
 
@@ -59,7 +59,7 @@ def joined(
 ) -> Iterator[Joined]:
     """Yield every answered request of a time, with its feedback where there is some; hour by hour, the oldest first.
 
-    Of several answers under one request id the last is yielded: whoever sent it again has that one.
+    Of several answers under one request id within an hour the last is yielded: whoever sent it again has that one.
 
     Args:
         folder: of HONE_FEEDBACK_DIR.
@@ -72,18 +72,85 @@ def joined(
     Raises:
         HoneError: the folder isn't there, or a file is encrypted and this is not its key.
     """
+    known = _known(folder, model, key)
+    for hour in read_answered(folder, model, since_s, until_s, key):
+        for one in _of_hour(model, hour, since_s, until_s):
+            if version in ("", one.version):
+                yield _with(one, known.get(one.request_id), within_s)
+
+
+@dataclass(frozen=True)
+class Newest:
+    """The newest answers of a version.
+
+    Attributes:
+        labeled: with a label, the oldest first.
+        answers: with a label or without, the oldest first.
+        seen: answers that were looked through for them.
+    """
+
+    labeled: list[Joined]
+    answers: list[Joined]
+    seen: int
+
+
+def newest(
+    folder: Path,
+    model: str,
+    version: str,
+    *,
+    labeled: int,
+    answers: int,
+    since_s: float = 0.0,
+    within_s: float = 35 * DAY_S,
+    key: RecordKey | None = None,
+) -> Newest:
+    """Return so many answers of a version, and so many with a label; no more hours are read than hold them.
+
+    Args:
+        since_s, within_s, key: as `joined` takes them.
+
+    Raises:
+        HoneError: as `joined`.
+    """
+    known = {one: feedback for one, feedback in _known(folder, model, key).items() if feedback.label is not None}
+    with_label: list[Joined] = []
+    without: list[Joined] = []
+    seen = 0
+    for hour in read_answered(folder, model, since_s, key=key, newest_first=True):
+        own = [(of, table) for of, table in hour if of == version]
+        seen += sum(int(np.sum(table.column("row").to_numpy() == 0)) for _, table in own)
+        if len(without) >= answers:
+            own = [(of, _about(table, known)) for of, table in own]
+        found = [_with(one, known.get(one.request_id), within_s) for one in _of_hour(model, own, since_s)]
+        with_label = [one for one in found if one.label is not None] + with_label
+        if len(without) < answers:
+            without = found + without
+        if len(without) >= answers and (len(with_label) >= labeled or not known):
+            break
+    return Newest(with_label[-labeled:], without[-answers:], seen)
+
+
+def _about(table: Any, known: Mapping[str, Feedback]) -> Any:
+    """Return the rows of a table that there is feedback about."""
+    return table.filter(np.array([one in known for one in table.column("request_id").to_pylist()], dtype=bool))
+
+
+def _known(folder: Path, model: str, key: RecordKey | None) -> dict[str, Feedback]:
     if not folder.is_dir():
         raise HoneError(f"{folder}: not a folder; services keep answers and feedback in HONE_FEEDBACK_DIR")
-    known = read_feedback(folder, model, key)
+    return read_feedback(folder, model, key)
+
+
+def _of_hour(model: str, tables: list[tuple[str, Any]], since_s: float, until_s: float = float("inf")) -> list[Joined]:
+    """Return the answers of an hour, in the order of time."""
     found: dict[str, Joined] = {}
-    for of, table in read_answered(folder, model, since_s, until_s, key):
-        for one in _requests(model, of, table):
+    for version, table in tables:
+        for one in _requests(model, version, table):
             before = found.get(one.request_id)
             if since_s <= one.time <= until_s and (before is None or before.time <= one.time):
                 found[one.request_id] = one
-    for one in sorted(found.values(), key=lambda one: one.time):
-        if version in ("", one.version):
-            yield _with(one, known.get(one.request_id), within_s)
+    return sorted(found.values(), key=lambda one: one.time)
 
 
 def _with(one: Joined, feedback: Feedback | None, within_s: float) -> Joined:
@@ -130,8 +197,3 @@ def _array(column: Any) -> np.ndarray:
         return np.asarray(values.to_numpy(zero_copy_only=False))
     flat = values.flatten().to_numpy(zero_copy_only=False)
     return np.asarray(flat.reshape(len(values), -1))
-
-
-def is_collected(folder: Path, model: str) -> bool:
-    """Return whether answers of a model are kept in a folder."""
-    return any(folder.glob(f"{FOLDER}/model={model}/version=*"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def _requests_of(folder: Path, unit: str, key: RecordKey | None) -> set[str]:
     """Return the ids of the requests that came from somebody."""
     found: set[str] = set()
     for model in _models(folder / answered.FOLDER):
-        for _, table in answered.read_answered(folder, model, key=key):
+        for _, table in chain.from_iterable(answered.read_answered(folder, model, key=key)):
             marks = np.array(table.column("unit").to_pylist(), dtype=object) == unit
             found |= {one for one, mark in zip(table.column("request_id").to_pylist(), marks, strict=True) if mark}
     return found

@@ -14,6 +14,8 @@ from hone import store
 from hone.lifecycle.feedback.joined import Joined, joined
 from hone.services.access.api_keys import add_key
 from hone.services.feedback.collector import Collector
+from hone.services.routes.feedback.described import operation
+from hone.services.routes.openapi import ERRORS
 from tests.models.dense import dense_answer, dense_artifact
 from tests.services.arms.serving import BODY, Worker, serving
 
@@ -136,3 +138,14 @@ def test_without_a_folder_feedback_is_off(tmp_path: Path) -> None:
         assert "x-request-id" not in answer.headers
         refused = client.post(URL, json={"request_id": "x", "label": 1})
         assert refused.status_code == 404 and "HONE_FEEDBACK_DIR" in refused.json()["error"]
+
+
+def test_what_is_described_is_what_is_taken(shop: Shop) -> None:
+    import jsonschema
+
+    described = operation(ERRORS)
+    body = described["requestBody"]["content"]["application/json"]
+    jsonschema.validate(body["example"], body["schema"])
+    answer = shop.tell(body["example"])
+    jsonschema.validate(answer.json(), described["responses"]["200"]["content"]["application/json"]["schema"])
+    assert answer.status_code == 200
