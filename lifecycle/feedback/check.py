@@ -128,7 +128,7 @@ def _shape_of(one: Joined) -> tuple[int, ...] | None:
     """Return the shape of the label of a row; None where there is not one for each row, or not of one shape."""
     labels = _labels_of(one)
     try:
-        return np.shape(labels)[1:] if len(labels) == _rows_of(one) else None
+        return np.asarray(labels).shape[1:] if len(labels) == _rows_of(one) else None
     except ValueError:
         return None
 
