@@ -224,21 +224,25 @@ def calls(file: Path, model: str, key: RecordKey | None) -> Iterator[Call]:
     """Yield the calls of a file; a line that a crash left torn is passed over.
 
     Raises:
-        LockedError: a line is encrypted, and the key is missing or another one.
+        LockedError: it is encrypted, and the key is missing or another one.
     """
+    opened, locked_by = False, None
     for line in file.read_bytes().splitlines():
         if line.startswith(SEALED):
             if key is None:
                 raise LockedError(f"{file}: is encrypted and needs its key: HONE_RECORD_KEY_FILE names its file")
             try:
-                line = key.open(line.removeprefix(SEALED), model.encode())
+                line, opened = key.open(line.removeprefix(SEALED), model.encode()), True
             except LockedError as error:
-                raise LockedError(f"{file}: {error}") from None
+                locked_by = error
+                continue
         try:
             content = orjson.loads(line)
             yield Call(content["received"], tuple(Feedback(**one) for one in content["feedback"]))
         except (orjson.JSONDecodeError, KeyError, TypeError):
             continue
+    if locked_by is not None and not opened:  # one of many that doesn't open is torn; none of them: another key
+        raise LockedError(f"{file}: {locked_by}")
 
 
 def rewrite(file: Path, model: str, kept: Sequence[Call], key: RecordKey | None) -> None:
