@@ -68,6 +68,11 @@ def kept_outputs(signature: Signature, hidden: Sequence[str] = ()) -> tuple[str,
     return tuple(name for name in names if f"{OUTPUT}{name}" not in hidden)
 
 
+def picked(outputs: Tensors, names: tuple[str, ...]) -> Tensors:
+    """Return the outputs that are kept beside an answer."""
+    return {name: outputs[name] for name in names if isinstance(outputs.get(name), np.ndarray)}
+
+
 def to_table(answers: Sequence[Answered]) -> Any:
     """Return answers of one model and version as an Arrow table, a row each, or one for each row of their outputs."""
     import pyarrow as pa

@@ -20,8 +20,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from hone.errors import HoneError, one_line
 from hone.signature import Tensors
 from hone.sketches.folder import HOUR_S, remove_oldest
@@ -235,8 +233,3 @@ def make_collector(settings: Settings) -> Collector:
         max_mb=settings.feedback_max_mb,
         days=settings.feedback_days,
     )
-
-
-def picked(outputs: Tensors, names: tuple[str, ...]) -> Tensors:
-    """Return the outputs that are kept beside an answer."""
-    return {name: outputs[name] for name in names if isinstance(outputs.get(name), np.ndarray)}

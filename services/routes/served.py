@@ -13,7 +13,7 @@ from hone.golden.check import Checked, differing
 from hone.hardware import cores
 from hone.signature import Signature, Tensors
 from hone.steps.answer import Answer
-from hone.traffic.answered import kept_outputs
+from hone.traffic.answered import kept_outputs, picked
 
 from ..batching.lane import Lane
 from ..batching.options import LaneOptions
@@ -21,7 +21,6 @@ from ..batching.padding import Joiner
 from ..batching.queue import Trail
 from ..batching.scheduler import Scheduler
 from ..batching.stepping import Stepping
-from ..feedback.collector import picked
 from ..http.answers import AnswerSizes
 from ..http.failures import OverloadedError, StoppingError
 from ..http.limits import Limits
