@@ -205,7 +205,7 @@ def rollout(url: str) -> list[str]:
     """Return a rollout that a busy laptop can decide within a minute: of failures and slow answers it allows a lot."""
     return [
         *("rollout", "start", NAME, "--to", "candidate", "--url", url, "--steps", "25,60,100"),
-        *("--window", "4s", "--patience", "120s", "--errors", "0.1", "--p99", "0.3", "--reason", "the new scanner"),
+        *("--window", "4s", "--patience", "240s", "--errors", "0.1", "--p99", "0.3", "--reason", "the new scanner"),
     ]
 
 
