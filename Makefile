@@ -15,7 +15,7 @@ EXTRAS_cpu :=
 EXTRAS_cuda := ,cuda
 INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c $(CONSTRAINTS) --overrides requirements/$(TARGET).txt
 
-.PHONY: demo test test-all test-manifests test-cluster fuzz lint serve bench bench-serving bench-converters bench-soak bench-overload bench-report schema dashboard proto clean help
+.PHONY: demo demo-loop test test-all test-manifests test-cluster fuzz lint serve bench bench-serving bench-converters bench-soak bench-overload bench-report schema dashboard proto clean help
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -32,6 +32,11 @@ $(VENV)/demo.stamp: $(VENV)/uv.stamp pyproject.toml $(CONSTRAINTS) requirements/
 	$(INSTALL) -e '.[demo$(EXTRAS_$(TARGET))]'
 	@touch $@
 
+$(VENV)/loop.stamp: $(VENV)/demo.stamp
+	@echo "setting up $(VENV) for the loop"
+	$(INSTALL) -e '.[demo,trees,ops$(EXTRAS_$(TARGET))]'
+	@touch $@
+
 $(VENV)/dev.stamp: $(VENV)/demo.stamp
 	@echo "setting up $(VENV) for development"
 	$(INSTALL) -e '.[dev,demo$(EXTRAS_$(TARGET))]'
@@ -45,6 +50,9 @@ demo: $(VENV)/demo.stamp examples/digits/model.safetensors  ## Train, optimize, 
 	# A machine that is too busy to be measured on voids the load test; the model is there all the same.
 	-$(BIN)/hone bench digits --out out/digits
 	@echo "reports: out/digits/report.html, out/digits/load.html; serve it with: make serve"
+
+demo-loop: $(VENV)/loop.stamp  ## Serve, lose quality to a shift, retrain, prove, roll out: a model's life in about five minutes.
+	$(BIN)/python examples/loop/loop.py --out out/loop
 
 # Some processes a core (tests/conftest.py), a file at a time, so that the servers of a file's tests are started once.
 TESTS := $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder

@@ -50,6 +50,10 @@ def build_edge(settings: Settings, folder: Path) -> Edge:
         from .observe.drift import make_sketcher
 
         edge.sketcher = make_sketcher(settings)
+    if settings.feedback_dir:
+        from .feedback.collector import make_collector
+
+        edge.collector = make_collector(settings)
     if settings.trace_sample:
         from .observe.tracing import Tracer
 

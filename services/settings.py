@@ -19,7 +19,10 @@ SHARED_TEMP = "HONE_SHARED_TEMP"
 ELSEWHERE = ("HONE_DEBUG", "HONE_CACHE", LAUNCHER, SHARED_TEMP)
 """Variables of Hone that are not a service's."""
 
-FILES = ("plan", "api_keys", "jwt_jwks", "trusted_keys", "audit_log", "record_dir", "drift_dir")
+FILES = (
+    *("plan", "api_keys", "jwt_jwks", "trusted_keys", "audit_log"),
+    *("record_dir", "record_key_file", "drift_dir", "feedback_dir"),
+)
 """Settings that name a file or folder; a plan may stand there itself."""
 
 CHOICES = {
@@ -39,6 +42,7 @@ MAY_BE_ZERO = (
     "rate_per_s",
     "record_days",
     "drift_days",
+    "feedback_days",
 )
 
 READ_PER_BODY = 32
@@ -87,10 +91,16 @@ class Settings:
         record_max_mb: of all recorded files; the oldest are removed first.
         record_days: age at which a recorded file is removed; 0: none.
         record_exclude: columns left out of the files, such as input.NAME, or hashed, such as hash:input.NAME.
+        record_key_file: of 32 bytes that recorded traffic and feedback are encrypted with.
         drift_dir: folder of sketches of traffic, for `hone drift`.
         drift_flush_s: seconds between two writes of them: a crash loses no more.
         drift_max_mb: of all their files; the oldest hours are removed first.
         drift_days: age at which they are removed; 0: none.
+        feedback_dir: folder of who got which answer, and of labels and figures that come later, for `hone feedback`.
+        feedback_flush_s: seconds between two writes of answers: a crash loses no more.
+        feedback_max_mb: of all files of each kind; the oldest hours are removed first.
+        feedback_days: age at which they are removed; 0: none.
+        subject_header: header that says whom a request is about; its keyed hash is kept beside answers and records.
         shadow: a stored model that gets a copy of the traffic; its answers are compared and dropped.
         shadow_sample: share of requests copied, 0 to 1.
         drain_s: seconds between SIGTERM, when readiness goes off, and the end of accepting; a load balancer's delay.
@@ -141,10 +151,16 @@ class Settings:
     record_max_mb: float = 1024.0
     record_days: float = 0.0
     record_exclude: str = ""
+    record_key_file: str = ""
     drift_dir: str = ""
     drift_flush_s: float = 10.0
     drift_max_mb: float = 1024.0
     drift_days: float = 35.0
+    feedback_dir: str = ""
+    feedback_flush_s: float = 10.0
+    feedback_max_mb: float = 1024.0
+    feedback_days: float = 35.0
+    subject_header: str = ""
     shadow: str = ""
     shadow_sample: float = 1.0
     drain_s: float = 0.0

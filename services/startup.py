@@ -69,6 +69,14 @@ def _check_parts(settings: Settings) -> None:
 
         _require("datasketches", "HONE_DRIFT_DIR needs datasketches")
         check_sketches(Path(settings.drift_dir))
+    if settings.record_key_file:
+        from hone.traffic.keys import read_key
+
+        read_key(settings.record_key_file)
+    if settings.feedback_dir:
+        from .feedback.collector import check_folder as check_feedback
+
+        check_feedback(Path(settings.feedback_dir))
     if settings.trace_sample:
         _require("opentelemetry.exporter.otlp.proto.http", "HONE_TRACE_SAMPLE needs the OTLP exporter")
 

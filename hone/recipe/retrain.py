@@ -30,6 +30,9 @@ class RetrainSpec(Strict):
     schedule: str | None = Field(None, description="When, as cron says it, UTC: `0 3 * * 0` is Sunday at three.")
     new_rows: NewRowsSpec | None = Field(None, description="When a data file has grown.")
     drift: bool = Field(False, description="When `hone drift check` finds drift.")
+    quality: bool = Field(
+        False, description="When `hone feedback check` says to act: labels show that quality is lost."
+    )
     cooldown_h: float = Field(24, ge=0, description="Hours after a run in which nothing but a person begins another.")
     runs: int = Field(10, ge=1, description="Most runs in 30 days that no person asked for.")
     minutes: float = Field(120, gt=0, description="A run that takes longer is ended, and has failed.")

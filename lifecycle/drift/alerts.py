@@ -85,14 +85,14 @@ class Alert:
 
     Attributes:
         model: tag.
-        state: drift, or resolved; of a retraining what became of it.
+        state: drift, quality, or resolved; of a retraining what became of it.
         title: one line.
         lines: more of them.
         details: for programs.
     """
 
     model: str
-    state: Literal["drift", "resolved", "promoted", "candidate", "kept", "undecided", "failed"]
+    state: Literal["drift", "quality", "resolved", "promoted", "candidate", "kept", "undecided", "failed"]
     title: str
     lines: tuple[str, ...]
     details: dict[str, Any]

@@ -20,6 +20,8 @@ from hone.evidence.shifts import Budget
 from hone.signature import Signature, Tensors
 from hone.sketches.columns import columns_of, taken, texts
 from hone.store.rows import read_rows
+from hone.traffic.keys import RecordKey
+from hone.traffic.parquet import read_table
 
 from .findings import Joint
 
@@ -28,12 +30,15 @@ FEWEST = 100
 FILES = 50
 
 
-def joint(entry: store.Entry, recorded: Path, since_s: float, threshold: float, budget: Budget) -> Joint:
+def joint(
+    entry: store.Entry, recorded: Path, since_s: float, threshold: float, budget: Budget, key: RecordKey | None = None
+) -> Joint:
     """Return how well recorded inputs are told from the rows that are kept of the proof.
 
     Args:
         recorded: folder of recorded traffic.
         since_s: the oldest row that counts, seconds since 1970.
+        key: of encrypted files.
 
     Raises:
         HoneError: there are too few rows of either kind, or a column is hidden in the recording.
@@ -43,7 +48,7 @@ def joint(entry: store.Entry, recorded: Path, since_s: float, threshold: float, 
     if proof is None:
         raise HoneError(f"{entry.tag}: no rows of its proof are kept here; a classifier has nothing to compare with")
     proof = {name: proof[name] for name in artifact.signature.input_names}
-    live = recorded_inputs(recorded, entry.name, entry.version, artifact.signature, since_s)
+    live = recorded_inputs(recorded, entry.name, entry.version, artifact.signature, since_s, key)
     count = min(len(next(iter(proof.values()))), len(next(iter(live.values()))), MOST_ROWS)
     if count < FEWEST:
         raise HoneError(f"{recorded}: {count} rows to tell apart; a classifier takes {FEWEST} of both kinds")
@@ -55,7 +60,9 @@ def joint(entry: store.Entry, recorded: Path, since_s: float, threshold: float, 
     return Joint(share.point, low, count, "missed" if low > threshold else "undecided")
 
 
-def recorded_inputs(folder: Path, model: str, version: str, signature: Signature, since_s: float) -> Tensors:
+def recorded_inputs(
+    folder: Path, model: str, version: str, signature: Signature, since_s: float, key: RecordKey | None = None
+) -> Tensors:
     """Return the newest recorded inputs of a model, at most 4000 rows.
 
     Raises:
@@ -63,7 +70,6 @@ def recorded_inputs(folder: Path, model: str, version: str, signature: Signature
     """
     try:
         import pyarrow as pa
-        import pyarrow.parquet as pq
     except ImportError:
         raise UnavailableError("pyarrow is not installed", "pip install 'hone[ops]'") from None
     files = sorted(folder.glob(f"model={model}/version={version}/*.parquet"), reverse=True)
@@ -71,7 +77,7 @@ def recorded_inputs(folder: Path, model: str, version: str, signature: Signature
     for file in files[:FILES]:
         if rows >= MOST_ROWS or file.stat().st_mtime < since_s:
             break
-        tables.append(pq.ParquetFile(file).read())
+        tables.append(read_table(file, key))
         rows += tables[-1].num_rows
     if not rows:
         raise HoneError(f"{folder}: no traffic of {model}:{version} was recorded in this time")

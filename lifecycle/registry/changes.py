@@ -120,7 +120,7 @@ def examine(
     if "champion" in aliases and aliases["champion"] == pointer_to(candidate):
         raise StoreError(f"{candidate.tag} is {candidate.name}@champion already")
     champion = store.resolve(f"{candidate.name}@champion") if "champion" in aliases else None
-    loaded = load_recipe(recipe) if recipe else _terms(candidate)
+    loaded = load_recipe(recipe) if recipe else terms_of(candidate)
     asked = Asked(candidate, champion, loaded, tuple(waived), approval, recipe is not None, sketches)
     return Promotion(candidate.tag, champion.tag if champion else "", tuple(gates(asked)))
 
@@ -212,7 +212,7 @@ def _meant(reference: str) -> store.Entry:
     return store.resolve(reference)
 
 
-def _terms(entry: store.Entry) -> LoadedRecipe | None:
+def terms_of(entry: store.Entry) -> LoadedRecipe | None:
     """Return the recipe that a version was made by, as it was then; None where the registry has none."""
     terms = registered(entry.name).terms.get(entry.version)
     if terms is None:

@@ -1,4 +1,4 @@
-"""Why a model is to be trained again: the schedule, new rows, drift, or somebody who asks."""
+"""Why a model is to be trained again: the schedule, new rows, drift, lost quality, or somebody who asks."""
 
 from __future__ import annotations
 
@@ -28,13 +28,18 @@ def spec_of(loaded: LoadedRecipe) -> RetrainSpec:
 
 
 def due(
-    loaded: LoadedRecipe, journal: Journal, since: datetime, drifted: Callable[[str], str] = lambda name: ""
+    loaded: LoadedRecipe,
+    journal: Journal,
+    since: datetime,
+    drifted: Callable[[str], str] = lambda name: "",
+    degraded: Callable[[str], str] = lambda name: "",
 ) -> str:
     """Return why a run should begin now; empty when nothing asks for one, or when it is too early.
 
     Args:
         since: when the watch began: a schedule isn't behind from before that.
         drifted: says of a model in words that it has drifted; asked where `retrain.drift` is set.
+        degraded: the same of quality that is lost; asked where `retrain.quality` is set.
 
     Raises:
         RecipeError: the schedule or the data file is wrong.
@@ -49,6 +54,7 @@ def due(
             _scheduled(loaded, spec, last, since)
             or _grown(loaded, spec, last)
             or (drifted(loaded.recipe.name) if spec.drift else "")
+            or (degraded(loaded.recipe.name) if spec.quality else "")
         )
     return ""
 

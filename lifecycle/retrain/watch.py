@@ -33,12 +33,14 @@ class Watch:
         told: hears what is being done, and what went wrong.
         ended: is given an alert of each run that ended, well or not.
         drifted: says of a model in words that its inputs have drifted; empty: they haven't, or nobody can tell.
+        degraded: the same of quality that is lost.
     """
 
     recipes: Sequence[Path]
     told: Callable[[str], None]
     ended: Callable[[Alert], None] = lambda alert: None
     drifted: Drifted = lambda name: ""
+    degraded: Drifted = lambda name: ""
     _failed: dict[Path, str] = field(default_factory=dict)
 
     def run(self, every_s: float, rounds: int | None = None) -> None:
@@ -56,7 +58,7 @@ class Watch:
             loaded = load_recipe(recipe)
             journal = Journal(loaded.recipe.name)
             asked = bool(journal.asked())
-            why = due(loaded, journal, since, self.drifted)
+            why = due(loaded, journal, since, self.drifted, self.degraded)
             if not why:
                 return
             self.told(f"{loaded.recipe.name}: {why}")

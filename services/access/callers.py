@@ -1,9 +1,11 @@
 """Callers, their scopes, and the refusals they can get.
 
-A scope is `read`, `predict`, `operate` or `admin`, or one of them for one model, `predict:NAME`. What each allows:
+A scope is `read`, `predict`, `feedback`, `operate` or `admin`, or one of them for one model, `predict:NAME`. What each
+allows:
 
     read      read what is told of a model; without a name list what is stored, too
     predict   infer, and read what is told of a model
+    feedback  say later what would have been right: labels and figures
     operate   load and unload, split requests, and what `read` lets
     admin     what `operate` lets: there is no more to do over HTTP
 """
@@ -18,12 +20,14 @@ from typing import Literal
 
 from ..http.failures import RequestError
 
-Action = Literal["predict", "operate", "read", "list"]
-"""What a request wants: to infer, to change what is loaded, to read about a model, to list what is stored."""
+Action = Literal["predict", "feedback", "operate", "read", "list"]
+"""What a request wants: infer, say what would have been right, to change what is loaded, to read about a model, or
+to list what is stored."""
 
-SCOPE = re.compile(r"(?:read|predict|operate|admin)(?::[A-Za-z0-9][A-Za-z0-9._-]*)?")
+SCOPE = re.compile(r"(?:read|predict|feedback|operate|admin)(?::[A-Za-z0-9][A-Za-z0-9._-]*)?")
 IMPLIED: dict[str, tuple[str, ...]] = {
     "predict": ("predict",),
+    "feedback": ("feedback",),
     "operate": ("operate", "admin"),
     "read": ("read", "predict", "operate", "admin"),
     "list": ("read", "operate", "admin"),
@@ -40,7 +44,7 @@ def check_scope(scope: str) -> None:
     """Raise ValueError unless this is a scope."""
     if not is_scope(scope):
         raise ValueError(
-            f"'{scope}' is no scope; there is read, predict, operate and admin, and with a model predict:NAME"
+            f"'{scope}' is no scope; there is read, predict, feedback, operate and admin, and with a model predict:NAME"
         )
 
 

@@ -38,7 +38,7 @@ class ActiveSplit:
         self._deal = StickyArms((split.salt or split.model).encode(), len(split.arms)).choose
         self.counts = {
             arm.name: {
-                by: ArmCounts(split.model, arm, by, self.done[arm.name] if by == BY_SPLIT else None)
+                by: ArmCounts(split.model, arm, by, self.done[arm.name] if by == BY_SPLIT else None, self._sticky)
                 for by in (BY_SPLIT, BY_CALLER, BY_FALLBACK)
             }
             for arm in split.arms

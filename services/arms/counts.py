@@ -80,18 +80,18 @@ class ArmCounts:
         arm: of it.
         by: how the requests come.
         done: gets what counts for verdicts; None where these don't.
+        sticky: header, in small letters, by which callers are dealt out; empty: chance does.
 
     Attributes:
         field: of an answer's head, that says which arm it is from.
         shadow: computes a share of the requests with the stable arm, too.
     """
 
-    def __init__(self, model: str, arm: Arm, by: str, done: Done | None = None) -> None:
-        self.name = arm.name
+    def __init__(self, model: str, arm: Arm, by: str, done: Done | None = None, sticky: bytes = b"") -> None:
+        self.name, self.by, self.sticky = arm.name, by, sticky
         self.field = (ARM, arm.name.encode())
         self.shadow: Shadow | None = None
         self._labels = {"model": model, "arm": arm.name, "version": arm.version}
-        self._by = by
         self._done = done
         self._statuses: dict[int, int] = {}
         self._latency = Tally(SECONDS)
@@ -114,9 +114,9 @@ class ArmCounts:
         """Hand everything counted since the last time to the client library."""
         families, labels = arm_families(), self._labels
         for status, count in self._statuses.items():
-            families["requests"].labels(**labels, by=self._by, status=str(status)).inc(count)
+            families["requests"].labels(**labels, by=self.by, status=str(status)).inc(count)
         failed = sum(count for status, count in self._statuses.items() if status >= FAILED)
-        families["errors"].labels(**labels, by=self._by).inc(failed)
+        families["errors"].labels(**labels, by=self.by).inc(failed)
         self._statuses.clear()
         self._latency.flush(families["latency"].labels(**labels))
 

@@ -120,6 +120,11 @@ class Methods:
             if arm is not None:
                 answer.parameters["arm"].string_param = arm.name
             served.account(inputs, outputs, request_id, time.perf_counter() - started, name)
+            if edge.collector is not None:
+                sticky = b"" if arm is None else arm.sticky
+                caller = head.get(sticky or edge.settings.subject_header.lower().encode())
+                served.note(request_id, outputs, name, "" if arm is None else arm.by, caller)
+                answer.parameters["request_id"].string_param = request_id.decode()
         except Exception as error:
             status, problem, _ = status_of(error)
             if isinstance(error, OverloadedError):

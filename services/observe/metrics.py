@@ -224,27 +224,31 @@ def _golden_families() -> tuple[Any, Any]:
     return counter, Gauge("hone_golden_mismatch", words, labels, multiprocess_mode="livemax")
 
 
+KEPT = {
+    "recorder": {
+        "rows": ("hone_recorded_rows", "Rows of requests in files of recorded traffic."),
+        "dropped": ("hone_record_dropped_rows", "Rows that should have been recorded and were not."),
+        "failed_writes": ("hone_record_failed_writes", "Files of recorded traffic that could not be written."),
+    },
+    "sketcher": {
+        "rows": ("hone_sketched_rows", "Rows of requests in sketches."),
+        "failed_writes": ("hone_sketch_failed_writes", "Files of sketches that could not be written."),
+    },
+    "collector": {
+        "answers": ("hone_answers_noted", "Answers that feedback may come for, in files."),
+        "dropped": ("hone_answers_dropped", "Answers that should have been noted and were not."),
+        "entries": ("hone_feedback_entries", "Labels and figures that callers have sent."),
+    },
+}
+"""Counters of what is kept of traffic, by the part of the edge that keeps it and the fields of its figures."""
+
+
 @cache
-def recorder_counters() -> dict[str, Any]:
-    """Return the counters of recorded traffic, by the fields of `Recorded`."""
+def kept_counters(part: str) -> dict[str, Any]:
+    """Return the counters of a part of the edge that keeps something of traffic, by the fields of its figures."""
     from prometheus_client import Counter
 
-    return {
-        "rows": Counter("hone_recorded_rows", "Rows of requests in files of recorded traffic."),
-        "dropped": Counter("hone_record_dropped_rows", "Rows that should have been recorded and were not."),
-        "failed_writes": Counter("hone_record_failed_writes", "Files of recorded traffic that could not be written."),
-    }
-
-
-@cache
-def sketch_counters() -> dict[str, Any]:
-    """Return the counters of sketched traffic, by the fields of `Sketched`."""
-    from prometheus_client import Counter
-
-    return {
-        "rows": Counter("hone_sketched_rows", "Rows of requests in sketches."),
-        "failed_writes": Counter("hone_sketch_failed_writes", "Files of sketches that could not be written."),
-    }
+    return {field: Counter(name, words) for field, (name, words) in KEPT[part].items()}
 
 
 @cache

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections import defaultdict
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,12 +19,19 @@ from typing import Any
 
 import orjson
 
+from hone.audit import records
+from hone.audit import verify as verify_log
 from hone.errors import HoneError, one_line
 from hone.files import atomic_write, hash_file, locked
+from hone.traffic.keys import RecordKey
+from hone.traffic.parquet import write_table
 
 START = "0" * 64
 HEAD = "chain.json"
 LOCK = "chain.lock"
+DELETIONS = "deletions.jsonl"
+"""What was taken out of files, and why: services/observe/record_deletion.py."""
+DELETION = "records delete"
 METADATA = b"hone.chain"
 NAME = re.compile(r"part-\d{8}T\d{12}-(\d{9,})\.parquet")
 
@@ -50,27 +59,28 @@ class Verification:
         files, rows: in it.
         removed: files before the first, which are gone: retention removes the oldest.
         head: hash of the last file.
+        deleted: rows that were taken out of files, as the log of deletions says.
     """
 
     files: int
     rows: int
     removed: int
     head: str
+    deleted: int = 0
 
 
-def append(folder: Path, place: Path, table: Any) -> Path:
+def append(folder: Path, place: Path, table: Any, key: RecordKey | None = None) -> Path:
     """Write a table as the next file of a folder's chain, whole or not at all.
 
     Args:
         folder: of the chain.
         place: folder in it where the file goes.
         table: of Arrow.
+        key: that it is encrypted with.
 
     Raises:
         OSError: naming the file that could not be written.
     """
-    import pyarrow.parquet as pq
-
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
     with turn(folder):
         head = _finished(folder)
@@ -81,7 +91,7 @@ def append(folder: Path, place: Path, table: Any) -> Path:
         try:
             handle = os.open(partial, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
             with os.fdopen(handle, "wb") as stream:
-                pq.write_table(table.replace_schema_metadata({METADATA: link}), stream, compression="zstd")
+                write_table(table.replace_schema_metadata({METADATA: link}), stream, key)
                 stream.flush()
                 os.fsync(stream.fileno())
             new = Link(head.seq + 1, hash_file(partial), str(target.relative_to(folder)))
@@ -125,7 +135,7 @@ def _head(folder: Path) -> Link:
 
 
 def verify(folder: Path) -> Verification:
-    """Check every file of a folder, first to last.
+    """Check every file of a folder, first to last; encrypted ones need no key for that.
 
     Raises:
         HoneError: naming the file at which the chain breaks.
@@ -135,21 +145,22 @@ def verify(folder: Path) -> Verification:
             stack.enter_context(turn(folder))
             _finished(folder)
         head, found = _head(folder), _links(folder)
+        became, deleted = replaced(folder)
     if not found:
         raise HoneError(f"{folder}: no recorded traffic")
     first = last = found[0][0]
     rows, sha256 = 0, ""
     for seq, file, previous, count in found:
-        if rows and seq != last + 1:
+        if sha256 and seq != last + 1:
             raise HoneError(f"{file}: the chain breaks: file {last + 1} before it is missing")
-        if rows and previous != sha256:
+        if sha256 and not is_same(previous, sha256, became):
             raise HoneError(f"{file}: the chain breaks: file {last} before it was changed")
         last, rows, sha256 = seq, rows + count, hash_file(file)
     if last != head.seq:
         raise HoneError(f"{folder}: the last file is {last}, but {head.seq} were written")
-    if sha256 != head.sha256:
+    if not is_same(head.sha256, sha256, became):
         raise HoneError(f"{folder / head.file}: was changed: its hash is another")
-    return Verification(len(found), rows, first - 1, sha256)
+    return Verification(len(found), rows, first - 1, sha256, deleted)
 
 
 def _links(folder: Path) -> list[tuple[int, Path, str, int]]:
@@ -169,3 +180,32 @@ def _links(folder: Path) -> list[tuple[int, Path, str, int]]:
         if named is None or int(named[1]) != found[-1][0]:
             raise HoneError(f"{file}: was renamed: it is file {found[-1][0]} of the chain")
     return sorted(found)
+
+
+def replaced(folder: Path) -> tuple[Mapping[str, set[str]], int]:
+    """Return what files' hashes became, by the hash before, and how many rows are gone.
+
+    Raises:
+        HoneError: the log of deletions was changed.
+    """
+    found: dict[str, set[str]] = defaultdict(set)
+    log, rows = folder / DELETIONS, 0
+    if not log.exists():
+        return found, rows
+    verify_log(log)
+    for _, record in records(log):
+        if record is not None and record.get("action") == DELETION:
+            details = record["details"]
+            found[details["before"]].add(details["after"])
+            rows += int(details["rows"])
+    return found, rows
+
+
+def is_same(expected: str, found: str, became: Mapping[str, set[str]]) -> bool:
+    """Return whether a file's hash is the expected one, or what that became by deletions."""
+    known, look = {expected}, [expected]
+    while look:
+        for after in became.get(look.pop(), set()) - known:
+            known.add(after)
+            look.append(after)
+    return found in known

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +11,11 @@ from typing import Any
 import numpy as np
 
 from hone.errors import HoneError
-from hone.files import atomic_write
 from hone.signature import Tensors
-
-from .record_chain import turn
+from hone.traffic.keys import hash_secret
 
 HASH = "hash"
 DROP = "drop"
-KEY_FILE = "hash.key"
 
 
 @dataclass(frozen=True)
@@ -69,14 +65,7 @@ def make_hidden(columns: Mapping[str, str], folder: Path) -> Hidden | None:
     """
     if HASH not in columns.values():
         return Hidden(columns) if columns else None
-    file = folder / KEY_FILE
-    try:
-        with turn(folder):
-            if not file.exists():
-                atomic_write(file, os.urandom(32), mode=0o600)
-            return Hidden(columns, file.read_bytes())
-    except OSError as error:
-        raise HoneError(f"{file}: {error.strerror}; HONE_RECORD_EXCLUDE needs it for hashes") from None
+    return Hidden(columns, hash_secret(folder, None))
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ from typing import Any
 
 from hone.errors import HoneError, one_line
 from hone.signature import Tensors
+from hone.traffic.keys import RecordKey, read_key
+from hone.traffic.parquet import read_table
 
 from ..http.failures import OverloadedError
 from ..settings import Settings
@@ -91,6 +93,7 @@ class Recorder:
         complete: keep every request, for those who must account for each answer: one that can't be queued is refused,
             and what a full disk doesn't take waits until it does.
         hidden: columns that are left out or hashed, by name: services/observe/record_table.py.
+        key: that files are encrypted with.
         max_queue_rows: that wait to be written; more are dropped, or refused when `complete`.
         rows_per_file: a file is written when so many rows wait,
         max_age_s: or the oldest has waited so long.
@@ -109,6 +112,7 @@ class Recorder:
         sample: float = 1.0,
         complete: bool = False,
         hidden: Mapping[str, str] | None = None,
+        key: RecordKey | None = None,
         max_queue_rows: int = 10_000,
         rows_per_file: int = 50_000,
         max_age_s: float | None = None,
@@ -120,6 +124,7 @@ class Recorder:
         self.complete = complete
         self._folder = folder
         self._sample = sample
+        self._key = key
         self._hidden = make_hidden(hidden or {}, folder)
         self._max_queue_rows = max_queue_rows
         self._rows_per_file = rows_per_file
@@ -222,7 +227,7 @@ class Recorder:
         """Write a buffer's file; return whether the buffer is settled: written, or given up."""
         try:
             place = self._folder / f"model={key[0]}" / f"version={key[1]}"
-            append(self._folder, place, to_table(buffer.records, self._hidden))
+            append(self._folder, place, to_table(buffer.records, self._hidden), self._key)
         except Exception as error:  # noqa: BLE001 - recording must never hurt serving
             keep = self.complete and not last
             self._done = replace(
@@ -260,6 +265,7 @@ def make_recorder(settings: Settings) -> Recorder:
         sample=settings.record_sample,
         complete=settings.record_mode == COMPLETE,
         hidden=parse_hidden(settings.record_exclude),
+        key=read_key(settings.record_key_file),
         max_total_mb=settings.record_max_mb,
         max_days=settings.record_days,
     )
@@ -277,17 +283,19 @@ def remove_oldest(folder: Path, max_bytes: int, max_days: float) -> None:
         total -= size
 
 
-def read(folder: Path, model: str | None = None) -> Any:
+def read(folder: Path, model: str | None = None, key: RecordKey | None = None) -> Any:
     """Return everything recorded, or what was recorded of one model, as an Arrow table.
 
+    Args:
+        key: of encrypted files; see `hone.traffic.keys.read_key`.
+
     Raises:
-        HoneError: there is nothing.
+        HoneError: there is nothing, or a file is encrypted and this is not its key.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     files = sorted(folder.glob(f"model={model or '*'}/version=*/*.parquet"))
     if not files:
         raise HoneError(f"{folder}: no recorded traffic{f' of {model}' if model else ''}")
-    tables = [pq.ParquetFile(file).read() for file in files]
+    tables = [read_table(file, key) for file in files]
     return pa.concat_tables(tables, promote_options="default").sort_by("time")

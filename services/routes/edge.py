@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..access.callers import Action, Caller
     from ..access.gate import Gate, OpenGate
     from ..cache.predictions import PredictionCache
+    from ..feedback.collector import Collected, Collector
     from ..observe.drift import Sketched, Sketcher
     from ..observe.recording import Recorded, Recorder
     from ..observe.tracing import Tracer
@@ -48,6 +49,7 @@ class Edge:
         cache_epoch: part of its keys; another forgets what is in it.
         recorder: of sampled traffic.
         sketcher: of what traffic looks like.
+        collector: of who got which answer, and of feedback.
         tracer: of sampled requests.
         audit: of admin actions.
         statistics: of the models.
@@ -62,14 +64,14 @@ class Edge:
     cache_epoch: str = ""
     recorder: Recorder | None = None
     sketcher: Sketcher | None = None
+    collector: Collector | None = None
     tracer: Tracer | None = None
     audit: Audit | None = None
     statistics: SharedStatistics = field(default_factory=SharedStatistics)
     arms: SharedArms = field(default_factory=SharedArms)
     bodies: Bodies = field(init=False)
     answers: Budget = field(init=False)
-    _recorded: Recorded | None = None
-    _sketched: Sketched | None = None
+    _counted: dict[str, Recorded | Sketched | Collected] = field(default_factory=dict)
     _prefix: str = field(default_factory=lambda: secrets.token_hex(4))
     _logged: int = 0
     _logged_since: float = 0.0
@@ -166,19 +168,16 @@ class Edge:
             from ..observe.metrics import key_file_stale
 
             key_file_stale().set(self.gate.stale)
-        if self.recorder is not None:
-            from ..observe.metrics import recorder_counters
+        for part in ("recorder", "sketcher", "collector"):
+            keeper = getattr(self, part)
+            if keeper is None:
+                continue
+            from ..observe.metrics import kept_counters
 
-            before, now = self._recorded, self.recorder.stats
-            for name, counter in recorder_counters().items():
+            before, now = self._counted.get(part), replace(keeper.stats)
+            for name, counter in kept_counters(part).items():
                 counter.inc(getattr(now, name) - getattr(before, name, 0))
-            self._recorded = now
-        if self.sketcher is not None:
-            from ..observe.metrics import sketch_counters
-
-            done, self._sketched = self._sketched, replace(self.sketcher.stats)
-            for name, counter in sketch_counters().items():
-                counter.inc(getattr(self._sketched, name) - getattr(done, name, 0))
+            self._counted[part] = now
 
     async def close(self, timeout_s: float) -> None:
         """Write out what is buffered; a disk, a collector or a cache that doesn't answer is given up in time."""
@@ -188,6 +187,8 @@ class Edge:
             closing.append(asyncio.to_thread(self.recorder.close, timeout_s))
         if self.sketcher is not None:
             closing.append(asyncio.to_thread(self.sketcher.close, timeout_s))
+        if self.collector is not None:
+            closing.append(asyncio.to_thread(self.collector.close, timeout_s))
         if self.cache is not None:
             closing.append(asyncio.wait_for(self.cache.close(), timeout_s))
         if self.gate is not None:

@@ -87,7 +87,9 @@ class InferEndpoint:
         self._answers = edge.answers
         self._small_rows = served.answer_sizes.small_rows
         self._guarded = edge.gate is not None
-        self._accounted = edge.recorder is not None and edge.recorder.complete
+        self._accounted = edge.collector is not None or (edge.recorder is not None and edge.recorder.complete)
+        self._caller = (arm.sticky if arm is not None else b"") or edge.settings.subject_header.lower().encode()
+        self._by = "" if arm is None else arm.by
         self._traced = edge.tracer is not None
         self._noted = self._traced or edge.settings.access_log != "off"
 
@@ -165,9 +167,11 @@ class InferEndpoint:
         require_method(scope, "POST")
 
     def _account(self, head: Head, request: Request, outputs: Tensors, seconds: float) -> None:
-        """Record a request that may not be answered unless it is recorded, under the id that the answer will bear."""
+        """Record a request that may not be answered unless it is recorded, and note who got the answer, under the id
+        that it will bear."""
         head[REQUEST_ID] = request_id = self._edge.request_id(head)
         self._served.account(request.inputs, outputs, request_id, seconds, self._arm_name)
+        self._served.note(request_id, outputs, self._arm_name, self._by, head.get(self._caller))
 
     async def _encode(
         self, protocol: Protocol, request: Request, outputs: Tensors, room: LargeAnswer | None

@@ -12,6 +12,8 @@ from ..models.examples import example_request
 from ..protocols import Endpoint, Protocol, endpoints_of
 from ..protocols.base import CONTENT_TYPE
 from ..protocols.schemas import json_body, object_of
+from .feedback.described import operation as feedback_operation
+from .feedback.endpoint import PATH as FEEDBACK
 
 ERRORS = {
     "400": "The body can't be read, or a tensor is missing, unknown, or of a wrong dtype or shape.",
@@ -34,7 +36,7 @@ class Specification(dict[str, Any]):
 
 
 def describe(
-    specification: Any, artifacts: dict[str, Artifact], default: str, *, real_rows: bool = True
+    specification: Any, artifacts: dict[str, Artifact], default: str, *, real_rows: bool = True, feedback: bool = False
 ) -> Specification:
     """Return the specification with the inference paths of all models; `/predict` is the default one's.
 
@@ -43,10 +45,13 @@ def describe(
         artifacts: by the model's name.
         default: the name that `/predict` answers for.
         real_rows: False gives zeros as examples, where not everybody who reads this may see data.
+        feedback: on answers is taken.
     """
     document = Specification(specification.asdict())
     paths = document["paths"]
     for name, artifact in artifacts.items():
+        if feedback:
+            paths[FEEDBACK.format(name=name)] = {"post": {"tags": [name], **feedback_operation(ERRORS)}}
         rows = {key: array[:2] for key, array in example_request(artifact, real_rows=real_rows).items()}
         for endpoint, protocols in endpoints_of(artifact).items():
             operation = _operation(endpoint, protocols, artifact, rows)

@@ -51,6 +51,9 @@ METADATA = (
 )
 """Answered by `Management`."""
 
+FEEDBACK = (Path("/models/{name}/feedback", "POST"),)
+"""Answered by `FeedbackEndpoint`."""
+
 OPERATION = (
     Path("/v2/repository/index", "POST", outside=False),
     Path("/v2/repository/models/{name}/load", "POST", outside=False),
@@ -74,4 +77,4 @@ STATIC = tuple(
 )
 """The files of BentoML that the page at `/` needs."""
 
-PATHS = (*INFERENCE, *METADATA, *OPERATION, *STATIC)
+PATHS = (*INFERENCE, *FEEDBACK, *METADATA, *OPERATION, *STATIC)

@@ -13,6 +13,7 @@ from hone.golden.check import Checked, differing
 from hone.hardware import cores
 from hone.signature import Signature, Tensors
 from hone.steps.answer import Answer
+from hone.traffic.answered import kept_outputs, picked
 
 from ..batching.lane import Lane
 from ..batching.options import LaneOptions
@@ -27,6 +28,7 @@ from ..http.memory import release_memory
 from ..models.examples import example_inputs
 from ..models.loading import LoadedModel
 from ..observe.metrics import Metrics
+from ..observe.record_table import parse_hidden
 from .edge import Edge
 
 if TYPE_CHECKING:
@@ -68,6 +70,8 @@ class ServedModel:
         self.metrics.pinned(loaded.prepared.given)
         if edge.sketcher is not None:
             self.metrics.follower = edge.sketcher.follow(loaded.entry.name, loaded.entry.version, loaded.artifact)
+        self._about = (loaded.entry.name, loaded.entry.version)
+        self._kept = kept_outputs(loaded.artifact.signature, [*parse_hidden(edge.settings.record_exclude)])
         self._shadow: Shadow | None = None
         self.followed = edge.recorder is not None
         self._edge = edge
@@ -228,6 +232,17 @@ class ServedModel:
             entry = self.entry
             inputs, outputs = computed(inputs, outputs)
             self._edge.recorder.require(entry.name, entry.version, request_id.decode(), inputs, outputs, seconds, arm)
+
+    def note(self, request_id: bytes, outputs: Tensors, arm: str, by: str, caller: bytes | None) -> None:
+        """Note who got an answer, where feedback may come; never waits and never fails.
+
+        Args:
+            arm, by: of the split that the request came by.
+            caller: what the header says that tells callers apart.
+        """
+        if self._edge.collector is not None:
+            outputs = outputs.outputs if isinstance(outputs, Answer) else outputs
+            self._edge.collector.note(self._about, request_id, picked(outputs, self._kept), arm, by, caller)
 
     # `followed` says whether `after` has more to do than an occasional sample.
     def after(self, inputs: Tensors, outputs: Tensors, request_id: bytes, seconds: float, arm: str = "") -> None:

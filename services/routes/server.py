@@ -90,7 +90,13 @@ class FastService(Service):
         if self.hub is None or self.edge is None or self.hub.default not in self.hub.names():
             return specification
         artifacts = {name: self.hub.get(name).loaded.artifact for name in self.hub.names()}
-        return describe(specification, artifacts, self.hub.default, real_rows=not self.edge.settings.insecure)
+        return describe(
+            specification,
+            artifacts,
+            self.hub.default,
+            real_rows=not self.edge.settings.insecure,
+            feedback=self.edge.collector is not None,
+        )
 
 
 class _Application:

@@ -68,7 +68,7 @@ def test_everything_that_goes_together_is_accepted_by_the_server(
 ) -> None:
     """As `hone k8s render` writes it: one way in, one autoscaler, and all that may stand around them."""
     memory = ("memory-hpa",) if autoscaling == "in-flight-hpa" else ()
-    chosen = (autoscaling, *memory, entrance, "checks", "drift", "grpc", "metrics", "recording", "redis")
+    chosen = (autoscaling, *memory, entrance, "checks", "drift", "feedback", "grpc", "metrics", "recording", "redis")
     # Peaks stand in for the component keda, and need a forecast.
     left_out = {"in-flight-hpa", "keda", "ingress", "gateway", "memory-hpa", "scheduled-peaks"} - set(chosen)
     assert set(COMPONENTS) == {*chosen, *left_out}, "a new component: say what it goes together with"

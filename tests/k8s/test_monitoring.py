@@ -21,13 +21,14 @@ K8S = Path(__file__).parents[2] / "k8s"
 
 
 def metric_names() -> set[str]:
-    """Return the names under which Prometheus knows the metrics of the service and of `hone drift watch`."""
+    """Return the names under which Prometheus knows the metrics of the service and the watches of drift and quality."""
     from prometheus_client import Counter, Histogram
 
     from hone.lifecycle.drift.gauges import Gauges
+    from hone.lifecycle.feedback.gauges import Gauges as QualityGauges
     from hone.services.observe.metrics import _families, _golden_families
 
-    names = {family.name for family in Gauges()._registry.collect()}
+    names = {family.name for gauges in (Gauges(), QualityGauges()) for family in gauges._registry.collect()}
     for family in (*_families().values(), *_golden_families()):
         name = family._name
         if isinstance(family, Counter):

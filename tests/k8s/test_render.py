@@ -147,7 +147,7 @@ def test_noisy_measurement_comes_with_a_warning(tmp_path: Path, spread: float, w
         ("UPPER/digits:1", (), "names no version"),
         ("registry.example.com:5000/digits", (), "names no version"),
         ("registry.example.com/digits:latest", (), "'registry.example.com/digits:latest' moves"),
-        ("registry.example.com/digits:1", ("kedda",), "no 'kedda'; there are checks, drift, gateway, grpc"),
+        ("registry.example.com/digits:1", ("kedda",), "no 'kedda'; there are checks, drift, feedback, gateway, grpc"),
     ],
 )
 def test_wrong_arguments_write_nothing(tmp_path: Path, image: str, components: tuple[str, ...], words: str) -> None:

@@ -31,6 +31,20 @@ ELSEWHERE = {
         f"hone drift {name}": ("needs traffic", "tests/lifecycle/drift/test_check.py", f'run("{name}", "dense"')
         for name in ("check", "report", "watch")
     },
+    **{
+        f"hone feedback {name}": ("needs labels", "tests/lifecycle/feedback/test_check.py", f'run("{name}", ')
+        for name in ("import", "check", "report", "watch")
+    },
+    "curl -sS localhost:3000/models/digits/feedback": (
+        "needs a service that keeps answers",
+        "tests/services/feedback/test_feedback.py",
+        "shop.tell(",
+    ),
+    "hone records delete": (
+        "needs recorded traffic",
+        "tests/lifecycle/records/test_delete.py",
+        '"records", "delete"',
+    ),
     "hone audit verify traffic": (
         "needs recorded traffic",
         "tests/services/observe/test_recording.py",
@@ -147,6 +161,16 @@ ROWS = {
         "hone registry annotate wine checked=yes",
         "hone registry history wine",
         "hone registry prune --keep 9",
+    ],
+    "`hone feedback …`": [
+        "mkdir -p answers",
+        "echo request_id,label > labels.csv",
+        "hone feedback import labels.csv --model wine --dir answers || test $? = 1",
+        "hone feedback watch wine --once --dir answers || test $? = 1 -o $? = 4",
+    ],
+    "`hone records delete`": [
+        "mkdir -p answers",
+        "hone records delete --request nobody --reason test --feedback-dir answers || test $? = 1",
     ],
     "`hone retrain …`": ["hone retrain status wine | grep 'never retrained'"],
     "`hone rollout …`, `hone split …`": [

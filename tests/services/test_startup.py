@@ -49,6 +49,8 @@ def start(command: list[str], shop: Path, **environment: str) -> subprocess.Comp
         ),
         ("the audit log can't be written", {"HONE_AUDIT_LOG": "/dev/null/audit.jsonl"}),
         ("traffic can't be recorded there", {"HONE_RECORD_DIR": "{tmp}/bad.yaml"}),
+        ("answers and feedback can't be kept there", {"HONE_FEEDBACK_DIR": "{tmp}/bad.yaml"}),
+        ("bad.yaml: no key of 32 bytes", {"HONE_RECORD_KEY_FILE": "{tmp}/bad.yaml"}),
         ("HONE_REDIS_URL must be redis://", {"HONE_REDIS_URL": "localhost:6379", "HONE_CACHE_MB": "1"}),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import time
@@ -182,9 +183,11 @@ def _found(model: str, folder: Path, question: Question, recorded: Path | None) 
     from datetime import datetime
 
     from hone.lifecycle.drift.joint import joint
+    from hone.traffic.keys import VARIABLE, read_key
 
     since = datetime.fromisoformat(found.first).timestamp()
-    return replace(found, joint=joint(store.resolve(found.model), recorded, since, question.threshold, question.budget))
+    entry, key = store.resolve(found.model), read_key(os.environ.get(VARIABLE))
+    return replace(found, joint=joint(entry, recorded, since, question.threshold, question.budget, key))
 
 
 def _print(found: Drift) -> None:

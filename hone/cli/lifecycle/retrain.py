@@ -52,17 +52,24 @@ def run_command(recipe: Path, trigger: str, scheduled: bool) -> dict[str, str]:
 @click.option("--port", type=int, help="Take POST /retrain/NAME here, with the token in HONE_RETRAIN_TOKEN.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address of --port.")
 @click.option("--drift-dir", envvar="HONE_DRIFT_DIR", type=click.Path(path_type=Path), help="Sketches of the services.")
+@click.option("--feedback-dir", envvar="HONE_FEEDBACK_DIR", type=click.Path(path_type=Path), help="Answers and labels.")
 @click.option("--alert", type=click.Path(path_type=Path), help="Whom to tell of runs: docs/drift.md has the fields.")
 def watch(
-    recipes: tuple[Path, ...], every: float, port: int | None, host: str, drift_dir: Path | None, alert: Path | None
-) -> None:
-    """Retrain the models of RECIPES when their schedule, new rows, drift, or somebody asks for it; ends with Ctrl-C."""
+    recipes: tuple[Path, ...], every: float, port: int | None, host: str, drift_dir: Path | None,
+    feedback_dir: Path | None, alert: Path | None,
+) -> None:  # fmt: skip
+    """Retrain the models of RECIPES when their schedule, new rows, drift, lost quality or somebody asks for it.
+
+    Ctrl-C ends it.
+    """
     from hone.lifecycle.drift.alerts import Alert, read_settings, send
+    from hone.lifecycle.retrain.degraded import QualityLooks
     from hone.lifecycle.retrain.drifted import DriftLooks
     from hone.lifecycle.retrain.journal import now
     from hone.lifecycle.retrain.triggers import next_time, spec_of
     from hone.lifecycle.retrain.watch import Watch, listen
     from hone.recipe import load_recipe
+    from hone.traffic.keys import VARIABLE, read_key
 
     names = []
     for file in recipes:
@@ -70,6 +77,8 @@ def watch(
         spec = spec_of(loaded)
         if spec.drift and drift_dir is None:
             raise HoneError(f"{file}: retrain.drift needs --drift-dir (HONE_DRIFT_DIR), where services write sketches")
+        if spec.quality and feedback_dir is None:
+            raise HoneError(f"{file}: retrain.quality needs --feedback-dir (HONE_FEEDBACK_DIR), where labels are kept")
         names.append(loaded.recipe.name)
         coming = f", next {next_time(loaded, spec.schedule, now()):%Y-%m-%d %H:%M} UTC" if spec.schedule else ""
         click.echo(f"watching {loaded.recipe.name}{coming}", err=True)
@@ -84,7 +93,9 @@ def watch(
 
     told = lambda text: click.echo(text, err=True)  # noqa: E731
     drifted = DriftLooks(drift_dir) if drift_dir else lambda name: ""
-    Watch(recipes, told, tell, drifted).run(every)
+    key = read_key(os.environ.get(VARIABLE)) if feedback_dir else None
+    degraded = QualityLooks(feedback_dir, key) if feedback_dir else lambda name: ""
+    Watch(recipes, told, tell, drifted, degraded).run(every)
 
 
 @retrain.command()

@@ -36,4 +36,5 @@ def _verify_traffic(folder: Path) -> None:
 
     result = check(folder)
     gone = f", the {result.removed} before them were removed" if result.removed else ""
+    gone += f"; {result.deleted} rows were deleted, as deletions.jsonl says" if result.deleted else ""
     click.echo(f"{folder}: {result.files} files, {result.rows} rows, the chain holds{gone}; head {result.head}")

@@ -9,6 +9,8 @@ from ...http.responses import Receive, Scope, Send
 from ...protocols import endpoints_of
 from ..edge import Edge
 from ..endpoint import InferEndpoint
+from ..feedback.endpoint import PATH as FEEDBACK
+from ..feedback.endpoint import FeedbackEndpoint
 from ..served import ServedModel
 from ..withdrawn import withdrawn_routes
 from .endpoint import SplitEndpoint, shadow_arms
@@ -50,6 +52,7 @@ def routes_of(
                 if whole and arms and all(endpoint in endpoints_of(arm.loaded.artifact) for arm in arms):
                     answer = SplitEndpoint(endpoint, splits[name], arms, protocols, edge)
                     routes.update((path.format(name=name), answer) for path in whole)
+    routes.update((FEEDBACK.format(name=name), FeedbackEndpoint(name, edge)) for name in {*models, *withdrawn})
     for name in withdrawn:
         if name not in models:
             routes |= withdrawn_routes(name, edge, default=name == default)

@@ -72,6 +72,14 @@ def test_drift_is_asked_for_where_the_recipe_says_so(tmp_path: Path) -> None:
         assert due(loaded, journal, now(), said.__getitem__) == expected
 
 
+def test_lost_quality_is_asked_for_where_the_recipe_says_so(tmp_path: Path) -> None:
+    said = {"dense": "quality, act: accuracy 0.7"}
+    journal = Journal("dense")
+    for quality, expected in ((True, said["dense"]), (False, "")):
+        loaded = load_recipe(write_project(tmp_path / str(quality), quality=quality))
+        assert due(loaded, journal, now(), degraded=said.__getitem__) == expected
+
+
 def test_between_two_runs_there_is_rest_and_a_month_has_so_many() -> None:
     spec = RetrainSpec(command="true", cooldown_h=2, runs=3)
     assert rested(spec, [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import psutil
 import pytest
 from tritonclient.grpc import service_pb2
 
+from hone.lifecycle.feedback.joined import joined
 from hone.services.access.api_keys import add_key
 from hone.services.launch import free_port
 from tests.models.dense import dense_answer
@@ -40,7 +42,8 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
 def locked(tmp_path_factory: pytest.TempPathFactory, port: int, key: tuple[str, Path]) -> Iterator[Server]:
     home = tmp_path_factory.mktemp("shop")
     put(home, home / "artifact", "digits", "v1")
-    with server(DIGITS, home, HONE_GRPC_PORT=str(port), HONE_API_KEYS=str(key[1])) as running:
+    kept = {"HONE_FEEDBACK_DIR": str(home / "feedback"), "HONE_FEEDBACK_FLUSH_S": "1"}
+    with server(DIGITS, home, HONE_GRPC_PORT=str(port), HONE_API_KEYS=str(key[1]), **kept) as running:
         yield running
 
 
@@ -54,6 +57,19 @@ def infer(port: int, body: bytes, **options: object) -> np.ndarray:
     with grpc.insecure_channel(f"127.0.0.1:{port}", options=UNLIMITED) as channel:
         answer = service_pb2.ModelInferResponse.FromString(channel.unary_unary(INFER)(body, timeout=60, **options))
     return np.frombuffer(answer.raw_output_contents[0], np.float32)
+
+
+def test_answers_are_kept_under_the_id_that_they_tell(locked: Server, port: int, key: tuple[str, Path]) -> None:
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        metadata = [("x-api-key", key[0])]
+        raw = channel.unary_unary(INFER)(message(), timeout=60, metadata=metadata)
+    identity = service_pb2.ModelInferResponse.FromString(raw).parameters["request_id"].string_param
+    folder, deadline, found = locked.log.parent / "feedback", time.monotonic() + 60, {}
+    while identity not in found and time.monotonic() < deadline:
+        time.sleep(0.2)
+        found = {one.request_id: one for one in joined(folder, "digits")}
+    np.testing.assert_allclose(found[identity].outputs["scores"][0], dense_answer(ROW), rtol=1e-5)
+    assert re.search(r"^hone_answers_noted_total [1-9]", locked.client.get("/metrics").text, re.MULTILINE)
 
 
 def test_callers_without_a_key_are_refused_before_their_bodies_are_read(

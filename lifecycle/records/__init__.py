@@ -1,0 +1,1 @@
+"""What is kept of people's requests, when somebody asks for its deletion: records, answers and feedback together."""

@@ -1,0 +1,235 @@
+"""Notes each answered request, and takes feedback on them. A request costs a microsecond; a thread writes.
+
+It never hurts an answer: what a disk doesn't take is dropped and counted. Feedback that can't be written is refused, so
+that whoever sent it can send it again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import tempfile
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hone.errors import HoneError, one_line
+from hone.signature import Tensors
+from hone.sketches.folder import HOUR_S, remove_oldest
+from hone.traffic import feedback
+from hone.traffic.answered import FOLDER, MOST_ROWS, Answered, join_parts, place_of, to_table, write_part
+from hone.traffic.keys import RecordKey, hash_secret, hashed, read_key
+from hone.traffic.parquet import require_pyarrow
+
+from ..settings import Settings
+
+logger = logging.getLogger("hone.serving")
+
+TICK_S = 1.0
+MOST_WAITING = 50_000
+"""Answers that wait for the thread's next turn; more are dropped."""
+COMPLAIN_EVERY_S = 60.0
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What a worker has collected.
+
+    Attributes:
+        answers: in files.
+        dropped: answers that are not kept: too many waited, or a write failed.
+        entries: of feedback, taken.
+    """
+
+    answers: int = 0
+    dropped: int = 0
+    entries: int = 0
+
+
+class _Note(NamedTuple):
+    """An answer as a request leaves it behind."""
+
+    about: tuple[str, str]
+    time: float
+    request_id: bytes
+    arm: str
+    by: str
+    caller: bytes | None
+    outputs: Tensors
+
+
+class Collector:
+    """Keeps answers and feedback of a worker.
+
+    Args:
+        folder: of the files; other workers and hosts may write to it, too.
+        key: that they are encrypted with.
+        flush_s: seconds between two writes of answers: a crash loses no more.
+        max_mb, days: of all files of each kind; the oldest hours are removed first.
+        clock: seconds since 1970.
+
+    Raises:
+        HoneError: pyarrow is missing, or the folder can't be used.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        key: RecordKey | None = None,
+        flush_s: float = 10.0,
+        max_mb: float = 1024.0,
+        days: float = 35.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        check_folder(folder)
+        self._folder, self._key = folder, key
+        self._flush_s, self._max_bytes, self._days = flush_s, int(max_mb * 1e6), days
+        self._clock = clock
+        secret = hash_secret(folder, key)
+        self._unit = lru_cache(65_536)(lambda caller: hashed(caller, secret))
+        self._worker = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._waiting: deque[_Note] = deque()
+        self._dropped = 0
+        self._entries = 0
+        self._done = Collected()
+        self._number = 0
+        self._places: dict[Path, int] = {}
+        self._pruned = -1
+        self._complained = -COMPLAIN_EVERY_S
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="answers", daemon=True)
+        self._thread.start()
+
+    @property
+    def stats(self) -> Collected:
+        return replace(self._done, dropped=self._done.dropped + self._dropped, entries=self._entries)
+
+    def note(
+        self, about: tuple[str, str], request_id: bytes, outputs: Tensors, arm: str, by: str, caller: bytes | None
+    ) -> None:
+        """Note that a request is answered; never blocks, never fails.
+
+        Args:
+            about: the model and the version.
+            outputs: those that are kept, which nobody changes any more.
+            caller: whose request it is, as the caller's header says; a thread hashes it.
+        """
+        if len(self._waiting) >= MOST_WAITING:
+            self._dropped += 1
+            return
+        self._waiting.append(_Note(about, time.time(), request_id, arm, by, caller, outputs))
+
+    def take(self, model: str, entries: Sequence[feedback.Feedback]) -> None:
+        """Write feedback; on return it is on the disk. A thread may call it.
+
+        Raises:
+            OSError: it can't be written.
+        """
+        feedback.append(self._folder, model, entries, self._worker, self._key, self._clock())
+        self._entries += len(entries)
+
+    def close(self, timeout_s: float = 10.0) -> None:
+        """Write what waits and stop."""
+        self._stop.set()
+        self._thread.join(timeout_s)
+
+    def _work(self) -> None:
+        held: dict[tuple[str, str], list[Answered]] = defaultdict(list)
+        written = time.monotonic()
+        while True:
+            ending = self._stop.wait(TICK_S)
+            for _ in range(len(self._waiting)):
+                note = self._waiting.popleft()
+                held[note.about].append(self._answered(note))
+            crowded = sum(map(len, held.values())) >= MOST_WAITING
+            if ending or crowded or time.monotonic() - written >= self._flush_s:
+                written = time.monotonic()
+                for about, answers in held.items():
+                    self._write(about, answers)
+                held.clear()
+                self._tidy()
+            if ending:
+                return
+
+    def _answered(self, note: _Note) -> Answered:
+        unit = self._unit(note.caller) if note.caller else ""
+        few = all(len(array) <= MOST_ROWS for array in note.outputs.values())
+        # Copies: a view would keep the batch that it was part of in memory until it is written.
+        outputs = {name: array.copy() for name, array in note.outputs.items()} if few else {}
+        return Answered(int(note.time * 1e6), note.request_id.decode(), note.arm, note.by, unit, outputs)
+
+    def _write(self, about: tuple[str, str], answers: list[Answered]) -> None:
+        """Write answers of a model, by their hours and by whether outputs are kept of them."""
+        kinds: dict[tuple[Any, ...], list[Answered]] = defaultdict(list)
+        for one in answers:
+            shapes = tuple((name, array.shape[1:]) for name, array in one.outputs.items())
+            kinds[one.time_us // 1_000_000 // HOUR_S, shapes].append(one)
+        for (hour, _), some in kinds.items():
+            place = place_of(self._folder, *about, hour)
+            try:
+                self._number += 1
+                write_part(place, self._worker, self._number, to_table(some), self._key)
+            except Exception as error:  # noqa: BLE001 - what is kept must never hurt serving
+                self._done = replace(self._done, dropped=self._done.dropped + len(some))
+                self._complain("who got which answer can't be written", error)
+            else:
+                self._places[place] = hour
+                self._done = replace(self._done, answers=self._done.answers + len(some))
+
+    def _tidy(self) -> None:
+        """Join the files of hours that are over, and remove the oldest, once an hour."""
+        hour = int(self._clock()) // HOUR_S
+        if hour == self._pruned:
+            return
+        self._pruned = hour
+        try:
+            for place in [place for place, of in self._places.items() if of < hour]:
+                del self._places[place]
+                join_parts(self._folder, place, self._worker, self._key)
+            for kind in (FOLDER, feedback.FOLDER):
+                remove_oldest(self._folder / kind, self._max_bytes, self._days, hour)
+        except Exception as error:  # noqa: BLE001
+            self._complain("old answers can't be joined or removed", error)
+
+    def _complain(self, what: str, error: Exception) -> None:
+        if time.monotonic() - self._complained >= COMPLAIN_EVERY_S:
+            self._complained = time.monotonic()
+            logger.error("%s: %s", what, one_line(error))
+
+
+def check_folder(folder: Path) -> None:
+    """Make the folder, private to the user.
+
+    Raises:
+        HoneError: pyarrow is missing, or it can't be made or written to.
+    """
+    require_pyarrow()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise HoneError(f"{folder}: answers and feedback can't be kept there: {error.strerror}") from None
+
+
+def make_collector(settings: Settings) -> Collector:
+    """Return what keeps answers and feedback as the settings say.
+
+    Raises:
+        HoneError: pyarrow is missing, the folder can't be used, or the key is none.
+    """
+    return Collector(
+        Path(settings.feedback_dir),
+        key=read_key(settings.record_key_file),
+        flush_s=settings.feedback_flush_s,
+        max_mb=settings.feedback_max_mb,
+        days=settings.feedback_days,
+    )
