@@ -35,6 +35,7 @@ ELSEWHERE = {
         f"hone feedback {name}": ("needs labels", "tests/lifecycle/feedback/test_check.py", f'run("{name}", ')
         for name in ("import", "check", "report", "watch")
     },
+    "hone investigate": ("needs traffic", "tests/lifecycle/investigate/test_look.py", '["investigate", "dense"'),
     "curl -sS localhost:3000/models/digits/feedback": (
         "needs a service that keeps answers",
         "tests/services/feedback/test_feedback.py",
@@ -168,6 +169,7 @@ ROWS = {
         "hone feedback import labels.csv --model wine --dir answers || test $? = 1",
         "hone feedback watch wine --once --dir answers || test $? = 1 -o $? = 4",
     ],
+    "`hone investigate MODEL --since 6h`": ["hone investigate wine --since 6h | grep 'not known'"],
     "`hone records delete`": [
         "mkdir -p answers",
         "hone records delete --request nobody --reason test --feedback-dir answers || test $? = 1",
