@@ -51,10 +51,10 @@ class Server:
 
 @contextmanager
 def server(
-    arguments: list[str], home: Path, cwd: Path = ROOT, scheme: str = "http", **environment: str
+    arguments: list[str], home: Path, cwd: Path = ROOT, scheme: str = "http", port: int = 0, **environment: str
 ) -> Iterator[Server]:
-    """Run a command that serves on the port given to it as {port}; yield it when it is ready."""
-    port = free_port()
+    """Run a command that serves on the port given to it as {port}, a free one by default; yield it when it is ready."""
+    port = port or free_port()
     command = [argument.format(port=port) for argument in arguments]
     log = home / f"serve-{port}.log"
     variables = {**os.environ, "BENTOML_HOME": str(home), **environment}

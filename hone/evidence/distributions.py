@@ -34,6 +34,16 @@ def normal_below(value: float) -> float:
     return float(_scipy().special.ndtr(value))
 
 
+def normals_below(values: np.ndarray) -> np.ndarray:
+    """Return how likely a normal value is below each of others."""
+    return np.asarray(_scipy().special.ndtr(values))
+
+
+def log_gamma(values: np.ndarray) -> np.ndarray:
+    """Return the logarithm of the gamma function."""
+    return np.asarray(_scipy().special.gammaln(values))
+
+
 def student(degrees: float, probability: float) -> float:
     """Return the quantile of Student's distribution."""
     return float(_scipy().special.stdtrit(degrees, probability))

@@ -43,6 +43,7 @@ class Answered:
         arm, by: of the split it came by, and how it came to the arm (`split`, `header`, `fallback`); empty without one.
         unit: keyed hash of the caller; empty where none is known.
         outputs: rows on axis 0, of the outputs that are kept.
+        seconds: that the answer took; 0: not known.
     """
 
     time_us: int
@@ -51,6 +52,7 @@ class Answered:
     by: str = ""
     unit: str = ""
     outputs: Tensors = field(default_factory=dict)
+    seconds: float = 0.0
 
 
 def kept_outputs(signature: Signature, hidden: Sequence[str] = ()) -> tuple[str, ...]:
@@ -92,6 +94,7 @@ def to_table(answers: Sequence[Answered]) -> Any:
         "arm": repeated([one.arm for one in answers], pa.string()),
         "by": repeated([one.by for one in answers], pa.string()),
         "unit": repeated([one.unit for one in answers], pa.string()),
+        "seconds": repeated([one.seconds for one in answers], pa.float32()),
     }
     for name in names:
         columns[f"{OUTPUT}{name}"] = _column([one.outputs[name] for one in answers])

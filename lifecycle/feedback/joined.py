@@ -32,6 +32,7 @@ class Joined:
         label: what would have been right; None: not known, or not yet.
         figures: numbers of the business by name.
         known: when the label or the figures were known, seconds since 1970; 0: not yet.
+        seconds: that the answer took; 0: not known.
     """
 
     request_id: str
@@ -45,6 +46,7 @@ class Joined:
     label: Any = None
     figures: Mapping[str, float] = field(default_factory=dict)
     known: float = 0.0
+    seconds: float = 0.0
 
 
 def joined(
@@ -169,6 +171,7 @@ def _requests(model: str, version: str, table: Any) -> Iterator[Joined]:
     ends = np.append(starts[1:], len(rows))
     times = table.column("time").cast("int64").to_numpy() / 1e6
     texts = {name: table.column(name).to_pylist() for name in ("request_id", "arm", "by", "unit")}
+    took = table.column("seconds").to_numpy() if "seconds" in table.column_names else np.zeros(len(rows))
     outputs = {name.removeprefix(OUTPUT): table.column(name) for name in table.column_names if name.startswith(OUTPUT)}
     arrays = {name: _array(column) for name, column in outputs.items()}
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
@@ -185,6 +188,7 @@ def _requests(model: str, version: str, table: Any) -> Iterator[Joined]:
                 for name, array in arrays.items()
                 if array is not None and array[start] is not None
             },
+            seconds=float(took[start]),
         )
 
 

@@ -12,6 +12,7 @@ from hone.services.status.asking import Access
 from hone.services.status.splitting import RemoteSplit
 from hone.store.registry import ALIASES
 
+from ..experiments.state import experiment_of
 from ..registry.changes import examine
 from .drive import kept_promotion
 from .state import Rollout, RolloutError, rollout_of
@@ -70,7 +71,10 @@ def begin(
 
 
 def _check(name: str, steps: Sequence[float]) -> None:
-    """Raise RolloutError when another rollout of the model isn't over, or the steps are none."""
+    """Raise RolloutError when an A/B test or another rollout of the model isn't over, or the steps are none."""
+    test = experiment_of(name)
+    if test is not None and not test.ended:
+        raise RolloutError(f"an A/B test of '{name}' is {test.status}; hone ab stop {name} ends it")
     before = rollout_of(name)
     if before is not None and not before.ended:
         raise RolloutError(f"a rollout of {name}:{before.canary} is {before.status}; resume it, or abort it")

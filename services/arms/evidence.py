@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
 from hone.evidence.canary import RISK, Beside, Check, Ruling, agreement, compare, ruling
 from hone.files import atomic_write, locked
 
-from .counts import Done, SharedArms
+from .counts import Done
 from .split import Split
 
 FEWEST = 500
@@ -46,6 +46,13 @@ class Limits:
     agreement: float = 0.0
 
 
+class Totals(Protocol):
+    """What knows what the arms of a split have done."""
+
+    def total(self, split: Split) -> dict[str, Done]:
+        """Return what they have done in all, by name."""
+
+
 class Evidence:
     """The kept counts of one split.
 
@@ -55,7 +62,7 @@ class Evidence:
         arms: what all workers have counted.
     """
 
-    def __init__(self, folder: Path, split: Split, arms: SharedArms) -> None:
+    def __init__(self, folder: Path, split: Split, arms: Totals) -> None:
         self._file = folder / f"split-{split.id}.json"
         self._split = split
         self._arms = arms
@@ -71,22 +78,27 @@ class Evidence:
         """Return what the arms of all workers have done since the split began, as plain values."""
         return {"arms": {name: _figures(done) for name, done in self._arms.total(self._split).items()}}
 
-    def verdict(self, arm: str, limits: Limits) -> tuple[Ruling, dict[str, Any]]:
-        """Return the verdict on an arm beside the stable one, and what it rests on, as plain values."""
+    def verdict(self, arm: str, limits: Limits, risk: float = RISK) -> tuple[Ruling, dict[str, Any]]:
+        """Return the verdict on an arm beside the stable one, and what it rests on, as plain values.
+
+        Args:
+            risk: that an arm which is as good is ever called bad, shared out among the questions.
+        """
         now, stable = self._arms.total(self._split), self._split.stable.name
         kept = self._with_limit(now[stable])
         marks = [*kept["stages"], {"counts": {name: done.plain() for name, done in now.items()}}]
         stages = [_between(first["counts"], last["counts"]) for first, last in pairwise(marks)]
-        checks = self._checks(arm, limits, stages, self._since(kept["limit"], marks), kept["limit"])
+        checks = self._checks(arm, limits, stages, self._since(kept["limit"], marks), kept["limit"], risk)
         limit_ms = kept["limit"]["bound"] * 1e3 if kept["limit"] else None
         return ruling(checks), {**self.seen(), "stable_p99_ms": limit_ms, "limits": asdict(limits)}
 
     def _checks(
-        self, arm: str, limits: Limits, stages: list[dict[str, Done]], later: list[dict[str, Done]], limit: Any
-    ) -> list[Check]:
+        self, arm: str, limits: Limits, stages: list[dict[str, Done]], later: list[dict[str, Done]], limit: Any,
+        risk: float,
+    ) -> list[Check]:  # fmt: skip
         stable = self._split.stable.name
         asked = 3 if limits.agreement else 2
-        risk = RISK / asked
+        risk /= asked
         failures = [
             Beside(s[arm].errors, s[arm].requests, s[stable].errors, s[stable].requests) for s in stages
         ]  # fmt: skip
@@ -143,4 +155,5 @@ def _between(first: Snapshot, last: Snapshot) -> dict[str, Done]:
 def _figures(done: Done) -> dict[str, Any]:
     share = done.errors / done.requests if done.requests else None
     p99 = done.bound_above(BEYOND) * 1e3 if done.answered else None
-    return {"requests": done.requests, "errors": done.errors, "error_share": share, "p99_ms": p99}
+    figures = {"requests": done.requests, "errors": done.errors, "error_share": share, "p99_ms": p99}
+    return figures | {"bins": done.bins, "compared": done.compared, "agreeing": done.agreeing}

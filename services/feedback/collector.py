@@ -63,6 +63,7 @@ class _Note(NamedTuple):
     by: str
     caller: bytes | None
     outputs: Tensors
+    seconds: float
 
 
 class Collector:
@@ -113,19 +114,21 @@ class Collector:
         return replace(self._done, dropped=self._done.dropped + self._dropped, entries=self._entries)
 
     def note(
-        self, about: tuple[str, str], request_id: bytes, outputs: Tensors, arm: str, by: str, caller: bytes | None
-    ) -> None:
+        self, about: tuple[str, str], request_id: bytes, outputs: Tensors, arm: str, by: str, caller: bytes | None,
+        seconds: float = 0.0,
+    ) -> None:  # fmt: skip
         """Note that a request is answered; never blocks, never fails.
 
         Args:
             about: the model and the version.
             outputs: those that are kept, which nobody changes any more.
             caller: whose request it is, as the caller's header says; a thread hashes it.
+            seconds: that the answer took.
         """
         if len(self._waiting) >= MOST_WAITING:
             self._dropped += 1
             return
-        self._waiting.append(_Note(about, time.time(), request_id, arm, by, caller, outputs))
+        self._waiting.append(_Note(about, time.time(), request_id, arm, by, caller, outputs, seconds))
 
     def take(self, model: str, entries: Sequence[feedback.Feedback]) -> None:
         """Write feedback; on return it is on the disk. A thread may call it.
@@ -164,7 +167,7 @@ class Collector:
         few = all(len(array) <= MOST_ROWS for array in note.outputs.values())
         # Copies: a view would keep the batch that it was part of in memory until it is written.
         outputs = {name: array.copy() for name, array in note.outputs.items()} if few else {}
-        return Answered(int(note.time * 1e6), note.request_id.decode(), note.arm, note.by, unit, outputs)
+        return Answered(int(note.time * 1e6), note.request_id.decode(), note.arm, note.by, unit, outputs, note.seconds)
 
     def _write(self, about: tuple[str, str], answers: list[Answered]) -> None:
         """Write answers of a model, by their hours and by whether outputs are kept of them."""

@@ -123,7 +123,8 @@ class Methods:
             if edge.collector is not None:
                 sticky = b"" if arm is None else arm.sticky
                 caller = head.get(sticky or edge.settings.subject_header.lower().encode())
-                served.note(request_id, outputs, name, "" if arm is None else arm.by, caller)
+                by = "" if arm is None else arm.by
+                served.note(request_id, outputs, name, by, caller, time.perf_counter() - started)
                 answer.parameters["request_id"].string_param = request_id.decode()
         except Exception as error:
             status, problem, _ = status_of(error)

@@ -171,7 +171,7 @@ class InferEndpoint:
         that it will bear."""
         head[REQUEST_ID] = request_id = self._edge.request_id(head)
         self._served.account(request.inputs, outputs, request_id, seconds, self._arm_name)
-        self._served.note(request_id, outputs, self._arm_name, self._by, head.get(self._caller))
+        self._served.note(request_id, outputs, self._arm_name, self._by, head.get(self._caller), seconds)
 
     async def _encode(
         self, protocol: Protocol, request: Request, outputs: Tensors, room: LargeAnswer | None

@@ -233,16 +233,19 @@ class ServedModel:
             inputs, outputs = computed(inputs, outputs)
             self._edge.recorder.require(entry.name, entry.version, request_id.decode(), inputs, outputs, seconds, arm)
 
-    def note(self, request_id: bytes, outputs: Tensors, arm: str, by: str, caller: bytes | None) -> None:
+    def note(
+        self, request_id: bytes, outputs: Tensors, arm: str, by: str, caller: bytes | None, seconds: float
+    ) -> None:
         """Note who got an answer, where feedback may come; never waits and never fails.
 
         Args:
             arm, by: of the split that the request came by.
             caller: what the header says that tells callers apart.
+            seconds: that the answer took.
         """
         if self._edge.collector is not None:
             outputs = outputs.outputs if isinstance(outputs, Answer) else outputs
-            self._edge.collector.note(self._about, request_id, picked(outputs, self._kept), arm, by, caller)
+            self._edge.collector.note(self._about, request_id, picked(outputs, self._kept), arm, by, caller, seconds)
 
     # `followed` says whether `after` has more to do than an occasional sample.
     def after(self, inputs: Tensors, outputs: Tensors, request_id: bytes, seconds: float, arm: str = "") -> None:

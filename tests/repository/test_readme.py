@@ -182,6 +182,13 @@ ROWS = {
         "hone rollout status wine || test $? = 1",
         "hone rollout history wine",
     ],
+    "`hone ab …`": [
+        "hone ab plan --baseline 0.1 --effect 10% --rate 5000 | grep days",
+        "hone ab start wine --to nothere --metric errors --url http://localhost:3000 || test $? = 1",
+        "hone ab status | grep MODEL",
+        "hone ab stop wine || test $? = 1",
+        "hone ab history wine",
+    ],
     "`hone cache …`": ["hone cache list | grep passes", "hone cache prune --days 30 --dry-run"],
     "`hone models …`": [
         "rm -rf home/bentoml/hone-registry",  # a page promotes a version, which is then not removed

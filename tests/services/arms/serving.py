@@ -66,9 +66,9 @@ class Worker:
 
 
 @contextmanager
-def serving(worker: Worker) -> Iterator[httpx.Client]:
-    """Serve a worker on a free port; yield a client of it."""
-    port = free_port()
+def serving(worker: Worker, port: int = 0) -> Iterator[httpx.Client]:
+    """Serve a worker, on a free port where none is given; yield a client of it."""
+    port = port or free_port()
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
