@@ -137,6 +137,7 @@ FRAMEWORKS = {
     "mlx": ("hone/runtimes/mlx", "converters/passes/export/mlx.py"),
     "onnx": (
         "hone/describe/layers.py",
+        "hone/profiles/activations",
         "hone/profiles/graph.py",
         "converters/graph",
         "converters/passes",
