@@ -206,10 +206,10 @@ def _variant(loaded: LoadedRecipe, index: int, spec: VariantSpec, source: str) -
             raise RecipeError(
                 f"{where}: pass '{step.name}' takes {definition.takes}, but what it would get is {runtime}"
             )
-        runtime = definition.output_of(runtime)
         if definition.runtime and unavailable is None:
             unavailable = _missing(definition.runtime)
-        unavailable = unavailable or definition.options.model_validate(step.options).missing()
+        unavailable = unavailable or definition.options.model_validate(step.options).missing(runtime)
+        runtime = definition.output_of(runtime)
     return Variant(str(spec), steps, unavailable)
 
 

@@ -146,6 +146,9 @@ FRAMEWORKS = {
         "benchmarks/overload/model.py",
     ),
     "onnxscript": ("converters/graph/packed_attention.py", "converters/passes/export/fuse.py"),
+    "ai_edge_litert": ("hone/runtimes/litert.py",),
+    "ai_edge_quantizer": ("converters/passes/quantize/quantize_litert.py",),
+    "litert_torch": ("converters/sources/torch/to_litert.py",),
     "nncf": ("converters/passes/quantize/quantize_nncf.py",),
     "openvino": (
         "hone/runtimes/openvino.py",

@@ -21,9 +21,17 @@ class Options(PassOptions):
     rows: int = Field(
         0,
         ge=0,
-        description="Rows that the model takes at a time; more run in parts. 0: any number, or one where the converter "
-        "can't make a model for any.",
+        description="Rows that the model takes at a time; more run in parts. 0: any number where that can be made, "
+        "else one, as for torch models and recurrent layers.",
     )
+
+    def missing(self, given: str) -> UnavailableError | None:
+        """litert-torch asks for other versions of packages than Hone has, so no extra of Hone's brings it."""
+        if given != "torch":
+            return None
+        from ...sources.torch.lite import no_litert_torch
+
+        return no_litert_torch()
 
 
 @register(
@@ -45,20 +53,8 @@ def litert(model: Artifact, options: Options, out: Path, context: PassContext) -
         from ...sources.keras.lite import convert
     else:
         from ...sources.torch.lite import convert
-    file = out / ENTRY
-    fixed = options.rows
     try:
-        convert(model, fixed, file, context)
-    except UnavailableError:
-        raise
-    except Exception as error:
-        if fixed:
-            raise PassError(f"litert: {one_line(error)}") from error
-        context.progress(f"not for any number of rows ({one_line(error)[:80]}); for one")
-        fixed = 1
-        try:
-            convert(model, fixed, file, context)
-        except Exception as again:
-            raise PassError(f"litert: {one_line(again)}") from again
-    details = {"rows": fixed} if fixed else {}
-    return Built(ENTRY, signature=model.signature, runtime_options={}, details=details)
+        fixed = convert(model, options.rows, out / ENTRY, context)
+    except PassError as error:
+        raise PassError(f"litert: {one_line(error)}") from error
+    return Built(ENTRY, signature=model.signature, runtime_options={}, details={"rows": fixed} if fixed else {})

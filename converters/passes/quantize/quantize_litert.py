@@ -53,7 +53,7 @@ class Options(PassOptions):
             raise ValueError("weight_bits: 4 goes with mode: dynamic or weights")
         return self
 
-    def missing(self) -> UnavailableError | None:
+    def missing(self, given: str) -> UnavailableError | None:
         found = find_spec("ai_edge_quantizer")
         return None if found else UnavailableError("ai-edge-quantizer is not installed", "pip install 'hone[litert]'")
 
