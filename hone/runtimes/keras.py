@@ -226,11 +226,12 @@ def traced(model: Any, names: list[str], found: list[str]) -> Any:
     return call
 
 
-def frozen(model: Any, signature: Signature, rows: int) -> tuple[Any, Any]:
-    """Return a traced call of a model with its weights as constants, and the module that has to live as long.
+def frozen(function: Any, names: list[str], signature: Signature, rows: int) -> tuple[Any, Any]:
+    """Return a traced call with the model's weights as constants, and the module that has to live as long.
 
     Args:
-        model: a Keras model.
+        function: a `tf.function` of the inputs, that gives a list of outputs.
+        names: of the outputs, filled when the function is traced.
         signature: with the names of inputs, and of outputs.
         rows: that it is traced for; 0: any number.
     """
@@ -243,10 +244,7 @@ def frozen(model: Any, signature: Signature, rows: int) -> tuple[Any, Any]:
     specs = [
         tf.TensorSpec([size(axis) for axis in each.shape], each.dtype, name=each.name) for each in signature.inputs
     ]
-    names: list[str] = []
-    constant = convert_variables_to_constants_v2(
-        traced(model, signature.input_names, names).get_concrete_function(*specs)
-    )
+    constant = convert_variables_to_constants_v2(function.get_concrete_function(*specs))
     module = tf.Module()
 
     @tf.function(input_signature=specs, autograph=False)

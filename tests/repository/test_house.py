@@ -159,7 +159,7 @@ FRAMEWORKS = {
     "statsmodels": ("k8s/planning/seasons.py",),
     "skl2onnx": ("converters/sources/sklearn",),
     "sklearn": ("hone/runtimes/sklearn.py", "converters/sources/sklearn", "lifecycle/drift/joint.py"),
-    "tensorflow": ("hone/runtimes/keras.py",),
+    "tensorflow": ("hone/formats/saved_model.py", "hone/runtimes/keras.py", "hone/runtimes/savedmodel.py"),
     "tensorflow_model_optimization": ("converters/sources/keras",),
     "tensorrt": ("hone/runtimes/tensorrt",),
     "tf2onnx": ("converters/sources/keras",),

@@ -1,4 +1,4 @@
-"""Convert a Keras or torch model to LiteRT's format (.tflite)."""
+"""Convert a Keras model, a SavedModel or a torch model to LiteRT's format (.tflite)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Options(PassOptions):
 
 @register(
     "litert",
-    consumes="keras|torch",
+    consumes="keras|savedmodel|torch",
     produces="litert",
     options=Options,
     needs=("sample",),
@@ -44,15 +44,15 @@ class Options(PassOptions):
     runtime="litert",
 )
 def litert(model: Artifact, options: Options, out: Path, context: PassContext) -> Built:
-    """Keras: a traced call with its weights as constants, by TensorFlow's converter. torch: litert-torch, in an
-    environment of its own where it isn't in this one.
+    """Keras and SavedModels: a traced call with its weights as constants, by TensorFlow's converter. torch:
+    litert-torch, in an environment of its own where it isn't in this one.
 
     Raises PassError when an operator has no kernel in LiteRT.
     """
-    if model.runtime == "keras":
-        from ...sources.keras.lite import convert
-    else:
+    if model.runtime == "torch":
         from ...sources.torch.lite import convert
+    else:
+        from ...sources.keras.lite import convert
     try:
         fixed = convert(model, options.rows, out / ENTRY, context)
     except PassError as error:

@@ -110,7 +110,7 @@ def openvino(facts: Facts) -> str:
 
 def litert(facts: Facts) -> str:
     """Its kernels are fast for few rows, and the converter is made for Keras; what torch models need takes a minute."""
-    if facts.framework != "keras":
+    if facts.framework not in ("keras", "savedmodel"):
         return f"{facts.framework} models are converted where a recipe names the preset only"
     return facts.host.litert
 

@@ -1,7 +1,7 @@
 """Small models of LiteRT as files, so that tests of it need no TensorFlow.
 
 `dense.tflite`: a dense layer of 32 with ReLU and one of 3, from `x` [batch, 16] to `y`; `pairs.tflite`: the same for
-two rows at a time. `embedding.tflite`: a table of five rows for `ids` [batch, 6]. They were made as the pass `litert` does.
+two rows at a time. `embedding.tflite`: a table of five rows for `ids` [batch, 6]. All are of the pass `litert`.
 """
 
 from __future__ import annotations
