@@ -21,6 +21,7 @@ FLOORS = (
     ("hone/runtimes",),
     ("hone/store",),
     ("hone/describe", "hone/profiles"),
+    ("hone/similar",),
     ("services/settings.py",),
     ("services/http",),
     ("services/batching", "services/cache", "services/protocols"),
