@@ -117,11 +117,11 @@ def file_inputs(interpreter: Any, artifact: Artifact) -> tuple[str, dict[str, st
     Raises:
         ArtifactError: it has none or several signatures, or other inputs than the artifact's.
     """
-    signatures = interpreter.get_signature_list()
+    signatures: dict[str, dict[str, list[str]]] = interpreter.get_signature_list()
     if len(signatures) != 1:
         raise ArtifactError(f"{artifact.entry}: has {len(signatures)} signatures, and must have one")
-    (name, ends), wanted = *signatures.items(), artifact.signature.input_names
-    inputs = ends["inputs"]
+    name = next(iter(signatures))
+    inputs, wanted = signatures[name]["inputs"], artifact.signature.input_names
     own = list(wanted) if set(wanted) == set(inputs) else sorted(inputs, key=_number)
     numbered = own == list(wanted) or all(_number(name)[0] >= 0 for name in own)
     if len(own) != len(wanted) or not numbered:

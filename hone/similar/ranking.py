@@ -173,4 +173,4 @@ def _weights(first: Artifact, second: Artifact) -> tuple[float | None, float]:
 def _source(artifact: Artifact) -> str:
     """Return the digest of the model that the first pass took."""
     lineage = artifact.manifest.lineage
-    return lineage[0].parent if lineage else artifact.digest
+    return (lineage[0].parent if lineage else None) or artifact.digest
