@@ -37,8 +37,8 @@ class SourceSpec(Strict):
     file: str | None = Field(
         None,
         description="A .safetensors, .pt2, .keras, .h5, .onnx, .ubj, .json, .txt or .skops file, or a folder: "
-        "of Hugging Face, or a SavedModel; beside the recipe. Or `models:/NAME@ALIAS`, `models:/NAME/NUMBER`: a model "
-        "of the MLflow that MLFLOW_TRACKING_URI names.",
+        "of Hugging Face, or a SavedModel; relative to the recipe. Or `models:/NAME@ALIAS`, `models:/NAME/NUMBER`: a "
+        "model of the MLflow that MLFLOW_TRACKING_URI names.",
     )
     trust_pickle: bool = Field(
         False,
