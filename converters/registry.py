@@ -30,8 +30,12 @@ class PassOptions(BaseModel):
         """Return the `module:function`s among the options, whose code becomes part of the pass's cache key."""
         return ()
 
-    def missing(self) -> UnavailableError | None:
-        """Return what this host lacks for these options, or None; a variant that needs it is skipped here."""
+    def missing(self, given: str) -> UnavailableError | None:
+        """Return what this host lacks for these options, or None; a variant that needs it is skipped here.
+
+        Args:
+            given: the runtime format that the pass would get.
+        """
         return None
 
 

@@ -3,7 +3,7 @@
 # `+cpu` is dropped so that the pin also matches the torch build of other platforms.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-extras=(--extra torch --extra transformers --extra tensorflow --extra trees --extra mlx --extra openvino --extra search --extra bench --extra steps --extra ops --extra s3 --extra deploy --extra demo --extra dev)
+extras=(--extra torch --extra transformers --extra tensorflow --extra trees --extra mlx --extra openvino --extra litert --extra search --extra bench --extra steps --extra ops --extra s3 --extra deploy --extra demo --extra dev)
 {
   echo "# Exact versions of a set-up. Made by requirements/compile.sh; do not edit by hand."
   UV_FIND_LINKS="${UV_FIND_LINKS:-${PIP_FIND_LINKS:-}}" "${UV:-.venv/bin/uv}" pip compile --quiet --upgrade \
@@ -43,5 +43,6 @@ image() {
 mv k8s/image/steps.lock.new k8s/image/steps.lock
 image cpu
 image openvino openvino
+image litert ai-edge-litert
 OVERRIDES=requirements/cuda.txt image cuda onnxruntime-gpu==1.31.1
 OVERRIDES=requirements/cuda.txt image tensorrt onnxruntime-gpu==1.31.1 tensorrt==11.4.0.106 cuda-bindings

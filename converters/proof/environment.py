@@ -21,7 +21,7 @@ from hone.hardware import tool_versions
 from hone.processes import why_failed
 
 REQUIREMENT = re.compile(r"(?P<package>[a-z][a-z0-9-]*)==(?P<version>[0-9][0-9A-Za-z.+!-]{0,40})")
-PACKAGES = {"onnx": ("onnxruntime", "onnxruntime-gpu"), "openvino": ("openvino",)}
+PACKAGES = {"onnx": ("onnxruntime", "onnxruntime-gpu"), "openvino": ("openvino",), "litert": ("ai-edge-litert",)}
 """By runtime: the packages of which another version can be proven."""
 
 

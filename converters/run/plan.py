@@ -46,6 +46,10 @@ PRESETS: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
         ("quantize_nncf", {}),
     ),
     "onnx-int8-qat": (("qat", {}), ("simplify", {})),
+    "litert": (("litert", {}),),
+    "litert-fp16": (("litert", {}), ("quantize_litert", {"mode": "weights", "weight_bits": 16})),
+    "litert-dynamic": (("litert", {}), ("quantize_litert", {"mode": "dynamic"})),
+    "litert-int8": (("litert", {}), ("quantize_litert", {})),
     "pruned50-onnx-fp32": (("prune", {"ratio": 0.5}), ("export", {}), ("simplify", {})),
     "pruned50-onnx-int8": (("prune", {"ratio": 0.5}), ("export", {}), ("simplify", {}), ("quantize_static", {})),
     "mlx-fp32": (("export", {}), ("simplify", {}), ("mlx", {})),
@@ -202,10 +206,10 @@ def _variant(loaded: LoadedRecipe, index: int, spec: VariantSpec, source: str) -
             raise RecipeError(
                 f"{where}: pass '{step.name}' takes {definition.takes}, but what it would get is {runtime}"
             )
-        runtime = definition.output_of(runtime)
         if definition.runtime and unavailable is None:
             unavailable = _missing(definition.runtime)
-        unavailable = unavailable or definition.options.model_validate(step.options).missing()
+        unavailable = unavailable or definition.options.model_validate(step.options).missing(runtime)
+        runtime = definition.output_of(runtime)
     return Variant(str(spec), steps, unavailable)
 
 

@@ -22,6 +22,7 @@ TOOLS = (
     ("transformers", "models in Hugging Face folders", "transformers", "pip install 'hone[transformers]'"),
     ("torch_pruning", "pruning", "torch-pruning", "pip install 'hone[torch]'"),
     ("tf2onnx", "export of Keras models", "tf2onnx", "pip install 'hone[tensorflow]'"),
+    ("ai_edge_quantizer", "int8 for LiteRT", "ai-edge-quantizer", "pip install 'hone[litert]'"),
     ("skl2onnx", "export of scikit-learn models", "skl2onnx", "pip install 'hone[trees]'"),
     ("optuna", "hone optimize --search", "optuna", "pip install 'hone[search]'"),
     ("statsmodels", "hone capacity forecast", "statsmodels", "pip install 'hone[deploy]'"),

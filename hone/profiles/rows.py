@@ -20,7 +20,7 @@ def batch_of(artifact: Artifact, rows: int) -> tuple[Tensors, str]:
     Raises:
         HoneError: the model doesn't take so many rows at once.
     """
-    found, source = _rows(artifact)
+    found, source = rows_of(artifact)
     index = np.arange(rows) % max(1, min(len(array) for array in found.values()))
     specs = artifact.signature.inputs
     batch = {spec.name: found[spec.name][index] if spec.batchable else found[spec.name][:1] for spec in specs}
@@ -32,7 +32,8 @@ def batch_of(artifact: Artifact, rows: int) -> tuple[Tensors, str]:
         raise HoneError(f"a batch of {rows} rows doesn't fit the model: {one_line(error)}") from None
 
 
-def _rows(artifact: Artifact) -> tuple[Tensors, str]:
+def rows_of(artifact: Artifact) -> tuple[Tensors, str]:
+    """Return all rows that are kept for an artifact, or one that is made up; and in words where they are from."""
     kept = kept_rows(artifact.path)
     specs = artifact.signature.inputs
     if kept is not None and all(spec.name in kept for spec in specs):

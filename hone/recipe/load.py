@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from hone.errors import RecipeError, one_line
 from hone.recipe.fields import Recipe
 from hone.recipe.mistakes import check_keys, explain
+from hone.recipe.scripted import scripted
 
 
 class LoadedRecipe(BaseModel):
@@ -62,6 +63,11 @@ def load_recipe(path: Path) -> LoadedRecipe:
     if not isinstance(content, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of fields, such as 'name:' and 'source:'")
     check_keys(path, node)
+    source = content.get("source")
+    file = source.get("file") if isinstance(source, dict) else None
+    # Before a pickle is asked for: no setting makes one of these a source.
+    if isinstance(file, str) and (problem := scripted(path.parent / file)):
+        raise RecipeError(f"{path}: source.file: {problem}")
     try:
         return LoadedRecipe(recipe=Recipe.model_validate(content), path=path.resolve())
     except ValidationError as error:

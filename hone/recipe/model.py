@@ -36,9 +36,9 @@ class SourceSpec(Strict):
     )
     file: str | None = Field(
         None,
-        description="A .safetensors, .pt2, .keras, .h5, .onnx, .ubj, .json, .txt or .skops file, or a Hugging Face "
-        "folder, relative to the recipe; or `models:/NAME@ALIAS`, `models:/NAME/NUMBER`: a model of the MLflow that "
-        "MLFLOW_TRACKING_URI names.",
+        description="A .safetensors, .pt2, .keras, .h5, .onnx, .ubj, .json, .txt or .skops file, or a folder: "
+        "of Hugging Face, or a SavedModel; relative to the recipe. Or `models:/NAME@ALIAS`, `models:/NAME/NUMBER`: a "
+        "model of the MLflow that MLFLOW_TRACKING_URI names.",
     )
     trust_pickle: bool = Field(
         False,

@@ -6,10 +6,8 @@ import json
 import logging
 import os
 import re
-import sys
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,18 @@ import numpy as np
 from hone.artifact import Artifact
 from hone.errors import ArtifactError, UnavailableError, one_line
 from hone.formats.keras import LAMBDA, check_config
-from hone.runtimes.base import BASELINE, Availability, Runtime, UserCode, missing, name_outputs, register
+from hone.runtimes.base import (
+    BASELINE,
+    Availability,
+    Runtime,
+    UserCode,
+    missing,
+    name_outputs,
+    picked_outputs,
+    register,
+)
+from hone.runtimes.silence import silent
+from hone.signature import BATCH, Signature
 from hone.userload import load_function
 
 INSTALL = "pip install 'hone[tensorflow]'"
@@ -82,26 +91,11 @@ def import_tensorflow() -> Any:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
-        with _silent():
+        with silent():  # TensorFlow's first lines come before its log level counts
             import tensorflow
     except ImportError as error:
         raise UnavailableError(f"{error.name or 'tensorflow'} is not installed", INSTALL) from None
     return tensorflow
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Drop what native code writes to standard error: TensorFlow's first lines come before its log level counts."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 def read_member(file: Path, member: str) -> dict[str, Any]:
@@ -230,6 +224,37 @@ def traced(model: Any, names: list[str], found: list[str]) -> Any:
         return [tf.identity(value) for value in outputs.values()]
 
     return call
+
+
+def frozen(function: Any, names: list[str], signature: Signature, rows: int) -> tuple[Any, Any]:
+    """Return a traced call with the model's weights as constants, and the module that has to live as long.
+
+    Args:
+        function: a `tf.function` of the inputs, that gives a list of outputs.
+        names: of the outputs, filled when the function is traced.
+        signature: with the names of inputs, and of outputs.
+        rows: that it is traced for; 0: any number.
+    """
+    tf = import_tensorflow()
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    def size(axis: int | str) -> int | None:
+        return axis if isinstance(axis, int) else (rows or None) if axis == BATCH else None
+
+    specs = [
+        tf.TensorSpec([size(axis) for axis in each.shape], each.dtype, name=each.name) for each in signature.inputs
+    ]
+    constant = convert_variables_to_constants_v2(function.get_concrete_function(*specs))
+    module = tf.Module()
+
+    @tf.function(input_signature=specs, autograph=False)
+    def call(*tensors: Any) -> dict[str, Any]:
+        given = dict(zip(names, constant(*tensors), strict=True))
+        own = picked_outputs(names, signature)
+        return {name: given[other] for name, other in zip(signature.output_names or names, own, strict=True)}
+
+    module.call = call
+    return module, call.get_concrete_function()
 
 
 def input_names(model: Any) -> list[str]:

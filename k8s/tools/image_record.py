@@ -39,7 +39,7 @@ class ImageRecord(Record):
     image: str = Field(description="Its name and tag.")
     id: str = Field("", description="Under which the engine has it; empty where only the context was written.")
     digest: str = Field("", description="Under which the registry has it; empty until it was pushed.")
-    kind_of_image: str = Field(description="cpu, openvino, cuda or tensorrt.")
+    kind_of_image: str = Field(description="cpu, openvino, litert, cuda or tensorrt.")
     base: str
     hone: str = Field(description="Version.")
     size_mb: float = 0.0

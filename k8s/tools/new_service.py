@@ -26,6 +26,7 @@ FILES = ("service.py", "bentofile.yaml", "test_service.py", "README.md")
 GPU = "onnxruntime-gpu"
 PACKAGES = {
     "openvino": ("openvino",),
+    "litert": ("ai-edge-litert",),
     "tensorrt": ("tensorrt", "cuda-bindings"),
     CUDA: (GPU,),
     TENSORRT: (GPU, "tensorrt"),

@@ -52,6 +52,7 @@ KINDS = {
     for kind in (
         Kind("cpu", SLIM, ("onnx",)),
         Kind("openvino", SLIM, ("onnx", "openvino")),
+        Kind("litert", SLIM, ("onnx", "litert")),
         Kind("cuda", NVIDIA, ("onnx",), (CUDA, CPU)),
         Kind("tensorrt", NVIDIA, ("onnx", "tensorrt"), (TENSORRT, CUDA, CPU)),
     )

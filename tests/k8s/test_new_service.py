@@ -130,6 +130,7 @@ def test_empty_folder_is_filled(tmp_path: Path) -> None:
     [
         ("onnx", [], [], []),
         ("openvino", [], ["openvino=="], []),
+        ("litert", [], ["ai-edge-litert=="], []),
         ("tensorrt", [], ["tensorrt==", "cuda-bindings=="], []),
         ("mlx", [], ["mlx"], []),
         ("onnx", ["CUDAExecutionProvider"], ["onnxruntime-gpu=="], ["onnxruntime=="]),

@@ -21,6 +21,7 @@ from hone.k8s.tools.image_record import ImageRecord, PackedModel, image_to_deplo
 from hone.k8s.tools.packing import KINDS, Request, pack
 from hone.k8s.tools.sbom import read_lock
 from hone.k8s.tools.serving_code import CODE_ROOT, serving_code
+from hone.runtimes import runtime_class
 from hone.services.models.loading import candidates
 from tests.house import files, imports, target
 from tests.k8s.test_render import capacity, written
@@ -163,7 +164,8 @@ def imported(folder: Path) -> set[str]:
 def test_image_has_every_package_that_a_service_may_import(kind: str) -> None:
     there = {package.name for package in read_lock(ROOT / "k8s" / "image" / f"{kind}.lock")}
     owners = packages_distributions()
-    wanted = imported(ROOT / "services") | set(KINDS[kind].runtimes) - {"onnx"}
+    modules = {runtime_class(runtime).module.partition(".")[0] for runtime in KINDS[kind].runtimes}
+    wanted = imported(ROOT / "services") | modules - {"onnxruntime"}
     assert {"pyarrow", "grpc", "redis", "jwt", "opentelemetry", "zstandard"} <= wanted
     missing = {name for name in wanted if not {canonicalize_name(owner) for owner in owners.get(name, [name])} & there}
     assert missing == set()

@@ -6,13 +6,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hone.artifact import Artifact
 from hone.errors import PassError, one_line
 
 from ...context import Built, PassContext
 from ...registry import PassOptions, register
+from .weak_channels import prune_below, share_or_threshold
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +22,13 @@ if TYPE_CHECKING:
 class Options(PassOptions):
     """Removal of the least important channels, then fine-tuning by the recipe's `train` hook."""
 
-    ratio: float = Field(0.5, gt=0, lt=1, description="Share of each layer's channels to remove.")
+    ratio: float | None = Field(0.5, gt=0, lt=1, description="Share of each layer's channels to remove.")
+    threshold: float | None = Field(
+        None,
+        gt=0,
+        description="Instead of ratio: remove channels whose weights are smaller, as their mean magnitude (l1) or root "
+        "mean square (l2), in every layer that gives them.",
+    )
     importance: Literal["l1", "l2"] = Field("l2", description="Norm by which a channel's weights are ranked.")
     scope: Literal["layer", "global"] = Field(
         "layer", description="Remove `ratio` of every layer, or of all channels together wherever they matter least."
@@ -41,6 +48,17 @@ class Options(PassOptions):
     projections: tuple[str, ...] = Field(
         ("query", "key", "value"), description="With heads: the attention module's linear layers."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _share_or_threshold(cls, given: Any) -> Any:
+        return share_or_threshold(given, "ratio")
+
+    @model_validator(mode="after")
+    def _fits_a_threshold(self) -> Options:
+        if self.threshold is not None and (self.heads or self.scope == "global"):
+            raise ValueError("threshold: goes with neither heads nor scope: global, which rank by ratio")
+        return self
 
 
 @register(
@@ -70,7 +88,7 @@ def prune(model: Artifact, options: Options, out: Path, context: PassContext) ->
     heads_before = sum(getattr(attention, options.heads) for attention in attentions)
     pruner = _pruner(module, example, attentions, options)
     for step in range(1, options.steps + 1):
-        _step(pruner, module)
+        _step(pruner, module, options)
         for attention in attentions:
             setattr(attention, options.heads, pruner.num_heads[getattr(attention, options.projections[0])])
         if context.train and options.epochs:
@@ -78,7 +96,8 @@ def prune(model: Artifact, options: Options, out: Path, context: PassContext) ->
             module = context.fine_tune(module, options.epochs)
     after = _size(module)
     if after["parameters"] == before["parameters"]:
-        raise PassError("prune: no layer could be pruned; lower round_to, or leave this pass out of the variant")
+        remedy = "lower round_to" if options.threshold is None else "lower round_to, raise threshold"
+        raise PassError(f"prune: no layer could be pruned; {remedy}, or leave this pass out of the variant")
     module.eval()
     save_program(module, model.signature, context, out / PROGRAM)
     details = {
@@ -162,22 +181,25 @@ def _pruner(module: torch.nn.Module, example: Any, attentions: list[torch.nn.Mod
             example,
             importance=torch_pruning.importance.GroupMagnitudeImportance(p=1 if options.importance == "l1" else 2),
             global_pruning=options.scope == "global",
-            pruning_ratio=options.ratio,
+            pruning_ratio=options.ratio or 0.0,
             iterative_steps=options.steps,
             ignored_layers=[*_output_layers(module, example), *kept],
             round_to=options.round_to,
             num_heads=heads,
             prune_num_heads=bool(heads),
             prune_head_dims=False,
-            head_pruning_ratio=options.ratio if heads else 0.0,
+            head_pruning_ratio=(options.ratio or 0.0) if heads else 0.0,
         )
     except Exception as error:
         raise PassError(f"prune: {type(module).__name__} can't be traced for pruning: {one_line(error)}") from error
 
 
-def _step(pruner: Any, module: torch.nn.Module) -> None:
+def _step(pruner: Any, module: torch.nn.Module, options: Options) -> None:
     try:
-        pruner.step()
+        if options.threshold is None:
+            pruner.step()
+        else:
+            prune_below(pruner, options.threshold, 1 if options.importance == "l1" else 2, options.round_to)
     except Exception as error:
         raise PassError(f"prune: removing channels of {type(module).__name__} failed: {one_line(error)}") from error
 

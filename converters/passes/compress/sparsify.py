@@ -12,6 +12,7 @@ from hone.errors import PassError
 
 from ...context import Built, PassContext
 from ...registry import PassOptions, register
+from .weak_channels import share_or_threshold
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +26,13 @@ SPEED = {
 class Options(PassOptions):
     """Weights of smallest magnitude become zero; shapes stay, so only kernels made for it get faster."""
 
-    sparsity: float = Field(0.5, gt=0, lt=1, description="Share of the weights that become zero; 0.5 for 2:4.")
+    sparsity: float | None = Field(0.5, gt=0, lt=1, description="Share of the weights that become zero; 0.5 for 2:4.")
+    threshold: float | None = Field(
+        None,
+        gt=0,
+        description="Instead of sparsity: weights of smaller magnitude become zero. For Keras, that many of each layer "
+        "as it is before training.",
+    )
     pattern: Literal["unstructured", "2:4"] = Field(
         "unstructured", description="2:4 zeroes two of every four weights along the input channels."
     )
@@ -44,8 +51,15 @@ class Options(PassOptions):
         4, ge=0, description="Fine-tuning epochs after each step (for Keras: in all); needs the `train` hook."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _share_or_threshold(cls, given: Any) -> Any:
+        return share_or_threshold(given, "sparsity")
+
     @model_validator(mode="after")
     def _pattern_fits(self) -> Options:
+        if self.threshold is not None and (self.pattern == "2:4" or self.scope != "auto"):
+            raise ValueError("threshold: goes with neither pattern 2:4 nor a scope, which rank by share")
         if self.pattern == "2:4" and self.sparsity != 0.5:
             raise ValueError("sparsity: pattern 2:4 is a sparsity of 0.5")
         if self.pattern == "2:4" and self.scope == "global":
@@ -53,8 +67,10 @@ class Options(PassOptions):
         return self
 
     def at_step(self, step: int) -> float:
-        """Return the sparsity after a step, counted from 1 (Zhu & Gupta 2017, 'To prune, or not to prune')."""
-        return self.sparsity * (1 - (1 - step / self.steps) ** 3)
+        """Return the sparsity, or threshold, after a step from 1 on (Zhu & Gupta 2017, 'To prune, or not to prune')."""
+        whole = self.threshold if self.threshold is not None else self.sparsity
+        assert whole is not None
+        return whole * (1 - (1 - step / self.steps) ** 3)
 
 
 @register(
@@ -80,12 +96,15 @@ def sparsify(model: Artifact, options: Options, out: Path, context: PassContext)
 
 def _sparsify_keras(model: Artifact, options: Options, out: Path, context: PassContext) -> Built:
     from ...sources.keras.source import FILE
-    from ...sources.keras.training import train_sparse
+    from ...sources.keras.training import Zeros, train_sparse
 
     if options.scope == "global":
         raise PassError("sparsify: tensorflow-model-optimization ranks weights by layer; set scope: layer")
     network, shares = train_sparse(
-        model, options.sparsity, options.pattern, steps=options.steps, epochs=options.epochs, context=context
+        model,
+        Zeros(options.sparsity, options.threshold, options.pattern, options.steps),
+        epochs=options.epochs,
+        context=context,
     )
     network.save(out / FILE)
     details = {
@@ -126,6 +145,8 @@ def _sparsify_torch(model: Artifact, options: Options, out: Path, context: PassC
         parametrize.remove_parametrizations(owner, attribute, leave_parametrized=True)
     module.eval()
     zeros = {name: float((getattr(*layers[name]) == 0).float().mean()) for name in masks}
+    if not any(zeros.values()):
+        raise PassError(f"sparsify: no weight is below the threshold {options.threshold:g}; raise it")
     details: dict[str, Any] = {
         "sparsity": round(_overall({name: getattr(*layers[name]) for name in masks}), 4),
         "layers": {name: round(share, 4) for name, share in zeros.items()},
@@ -192,6 +213,10 @@ def _remask(layers: dict[str, tuple[torch.nn.Module, str]], masks: dict[str, Any
                 masks[name].mask.copy_(_two_of_four(size))
             return
         share = options.at_step(step)
+        if options.threshold is not None:
+            for name, size in sizes.items():
+                masks[name].mask.copy_(size >= share)
+            return
         if options.scope == "layer":
             for name, size in sizes.items():
                 masks[name].mask.copy_(_largest(size.flatten(), share).view_as(size))

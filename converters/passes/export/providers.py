@@ -49,7 +49,7 @@ class Options(PassOptions):
                 raise ValueError(f"options: {problem}")
         return self
 
-    def missing(self) -> UnavailableError | None:
+    def missing(self, given: str) -> UnavailableError | None:
         first = self.order[0]
         return missing_provider(first, f"ONNX Runtime has no {first} provider on this host")
 

@@ -34,7 +34,7 @@ class Options(PassOptions):
 
     block_ops: tuple[str, ...] = Field((), description="Operator types that stay in float32, e.g. [Softmax].")
 
-    def missing(self) -> UnavailableError | None:
+    def missing(self, given: str) -> UnavailableError | None:
         return missing_provider("cuda", "bfloat16 graphs need ONNX Runtime's CUDA provider, which this host lacks")
 
 

@@ -77,7 +77,7 @@ class Options(PassOptions):
         description="7-bit weights, for x86 processors without VNNI or AMX, which cut off sums of larger ones.",
     )
 
-    def missing(self) -> UnavailableError | None:
+    def missing(self, given: str) -> UnavailableError | None:
         return None if find_spec("nncf") else UnavailableError("nncf is not installed", "pip install 'hone[openvino]'")
 
 

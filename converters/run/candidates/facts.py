@@ -24,7 +24,7 @@ class Host:
         bfloat16: it computes in it.
         gpu: name of an NVIDIA one, or empty.
         apple: it is Apple Silicon.
-        openvino: why OpenVINO can't be used, or empty.
+        openvino, litert: why that runtime can't be used, or empty.
     """
 
     cpu: str
@@ -33,6 +33,7 @@ class Host:
     gpu: str
     apple: bool
     openvino: str
+    litert: str = ""
 
     def describe(self) -> str:
         have = "OpenVINO" if not self.openvino else "no OpenVINO"
@@ -43,14 +44,16 @@ def this_host() -> Host:
     """Return the facts of this host, those that `hone doctor` shows."""
     facts = host()
     features = [name for name in facts["cpu_features"] if name.startswith(("avx512_", "avx_", "amx", "asimd"))]
-    state = runtimes.runtime_class("openvino").availability()
+    states = [runtimes.runtime_class(name).availability() for name in ("openvino", "litert")]
+    lacking = ["" if state.usable else state.reason for state in states]
     return Host(
         cpu=f"{cpu_name()} ({', '.join(features) or 'no instructions for int8 known'})",
         saturates=lacks(facts, next(iter(NEEDS.values())).split("|")),
         bfloat16=any(feature in facts["cpu_features"] for feature in BFLOAT16_FEATURES),
         gpu=gpu_name() or "",
         apple=is_apple_silicon(),
-        openvino="" if state.usable else state.reason,
+        openvino=lacking[0],
+        litert=lacking[1],
     )
 
 

@@ -108,6 +108,13 @@ def openvino(facts: Facts) -> str:
     return facts.host.openvino
 
 
+def litert(facts: Facts) -> str:
+    """Its kernels are fast for few rows, and the converter is made for Keras; what torch models need takes a minute."""
+    if facts.framework not in ("keras", "savedmodel"):
+        return f"{facts.framework} models are converted where a recipe names the preset only"
+    return facts.host.litert
+
+
 def bfloat16(facts: Facts) -> str:
     return "" if facts.host.bfloat16 else "this processor has no bfloat16"
 
@@ -207,6 +214,10 @@ RULES: tuple[Rule, ...] = (
         "products in int8, the rest in bfloat16",
         (*WEIGHTS, openvino, bfloat16, no_recurrence, calibration),
     ),
+    Rule("litert", "small and fast kernels, most of all for few rows", (*WEIGHTS, litert, float_fits)),
+    Rule("litert-dynamic", "those kernels, dense layers and convolutions in int8", (*WEIGHTS, litert)),
+    Rule("litert-int8", "activations in int8, too, those kernels", (*WEIGHTS, litert, no_recurrence, calibration)),
+    Rule("litert-fp16", "half the bytes, those kernels", (*WEIGHTS, litert, half_fits, size_matters)),
     Rule(
         "pruned50-onnx-fp32",
         "half the channels, fine-tuned",

@@ -27,15 +27,6 @@ class KerasSource(Source):
     suffixes = (".keras", ".h5")
     tools = ("tensorflow-cpu", "tensorflow", "keras", "tf-keras", "tf2onnx", "onnx")
 
-    def refuses(self, file: Path) -> str:
-        """A SavedModel is a program of TensorFlow, which may read and write files, and has no layers to change."""
-        if not (file / "saved_model.pb").is_file():
-            return ""
-        return (
-            f"{file}: is a SavedModel, a program of TensorFlow; save the model as .keras, or convert it where you "
-            f"trust it (python -m tf2onnx.convert --saved-model {file} --output model.onnx), and give that file"
-        )
-
     def owns(self, model: Any) -> bool:
         return any(
             cls.__name__ == "Model" and cls.__module__.split(".", 1)[0] in ("keras", "tf_keras")
@@ -116,14 +107,19 @@ class KerasSource(Source):
         network = read_model(model.entry, model.manifest.runtime_options)
         graph, supported = to_onnx(network, signature, opset)
         onnx.save(graph, out / "model.onnx")
-        details = {"opset": supported, "nodes": len(graph.graph.node)}
-        return Built("model.onnx", signature=signature, runtime_options={}, details=details)
+        return exported(graph, signature, supported)
 
     def inspect(self, file: Path) -> Signature | None:
         return file_signature(file)
 
     def recipe_lines(self, file: Path) -> list[tuple[str, str]]:
         return [("# loader: model:build", "if it has layers of your own: a module that registers them")]
+
+
+def exported(graph: Any, signature: Signature, opset: int) -> Built:
+    """Return what an export wrote."""
+    details = {"opset": opset, "nodes": len(graph.graph.node)}
+    return Built("model.onnx", signature=signature, runtime_options={}, details=details)
 
 
 def to_onnx(network: Any, signature: Signature, opset: int) -> tuple[Any, int]:
@@ -133,7 +129,21 @@ def to_onnx(network: Any, signature: Signature, opset: int) -> tuple[Any, int]:
         PassError: an operation has no ONNX counterpart.
         UnavailableError: tf2onnx is not installed.
     """
-    from hone.runtimes.keras import import_tensorflow, traced
+    from hone.runtimes.keras import traced
+
+    names: list[str] = []
+    function = traced(network, signature.input_names, names)
+    return function_to_onnx(function, names, signature, opset, type(network).__name__)
+
+
+def function_to_onnx(function: Any, names: list[str], signature: Signature, opset: int, what: str) -> tuple[Any, int]:
+    """As `to_onnx`, for a `tf.function` of the inputs that gives a list of outputs.
+
+    Args:
+        names: of the outputs, filled when the function is traced.
+        what: it is, for messages.
+    """
+    from hone.runtimes.keras import import_tensorflow
 
     tf = import_tensorflow()
     try:
@@ -151,18 +161,16 @@ def to_onnx(network: Any, signature: Signature, opset: int) -> tuple[Any, int]:
         for spec in own
     ]
     turned = [f"{spec.name}:0" for spec in signature.inputs if spec.source_axes]
-    names: list[str] = []
     supported = min(opset, NEWEST_OPSET)
     try:
         with _quiet():
-            function = traced(network, signature.input_names, names)
             graph, _ = tf2onnx.convert.from_function(
                 function, input_signature=specs, opset=supported, inputs_as_nchw=turned or None
             )
             # Traced already: TensorFlow gives the same one again.
             store_captured(graph, function.get_concrete_function(*specs).graph.captures)
     except Exception as error:
-        raise PassError(f"export: tf2onnx can't convert {type(network).__name__}: {one_line(error)}") from error
+        raise PassError(f"export: tf2onnx can't convert {what}: {one_line(error)}") from error
     replace_erfc(graph, supported)
     _check_operators(graph)
     rename_inputs(graph, signature.input_names)

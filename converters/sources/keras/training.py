@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -44,18 +45,38 @@ def toolkit(name: str, model: Artifact) -> Any:
     return tfmot
 
 
-def train_sparse(
-    model: Artifact, sparsity: float, pattern: str, *, steps: int, epochs: int, context: PassContext
-) -> tuple[Any, dict[str, float]]:
+@dataclass(frozen=True)
+class Zeros:
+    """Which weights become zero.
+
+    Attributes:
+        share: of each layer's.
+        threshold: instead: those of smaller magnitude, counted before training.
+        pattern: `unstructured`, or `2:4`.
+        steps: in which the zeros are reached; 1 takes one at every batch.
+    """
+
+    share: float | None
+    threshold: float | None
+    pattern: str
+    steps: int
+
+    def of(self, layer: Any) -> float:
+        """Return the share of a layer's weights."""
+        if self.threshold is None:
+            return self.share or 0.0
+        kernel = getattr(layer, "kernel", None)
+        return 0.0 if kernel is None else float((np.abs(np.asarray(kernel)) < self.threshold).mean())
+
+
+def train_sparse(model: Artifact, zeros: Zeros, *, epochs: int, context: PassContext) -> tuple[Any, dict[str, float]]:
     """Prune by magnitude with a polynomial decay over the whole fine-tuning, then strip the wrappers.
 
     Without a `train` hook, or epochs, the zeros are written once, by the same rule.
 
     Args:
         model: a Keras 2 model.
-        sparsity: share of each layer's weights that become zero.
-        pattern: `unstructured`, or `2:4`.
-        steps: in which the sparsity is reached; 1 takes one at every batch.
+        zeros: that it gets.
         epochs: of fine-tuning in all.
         context: holds the hook.
 
@@ -71,17 +92,14 @@ def train_sparse(
     pruning = toolkit("sparsify", model).sparsity.keras
     network = read_model(model.entry, model.manifest.runtime_options)
     train = context.train is not None and epochs > 0
-    schedule = pruning.ConstantSparsity(sparsity, 0, frequency=1)
-    if train and pattern == "unstructured":
-        schedule = pruning.PolynomialDecay(0.0, sparsity, 0, WHOLE, frequency=1)
-    groups = {"sparsity_m_by_n": (2, 4)} if pattern == "2:4" else {}
     try:
-        wrapped = pruning.prune_low_magnitude(network, pruning_schedule=schedule, **groups)
+        wrapped, schedules = _wrapped(network, zeros, pruning, train=train)
     except Exception as error:
         raise PassError(f"sparsify: {one_line(error)}") from error
     if train:
         context.progress(f"fine-tuning, {epochs} epochs")
-        with _with_callbacks(wrapped, [_schedule_end(schedule, steps), pruning.UpdatePruningStep()]):
+        ends = [_schedule_end(schedule, zeros.steps) for schedule in schedules]
+        with _with_callbacks(wrapped, [*ends, pruning.UpdatePruningStep()]):
             wrapped = context.fine_tune(wrapped, epochs)
     else:
         _write_zeros(wrapped)
@@ -92,6 +110,39 @@ def train_sparse(
             "sparsify: no weight is zero: there is no layer that can be pruned, or the train hook doesn't call fit()"
         )
     return stripped, shares
+
+
+def _wrapped(network: Any, zeros: Zeros, pruning: Any, *, train: bool) -> tuple[Any, list[Any]]:
+    """Return a network whose layers are pruned, and the schedules that they are pruned by."""
+    from tf_keras.models import clone_model
+
+    groups = {"sparsity_m_by_n": (2, 4)} if zeros.pattern == "2:4" else {}
+
+    def schedule(share: float) -> Any:
+        if train and zeros.pattern == "unstructured":
+            return pruning.PolynomialDecay(0.0, share, 0, WHOLE, frequency=1)
+        return pruning.ConstantSparsity(share, 0, frequency=1)
+
+    if zeros.threshold is None:
+        one = schedule(zeros.of(None))
+        return pruning.prune_low_magnitude(network, pruning_schedule=one, **groups), [one]
+    schedules: list[Any] = []
+
+    def wrap(layer: Any) -> Any:
+        share = zeros.of(layer)
+        if not share:
+            return layer
+        if share == 1:
+            raise PassError(
+                f"every weight of layer '{layer.name}' is below the threshold {zeros.threshold:g}; lower it"
+            )
+        schedules.append(schedule(share))
+        return pruning.prune_low_magnitude(layer, pruning_schedule=schedules[-1])
+
+    wrapped = clone_model(network, clone_function=wrap)
+    if not schedules:
+        raise PassError(f"no weight is below the threshold {zeros.threshold:g}; raise it")
+    return wrapped, schedules
 
 
 def _write_zeros(wrapped: Any) -> None:

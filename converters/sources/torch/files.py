@@ -1,20 +1,11 @@
-"""What files of torch hold, told from their archive or header alone."""
+"""What files of torch hold, told from their header alone."""
 
 from __future__ import annotations
 
 import math
-import zipfile
 from pathlib import Path
 
 from hone.errors import RecipeError
-
-
-def is_script(file: Path) -> bool:
-    """Return whether a file is TorchScript, from the names in its archive."""
-    if not file.is_file() or not zipfile.is_zipfile(file):
-        return False
-    with zipfile.ZipFile(file) as archive:
-        return any("/code/__torch__" in name for name in archive.namelist())
 
 
 def describe_weights(file: Path) -> str:

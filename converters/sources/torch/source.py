@@ -12,6 +12,7 @@ from hone.artifact import Artifact
 from hone.errors import ArtifactError, RecipeError, one_line
 from hone.files import hash_file
 from hone.recipe import LoadedRecipe
+from hone.recipe.scripted import scripted
 from hone.runtimes.torch import huggingface
 from hone.signature import BATCH, Signature, TensorSpec
 from hone.userload import code_digest
@@ -20,7 +21,7 @@ from ...context import Built, PassContext
 from ...graph.batch_axis import common_rows, with_batch
 from ..base import Source, call_loader, register
 from .export import PROGRAM, export_graph, save_program
-from .files import describe_weights, is_script
+from .files import describe_weights
 from .huggingface import ingest_folder, inspect_folder, tokenized
 
 if TYPE_CHECKING:
@@ -50,12 +51,7 @@ class TorchSource(Source):
 
     def refuses(self, file: Path) -> str:
         """TorchScript is code and weights in one, which the exporters don't take."""
-        if not is_script(file):
-            return ""
-        return (
-            f"{file}: is TorchScript (torch.jit.save), which can't be exported any more; where its class is, write "
-            "torch.export.save(torch.export.export(module, example), 'model.pt2'), and give that file"
-        )
+        return scripted(file)
 
     def owns(self, model: Any) -> bool:
         import sys

@@ -17,6 +17,7 @@ from hone.errors import StoreError, did_you_mean
 
 if TYPE_CHECKING:
     from hone.artifact import Manifest
+    from hone.similar.ranking import Similar
     from hone.store import Entry
     from hone.store.keys import Keys
 
@@ -173,6 +174,41 @@ def diff_command(first: str, second: str, layers: bool) -> None:
     click.echo("\n".join(lines) if lines else "no differences but their tags")
     if layers:
         click.echo("\n" + _layer_table(one, two))
+
+
+@models.command("similar")
+@click.argument("model")
+@click.option("--name", metavar="NAME", help="Among versions of this model only.")
+@click.option("--rows", type=click.IntRange(1), default=200, show_default=True, help="Rows that all are asked.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def similar_command(model: str, name: str | None, rows: int, as_json: bool) -> None:
+    """Rank the stored models that take and give what MODEL does by how far they answer as it does.
+
+    They are run here, on rows of its evaluation that are kept, or its golden rows; weights are compared beside.
+    """
+    from dataclasses import asdict
+
+    from hone.similar.ranking import similar
+
+    ranked = similar(model, name, rows)
+    if as_json:
+        for one in ranked.found:
+            click.echo(json.dumps(asdict(one)))
+        return
+    click.echo(f"{ranked.tag}, {ranked.rows} rows: {ranked.rows_from}")
+    if not ranked.found:
+        among = f"of {name} " if name else ""
+        click.echo(f"no other stored model {among}takes and gives the same")
+        return
+    header = ("TAG", "AGREES", "OFF", "WEIGHTS", "MATCHED", "SOURCE", "")
+    click.echo("\n" + columns([header, *(_similar_row(one) for one in ranked.found)]))
+
+
+def _similar_row(one: Similar) -> tuple[str, ...]:
+    off = "-" if one.answers is None or one.answers.off is None else f"{one.answers.off:.3g}"
+    answers = (f"{one.answers.share:.2%}" if one.answers else "-", off)
+    weights = ("-", "-") if one.weights is None else (f"{one.weights:.4f}", f"{one.matched:.0%}")
+    return (one.tag, *answers, *weights, "same" if one.source else "other", one.note)
 
 
 def _layer_table(one: Entry, two: Entry) -> str:

@@ -10,10 +10,13 @@ import click
 from hone.cli.printing import columns
 
 if TYPE_CHECKING:
+    from hone.profiles.activations.record import Activations
     from hone.profiles.record import OperatorTime, Profile
 
 SHOWN = 8
 """Types of operators in the table; the others are one line."""
+NAME = 48
+"""Letters of a value's name in a table: the last ones tell it from others."""
 
 
 @click.command()
@@ -22,6 +25,7 @@ SHOWN = 8
 @click.option("--rows", type=click.IntRange(1), help="Rows to run in all. Default: about a second's.")
 @click.option("--batch", type=click.IntRange(1), help="Rows of a batch. Default: as its proof was judged.")
 @click.option("--threads", type=click.IntRange(1), help="Of one inference. Default: HONE_PLAN's, or as judged.")
+@click.option("--activations", is_flag=True, help="The values inside instead: ranges, dead units, outliers, by layer.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line: MODEL's, then --against's.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Write profile.json and the raw trace.")
 def profile(
@@ -30,13 +34,20 @@ def profile(
     rows: int | None,
     batch: int | None,
     threads: int | None,
+    activations: bool,
     as_json: bool,
     out: Path | None,
 ) -> None:
     """Say where the time of a stored MODEL goes: its operators, and what keeps it from being faster.
 
     It is run as it is served, by its runtime's own profiler; a batch without the profiler is timed beside it.
+    With --activations no time is taken: an ONNX variant's values are looked at, over 256 rows or --rows.
     """
+    if activations:
+        if against is not None or batch is not None or threads is not None:
+            raise click.UsageError("--activations takes --rows, --json and --out; it has no batches and no times")
+        _show_activations(model, rows, as_json, out)
+        return
     from hone.files import check_writable
     from hone.profiles.stored import asked
     from hone.profiles.writing import take_and_write
@@ -55,6 +66,49 @@ def profile(
         click.echo(f"\n{_side_by_side(*found)}")
     for folder in folders[: len(found)] if out is not None else []:
         click.echo(f"wrote {folder}/profile.json, and trace.json for https://ui.perfetto.dev")
+
+
+def _show_activations(model: str, rows: int | None, as_json: bool, out: Path | None) -> None:
+    from hone.files import check_writable
+    from hone.profiles.activations.collect import activations
+    from hone.profiles.activations.writing import write
+
+    if out is not None:
+        check_writable(out, "the activations")
+    found = activations(model, rows)
+    if out is not None:
+        write(found, out)
+    click.echo(found.model_dump_json() if as_json else _values(found))
+    if out is not None and not as_json:
+        click.echo(f"wrote {out}/activations.json and activations.html")
+
+
+def _values(found: Activations) -> str:
+    """Return a line for each value inside, those with something to know in full below."""
+    header = ("VALUE", "OPERATOR", "FROM", "TO", "MEAN", "STD", "ZEROS", "DEAD", "INT8 ERROR", "")
+    rows = [
+        (
+            layer.tensor[-NAME:],
+            layer.operator,
+            *(f"{figure:.4g}" for figure in (layer.least, layer.most, layer.mean, layer.std)),
+            f"{layer.zeros:.0%}",
+            f"{layer.dead} of {layer.channels}" if layer.dead else "",
+            "" if layer.int8_noise is None else f"{layer.int8_noise:.2%}",
+            "!" if layer.remarks else "",
+        )
+        for layer in found.layers
+    ]
+    lines = [
+        f"{found.model}  {found.precision}, {found.rows} rows: {found.rows_from}",
+        "",
+        columns([header, *rows]),
+        "",
+    ]
+    for layer in found.layers:
+        lines += [f"{layer.tensor[-NAME:]} ({layer.operator}): {remark.line}" for remark in layer.remarks]
+    if not any(layer.remarks for layer in found.layers):
+        lines.append("no dead units, no outlying channels, and ranges that int8 steps fit")
+    return "\n".join([*lines, *(f"note    {note}" for note in found.notes)])
 
 
 def _text(found: Profile) -> str:

@@ -10,7 +10,7 @@ from hone.cli.auditing import audited
 from hone.cli.references import pinned
 
 KIND = click.option(
-    "--kind", type=click.Choice(["cpu", "openvino", "cuda", "tensorrt"]), default="cpu", show_default=True
+    "--kind", type=click.Choice(["cpu", "openvino", "litert", "cuda", "tensorrt"]), default="cpu", show_default=True
 )
 
 

@@ -82,6 +82,6 @@ def test_graph_inside_a_node_is_named() -> None:
 
 @pytest.mark.skipif(gpu_name() is not None, reason="this host has a GPU")
 def test_host_without_gpu_skips_the_variant() -> None:
-    missing = Options().missing()
+    missing = Options().missing("onnx")
     assert missing is not None
     assert "CUDA provider, which this host lacks" in str(missing)

@@ -47,6 +47,12 @@ def network():
     torch.manual_seed(0)
     return Network()
 
+def weak():
+    model = network()
+    with torch.no_grad():
+        model.blocks[0].wide.weight[5:20] *= 0.01
+    return model
+
 def rows():
     return {"x": np.random.default_rng(0).normal(size=(32, 6, 4)).astype(np.float32)}
 """
@@ -68,6 +74,16 @@ def recipe(tmp_path: Path) -> Path:
     file = tmp_path / "recipe.yaml"
     file.write_text(yaml.safe_dump(content))
     return file
+
+
+def test_channels_below_a_threshold_are_removed(recipe: Path) -> None:
+    recipe.write_text(recipe.read_text().replace("net:network", "net:weak"))
+    source = prepare(recipe, recipe.parent / "source", recipe.parent / "evaluation").source
+    for round_to, left in ((1, 49), (8, 56)):
+        options = {"threshold": 0.02, "layers": ["*.wide"], "round_to": round_to}
+        task = PassTask("prune", options, source, recipe.parent / f"pruned-{left}", recipe)
+        channels = details(Artifact.open(run_pass(task)))["channels"]
+        assert (channels["blocks.0.wide"], channels["blocks.1.wide"]) == (f"64 -> {left}", "64 -> 64")
 
 
 def prune(recipe: Path, **options: Any) -> Artifact:
@@ -101,6 +117,7 @@ def test_only_the_named_layers_lose_neurons(recipe: Path) -> None:
         ({"layers": ["*.wider"]}, r"layers: '\*\.wider' matches no layer; there are embed, blocks\.0\.query"),
         ({"heads": "num_heads"}, "no module has an integer 'num_heads'"),
         ({"layers": ["*.wide"], "round_to": 64}, "no layer could be pruned; lower round_to"),
+        ({"layers": ["*.wide"], "threshold": 1e-6}, "no layer could be pruned; lower round_to, raise threshold"),
     ],
 )
 def test_what_cannot_be_pruned_is_named(recipe: Path, options: dict[str, Any], words: str) -> None:

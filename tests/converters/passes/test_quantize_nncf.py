@@ -179,4 +179,4 @@ def test_host_without_nncf_skips_the_variant_and_says_what_brings_it(
     skipped, kept = make_plan(load_recipe(bench.recipe), "onnx").variants
     assert skipped.unavailable is not None and kept.unavailable is None
     assert str(skipped.unavailable) == "nncf is not installed; pip install 'hone[openvino]'"
-    assert Options().missing() is not None
+    assert Options().missing("openvino") is not None

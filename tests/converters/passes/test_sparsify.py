@@ -158,3 +158,24 @@ def test_what_cannot_be_pruned_is_named(
 def test_pattern_has_a_share_of_its_own(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         Options.model_validate({"pattern": "2:4", **options})
+
+
+def test_threshold_zeroes_what_is_smaller(tmp_path: Path) -> None:
+    recipe = project(tmp_path)
+    found = weights(sparsify(recipe, threshold=0.1))
+    dense = weights(Artifact.open(next((tmp_path / "source").iterdir())))
+    for name, array in found.items():
+        np.testing.assert_array_equal(array, np.where(np.abs(dense[name]) < 0.1, 0, dense[name]))
+    with pytest.raises(PassError, match="no weight is below the threshold 1e-09; raise it"):
+        sparsify(recipe, next((tmp_path / "source").iterdir()), "none", threshold=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"sparsity": 0.7}, "give it or sparsity, not both"), ({"pattern": "2:4"}, "neither pattern 2:4 nor a scope")],
+)
+def test_threshold_stands_for_the_share(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        Options.model_validate({"threshold": 0.1, **options})
+    whole = Options(threshold=0.1)
+    assert Options.model_validate(whole.model_dump()) == whole

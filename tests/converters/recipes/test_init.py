@@ -339,9 +339,8 @@ def test_torchscript_is_refused_with_what_to_write_instead(tmp_path: Path) -> No
     with pytest.raises(RecipeError, match=words):
         write_recipe(tmp_path / "net.pt", None)
     source = {"file": "net.pt", "trust_pickle": True}
-    loaded = recipe_of_rows(tmp_path, source, {"x": np.zeros((8, 3), np.float32)})
     with pytest.raises(RecipeError, match=rf"source\.file: .*{words}") as error:
-        for_recipe(loaded)
+        recipe_of_rows(tmp_path, source, {"x": np.zeros((8, 3), np.float32)})
     assert "\n" not in str(error.value)
 
 

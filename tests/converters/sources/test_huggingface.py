@@ -67,9 +67,6 @@ def test_any_other_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "saved").mkdir()
     with pytest.raises(RecipeError, match="is a folder, and no model"):
         write_recipe(tmp_path / "saved", None)
-    (tmp_path / "saved" / "saved_model.pb").write_bytes(b"")
-    with pytest.raises(RecipeError, match=r"is a SavedModel.*save the model as \.keras"):
-        write_recipe(tmp_path / "saved", None)
 
 
 def test_texts_become_tokens_beside_the_recipe(tmp_path: Path) -> None:

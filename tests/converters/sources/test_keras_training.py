@@ -124,6 +124,15 @@ def test_zeros_without_training(trained: tuple[Path, Path], tmp_path: Path) -> N
     assert details(sparse)["fine_tuned_epochs"] == 0
 
 
+def test_threshold_counts_in_each_layer(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    layers = details(run(trained, "sparsify", tmp_path / "sparse", threshold=0.05, epochs=0))["layers"]
+    assert all(0 < share < 1 for share in layers.values())
+    assert len(set(layers.values())) == len(layers) == 3
+    for threshold, words in ((1e-9, "no weight is below"), (100.0, "every weight of layer 'conv2d")):
+        with pytest.raises(PassError, match=f"sparsify: {words}"):
+            run(trained, "sparsify", tmp_path / f"sparse-{threshold:g}", threshold=threshold, epochs=0)
+
+
 def test_two_of_four(trained: tuple[Path, Path], tmp_path: Path) -> None:
     layers = details(run(trained, "sparsify", tmp_path / "sparse", pattern="2:4", epochs=1))["layers"]
     assert max(layers.values()) == pytest.approx(0.5, abs=0.02)

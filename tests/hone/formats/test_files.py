@@ -110,14 +110,17 @@ def test_weights_beside_a_class_are_read_as_weights_only(tmp_path: Path, mark: P
     assert not mark.exists()
 
 
-def test_script_of_torch_is_a_pickle(tmp_path: Path) -> None:
-    """A TorchScript archive is a program; it ends in .pt, which needs `trust_pickle`."""
+def test_script_of_torch_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    """A TorchScript archive is a program, by whatever name, and no setting makes it a source."""
     import torch
 
     torch.jit.save(torch.jit.trace(torch.nn.Linear(4, 2), torch.ones(2, 4)), tmp_path / "model.pt")
-    assert "is a pickle" in refused_everywhere(tmp_path, "model.pt")
+    for more in ({}, {"trust_pickle": True}, {"loader": "net:build"}):
+        message = refused_everywhere(tmp_path, "model.pt", **more)
+        assert "model.pt: is TorchScript" in message
+        assert "torch.export.save(torch.export.export(module, example), 'model.pt2')" in message
     (tmp_path / "model.pt").rename(tmp_path / "model.ts")
-    assert "would be read as a pickle" in refused_everywhere(tmp_path, "model.ts", framework="torch")
+    assert "is TorchScript" in refused_everywhere(tmp_path, "model.ts", framework="torch")
 
 
 def skops_file(folder: Path, edit: Any) -> None:
