@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+import shutil
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -9,12 +11,14 @@ from typing import Any
 
 from hone import store
 from hone.services.status.asking import Access
-from hone.services.status.splitting import RemoteSplit
 from hone.store.registry import ALIASES
 
 from ..registry.changes import examine
+from ..replicas.fleet import Fleet
+from .by_replicas import ByReplicas, evidence_folder
+from .dealing import BySplit
 from .drive import kept_promotion
-from .state import Rollout, RolloutError, rollout_of
+from .state import Rollout, RolloutError, Strategy, rollout_of
 
 
 def begin(
@@ -24,6 +28,7 @@ def begin(
     access: Access,
     *,
     steps: Sequence[float],
+    strategy: Strategy = "split",
     reason: str = "",
     waived: Sequence[str] = (),
     approval: str = "",
@@ -36,9 +41,10 @@ def begin(
     Args:
         name: of the model.
         to: version, variant or alias.
-        url: of the service.
+        url: of the service; of replicas on this host it is known.
         access: to it.
-        steps: percent, growing, the last one 100.
+        steps: percent, growing, the last one 100; rolling and blue-green have their own.
+        strategy: how the requests are dealt out.
         waived, approval: for the gates of the promotion.
         promoting: to be promoted in the registry in the end; its gates are looked at now.
         sketches: of traffic, for the gate of drift.
@@ -49,12 +55,15 @@ def begin(
         PromotionError: a gate is closed.
         RolloutError: one is under way, or the steps are wrong; HoneError: the service refuses.
     """
+    if strategy != "split":
+        replicas = ByReplicas(name, strategy)
+        stable = replicas.serving()
+        steps, url = replicas.steps(tuple(steps)), Fleet(name).seen.url
+        fields |= {"replicas": replicas.count, "id": secrets.token_hex(8)}
     _check(name, steps)
     canary = store.resolve(f"{name}{'@' if to in ALIASES else ':'}{to}")
-    split = RemoteSplit(url, name, access)
-    stable = split.answers()
-    if split.show()["split"] is not None:
-        raise RolloutError(f"the requests for '{name}' are split already; hone split clear {name}")
+    if strategy == "split":
+        stable = BySplit(name, url, access).serving()
     if stable == canary.version:
         raise RolloutError(f"{canary.tag} answers all requests already")
     promotion = None
@@ -62,10 +71,12 @@ def begin(
         found = examine(canary.tag, waived=waived, approval=approval, sketches=sketches)
         found.refuse()
         promotion = kept_promotion(found)
+    if strategy != "split":
+        shutil.rmtree(evidence_folder(name), ignore_errors=True)
     ca = str(access.ca.resolve()) if access.ca else ""
     return Rollout(
-        name=name, url=url, ca=ca, stable=stable, canary=canary.version, steps=tuple(steps), reason=reason,
-        promotion=promotion, **fields,
+        name=name, strategy=strategy, url=url, ca=ca, stable=stable, canary=canary.version, steps=tuple(steps),
+        reason=reason, promotion=promotion, **fields,
     ).becoming()  # fmt: skip
 
 

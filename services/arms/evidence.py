@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
 from hone.evidence.canary import RISK, Beside, Check, Ruling, agreement, compare, ruling
 from hone.files import atomic_write, locked
 
-from .counts import Done, SharedArms
+from .counts import Done
 from .split import Split
 
 FEWEST = 500
@@ -46,6 +46,13 @@ class Limits:
     agreement: float = 0.0
 
 
+class Counted(Protocol):
+    """What knows how much the arms of a split have done."""
+
+    def total(self, split: Split) -> dict[str, Done]:
+        """Return it by the arms' names, of everything that serves them."""
+
+
 class Evidence:
     """The kept counts of one split.
 
@@ -55,7 +62,7 @@ class Evidence:
         arms: what all workers have counted.
     """
 
-    def __init__(self, folder: Path, split: Split, arms: SharedArms) -> None:
+    def __init__(self, folder: Path, split: Split, arms: Counted) -> None:
         self._file = folder / f"split-{split.id}.json"
         self._split = split
         self._arms = arms
