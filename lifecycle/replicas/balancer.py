@@ -190,14 +190,20 @@ class Balancer:
         self._parting.touch()
         try:
             time.sleep(PARTING_S)
-            os.kill(self.pid, signal.SIGHUP)
+            if self._process is not None:
+                self._process.send_signal(signal.SIGHUP)
             deadline = time.monotonic() + LAST_ANSWERS_S
-            while self.pid and time.monotonic() < deadline and not self._workers() - before:
+            while self.pid and time.monotonic() < deadline and not self._is_handed_over(before):
                 time.sleep(0.02)
         finally:
             self._parting.unlink(missing_ok=True)
         while self.pid and time.monotonic() < deadline and self._workers() & before:
             time.sleep(0.02)
+
+    def _is_handed_over(self, before: set[int]) -> bool:
+        """Return whether new processes answer, and the old ones have closed the connections that callers kept open."""
+        now = self._workers()
+        return bool(now - before) and all(map(_is_leaving, now & before))
 
     @property
     def _parting(self) -> Path:
@@ -225,3 +231,10 @@ def _why(output: str) -> str:
     """Return what nginx says is wrong, without its time and process."""
     found = re.findall(r"\[emerg\] (?:\d+#\d+: )?(.+)", output)
     return shorten(found[-1], 400) if found else why_failed(output)
+
+
+def _is_leaving(worker: int) -> bool:
+    """Return whether a process of nginx is on its way out: its title says so."""
+    with contextlib.suppress(psutil.Error):
+        return "shutting down" in " ".join(psutil.Process(worker).cmdline())
+    return True

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from hone.processes import why_failed
 from hone.services import tether
@@ -27,6 +29,8 @@ from .state import Life, Replica, State
 MOST_LOG_BYTES = 20_000_000
 """Of a replica's log; with more it is put aside at the next start, in place of the one before."""
 TELLING_LINES = 40
+STAMP = re.compile(r"^(\S+ \[\w+\] (\[[^\]]*\] )?|(\S+ )?error: )")
+"""What a line of a log begins with, before what it says."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Patience:
     Attributes:
         poll_s: between two questions whether it is ready.
         start_s: that it may take to become ready.
+        refusals: answers that it isn't ready after which one that never was won't be.
         mute_s: that one which was ready may give no answer at all.
         first_s, most_s: before it is started again: twice as long after each failure.
         failures: in a row after which it is given up.
@@ -44,6 +49,7 @@ class Patience:
 
     poll_s: float = 0.5
     start_s: float = 180.0
+    refusals: int = 3
     mute_s: float = 30.0
     first_s: float = 1.0
     most_s: float = 30.0
@@ -122,34 +128,44 @@ class Living:
     def _watch(self, process: subprocess.Popen[bytes]) -> str:
         """Wait until the process ends, or has to; return why."""
         begun = heard = time.monotonic()
+        refused = 0
         while not self._stop.wait(self._patience.poll_s):
             if process.poll() is not None:
                 return f"ended with status {process.returncode}: {last_words(self._log)}"
-            answer = self._asked()
-            if self._stop.is_set():
-                break
-            now = time.monotonic()
-            heard = now if answer is not None else heard
-            if answer == 200:
-                if self.now.state != "ready":
-                    self._become("ready", why="")
-                elif self.now.failures and time.time() - self.now.since > self._patience.sound_s:
-                    self.now = self.now.model_copy(update={"failures": 0})
+            health, now = self._health(), time.monotonic()
+            heard = heard if health == "mute" else now
+            if health == "ready":
+                refused = 0
+                self._is_ready()
             elif self.now.state in ("ready", "unready"):
                 if self.now.state == "ready":
                     self._become("unready")
                 if now - heard > self._patience.mute_s:
                     return f"no answer for {self._patience.mute_s:g} s"
-            elif now - begun > self._patience.start_s:
-                return f"not ready after {self._patience.start_s:g} s: {last_words(self._log)}"
+            else:
+                # It answers, so it has loaded what it could.
+                refused += health == "refused"
+                if refused >= self._patience.refusals:
+                    return f"not ready: {last_words(self._log)}"
+                if now - begun > self._patience.start_s:
+                    return f"not ready after {self._patience.start_s:g} s: {last_words(self._log)}"
         return "stopped"
 
-    def _asked(self) -> int | None:
-        """Return the status of its readiness; None: no answer."""
+    def _is_ready(self) -> None:
+        if self.now.state != "ready":
+            self._become("ready", why="")
+        elif self.now.failures and time.time() - self.now.since > self._patience.sound_s:
+            self.now = self.now.model_copy(update={"failures": 0})
+
+    def _health(self) -> Literal["ready", "refused", "loading", "mute"]:
+        """Ask it whether it is ready; a service that has loaded its models, and serves none of them, says so itself."""
         try:
-            return get(f"http://127.0.0.1:{self.replica.port}", "/readyz", Access())[0]
+            status, body = get(f"http://127.0.0.1:{self.replica.port}", "/v2/health/ready", Access())
         except OSError:
-            return None
+            return "mute"
+        if status == 200:
+            return "ready"
+        return "refused" if b'"ready"' in body else "loading"
 
     def _become(self, state: State, **more: object) -> None:
         if self._stop.is_set() and state != "stopping":
@@ -180,6 +196,6 @@ def last_words(log: Path) -> str:
     """Return the line of a log that tells why its program failed."""
     try:
         with log.open(errors="replace") as stream:
-            return why_failed("".join(deque(stream, TELLING_LINES)))
+            return STAMP.sub("", why_failed("".join(deque(stream, TELLING_LINES))))
     except OSError:
         return "it printed nothing"
