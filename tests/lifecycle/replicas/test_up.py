@@ -86,7 +86,7 @@ def test_rolling_under_load_a_version_that_is_wrong_and_kills_of_everything(shop
     assert load.wrong == []
     assert load.answered > 100
     assert rollout_of("dense").status == "rolled back"  # type: ignore[union-attr]
-    # Whatever kills the supervisor ends all that it started; the name alone goes on with the version that was rolled out.
+    # Whatever kills the supervisor ends all that it started; the name alone goes on with what was rolled out.
     seen = seen_of("dense")
     assert seen is not None
     os.kill(seen.pid, signal.SIGKILL)
