@@ -16,7 +16,7 @@ from hone.k8s.tools.kserve.objects import GOES_WITH
 from hone.k8s.tools.render import render
 from hone.k8s.tools.rollouts.kinds import Rollout
 from tests.capacities import capacity
-from tests.cluster import ControlPlane
+from tests.cluster import LARGE, ControlPlane, define, definitions
 from tests.k8s.test_control_plane import accepted
 from tests.k8s.test_rollouts import IMAGE, TAG, Objects, needs_crds, schema_of, selects
 from tests.plans import plan
@@ -37,17 +37,24 @@ def objects_of(folder: Path) -> Objects:
 
 @needs_kubectl
 @needs_crds
-@pytest.mark.parametrize("mode", ["Standard", "RawDeployment"])
-def test_objects_fit_kserves_definitions_strictly(tmp_path: Path, mode: str) -> None:
-    found = objects_of(rendered(tmp_path, *GOES_WITH, kserve=mode))
-    service, runtime = found["InferenceService", "hone"], found["ServingRuntime", "hone"]
-    for item in (service, runtime):
-        jsonschema.validate(item, schema_of(item))
+@pytest.mark.slow  # the definition is 2 MB
+def test_objects_fit_kserves_definitions_strictly(tmp_path: Path) -> None:
+    found = objects_of(rendered(tmp_path, *GOES_WITH, kserve="Standard"))
+    for item in (found["InferenceService", "hone"], found["ServingRuntime", "hone"]):
+        fits = jsonschema.Draft202012Validator(schema_of(item))  # without a look at the schema itself, which takes long
+        fits.validate(item)
         wrong = json.loads(json.dumps(item))
         wrong["spec"]["predicter"] = {}
         with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate(wrong, schema_of(item))
-    assert service["metadata"]["annotations"]["serving.kserve.io/deploymentMode"] == mode
+            fits.validate(wrong)
+
+
+@needs_kubectl
+def test_mode_has_two_names(tmp_path: Path) -> None:
+    service = objects_of(rendered(tmp_path, kserve="RawDeployment"))["InferenceService", "hone"]
+    assert service["metadata"]["annotations"]["serving.kserve.io/deploymentMode"] == "RawDeployment"
+    with pytest.raises(HoneError, match="no mode 'Serverless'; there are Standard, RawDeployment"):
+        rendered(tmp_path, kserve="Serverless")
 
 
 @needs_kubectl
@@ -84,7 +91,9 @@ def test_components_of_the_deployment_and_the_service_are_refused(tmp_path: Path
     assert not (tmp_path / "deploy").exists()
 
 
+@pytest.mark.slow
 def test_server_takes_the_objects(control_plane: ControlPlane, tmp_path: Path) -> None:
+    define(control_plane, [item for (group, _), item in definitions().items() if group == LARGE])
     accepted(control_plane, manifests(rendered(tmp_path, "in-flight-hpa", kserve="Standard")), "kserve")
 
 
