@@ -67,15 +67,19 @@ def containerize(
         output_of([*build_command(engine, tag, request, facts, folder)], engine)
     identity, size, above = image_facts(engine, tag, record.base)
     record = record.model_copy(update={"id": identity, "size_mb": size, "above_base_mb": above})
-    if request.push:
-        progress(f"pushing {tag}")
-        record = record.model_copy(update={"digest": push(engine, tag)})
-        if key is not None:
-            progress(f"signing {record.digest}")
-            place = sign(tag, record.digest, key)
-            progress(f"signature: {place}")
-            record = record.model_copy(update={"signed_by": fingerprint(key.public_key())})
-    return record
+    return _pushed(record, engine, progress, key) if request.push else record
+
+
+def _pushed(
+    record: ImageRecord, engine: str, progress: Callable[[str], None], key: EllipticCurvePrivateKey | None
+) -> ImageRecord:
+    """Push an image, and sign it where there is a key; return its record with what that gave."""
+    progress(f"pushing {record.image}")
+    record = record.model_copy(update={"digest": push(engine, record.image)})
+    if key is None:
+        return record
+    progress(f"signed in {sign(record.image, record.digest, key)}")
+    return record.model_copy(update={"signed_by": fingerprint(key.public_key())})
 
 
 def _check(request: Request, context: Path | None) -> None:

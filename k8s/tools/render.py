@@ -75,40 +75,37 @@ def render(
         release: of the cluster's Kubernetes, where it is known: from 1.35 on more pods are wanted at 5 % above target.
         forecast: of `hone capacity forecast`, whose peaks pods are there for beforehand, by KEDA's cron scaler.
         rollout: how a new version gets its requests.
-        kserve: mode in which KServe makes the pods; empty: the Deployment of the base does.
+        kserve: its mode, where KServe makes the pods.
 
     Raises:
         HoneError: the capacity is of another model or lacks a measurement, or an argument is wrong.
     """
-    match, components = parsed_image(image), _checked(components, forecast, rollout)
-    if kserve:
-        _check_kserve(components, kserve, rollout)
-    capacity = read_capacity(capacity_file)
-    capacity.require(tag, digest, capacity_file)
+    match, components = parsed_image(image), _checked(components, forecast, rollout, kserve)
+    (capacity := read_capacity(capacity_file)).require(tag, digest, capacity_file)
     peak, scheduled, remarks = _scheduled(forecast, capacity, peak, remarks)
     item, numbers = _autoscaler(autoscaler, components, numbers_of(capacity, tag, capacity_file, peak), release)
     _require_new(out)
     with atomic_directory(out) as folder:
         _copy(folder, components, capacity_file, capacity)
-        if not kserve:
-            (folder / "measured-deployment.yaml").write_text(deployment_patch(numbers, capacity))
         patches = autoscaler_patches(folder, components, numbers, item if autoscaler else None, release) + scheduled
-        more, gone = kserve_objects(folder, capacity, numbers, kserve) if kserve else ([], [])
-        _write_kustomization(folder, model, match, components, patches + gone, capacity, rollout, more)
-        text = to_markdown(numbers, capacity, remarks, reaction_lines(capacity, capacity_file, item, release))
-        (folder / "numbers.md").write_text(text)
+        workload = _workload(folder, numbers, capacity, kserve)
+        _write_kustomization(folder, model, match, components, patches, capacity, rollout, workload)
+        reaction = reaction_lines(capacity, capacity_file, item, release)
+        (folder / "numbers.md").write_text(to_markdown(numbers, capacity, remarks, reaction))
     return numbers
-
-
-def _check_kserve(components: tuple[str, ...], mode: str, rollout: Rollout | None) -> None:
-    if rollout is not None:
-        raise HoneError("--kserve: KServe makes the pods; leave --rollout out")
-    check_components(components, mode)
 
 
 def _require_new(out: Path) -> None:
     if out.exists():
         raise HoneError(f"{out} exists; give a new folder, or remove it")
+
+
+def _workload(folder: Path, numbers: Numbers, capacity: Capacity, kserve: str) -> tuple[list[str], list[str]]:
+    """Write who makes the pods, by the numbers; return lines of resources and of patches."""
+    if kserve:
+        return kserve_objects(folder, capacity, numbers, kserve)
+    (folder / "measured-deployment.yaml").write_text(deployment_patch(numbers, capacity))
+    return [], []
 
 
 def _scheduled(
@@ -132,7 +129,9 @@ def _copy(folder: Path, components: tuple[str, ...], capacity_file: Path, capaci
         (folder / PLAN).write_text(capacity.plan.model_dump_json(indent=2) + "\n")
 
 
-def _checked(components: tuple[str, ...], forecast: Path | None, rollout: Rollout | None) -> tuple[str, ...]:
+def _checked(
+    components: tuple[str, ...], forecast: Path | None, rollout: Rollout | None, kserve: str
+) -> tuple[str, ...]:
     """Return the components to include: the one of a forecast brings KEDA's, a rollout what it needs."""
     known = sorted(path.name for path in (K8S / "components").iterdir() if path.is_dir())
     for name in components:
@@ -144,6 +143,10 @@ def _checked(components: tuple[str, ...], forecast: Path | None, rollout: Rollou
         components = (*(name for name in components if name not in KEDA), "scheduled-peaks")
     if "memory-hpa" in components and uses_keda(components):
         raise HoneError("--component memory-hpa: with KEDA the autoscaler is KEDA's; leave one of them out")
+    if kserve and rollout is not None:
+        raise HoneError("--kserve: KServe makes the pods; leave --rollout out")
+    if kserve:
+        check_components(components, kserve)
     return components if rollout is None else rollout.components(components)
 
 
@@ -185,8 +188,9 @@ def _write_kustomization(
     patches: list[str],
     capacity: Capacity,
     rollout: Rollout | None,
-    resources: list[str],
+    workload: tuple[list[str], list[str]],
 ) -> None:
+    resources, gone = workload
     patches = patches + rollout.written(folder, capacity, patches) if rollout else patches
     lines = [
         f"# {model}, with the numbers of capacity.json; numbers.md says where each is from.",
@@ -207,7 +211,7 @@ def _write_kustomization(
     lines += ["images:", *_image("hone-model", image)]
     lines += _image(CANARY_IMAGE, parsed_image(rollout.canary) if rollout.canary else image) if rollout else []
     lines += ["configurations:", f"  - {KSERVE_NAMES}"] if resources else []
-    lines += ["patches:", *([] if resources else ["  - path: measured-deployment.yaml"]), *patches]
+    lines += ["patches:", *([] if resources else ["  - path: measured-deployment.yaml"]), *patches, *gone]
     (folder / "kustomization.yaml").write_text("\n".join(lines) + "\n")
 
 

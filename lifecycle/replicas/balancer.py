@@ -140,6 +140,9 @@ class Balancer:
 
     Args:
         folder: its own; the configuration is `nginx.conf` there.
+
+    Attributes:
+        process: nginx's; None: it was never started.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -147,12 +150,12 @@ class Balancer:
         self._folder = folder
         self._file = folder / "nginx.conf"
         self._log = folder / "nginx.log"
-        self._process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def pid(self) -> int:
         """Its process id; 0: it doesn't run."""
-        return self._process.pid if self._process is not None and self._process.poll() is None else 0
+        return self.process.pid if self.process is not None and self.process.poll() is None else 0
 
     def apply(self, text: str) -> None:
         """Put a configuration in force: start nginx with it, or reload it; return when nothing of the old one is left.
@@ -177,7 +180,7 @@ class Balancer:
 
     def _start(self) -> None:
         self._parting.unlink(missing_ok=True)
-        self._process = tethered(self._command(self._file), self._log)
+        self.process = tethered(self._command(self._file), self._log)
         deadline = time.monotonic() + START_S
         while self.pid and time.monotonic() < deadline:
             if self._workers():
@@ -190,8 +193,8 @@ class Balancer:
         self._parting.touch()
         try:
             time.sleep(PARTING_S)
-            if self._process is not None:
-                self._process.send_signal(signal.SIGHUP)
+            if self.process is not None:
+                self.process.send_signal(signal.SIGHUP)
             deadline = time.monotonic() + LAST_ANSWERS_S
             while self.pid and time.monotonic() < deadline and not self._is_handed_over(before):
                 time.sleep(0.02)
@@ -217,13 +220,13 @@ class Balancer:
 
     def stop(self, timeout_s: float = 10.0) -> None:
         """End nginx: first what it is answering, then, after a while, in any case."""
-        if self._process is None:
+        if self.process is None:
             return
         for number in (signal.SIGQUIT, signal.SIGTERM, signal.SIGKILL):
             if self.pid:
-                self._process.send_signal(number)
+                self.process.send_signal(number)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(timeout_s)
+                self.process.wait(timeout_s)
                 return
 
 

@@ -55,15 +55,9 @@ def begin(
         PromotionError: a gate is closed.
         RolloutError: one is under way, or the steps are wrong; HoneError: the service refuses.
     """
-    if strategy != "split":
-        replicas = ByReplicas(name, strategy)
-        stable = replicas.serving()
-        steps, url = replicas.steps(tuple(steps)), Fleet(name).seen.url
-        fields |= {"replicas": replicas.count, "id": secrets.token_hex(8)}
-    _check(name, steps)
+    _check_none_is_under_way(name)
+    stable, place = _place(name, url, access, strategy, tuple(steps))
     canary = store.resolve(f"{name}{'@' if to in ALIASES else ':'}{to}")
-    if strategy == "split":
-        stable = BySplit(name, url, access).serving()
     if stable == canary.version:
         raise RolloutError(f"{canary.tag} answers all requests already")
     promotion = None
@@ -71,19 +65,32 @@ def begin(
         found = examine(canary.tag, waived=waived, approval=approval, sketches=sketches)
         found.refuse()
         promotion = kept_promotion(found)
-    if strategy != "split":
-        shutil.rmtree(evidence_folder(name), ignore_errors=True)
     ca = str(access.ca.resolve()) if access.ca else ""
-    return Rollout(
-        name=name, strategy=strategy, url=url, ca=ca, stable=stable, canary=canary.version, steps=tuple(steps),
-        reason=reason, promotion=promotion, **fields,
-    ).becoming()  # fmt: skip
+    about = {"name": name, "strategy": strategy, "ca": ca, "reason": reason, "promotion": promotion}
+    return Rollout(**about, **place, **fields, stable=stable, canary=canary.version).becoming()
 
 
-def _check(name: str, steps: Sequence[float]) -> None:
-    """Raise RolloutError when another rollout of the model isn't over, or the steps are none."""
+def _place(
+    name: str, url: str, access: Access, strategy: Strategy, steps: tuple[float, ...]
+) -> tuple[str, dict[str, Any]]:
+    """Return the version that answers now, and what a rollout has to know of where it is."""
+    if strategy == "split":
+        _check_steps(steps)
+        return BySplit(name, url, access).serving(), {"url": url, "steps": steps}
+    replicas = ByReplicas(name, strategy)
+    stable, steps = replicas.serving(), replicas.steps(steps)
+    _check_steps(steps)
+    shutil.rmtree(evidence_folder(name), ignore_errors=True)  # of the rollout before
+    place = {"url": Fleet(name).seen.url, "steps": steps, "replicas": replicas.count, "id": secrets.token_hex(8)}
+    return stable, place
+
+
+def _check_none_is_under_way(name: str) -> None:
     before = rollout_of(name)
     if before is not None and not before.ended:
         raise RolloutError(f"a rollout of {name}:{before.canary} is {before.status}; resume it, or abort it")
+
+
+def _check_steps(steps: Sequence[float]) -> None:
     if any(one >= other for one, other in pairwise(steps)) or not 0 < steps[0] <= steps[-1] == 100:
         raise RolloutError(f"steps {', '.join(f'{one:g}' for one in steps)}: they must grow, from over 0 to 100")

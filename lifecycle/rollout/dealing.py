@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from hone.services.status.asking import Access
 from hone.services.status.splitting import RefusedError, RemoteSplit, Share
 
-from .state import Rollout
+from .state import Rollout, RolloutError
 
 STABLE, CANARY = "stable", "canary"
 
@@ -79,7 +79,7 @@ class BySplit:
     def serving(self) -> str:
         stable = self._split.answers()
         if self._split.show()["split"] is not None:
-            raise RefusedError(f"the requests for '{self._name}' are split already; hone split clear {self._name}")
+            raise RolloutError(f"the requests for '{self._name}' are split already; hone split clear {self._name}")
         return stable
 
     def is_in_force(self, rollout: Rollout) -> bool:

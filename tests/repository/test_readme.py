@@ -182,6 +182,10 @@ ROWS = {
         "hone rollout status wine || test $? = 1",
         "hone rollout history wine",
     ],
+    "`hone up MODEL`, `hone down NAME`": [
+        "hone up wine --status || test $? = 1",
+        "hone down wine || test $? = 1",
+    ],
     "`hone cache …`": ["hone cache list | grep passes", "hone cache prune --days 30 --dry-run"],
     "`hone models …`": [
         "rm -rf home/bentoml/hone-registry",  # a page promotes a version, which is then not removed
