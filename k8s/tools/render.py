@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from hone.capacity import Capacity, read_capacity
@@ -81,23 +82,29 @@ def render(
         HoneError: the capacity is of another model or lacks a measurement, or an argument is wrong.
     """
     match, components = parsed_image(image), _checked(components, forecast, rollout, kserve)
-    (capacity := read_capacity(capacity_file)).require(tag, digest, capacity_file)
+    capacity = _measured(capacity_file, tag, digest)
     peak, scheduled, remarks = _scheduled(forecast, capacity, peak, remarks)
     item, numbers = _autoscaler(autoscaler, components, numbers_of(capacity, tag, capacity_file, peak), release)
-    _require_new(out)
-    with atomic_directory(out) as folder:
+    with _new_folder(out) as folder:
         _copy(folder, components, capacity_file, capacity)
         patches = autoscaler_patches(folder, components, numbers, item if autoscaler else None, release) + scheduled
-        workload = _workload(folder, numbers, capacity, kserve)
-        _write_kustomization(folder, model, match, components, patches, capacity, rollout, workload)
-        reaction = reaction_lines(capacity, capacity_file, item, release)
-        (folder / "numbers.md").write_text(to_markdown(numbers, capacity, remarks, reaction))
+        pods = _workload(folder, numbers, capacity, kserve)
+        _write_kustomization(folder, model, match, components, patches, capacity, rollout, pods)
+        text = to_markdown(numbers, capacity, remarks, reaction_lines(capacity, capacity_file, item, release))
+        (folder / "numbers.md").write_text(text)
     return numbers
 
 
-def _require_new(out: Path) -> None:
+def _measured(file: Path, tag: str, digest: str | None) -> Capacity:
+    capacity = read_capacity(file)
+    capacity.require(tag, digest, file)
+    return capacity
+
+
+def _new_folder(out: Path) -> AbstractContextManager[Path]:
     if out.exists():
         raise HoneError(f"{out} exists; give a new folder, or remove it")
+    return atomic_directory(out)
 
 
 def _workload(folder: Path, numbers: Numbers, capacity: Capacity, kserve: str) -> tuple[list[str], list[str]]:
