@@ -127,17 +127,28 @@ def definitions() -> dict[tuple[str, str], Object]:
         *("prometheus-podmonitors", "prometheus-prometheusrules", "keda-scaledobjects"),
         *("gateway-gatewayclasses", "gateway-gateways", "gateway-httproutes", "gateway-grpcroutes"),
         *("envoy-backendtrafficpolicies", "argo-rollout", "argo-analysis-template", "flagger"),
+        *("kserve-inferenceservices", "kserve-servingruntimes"),
     )
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     found = [item for name in files for item in yaml.load_all((folder / f"{name}.yaml").read_text(), loader) if item]
     return {(item["spec"]["group"], item["spec"]["names"]["kind"]): item for item in found}
 
 
+LARGE = "serving.kserve.io"
+"""Group of definitions that the server takes seconds for: a test that needs them has them made."""
+
+
 def _define(cluster: ControlPlane, folder: Path) -> None:
     assert folder.is_dir(), folder
-    cluster.apply([_old_definition(item) for item in definitions().values()])
-    names = [f"crd/{item['metadata']['name']}" for item in definitions().values()]
-    cluster.kubectl("wait", "--for=condition=established", "--timeout=60s", *names)
+    define(cluster, [item for (group, _), item in definitions().items() if group != LARGE])
+
+
+def define(cluster: ControlPlane, items: list[Object]) -> None:
+    """Have the server know kinds."""
+    cluster.apply([_old_definition(item) for item in items])
+    names = [f"crd/{item['metadata']['name']}" for item in items]
+    ready = ("wait", "--for=condition=established", "--timeout=60s", *names)
+    cluster.wait("definitions", lambda: cluster.kubectl(*ready, check=False).returncode == 0)
 
 
 def _old_definition(item: Object) -> Object:

@@ -7,6 +7,7 @@ import shlex
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hone import __version__
 from hone.errors import HoneError
@@ -16,17 +17,27 @@ from .build_context import write_context
 from .engines import build_command, find_engine, image_facts, push
 from .image_record import ImageRecord, LeftOut, PackedModel
 from .packing import KINDS, Packing, Request, pack
+from .registry.signatures import fingerprint, sign
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 TAG = re.compile(r"^[a-z0-9]+([._/:-][A-Za-z0-9._-]+)*$")
 
 
-def containerize(request: Request, progress: Callable[[str], None], context: Path | None = None) -> ImageRecord:
+def containerize(
+    request: Request,
+    progress: Callable[[str], None],
+    context: Path | None = None,
+    key: EllipticCurvePrivateKey | None = None,
+) -> ImageRecord:
     """Build an image, and push it where that was asked for.
 
     Args:
         request: what to build.
         progress: told what happens.
         context: write the build context here and stop, for a build elsewhere; the record then names no built image.
+        key: to sign what was pushed with.
 
     Raises:
         StoreError: no such model.
@@ -35,6 +46,8 @@ def containerize(request: Request, progress: Callable[[str], None], context: Pat
             message is its last line.
     """
     _check(request, context)
+    if key is not None and not request.push:
+        raise HoneError("--sign-key: a signature lies beside the image in its registry; give --push, too")
     engine = "" if context else find_engine(request.engine)
     packing = pack(request)
     first = packing.entries[0]
@@ -54,10 +67,19 @@ def containerize(request: Request, progress: Callable[[str], None], context: Pat
         output_of([*build_command(engine, tag, request, facts, folder)], engine)
     identity, size, above = image_facts(engine, tag, record.base)
     record = record.model_copy(update={"id": identity, "size_mb": size, "above_base_mb": above})
-    if request.push:
-        progress(f"pushing {tag}")
-        record = record.model_copy(update={"digest": push(engine, tag)})
-    return record
+    return _pushed(record, engine, progress, key) if request.push else record
+
+
+def _pushed(
+    record: ImageRecord, engine: str, progress: Callable[[str], None], key: EllipticCurvePrivateKey | None
+) -> ImageRecord:
+    """Push an image, and sign it where there is a key; return its record with what that gave."""
+    progress(f"pushing {record.image}")
+    record = record.model_copy(update={"digest": push(engine, record.image)})
+    if key is None:
+        return record
+    progress(f"signed in {sign(record.image, record.digest, key)}")
+    return record.model_copy(update={"signed_by": fingerprint(key.public_key())})
 
 
 def _check(request: Request, context: Path | None) -> None:

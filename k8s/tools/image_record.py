@@ -39,6 +39,7 @@ class ImageRecord(Record):
     image: str = Field(description="Its name and tag.")
     id: str = Field("", description="Under which the engine has it; empty where only the context was written.")
     digest: str = Field("", description="Under which the registry has it; empty until it was pushed.")
+    signed_by: str = Field("", description="sha256 of the public key whose private one signed it; empty: none did.")
     kind_of_image: str = Field(description="cpu, openvino, litert, cuda or tensorrt.")
     base: str
     hone: str = Field(description="Version.")
@@ -61,7 +62,8 @@ class ImageRecord(Record):
     def summary(self) -> str:
         """Return a line for the terminal."""
         line = f"{self.image}: {self.size_mb:,.0f} MB, {self.above_base_mb:,.0f} MB above its base ({self.id[:19]})"
-        return f"{line}\npushed: {self.reference}" if self.digest else line
+        line += f"\npushed: {self.reference}" if self.digest else ""
+        return line + (f"\nsigned: with key {self.signed_by[:16]}" if self.signed_by else "")
 
 
 def read_image_record(file: Path) -> ImageRecord:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from hone.capacity import Capacity, read_capacity
@@ -23,12 +24,9 @@ from ..numbers import (
     K8S,
     KEDA,
     PLAN,
-    TOLERANCE_ON,
-    TOLERANCE_UP,
     Numbers,
     Object,
     autoscaler_of,
-    metrics_of,
     numbers_of,
     reaction_lines,
     to_markdown,
@@ -37,6 +35,10 @@ from ..numbers import (
 )
 from ..planning.schedule import schedule_of, schedule_patches, schedule_remarks
 from .image_record import parsed_image
+from .kserve.objects import NAMES as KSERVE_NAMES
+from .kserve.objects import check_components
+from .kserve.objects import written as kserve_objects
+from .measured.patches import autoscaler_patches, deployment_patch
 from .rollouts.gateway import CANARY_IMAGE
 from .rollouts.kinds import Rollout
 
@@ -56,6 +58,7 @@ def render(
     release: Release | None = None,
     forecast: Path | None = None,
     rollout: Rollout | None = None,
+    kserve: str = "",
 ) -> Numbers:
     """Write a kustomize folder of its own: base, components and an overlay with measured numbers.
 
@@ -73,29 +76,43 @@ def render(
         release: of the cluster's Kubernetes, where it is known: from 1.35 on more pods are wanted at 5 % above target.
         forecast: of `hone capacity forecast`, whose peaks pods are there for beforehand, by KEDA's cron scaler.
         rollout: how a new version gets its requests.
+        kserve: its mode, where KServe makes the pods.
 
     Raises:
         HoneError: the capacity is of another model or lacks a measurement, or an argument is wrong.
     """
-    match, components = parsed_image(image), _checked(components, forecast, rollout)
-    capacity = read_capacity(capacity_file)
-    capacity.require(tag, digest, capacity_file)
+    match, components = parsed_image(image), _checked(components, forecast, rollout, kserve)
+    capacity = _measured(capacity_file, tag, digest)
     peak, scheduled, remarks = _scheduled(forecast, capacity, peak, remarks)
     item, numbers = _autoscaler(autoscaler, components, numbers_of(capacity, tag, capacity_file, peak), release)
-    _require_new(out)
-    with atomic_directory(out) as folder:
+    with _new_folder(out) as folder:
         _copy(folder, components, capacity_file, capacity)
-        (folder / "measured-deployment.yaml").write_text(_deployment_patch(numbers, capacity))
-        patches = _autoscaler_patches(folder, components, numbers, item if autoscaler else None, release) + scheduled
-        _write_kustomization(folder, model, match, components, patches, capacity, rollout)
+        patches = autoscaler_patches(folder, components, numbers, item if autoscaler else None, release) + scheduled
+        pods = _workload(folder, numbers, capacity, kserve)
+        _write_kustomization(folder, model, match, components, patches, capacity, rollout, pods)
         text = to_markdown(numbers, capacity, remarks, reaction_lines(capacity, capacity_file, item, release))
         (folder / "numbers.md").write_text(text)
     return numbers
 
 
-def _require_new(out: Path) -> None:
+def _measured(file: Path, tag: str, digest: str | None) -> Capacity:
+    capacity = read_capacity(file)
+    capacity.require(tag, digest, file)
+    return capacity
+
+
+def _new_folder(out: Path) -> AbstractContextManager[Path]:
     if out.exists():
         raise HoneError(f"{out} exists; give a new folder, or remove it")
+    return atomic_directory(out)
+
+
+def _workload(folder: Path, numbers: Numbers, capacity: Capacity, kserve: str) -> tuple[list[str], list[str]]:
+    """Write who makes the pods, by the numbers; return lines of resources and of patches."""
+    if kserve:
+        return kserve_objects(folder, capacity, numbers, kserve)
+    (folder / "measured-deployment.yaml").write_text(deployment_patch(numbers, capacity))
+    return [], []
 
 
 def _scheduled(
@@ -119,7 +136,9 @@ def _copy(folder: Path, components: tuple[str, ...], capacity_file: Path, capaci
         (folder / PLAN).write_text(capacity.plan.model_dump_json(indent=2) + "\n")
 
 
-def _checked(components: tuple[str, ...], forecast: Path | None, rollout: Rollout | None) -> tuple[str, ...]:
+def _checked(
+    components: tuple[str, ...], forecast: Path | None, rollout: Rollout | None, kserve: str
+) -> tuple[str, ...]:
     """Return the components to include: the one of a forecast brings KEDA's, a rollout what it needs."""
     known = sorted(path.name for path in (K8S / "components").iterdir() if path.is_dir())
     for name in components:
@@ -131,6 +150,10 @@ def _checked(components: tuple[str, ...], forecast: Path | None, rollout: Rollou
         components = (*(name for name in components if name not in KEDA), "scheduled-peaks")
     if "memory-hpa" in components and uses_keda(components):
         raise HoneError("--component memory-hpa: with KEDA the autoscaler is KEDA's; leave one of them out")
+    if kserve and rollout is not None:
+        raise HoneError("--kserve: KServe makes the pods; leave --rollout out")
+    if kserve:
+        check_components(components, kserve)
     return components if rollout is None else rollout.components(components)
 
 
@@ -164,79 +187,6 @@ def _check_provided(item: Object, file: Path) -> None:
 ADAPTER = "monitoring/prometheus-adapter.yaml"
 
 
-def _autoscaler_patches(
-    folder: Path, components: tuple[str, ...], numbers: Numbers, given: Object | None, release: Release | None
-) -> list[str]:
-    """Write the patch of the autoscaler, if one is left, and return the lines that make kustomize use it."""
-    if uses_keda(components):
-        return _scaled_object_patches(numbers)
-    text = _autoscaler_patch(numbers, release) if given is None else _given_autoscaler(given)
-    (folder / "measured-autoscaler.yaml").write_text(text)
-    return _metric_patches(components, numbers) if given is None else GIVEN
-
-
-def _deployment_patch(numbers: Numbers, capacity: Capacity) -> str:
-    why = {number.field: number.origin for number in numbers.sources}
-    slo = capacity.slo
-    return f"""# From capacity.json: {capacity.command}, {capacity.created}.
-# Limit: {slo.percentile.removesuffix("_ms")} <= {slo.limit_ms:g} ms, errors <= {slo.errors:.2%}.
-apiVersion: apps/v1
-kind: Deployment
-metadata:
-  name: hone
-spec:
-  template:
-    spec:
-      containers:
-        - name: model
-          resources:
-            requests: &measured
-              cpu: "{numbers.cpu}"  # {why["cpu"]}
-              memory: {numbers.memory_mib}Mi  # {why["memory"]}
-              ephemeral-storage: 256Mi
-            limits: *measured
-          startupProbe:
-            failureThreshold: {numbers.startup_failures}  # {why["startup probe"]}
-"""
-
-
-def _autoscaler_patch(numbers: Numbers, release: Release | None) -> str:
-    why = {number.field: number.origin for number in numbers.sources}
-    sooner = f"""  behavior:
-    scaleUp:
-      tolerance: "{TOLERANCE_UP}"
-"""
-    return f"""apiVersion: autoscaling/v2
-kind: HorizontalPodAutoscaler
-metadata:
-  name: hone
-spec:
-  minReplicas: {numbers.minimum}  # {why["minReplicas"]}
-  maxReplicas: {numbers.maximum}  # {why["maxReplicas"]}
-{sooner if release is not None and release >= TOLERANCE_ON else ""}"""
-
-
-def _given_autoscaler(item: Object) -> str:
-    """Return a patch that leaves nothing of the base's bounds, metrics and behavior."""
-    import yaml
-
-    spec = item["spec"]
-    fields = {"minReplicas": spec.get("minReplicas", 1), "maxReplicas": spec["maxReplicas"], "metrics": spec["metrics"]}
-    changes: list[Object] = [
-        {"op": "replace", "path": f"/spec/{name}", "value": value} for name, value in fields.items()
-    ]
-    behavior = spec.get("behavior")
-    if behavior:
-        changes.append({"op": "replace", "path": "/spec/behavior", "value": behavior})
-    else:
-        changes.append({"op": "remove", "path": "/spec/behavior"})
-    text: str = yaml.safe_dump(changes, sort_keys=False)
-    return f"# The autoscaler that was given with --autoscaler.\n{text}"
-
-
-GIVEN = ["  - path: measured-autoscaler.yaml", "    target: {kind: HorizontalPodAutoscaler, name: hone}"]
-
-
 def _write_kustomization(
     folder: Path,
     model: str,
@@ -245,7 +195,9 @@ def _write_kustomization(
     patches: list[str],
     capacity: Capacity,
     rollout: Rollout | None,
+    workload: tuple[list[str], list[str]],
 ) -> None:
+    resources, gone = workload
     patches = patches + rollout.written(folder, capacity, patches) if rollout else patches
     lines = [
         f"# {model}, with the numbers of capacity.json; numbers.md says where each is from.",
@@ -255,6 +207,7 @@ def _write_kustomization(
         "resources:",
         "  - base",
         *(["  - rollout.yaml"] if rollout else []),
+        *resources,
     ]
     if components:
         lines += ["components:", *(f"  - components/{name}" for name in components)]
@@ -264,7 +217,8 @@ def _write_kustomization(
     lines += [f"    files: [{VARIABLE}={PLAN}]"] if capacity.plan is not None else []
     lines += ["images:", *_image("hone-model", image)]
     lines += _image(CANARY_IMAGE, parsed_image(rollout.canary) if rollout.canary else image) if rollout else []
-    lines += ["patches:", "  - path: measured-deployment.yaml", *patches]
+    lines += ["configurations:", f"  - {KSERVE_NAMES}"] if resources else []
+    lines += ["patches:", *([] if resources else ["  - path: measured-deployment.yaml"]), *patches, *gone]
     (folder / "kustomization.yaml").write_text("\n".join(lines) + "\n")
 
 
@@ -272,35 +226,3 @@ def _image(placeholder: str, image: re.Match[str]) -> list[str]:
     version = [f"    newTag: {json.dumps(image['tag'][1:])}"] if image["tag"] else []
     version += [f"    digest: {image['digest'][1:]}"] if image["digest"] else []
     return [f"  - name: {placeholder}", f"    newName: {image['name']}", *version]
-
-
-def _scaled_object_patches(numbers: Numbers) -> list[str]:
-    """Return the patches of KEDA's object; the plain autoscaler is gone with it."""
-    return [
-        "  - target: {kind: ScaledObject, name: hone}",
-        "    patch: |-",
-        f"      - {{op: replace, path: /spec/minReplicaCount, value: {numbers.minimum}}}",
-        f"      - {{op: replace, path: /spec/maxReplicaCount, value: {numbers.maximum}}}",
-        f'      - {{op: replace, path: /spec/triggers/0/metadata/threshold, value: "{numbers.in_flight:g}"}}',
-        f'      - {{op: replace, path: /spec/triggers/1/metadata/value, value: "{numbers.cpu_target}"}}',
-    ]
-
-
-def _metric_patches(components: tuple[str, ...], numbers: Numbers) -> list[str]:
-    lines = [
-        "  - path: measured-autoscaler.yaml",
-        "  - target: {kind: HorizontalPodAutoscaler, name: hone}",
-        "    patch: |-",
-        "      - op: replace",
-        "        path: /spec/metrics/0/resource/target/averageUtilization",
-        f"        value: {numbers.cpu_target}",
-    ]
-    # A quantity: thousandths are written with m.
-    values = {
-        "in-flight-hpa": ("pods/target/averageValue", f'"{round(numbers.in_flight * 1000)}m"'),
-        "memory-hpa": ("resource/target/averageUtilization", numbers.memory_target),
-    }
-    for at, name in enumerate(metrics_of(components), 1):
-        path, value = values[name]
-        lines += ["      - op: replace", f"        path: /spec/metrics/{at}/{path}", f"        value: {value}"]
-    return lines

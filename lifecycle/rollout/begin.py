@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+import shutil
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -9,13 +11,15 @@ from typing import Any
 
 from hone import store
 from hone.services.status.asking import Access
-from hone.services.status.splitting import RemoteSplit
 from hone.store.registry import ALIASES
 
 from ..experiments.state import experiment_of
 from ..registry.changes import examine
+from ..replicas.fleet import Fleet
+from .by_replicas import ByReplicas, evidence_folder
+from .dealing import BySplit
 from .drive import kept_promotion
-from .state import Rollout, RolloutError, rollout_of
+from .state import Rollout, RolloutError, Strategy, rollout_of
 
 
 def begin(
@@ -25,6 +29,7 @@ def begin(
     access: Access,
     *,
     steps: Sequence[float],
+    strategy: Strategy = "split",
     reason: str = "",
     waived: Sequence[str] = (),
     approval: str = "",
@@ -37,9 +42,10 @@ def begin(
     Args:
         name: of the model.
         to: version, variant or alias.
-        url: of the service.
+        url: of the service; of replicas on this host it is known.
         access: to it.
-        steps: percent, growing, the last one 100.
+        steps: percent, growing, the last one 100; rolling and blue-green have their own.
+        strategy: how the requests are dealt out.
         waived, approval: for the gates of the promotion.
         promoting: to be promoted in the registry in the end; its gates are looked at now.
         sketches: of traffic, for the gate of drift.
@@ -50,12 +56,9 @@ def begin(
         PromotionError: a gate is closed.
         RolloutError: one is under way, or the steps are wrong; HoneError: the service refuses.
     """
-    _check(name, steps)
+    _check_none_is_under_way(name)
+    stable, place = _place(name, url, access, strategy, tuple(steps))
     canary = store.resolve(f"{name}{'@' if to in ALIASES else ':'}{to}")
-    split = RemoteSplit(url, name, access)
-    stable = split.answers()
-    if split.show()["split"] is not None:
-        raise RolloutError(f"the requests for '{name}' are split already; hone split clear {name}")
     if stable == canary.version:
         raise RolloutError(f"{canary.tag} answers all requests already")
     promotion = None
@@ -64,19 +67,35 @@ def begin(
         found.refuse()
         promotion = kept_promotion(found)
     ca = str(access.ca.resolve()) if access.ca else ""
-    return Rollout(
-        name=name, url=url, ca=ca, stable=stable, canary=canary.version, steps=tuple(steps), reason=reason,
-        promotion=promotion, **fields,
-    ).becoming()  # fmt: skip
+    about = {"name": name, "strategy": strategy, "ca": ca, "reason": reason, "promotion": promotion}
+    return Rollout(**about, **place, **fields, stable=stable, canary=canary.version).becoming()
 
 
-def _check(name: str, steps: Sequence[float]) -> None:
-    """Raise RolloutError when an A/B test or another rollout of the model isn't over, or the steps are none."""
+def _place(
+    name: str, url: str, access: Access, strategy: Strategy, steps: tuple[float, ...]
+) -> tuple[str, dict[str, Any]]:
+    """Return the version that answers now, and what a rollout has to know of where it is."""
+    if strategy == "split":
+        _check_steps(steps)
+        return BySplit(name, url, access).serving(), {"url": url, "steps": steps}
+    replicas = ByReplicas(name, strategy)
+    stable, steps = replicas.serving(), replicas.steps(steps)
+    _check_steps(steps)
+    shutil.rmtree(evidence_folder(name), ignore_errors=True)  # of the rollout before
+    place = {"url": Fleet(name).seen.url, "steps": steps, "replicas": replicas.count, "id": secrets.token_hex(8)}
+    return stable, place
+
+
+def _check_none_is_under_way(name: str) -> None:
+    """Raise RolloutError when an A/B test or another rollout of the model isn't over."""
     test = experiment_of(name)
     if test is not None and not test.ended:
         raise RolloutError(f"an A/B test of '{name}' is {test.status}; hone ab stop {name} ends it")
     before = rollout_of(name)
     if before is not None and not before.ended:
         raise RolloutError(f"a rollout of {name}:{before.canary} is {before.status}; resume it, or abort it")
+
+
+def _check_steps(steps: Sequence[float]) -> None:
     if any(one >= other for one, other in pairwise(steps)) or not 0 < steps[0] <= steps[-1] == 100:
         raise RolloutError(f"steps {', '.join(f'{one:g}' for one in steps)}: they must grow, from over 0 to 100")

@@ -1,6 +1,6 @@
 """Driving a rollout: each step sets the weights, waits for the verdict, and goes on, waits, or goes back.
 
-Whatever isn't known counts against the new version: a service that can't be asked, a split that somebody else changed.
+Whatever isn't known counts against the new version: a service that can't be asked, weights that somebody else changed.
 Every step is in the registry's history before it is made.
 """
 
@@ -9,26 +9,39 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, NoReturn
 
 from hone.errors import HoneError
 from hone.services.status.asking import Access
-from hone.services.status.splitting import RefusedError, RemoteSplit, Share, UnreachableError
+from hone.services.status.splitting import RefusedError, UnreachableError
 from hone.store.registry import registered
 
 from ..registry.changes import Promotion, promote
 from ..registry.gates import Gate
 from ..registry.history import entered
+from ..replicas.fleet import UnfitError
+from .by_replicas import ByReplicas
+from .dealing import BySplit, Dealer
 from .state import Rollout, RolloutError, take_wish
 
-STABLE, CANARY = "stable", "canary"
 POLL_S = 1.0
 BLIND_S = 30.0
 """That a service may be out of reach, or without a verdict, until its rollout goes back."""
 
 UNDECIDED, BAD = 4, 3
+
+
+class _AskedError(Exception):
+    """Another command asked for something while a step was being put in force."""
+
+
+def dealer_of(rollout: Rollout, access: Access) -> Dealer:
+    """Return what deals the requests of a rollout out."""
+    if rollout.strategy == "split":
+        return BySplit(rollout.name, rollout.url, access)
+    return ByReplicas(rollout.name, rollout.strategy)
 
 
 @dataclass
@@ -51,8 +64,8 @@ class Driver:
     verdict: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def _split(self) -> RemoteSplit:
-        return RemoteSplit(self.rollout.url, self.rollout.name, self.access)
+    def _dealer(self) -> Dealer:
+        return dealer_of(self.rollout, self.access)
 
     def run(self) -> None:
         """Go through the steps that are left, and promote.
@@ -78,7 +91,7 @@ class Driver:
     def _is_over(self) -> bool:
         """Return whether a rollout that was killed had done everything but to say so."""
         last = self.rollout.step + 1 == len(self.rollout.steps) and self.rollout.since > 0
-        return last and self._split.show()["split"] is None and self._split.answers() == self.rollout.canary
+        return last and self._dealer.is_over(self.rollout)
 
     def _done(self, reason: str) -> None:
         self.rollout = self.rollout.becoming(status="promoted", told=reason)
@@ -87,9 +100,13 @@ class Driver:
     def _step(self) -> None:
         """Put a step in force and watch it until it is good."""
         rollout = self.rollout
-        if not rollout.since or not self._is_in_force():
+        if not rollout.since or not self._dealer.is_in_force(rollout):
             try:
                 self._weigh(rollout.share)
+            except _AskedError as asked:
+                self._obey(str(asked))
+            except UnfitError as error:
+                self._go_back(str(error), BAD)
             except HoneError as error:
                 self._not_begun(error)
             self.rollout = rollout.becoming(since=time.time())
@@ -100,9 +117,9 @@ class Driver:
         """Wait until the step that is in force is good."""
         blind_since: float | None = None
         while True:
-            self._heed()
+            self._obey(take_wish(self.rollout.name))
             try:
-                self.verdict = self._verdict()
+                self.verdict = self._dealer.verdict(self.rollout)
                 blind_since = None
             except (RefusedError, UnreachableError) as error:
                 blind_since = blind_since or time.monotonic()
@@ -113,17 +130,24 @@ class Driver:
             waited = time.time() - self.rollout.since
             if self.verdict["verdict"] == "bad":
                 self._go_back(self.verdict["reason"], BAD)
-            if self.verdict["verdict"] == "good" and waited >= self.rollout.window_s:
-                self.say(f"good: {self.verdict['reason']}")
+            if self._is_enough() and waited >= self.rollout.window_s:
+                self.say(f"{self.verdict['verdict']}: {self.verdict['reason']}")
                 return
             if waited >= max(self.rollout.patience_s, self.rollout.window_s):
                 self._pause(self.verdict["reason"])
             time.sleep(self.poll_s)
 
+    def _is_enough(self) -> bool:
+        """Return whether a step may end with the verdict as it is."""
+        found = self.verdict["verdict"]
+        return found == "good" or (found == "undecided" and not self._dealer.wants_proof)
+
     def _not_begun(self, error: HoneError) -> NoReturn:
         """End a rollout whose first step the service refuses; at a later one it pauses with the weights as they are."""
         if self.rollout.step:
             self._pause(f"the service doesn't take {self.rollout.share:g} %: {error}", exit_code=1)
+        with suppress(HoneError):
+            self._dealer.go_back(self.rollout)
         self.rollout = self.rollout.becoming(status="aborted", told=str(error))
         raise RolloutError(f"the rollout of {self._tag} is not begun: {error}") from error
 
@@ -131,32 +155,17 @@ class Driver:
     def _tag(self) -> str:
         return f"{self.rollout.name}:{self.rollout.canary}"
 
-    def _is_in_force(self) -> bool:
-        """Return whether the service splits as the step wants it: after a kill there is nothing to do then."""
-        split = self._split.show()["split"] or {"arms": []}
-        found = {arm["name"]: (arm["version"], arm["weight"]) for arm in split["arms"]}
-        return found.get(CANARY) == (self.rollout.canary, self.rollout.share)
-
     def _weigh(self, percent: float) -> None:
         with _entered(self.rollout, f"{percent:g} % of the requests", self.verdict):
-            self._split.set(self._arms(percent), **self.rollout.rules)
-
-    def _arms(self, percent: float) -> list[Share]:
-        return [
-            Share(STABLE, self.rollout.stable, 100 - percent),
-            Share(CANARY, self.rollout.canary, percent),
-        ]
-
-    def _verdict(self) -> dict[str, Any]:
-        """Return the verdict of the service; one about something else than this step is none."""
-        found = self._split.verdict(CANARY, self.rollout.limits)
-        if (found.get("version"), found.get("weight")) != (self.rollout.canary, self.rollout.share):
-            raise RefusedError("the split is no longer the one that the rollout set")
-        return found
+            self._dealer.weigh(self.rollout, percent, self._heed)
 
     def _heed(self) -> None:
+        """End what is waited for when another command asked for something."""
+        if wish := take_wish(self.rollout.name):
+            raise _AskedError(wish)
+
+    def _obey(self, wish: str) -> None:
         """Do what another command asked for."""
-        wish = take_wish(self.rollout.name)
         if wish == "abort":
             self.abort("asked for")
             raise RolloutError(f"the rollout of {self._tag} was aborted")
@@ -196,11 +205,7 @@ class Driver:
 
     def _return(self, what: str) -> None:
         with _entered(self.rollout, what, self.verdict, back=True):
-            split = self._split.show()["split"] or {"arms": []}
-            if [arm["name"] for arm in split["arms"]] == [STABLE, CANARY]:
-                # Nothing goes to the canary from this moment on; what was loaded for it is unloaded after.
-                self._split.set(self._arms(0.0), **self.rollout.rules)
-                self._split.clear(answer=STABLE)
+            self._dealer.go_back(self.rollout)
 
     def _finish(self) -> None:
         """Promote what does well with all of the requests."""
@@ -213,7 +218,7 @@ class Driver:
                 self._pause(f"it is not promoted: {error}", exit_code=getattr(error, "exit_code", 1))
             self.say(f"{rollout.name}@champion is {self._tag}")
         with _entered(rollout, "all requests, without a split", self.verdict):
-            self._split.clear(answer=CANARY)
+            self._dealer.finish(rollout)
         self._done(self.verdict["reason"])
 
 

@@ -17,6 +17,7 @@ from hone.names import is_tag_part, shown
 from hone.store import models_dir
 
 FOLDER = "hone-rollouts"
+Strategy = Literal["split", "canary", "blue-green", "rolling"]
 Status = Literal["running", "paused", "promoted", "rolled back", "aborted"]
 ENDED = ("promoted", "rolled back", "aborted")
 
@@ -40,8 +41,11 @@ class Rollout(BaseModel):
 
     Attributes:
         name: of the model.
+        strategy: split, where one service has both versions loaded; else of the replicas on this host.
         url: of the service.
         ca: certificates that the service's is checked with; empty: those that the system knows.
+        replicas: that there were when it began, and are to be when it is over; 0: a service deals its requests itself.
+        id: of the evidence, where that isn't the service's.
         stable, canary: versions.
         steps: percent of the requests that the canary gets, one after the other.
         window_s: that each step takes at least.
@@ -60,8 +64,11 @@ class Rollout(BaseModel):
 
     schema_version: Literal[1] = 1
     name: str
+    strategy: Strategy = "split"
     url: str
     ca: str = ""
+    replicas: int = Field(0, ge=0)
+    id: str = ""
     stable: str
     canary: str
     steps: tuple[float, ...] = Field(min_length=1)

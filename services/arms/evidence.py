@@ -46,11 +46,11 @@ class Limits:
     agreement: float = 0.0
 
 
-class Totals(Protocol):
-    """What knows what the arms of a split have done."""
+class Counted(Protocol):
+    """What knows how much the arms of a split have done."""
 
     def total(self, split: Split) -> dict[str, Done]:
-        """Return what they have done in all, by name."""
+        """Return it by the arms' names, of everything that serves them."""
 
 
 class Evidence:
@@ -62,7 +62,7 @@ class Evidence:
         arms: what all workers have counted.
     """
 
-    def __init__(self, folder: Path, split: Split, arms: Totals) -> None:
+    def __init__(self, folder: Path, split: Split, arms: Counted) -> None:
         self._file = folder / f"split-{split.id}.json"
         self._split = split
         self._arms = arms

@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 import yaml
 
+from hone.lifecycle.replicas.balancer import Balancer, configuration
+from hone.lifecycle.replicas.state import Replica
 from hone.services.launch import free_port
 from hone.services.routes.paths import PATHS
 from hone.services.settings import Settings
@@ -72,30 +74,19 @@ def test_nginx_passes_public_paths_and_no_others() -> None:
 
 @contextmanager
 def nginx(folder: Path, http: list[int], grpc: int) -> Iterator[httpx.Client]:
-    """Run the file's nginx in front of services on this host; the engine's name server isn't there."""
+    """Run the file's nginx in front of services on this host, as `hone up` does; no name server is there."""
     port = free_port()
-    text = (COMPOSE / "nginx.conf").read_text()
-    told = "".join(f"server 127.0.0.1:{each} max_fails=2 fail_timeout=2s;" for each in http)
-    text = re.sub(r"server model:3000 [^;]+;", told, text)
-    text = re.sub(r"server model:9000 [^;]+;", f"server 127.0.0.1:{grpc};", text)
-    text = text.replace("listen 8080", f"listen 127.0.0.1:{port}").replace(
-        "listen 9000", f"listen 127.0.0.1:{free_port()}"
-    )
-    text = text.replace("/tmp/", f"{folder}/").replace("worker_processes auto", "worker_processes 1")
-    file, log = folder / "nginx.conf", folder / "nginx.log"
-    file.write_text(text)
-    with log.open("w") as stream:
-        process = subprocess.Popen(
-            ["nginx", "-c", file, "-p", folder, "-g", "daemon off; user root;" if os.getuid() == 0 else "daemon off;"],
-            stderr=stream,
-        )
+    replicas = [Replica(id=f"r{at}", version="a", port=each, grpc_port=grpc) for at, each in enumerate(http)]
+    text = configuration(folder, "127.0.0.1", port, free_port(), {"a": (100.0, replicas)})
+    balancer, log = Balancer(folder), folder / "nginx.log"
+    balancer.apply(text)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-            wait_ready(client, process, log, path="/v2/health/ready")
+            assert balancer.process is not None
+            wait_ready(client, balancer.process, log, path="/v2/health/ready")
             yield client
     finally:
-        process.terminate()
-        process.wait()
+        balancer.stop()
 
 
 @needs_nginx

@@ -62,7 +62,7 @@ def test_component_is_accepted_by_the_server(control_plane: ControlPlane, tmp_pa
 
 
 @pytest.mark.parametrize("autoscaling", ["in-flight-hpa", "keda"])
-@pytest.mark.parametrize("entrance", ["ingress", "gateway"])
+@pytest.mark.parametrize("entrance", ["ingress", "gateway", "loadbalancer"])
 def test_everything_that_goes_together_is_accepted_by_the_server(
     control_plane: ControlPlane, tmp_path: Path, autoscaling: str, entrance: str
 ) -> None:
@@ -70,7 +70,8 @@ def test_everything_that_goes_together_is_accepted_by_the_server(
     memory = ("memory-hpa",) if autoscaling == "in-flight-hpa" else ()
     chosen = (autoscaling, *memory, entrance, "checks", "drift", "feedback", "grpc", "metrics", "recording", "redis")
     # Peaks stand in for the component keda, and need a forecast.
-    left_out = {"in-flight-hpa", "keda", "ingress", "gateway", "memory-hpa", "scheduled-peaks"} - set(chosen)
+    entrances = {"ingress", "gateway", "loadbalancer"}
+    left_out = {"in-flight-hpa", "keda", *entrances, "memory-hpa", "scheduled-peaks"} - set(chosen)
     assert set(COMPONENTS) == {*chosen, *left_out}, "a new component: say what it goes together with"
     file, image, tag = tmp_path / "capacity.json", "registry.example.com/hone/digits:1", "digits:onnx-fp32-1"
     file.write_text(capacity(model=tag).model_dump_json())

@@ -189,6 +189,10 @@ ROWS = {
         "hone ab stop wine || test $? = 1",
         "hone ab history wine",
     ],
+    "`hone up MODEL`, `hone down NAME`": [
+        "hone up wine --status || test $? = 1",
+        "hone down wine || test $? = 1",
+    ],
     "`hone cache …`": ["hone cache list | grep passes", "hone cache prune --days 30 --dry-run"],
     "`hone models …`": [
         "rm -rf home/bentoml/hone-registry",  # a page promotes a version, which is then not removed

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -31,6 +33,11 @@ KIND = click.option(
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="One more label; may be repeated.")
 @click.option("--context", type=click.Path(path_type=Path), help="Only write the build context into this new folder.")
 @click.option("--push", is_flag=True, help="Push it to the registry that --tag names.")
+@click.option(
+    "--sign-key",
+    type=click.Path(path_type=Path),
+    help="Sign what is pushed, as cosign does, with this key (PEM, P-256).",
+)
 @click.option("--record", type=click.Path(path_type=Path), help="What the image holds. [default: out/NAME/image.json]")
 @audited("containerize", "model", unless=("context",))
 def containerize(
@@ -46,11 +53,15 @@ def containerize(
     labels: tuple[str, ...],
     context: Path | None,
     push: bool,
+    sign_key: Path | None,
     record: Path | None,
 ) -> None:
     """Build a container image that serves a stored MODEL: small, not root, its root file system read-only.
 
     --and packs more: another model is served beside the first, another version of the same lies ready to be loaded.
+
+    A key to sign with: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out cosign.key. Where it has a
+    password, COSIGN_PASSWORD holds it, or it is asked for.
     """
     from hone.files import atomic_write
     from hone.k8s.tools.containerize import containerize as build
@@ -62,9 +73,18 @@ def containerize(
             raise click.UsageError(f"--label: '{name}' is not NAME=VALUE")
     extra = {name: value for name, _, value in pairs}
     request = Request(model, kind, tag, base, wheels, index_url, ca, engine or "", extra, more, push)
-    image = build(request, lambda text: click.echo(text, err=True), context)
+    key = None if sign_key is None else _signing_key(sign_key)
+    image = build(request, lambda text: click.echo(text, err=True), context, key)
     file = record or Path("out") / model.partition(":")[0] / "image.json"
     atomic_write(file, image.model_dump_json(indent=2) + "\n")
     if image.id:
         click.echo(image.summary())
     click.echo(f"record: {file}")
+
+
+def _signing_key(file: Path) -> Any:
+    """Read the key before anything is built."""
+    from hone.k8s.tools.registry.signatures import read_signing_key
+
+    given = os.environ.get("COSIGN_PASSWORD")
+    return read_signing_key(file, lambda: given or click.prompt("password", hide_input=True, err=True))

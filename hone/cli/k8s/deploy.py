@@ -21,7 +21,11 @@ def deploy() -> None:
 @click.option("--server", help="Address of the API server, for one without a kubectl configuration.")
 @click.option("--backups", type=click.Path(path_type=Path), help="Folder that hone backup writes to.")
 @click.option("--backup-days", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True)
-def preflight(overlay: Path, cluster: str | None, server: str | None, backups: Path | None, backup_days: float) -> None:
+@click.option("--verify-key", type=click.Path(path_type=Path), help="Public key (PEM) that must have signed images.")
+def preflight(
+    overlay: Path, cluster: str | None, server: str | None, backups: Path | None, backup_days: float,
+    verify_key: Path | None,
+) -> None:  # fmt: skip
     """List what a deployment of the manifests of OVERLAY lacks; exits with status 1 when something is missing.
 
     The cluster is asked for what the manifests need, its secrets for keys, its Prometheus whether it will scrape the
@@ -30,12 +34,14 @@ def preflight(overlay: Path, cluster: str | None, server: str | None, backups: P
     from hone.k8s.tools.cluster import Cluster, manifests
     from hone.k8s.tools.preflight import images
     from hone.k8s.tools.preflight import preflight as check
+    from hone.k8s.tools.registry.signatures import read_verifying_key
     from hone.services.status.host import backup_age
     from hone.services.status.printing import show
 
+    key = None if verify_key is None else read_verifying_key(verify_key)
     arguments = (*(("--context", cluster) if cluster else ()), *(("--server", server) if server else ()))
     findings = check(overlay, Cluster(arguments))
-    findings += [*images(manifests(overlay)), backup_age(backups, backup_days)]
+    findings += [*images(manifests(overlay), key), backup_age(backups, backup_days)]
     show(findings)
     lacking = sum(finding.is_bad for finding in findings)
     click.echo(f"{lacking} missing" if lacking else "nothing is missing")

@@ -34,6 +34,14 @@ k8s.add_command(simulate)
 @click.option("--kubernetes", metavar="RELEASE", help="The cluster's; from 1.35 on pods are added at 5 % above target.")
 @click.option("--rollout", type=click.Choice(["argo", "flagger", "gateway"]), help="How new versions get requests.")
 @click.option("--canary-image", default="", help="Of the second Deployment, with --rollout gateway.")
+@click.option("--kserve", is_flag=True, help="An InferenceService and its ServingRuntime in place of the Deployment.")
+@click.option(
+    "--kserve-mode",
+    type=click.Choice(["Standard", "RawDeployment"]),
+    default="Standard",
+    show_default=True,
+    help="What KServe calls it: the latter until 0.15.",
+)
 def render(
     model: str,
     capacity: Path,
@@ -47,6 +55,8 @@ def render(
     kubernetes: str | None,
     rollout: str | None,
     canary_image: str,
+    kserve: bool,
+    kserve_mode: str,
 ) -> None:
     """Write manifests for MODEL whose numbers come from its measured capacity; OUT/numbers.md says which from what.
 
@@ -66,7 +76,7 @@ def render(
     numbers = write(
         model, entry.tag, image, capacity, out, peak=peak, components=components, remarks=remarks, digest=digest,
         autoscaler=autoscaler, release=parse_release(kubernetes) if kubernetes else None, forecast=forecast,
-        rollout=Rollout(rollout, canary_image) if rollout else None,
+        rollout=Rollout(rollout, canary_image) if rollout else None, kserve=kserve_mode if kserve else "",
     )  # fmt: skip
     for number in numbers.sources:
         click.echo(f"{number.field:24} {number.value:>10}  {number.origin}")

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from hone.lifecycle.rollout.state import Rollout
     from hone.services.status.asking import Access
 
+DEFAULT_URL = "http://127.0.0.1:3000"
+STEPS = "5,25,50,100"
 key_option = click.option(
     "--api-key", envvar="HONE_API_KEY", default="", help="With the scope operate. [default: $HONE_API_KEY]"
 )
@@ -30,9 +32,16 @@ def rollout() -> None:
 @rollout.command()
 @click.argument("name")
 @click.option("--to", required=True, help="The new version: candidate, or another alias, version or variant.")
-@click.option("--url", default="http://127.0.0.1:3000", show_default=True, help="Of the service.")
-@click.option("--steps", default="5,25,50,100", show_default=True, help="Percent of the requests.")
-@click.option("--window", type=DURATION, default="2m", show_default=True, help="That each step takes at least.")
+@click.option("--url", help="Of the service. [default: replicas of hone up, else http://127.0.0.1:3000]")
+@click.option(
+    "--strategy",
+    type=click.Choice(["canary", "blue-green", "rolling"]),
+    default="canary",
+    show_default=True,
+    help="The last two are for replicas of hone up.",
+)
+@click.option("--steps", help="Percent of the requests, of a canary. [default: 5,25,50,100]")
+@click.option("--window", type=DURATION, help="That each step takes at least. [default: 2m; rolling: 10s]")
 @click.option("--patience", type=DURATION, help="For a step without enough evidence. [default: 10 windows]")
 @click.option("--errors", default=0.01, show_default=True, type=click.FloatRange(0, 1), help="More failures allowed.")
 @click.option("--p99", default=0.02, show_default=True, type=click.FloatRange(0, 1), help="More slow ones allowed.")
@@ -48,15 +57,19 @@ def rollout() -> None:
 @key_option
 @audited("rollout start", "name", "to")
 def start(
-    name: str, to: str, url: str, steps: str, window: float, patience: float | None, sticky: str, compare: float,
-    reason: str, approve: bool, waive: tuple[str, ...], sketches: Path | None, no_promotion: bool, ca: Path | None,
-    api_key: str, **limits: float,
+    name: str, to: str, url: str | None, strategy: str, steps: str | None, window: float | None,
+    patience: float | None, sticky: str, compare: float, reason: str, approve: bool, waive: tuple[str, ...],
+    sketches: Path | None, no_promotion: bool, ca: Path | None, api_key: str, **limits: float,
 ) -> dict[str, str]:  # fmt: skip
     """Roll a version of NAME out at a running service, and promote it when it does well with all requests.
 
     A step ends when its window is over and the version is proven to do well enough beside the one that serves: no more
     failures, no more answers beyond that one's p99, but what --errors and --p99 allow. Worse, and it is rolled back:
     exit status 3. Not enough evidence, and the rollout pauses: exit status 4. Killed, it goes on with `resume`.
+
+    Where `hone up NAME` runs, its replicas are rolled. Canary: replicas of the new version are added, and get --steps.
+    Blue-green: a second set is started, gets all requests at once, and the old set is kept for the window. Rolling:
+    replicas are exchanged one after the other. In these two a step ends when nothing speaks against the version.
     """
     from hone.lifecycle.rollout.begin import begin
     from hone.lifecycle.rollout.state import only_one
@@ -66,15 +79,33 @@ def start(
         raise click.UsageError("--approve and --waive need a --reason")
     if limits["agreement"] and not compare:
         raise click.UsageError("--agreement needs --compare, the share of requests that both versions answer")
+    kind = _kind(name, strategy, url)
+    if strategy != "canary" and steps is not None:
+        raise click.UsageError(f"--steps: {strategy} has its own")
+    if kind != "split" and (sticky or compare):
+        raise click.UsageError("--sticky and --compare: nginx can't; roll out at one service, with --url")
+    if window is None:
+        window = 10.0 if strategy == "rolling" else 120.0
     access = Access(api_key, ca)
     with only_one(name):
         found = begin(
-            name, to, check_address(url), access, steps=_percents(steps), window_s=window,
-            patience_s=10 * window if patience is None else patience, limits=limits, reason=reason, waived=waive,
-            approval=reason if approve else "", promoting=not no_promotion, sketches=sketches,
-            rules={"sticky": sticky, "compare": compare},
+            name, to, check_address(url or DEFAULT_URL), access, strategy=kind, steps=_percents(steps or STEPS),
+            window_s=window, patience_s=10 * window if patience is None else patience, limits=limits, reason=reason,
+            waived=waive, approval=reason if approve else "", promoting=not no_promotion, sketches=sketches,
+            rules={"sticky": sticky, "compare": compare} if kind == "split" else {},
         )  # fmt: skip
         return _drive(found, access)
+
+
+def _kind(name: str, strategy: str, url: str | None) -> Any:
+    """Return how the requests are dealt out: by the replicas of this host, where they run and no service is named."""
+    from hone.lifecycle.replicas.state import is_kept
+
+    if strategy == "canary":
+        return "canary" if url is None and is_kept(name) else "split"
+    if url is not None:
+        raise click.UsageError(f"--url: {strategy} is for the replicas that hone up {name} keeps running here")
+    return strategy
 
 
 @rollout.command()
@@ -105,13 +136,13 @@ def status(name: str, as_json: bool, api_key: str) -> None:
     verdict: dict[str, Any] = {}
     if not found.ended:
         try:
-            verdict = _split(found, api_key).verdict("canary", found.limits)
+            verdict = _verdict(found, api_key)
         except HoneError as error:
             verdict = {"verdict": "unknown", "reason": str(error)}
     if as_json:
         click.echo(json.dumps({**found.model_dump(mode="json", exclude={"promotion"}), "now": verdict}))
         return
-    click.echo(f"{name}:{found.canary} beside {name}:{found.stable} at {found.url}: {found.status}")
+    click.echo(f"{name}:{found.canary} beside {name}:{found.stable} {_where(found)}: {found.status}")
     click.echo(f"  step     {found.share:g} %, of {', '.join(f'{one:g}' for one in found.steps)}")
     if found.told:
         click.echo(f"  because  {found.told}")
@@ -146,6 +177,10 @@ def history(name: str | None, as_json: bool) -> None:
     show_changes([change for change in changes(name) if change.action == "rollout"], as_json)
 
 
+def _where(found: Rollout) -> str:
+    return f"at {found.url}" if found.strategy == "split" else f"behind {found.url} ({found.strategy})"
+
+
 def _percents(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(one) for one in text.split(","))
@@ -168,10 +203,10 @@ def _access(found: Rollout, api_key: str) -> Access:
     return Access(api_key, Path(found.ca) if found.ca else None)
 
 
-def _split(found: Rollout, api_key: str) -> Any:
-    from hone.services.status.splitting import RemoteSplit
+def _verdict(found: Rollout, api_key: str) -> dict[str, Any]:
+    from hone.lifecycle.rollout.drive import dealer_of
 
-    return RemoteSplit(found.url, found.name, _access(found, api_key))
+    return dealer_of(found, _access(found, api_key)).verdict(found)
 
 
 def _drive(found: Rollout, access: Access) -> dict[str, str]:

@@ -2,39 +2,46 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
-import re
 import urllib.error
-import urllib.parse
-import urllib.request
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hone.errors import one_line
 from hone.records import Finding
 
 from ..cluster import containers
+from ..registry.client import ImagePlace, Registry, RegistryError
+from ..registry.signatures import SignatureError, verify
 
-TIMEOUT_S = 10.0
-ACCEPTED = ", ".join(
-    (
-        "application/vnd.oci.image.index.v1+json",
-        "application/vnd.oci.image.manifest.v1+json",
-        "application/vnd.docker.distribution.manifest.list.v2+json",
-        "application/vnd.docker.distribution.manifest.v2+json",
-    )
-)
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+
 EXAMPLES = ("example.com", "example.org", "example.net")
 """Hosts that RFC 2606 keeps for documentation."""
 
 
-def images(objects: list[dict[str, Any]]) -> list[Finding]:
-    """Ask for the image of every container."""
-    names = {container["image"] for item in objects for container in containers(item)}
-    return [pullable(name) for name in sorted(names)]
+def images(objects: list[dict[str, Any]], key: EllipticCurvePublicKey | None = None) -> list[Finding]:
+    """Ask for the image of every container, and whether a key has signed it, where one is given."""
+    names = sorted({container["image"] for item in objects for container in containers(item)})
+    found = [pullable(name) for name in names]
+    if key is None:
+        return found
+    there = [name for name, one in zip(names, found, strict=True) if one.state == "ok"]
+    return [*found, *(signed(name, key) for name in there)]
+
+
+def signed(image: str, key: EllipticCurvePublicKey) -> Finding:
+    """Return whether a key has signed what an image's name means now."""
+    remedy = "sign it: hone containerize MODEL --tag … --push --sign-key cosign.key"
+    try:
+        digest = verify(image, key)
+    except SignatureError as error:
+        return Finding("signature", "failed", str(error), remedy)
+    except (RegistryError, OSError, ValueError) as error:
+        return Finding(
+            "signature", "unknown", f"{image}: {one_line(error)}", "ask again, or look at the registry's log"
+        )
+    moves = "" if "@" in image else "; by its tag, which may be moved: name the digest"
+    return Finding("signature", "ok", f"{image} is signed, {digest[:19]}{moves}")
 
 
 def pullable(image: str) -> Finding:
@@ -44,7 +51,7 @@ def pullable(image: str) -> Finding:
         remedy = "name your image: hone k8s render --image-record, or `images` of the kustomization"
         return Finding("image", "missing", f"{image} is at an example's address", remedy)
     try:
-        digest = _digest(place)
+        digest = Registry(place).digest()
     except urllib.error.HTTPError as error:
         return _refused(image, place, error.code)
     except (urllib.error.URLError, OSError, ValueError) as error:
@@ -62,77 +69,3 @@ def _refused(image: str, place: ImagePlace, status: int) -> Finding:
         remedy = f"docker login {place.host}, and an imagePullSecret for the nodes"
         return Finding("image", "unknown", f"{place.host} wants credentials for {image}", remedy)
     return Finding("image", "unknown", f"{place.host} answers {status} for {image}", "ask again, or look at its log")
-
-
-@dataclass(frozen=True)
-class ImagePlace:
-    """Where an image is: host of the registry, name there, tag or digest."""
-
-    host: str
-    name: str
-    reference: str
-
-    @classmethod
-    def of(cls, image: str) -> ImagePlace:
-        """Read an image's name as container engines do: without a host, it is Docker Hub's."""
-        host, slash, rest = image.partition("/")
-        if not slash or not (re.search("[.:]", host) or host == "localhost"):
-            host, rest = "docker.io", image if slash else f"library/{image}"
-        name, at, digest = rest.partition("@")
-        path, colon, tag = name.rpartition(":")
-        name = path if colon else name
-        return cls(host, name, digest if at else tag if colon else "latest")
-
-    @property
-    def url(self) -> str:
-        host = "registry-1.docker.io" if self.host == "docker.io" else self.host
-        local = host.partition(":")[0] in ("localhost", "127.0.0.1")
-        return f"{'http' if local else 'https'}://{host}/v2/{self.name}/manifests/{self.reference}"
-
-
-def _digest(place: ImagePlace) -> str:
-    """Return the digest that a registry has an image under; raises URLError or, when it refuses, HTTPError."""
-    try:
-        return _head(place.url, "")
-    except urllib.error.HTTPError as error:
-        challenge = error.headers.get("www-authenticate", "")
-        login = _login(place.host)
-        if error.code != 401:
-            raise
-        if challenge.lower().startswith("bearer "):
-            return _head(place.url, f"Bearer {_token(challenge, login)}")
-        if not login:
-            raise
-        return _head(place.url, f"Basic {login}")
-
-
-def _head(url: str, authorization: str) -> str:
-    headers = {"Accept": ACCEPTED, **({"Authorization": authorization} if authorization else {})}
-    request = urllib.request.Request(url, method="HEAD", headers=headers)
-    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # of an image's name  # nosec B310
-        return str(answer.headers.get("docker-content-digest") or "")
-
-
-def _token(challenge: str, login: str) -> str:
-    """Return what a registry's own service for tokens gives for a challenge."""
-    fields = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
-    realm = fields.pop("realm", "")
-    if not realm.startswith(("https://", "http://127.0.0.1", "http://localhost")):
-        raise ValueError(f"its tokens are at '{realm}', which is no https address")
-    headers = {"Authorization": f"Basic {login}"} if login else {}
-    request = urllib.request.Request(f"{realm}?{urllib.parse.urlencode(fields)}", headers=headers)
-    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # checked above  # nosec B310
-        content = json.load(answer)
-    return str(content.get("token") or content.get("access_token") or "")
-
-
-def _login(host: str) -> str:
-    """Return `user:password` in base64 that `docker login` left for a registry; empty where there is none."""
-    try:
-        known = json.loads((Path.home() / ".docker" / "config.json").read_text()).get("auths", {})
-        key = "https://index.docker.io/v1/" if host == "docker.io" else host
-        login = str(known.get(key, {}).get("auth", ""))
-        base64.b64decode(login, validate=True)
-    except (OSError, ValueError, AttributeError, binascii.Error):
-        return ""
-    return login

@@ -53,8 +53,9 @@ class Rollout:
         """Return components with those that it needs; raises HoneError for one that it doesn't go with."""
         if uses_keda(chosen):
             raise HoneError(f"--rollout {self.kind}: each version needs a plain autoscaler; leave keda out")
-        if self.kind != "argo" and "ingress" in chosen:
-            raise HoneError(f"--rollout {self.kind}: the weights are in the Gateway's route; leave the ingress out")
+        for name in ("ingress", "loadbalancer"):
+            if self.kind != "argo" and name in chosen:
+                raise HoneError(f"--rollout {self.kind}: the weights are in the Gateway's route; leave the {name} out")
         more = ("metrics",) if self.kind == "argo" else ("gateway", "metrics")
         return (*chosen, *(name for name in more if name not in chosen))
 

@@ -1,0 +1,1 @@
+"""Manifests for clusters with KServe: `hone k8s render --kserve`."""

@@ -1,0 +1,1 @@
+"""Measured numbers in manifests: patches of a kustomize folder."""

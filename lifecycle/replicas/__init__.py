@@ -1,0 +1,1 @@
+"""Replicas of a model's service on this host behind nginx, without containers: what `hone up` keeps running."""
