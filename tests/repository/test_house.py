@@ -29,6 +29,7 @@ FLOORS = (
     ("services/routes",),
     ("services/grpc",),
     ("services",),
+    ("hone/scoring",),
     ("converters/context.py",),
     ("converters/registry.py",),
     ("converters/graph", "converters/proof"),
