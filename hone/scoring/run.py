@@ -67,7 +67,7 @@ class Result:
         rows: answered.
         skipped: put aside.
         resumed: of both, those that an earlier run had done.
-        seconds: of this run's own rows, without loading the model and putting the parts together.
+        seconds: of this run, without the loading of the model.
     """
 
     model: str
@@ -114,8 +114,8 @@ def score(request: Request, progress: Progress, spread: Spread | None = None) ->
             began = time.monotonic()
             try:
                 (spread or _here)(prepared, request, progress)
-                seconds = time.monotonic() - began
                 rows, skipped = assemble(prepared.parts, request.out, request.skip_bad, str(request.source))
+                seconds = time.monotonic() - began
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(_kept(prepared.parts, request)) from None
         finally:
