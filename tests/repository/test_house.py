@@ -27,7 +27,7 @@ FLOORS = (
     ("services/access", "services/feedback", "services/observe"),
     ("services/arms", "services/models"),
     ("services/routes",),
-    ("services/grpc",),
+    ("services/grpc", "services/jobs"),
     ("services",),
     ("hone/scoring",),
     ("converters/context.py",),
