@@ -192,7 +192,7 @@ def _name(file: RowFile) -> str:
     return str(file.path)
 
 
-class _Kept:
+class Kept:
     """Gathers answers to parts, and writes one when it is large or old enough, or the next rows don't follow."""
 
     def __init__(self, parts: Parts, every_s: float) -> None:
@@ -231,7 +231,7 @@ def _here(prepared: Prepared, request: Request, progress: Progress) -> None:
             for block in blocks(source, prepared.mapped.needed, start, stop, parts.run.block_rows):
                 yield scorer.ready(block)
 
-    kept = _Kept(parts, request.every_s)
+    kept = Kept(parts, request.every_s)
     reading, writing = Ahead(ready()), Behind(kept.take, kept.look)
     try:
         _compute(scorer, reading, writing, lambda rows, bad: progress(rows, total, bad), done)

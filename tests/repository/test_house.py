@@ -186,6 +186,8 @@ FRAMEWORKS = {
     "matplotlib": ("hone/pages/figures.py", "converters/report/plots.py"),
     "opentelemetry": ("services/observe/tracing.py",),
     "prometheus_client": ("services/observe/metrics.py", "lifecycle/drift/gauges.py", "lifecycle/feedback/gauges.py"),
+    "pyspark": ("hone/scoring/engines/spark.py",),
+    "ray": ("hone/scoring/engines/ray.py",),
     "redis": ("services/cache/redis_client.py",),
     "scipy": ("hone/evidence",),
     "rich": ("hone/cli",),

@@ -5,8 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from hone.scoring.run import Spread
+
+ENGINES = ("local", "ray", "spark")
 
 
 @click.command()
@@ -21,6 +27,8 @@ import click
 @click.option(
     "--every", type=click.FloatRange(0), default=10.0, show_default=True, help="Seconds after which a part is kept."
 )
+@click.option("--engine", type=click.Choice(ENGINES), default="local", show_default=True, help="Or more machines.")
+@click.option("--workers", type=click.IntRange(1), help="Processes of an engine. Default: as its cores have room for.")
 @click.option("--restart", is_flag=True, help="Throw away what a run before kept; don't go on from there.")
 @click.option("--overwrite", is_flag=True, help="Replace the output of a run before.")
 def score(
@@ -31,6 +39,8 @@ def score(
     given: tuple[str, ...],
     skip_bad: Path | None,
     every: float,
+    engine: str,
+    workers: int | None,
     restart: bool,
     overwrite: bool,
 ) -> None:
@@ -43,13 +53,28 @@ def score(
 
     request = Request(model, source, out, _names(keep), dict(map(_columns, given)), skip_bad, every, restart, overwrite)
     show = _Shown()
-    result = score(request, show)
+    result = score(request, show, _spread(engine, workers))
     show.end()
     aside = f", {result.skipped:,} put aside in {skip_bad}" if result.skipped else ""
     own = result.rows + result.skipped - result.resumed
     resumed = f" ({result.resumed:,} of them by a run before)" if result.resumed else ""
     rate = f"{own / max(result.seconds, 1e-9):,.0f} rows/s" if own else "nothing left to do"
     click.echo(f"{result.model}: {result.rows:,} rows{resumed}, {rate}{aside}: {out}")
+
+
+def _spread(engine: str, workers: int | None) -> Spread | None:
+    """Return what does the work; None: this process."""
+    if engine == "ray":
+        from hone.scoring.engines.ray import on_ray
+
+        return on_ray(workers)
+    if engine == "spark":
+        from hone.scoring.engines.spark import on_spark
+
+        return on_spark(workers)
+    if workers:
+        raise click.UsageError("--workers is for --engine ray and spark; HONE_THREADS and HONE_IN_FLIGHT are for local")
+    return None
 
 
 def _names(text: str | None) -> tuple[str, ...]:
