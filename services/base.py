@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import sys
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import bentoml
 from bentoml.models import BentoModel
@@ -41,6 +41,9 @@ from .routes.splits.operations import SplitOperations
 from .routes.upkeep import tend
 from .settings import Settings, misspelled
 from .startup import check_start
+
+if TYPE_CHECKING:
+    from .jobs.assembly import WorkerJobs
 
 logger = logging.getLogger("hone.serving")
 
@@ -172,6 +175,7 @@ class ModelService:
         self._hub: Hub | None = None
         self._edge: Edge | None = None
         self._grpc: GrpcServer | None = None
+        self._jobs: WorkerJobs | None = None
         self._upkeep: asyncio.Task[None] | None = None
         self._stopping: Stopping | None = None
 
@@ -221,6 +225,10 @@ class ModelService:
         if settings.grpc_port:
             self._grpc = GrpcServer(self._hub, self._edge, repository)
             await self._grpc.start(settings)
+        if settings.jobs_dir:
+            from .jobs.assembly import WorkerJobs
+
+            self._jobs = WorkerJobs(self._hub, self._edge)
         self._upkeep = asyncio.get_running_loop().create_task(tend(self._hub, repository, settings.golden_check_s))
         self._stopping = Stopping(settings, self._hub.drain)
         self._stopping.on_signals()
@@ -228,6 +236,7 @@ class ModelService:
         freeze_heap()
         self.bento_service.edge = self._edge
         self.bento_service.management = Management(self._hub, self._edge, repository)
+        self.bento_service.jobs = None if self._jobs is None else self._jobs.answer
         self.bento_service.hub = self._hub
 
     @bentoml.on_shutdown
@@ -240,6 +249,8 @@ class ModelService:
                 await self._upkeep
         if self._grpc is not None:
             await stopping.within(0.5, self._grpc.stop(), "gRPC calls")
+        if self._jobs is not None:
+            await stopping.within(0.3, self._jobs.close(), "jobs")
         if self._hub is not None:
             self._hub.flush()
             await stopping.within(0.5, self._hub.close(), "inferences")
@@ -247,6 +258,7 @@ class ModelService:
             await stopping.within(0.8, self._edge.close(stopping.left_s * 0.6), "records, traces or the cache")
         self.bento_service.hub = None
         self.bento_service.management = None
+        self.bento_service.jobs = None
 
     async def __is_ready__(self) -> bool:
         hub = self.bento_service.hub

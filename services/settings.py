@@ -21,7 +21,7 @@ ELSEWHERE = ("HONE_DEBUG", "HONE_CACHE", LAUNCHER, SHARED_TEMP)
 
 FILES = (
     *("plan", "api_keys", "jwt_jwks", "trusted_keys", "audit_log"),
-    *("record_dir", "record_key_file", "drift_dir", "feedback_dir"),
+    *("record_dir", "record_key_file", "drift_dir", "feedback_dir", "jobs_dir"),
 )
 """Settings that name a file or folder; a plan may stand there itself."""
 
@@ -101,6 +101,13 @@ class Settings:
         feedback_max_mb: of all files of each kind; the oldest hours are removed first.
         feedback_days: age at which they are removed; 0: none.
         subject_header: header that says whom a request is about; its keyed hash is kept beside answers and records.
+        jobs_dir: folder of asynchronous jobs; none are taken without.
+        jobs_redis: keep jobs in redis_url, which replicas share; bodies pass through jobs_dir.
+        jobs_body_mb: the largest body of a job, and what it may decompress to, MB.
+        jobs_rows: most rows of a job.
+        jobs_most: jobs that are kept, done or not.
+        jobs_mb: of all their bodies and results, MB.
+        jobs_hours: age at which a job is thrown away, done or not.
         shadow: a stored model that gets a copy of the traffic; its answers are compared and dropped.
         shadow_sample: share of requests copied, 0 to 1.
         drain_s: seconds between SIGTERM, when readiness goes off, and the end of accepting; a load balancer's delay.
@@ -161,6 +168,13 @@ class Settings:
     feedback_max_mb: float = 1024.0
     feedback_days: float = 35.0
     subject_header: str = ""
+    jobs_dir: str = ""
+    jobs_redis: bool = False
+    jobs_body_mb: float = 64.0
+    jobs_rows: int = 1_000_000
+    jobs_most: int = 1000
+    jobs_mb: float = 1024.0
+    jobs_hours: float = 24.0
     shadow: str = ""
     shadow_sample: float = 1.0
     drain_s: float = 0.0
@@ -240,10 +254,13 @@ class Settings:
             )
         if self.jwt_jwks and not (self.jwt_issuer and self.jwt_audience):
             raise HoneError("HONE_JWT_JWKS needs HONE_JWT_ISSUER and HONE_JWT_AUDIENCE, or any token would be accepted")
-        if self.redis_url and not (self.cache_mb or self.secured or self.rate_per_s):
+        if self.redis_url and not (self.cache_mb or self.secured or self.rate_per_s or self.jobs_redis):
             raise HoneError(
-                "HONE_REDIS_URL is for the cache and for rate limits: set HONE_CACHE_MB over 0, keys or HONE_RATE_PER_S"
+                "HONE_REDIS_URL is for the cache, rate limits and jobs: set HONE_CACHE_MB over 0, keys, "
+                "HONE_RATE_PER_S or HONE_JOBS_REDIS"
             )
+        if self.jobs_redis and not (self.redis_url and self.jobs_dir):
+            raise HoneError("HONE_JOBS_REDIS needs HONE_REDIS_URL, and HONE_JOBS_DIR, where bodies are written first")
         if self.record_mode == "complete" and not self.record_dir:
             raise HoneError("HONE_RECORD_MODE=complete needs HONE_RECORD_DIR, the folder that records go to")
         if self.record_mode == "complete" and self.record_sample < 1:

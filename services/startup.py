@@ -77,6 +77,10 @@ def _check_parts(settings: Settings) -> None:
         from .feedback.collector import check_folder as check_feedback
 
         check_feedback(Path(settings.feedback_dir))
+    if settings.jobs_dir:
+        from hone.files import check_writable
+
+        check_writable(Path(settings.jobs_dir), "jobs (HONE_JOBS_DIR)")
     if settings.trace_sample:
         _require("opentelemetry.exporter.otlp.proto.http", "HONE_TRACE_SAMPLE needs the OTLP exporter")
 

@@ -22,6 +22,7 @@ from hone.recipe import (
     SourceSpec,
     VariantSpec,
 )
+from hone.recipe.model import EnsembleSpec
 from hone.steps.own import Function
 from hone.steps.record import PostStep, PreStep
 
@@ -33,6 +34,7 @@ from ..sources import all_sources
 SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("The recipe", Recipe),
     ("source", SourceSpec),
+    ("source.ensemble", EnsembleSpec),
     ("signature", SignatureSpec),
     ("signature.inputs.NAME", InputSpec),
     ("calibration, evaluation", DataSpec),

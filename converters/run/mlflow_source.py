@@ -17,6 +17,8 @@ from hone.recipe import LoadedRecipe
 from hone.recipe.model import MLFLOW_MODEL, PICKLE_SUFFIXES
 from hone.store.mlflow_client import VERSION, Place, asked
 
+from ..ensembles.source import merged_source
+
 MLMODEL = "MLmodel"
 
 FILES = {
@@ -36,10 +38,10 @@ NAMES = {"model.lgb": "model.txt", "model.xgb": "model.ubj"}
 
 @contextmanager
 def local_source(loaded: LoadedRecipe) -> Iterator[tuple[LoadedRecipe, str]]:
-    """Give a recipe whose source is a file on this host for as long as the context lasts, and say what was fetched.
+    """Give a recipe whose source is a file on this host for as long as the context lasts, and say where that is from.
 
-    A recipe that names no model of MLflow is given as it is. MLflow is where MLFLOW_TRACKING_URI says, or beside the
-    store.
+    A recipe that names neither a model of MLflow nor an ensemble is given as it is. MLflow is where MLFLOW_TRACKING_URI
+    says, or beside the store.
 
     Raises:
         RecipeError: there is no such model or alias, or it has no file that Hone reads.
@@ -47,7 +49,8 @@ def local_source(loaded: LoadedRecipe) -> Iterator[tuple[LoadedRecipe, str]]:
     """
     name = loaded.recipe.source.file or ""
     if not name.startswith(MLFLOW_MODEL):
-        yield loaded, ""
+        with merged_source(loaded) as given:
+            yield given
         return
     field = f"{loaded.path}: source.file"
     with TemporaryDirectory(prefix="hone-mlflow-") as scratch:

@@ -34,7 +34,8 @@ class Commands(FoundGroup):
             _fail_unexpected(error)
         except KeyboardInterrupt as error:
             cached = "; finished passes are cached, the next run goes on from there"
-            _fail(error, f"interrupted{cached if ctx.invoked_subcommand == 'optimize' else ''}", 130)
+            kept = f"; {error}" if str(error) else cached if ctx.invoked_subcommand == "optimize" else ""
+            _fail(error, f"interrupted{kept}", 130)
         except OSError as error:
             _fail(error, _of_the_system(error), 1)
         except Exception as error:  # noqa: BLE001 - people get one line, --debug gets the rest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -23,8 +23,34 @@ class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class EnsembleSpec(Strict):
+    """Stored models that answer together, as one graph."""
+
+    models: tuple[str, ...] = Field(
+        min_length=2, description="Stored ONNX models with the same inputs: NAME, NAME:VARIANT, a tag or NAME@ALIAS."
+    )
+    combine: Literal["average", "vote", "stacked"] = Field(
+        "average",
+        description="The mean of their outputs; the share of models for each class; or a linear model of all their "
+        "outputs, fitted on the labels of the calibration data (logistic where labels are classes).",
+    )
+    weights: tuple[float, ...] = Field((), description="Of each model, for average and vote. Default: all the same.")
+    output: str = Field("", description="The output that is combined, where models have several. Default: their first.")
+
+    @model_validator(mode="after")
+    def _weights_fit(self) -> EnsembleSpec:
+        if self.weights and self.combine == "stacked":
+            raise ValueError("weights: those of a stacked ensemble are fitted")
+        if self.weights and len(self.weights) != len(self.models):
+            raise ValueError(f"weights: {len(self.weights)} for {len(self.models)} models")
+        if self.weights and (min(self.weights) < 0 or not sum(self.weights)):
+            raise ValueError("weights: none may be negative, and not all 0")
+        return self
+
+
 class SourceSpec(Strict):
-    """Where the trained model is: a file, a function that returns it, or both (weights and the class they fit)."""
+    """Where the trained model is: a file, a function that returns it, both (weights and the class they fit), or stored
+    models that answer together."""
 
     framework: str | None = Field(
         None, description="The framework; by default told from the file's ending or the loaded object."
@@ -40,6 +66,9 @@ class SourceSpec(Strict):
         "of Hugging Face, or a SavedModel; relative to the recipe. Or `models:/NAME@ALIAS`, `models:/NAME/NUMBER`: a "
         "model of the MLflow that MLFLOW_TRACKING_URI names.",
     )
+    ensemble: EnsembleSpec | None = Field(
+        None, description="Stored models that answer together, in the place of `file` and `loader`."
+    )
     trust_pickle: bool = Field(
         False,
         description="Allow a pickle (.pkl, .joblib, .pt, …), or a .pt2 or .skops file that holds more than tensors and "
@@ -48,8 +77,10 @@ class SourceSpec(Strict):
 
     @model_validator(mode="after")
     def _has_model(self) -> SourceSpec:
-        if not self.file and not self.loader:
-            raise ValueError("give 'file', 'loader' or both")
+        if not self.file and not self.loader and not self.ensemble:
+            raise ValueError("give 'file', 'loader' or both, or 'ensemble'")
+        if self.ensemble and (self.file or self.loader):
+            raise ValueError("give either 'ensemble', or 'file' and 'loader'")
         if self.file and self.file.endswith(PICKLE_SUFFIXES) and not self.trust_pickle:
             raise ValueError(
                 f"'{self.file}' is a pickle, and loading a pickle runs code that it contains; "

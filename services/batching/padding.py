@@ -128,6 +128,29 @@ def _sizes(inputs: Tensors, dynamic: list[tuple[TensorSpec, list[tuple[int, str]
     return {axis: inputs[spec.name].shape[position] for spec, axes in dynamic for position, axis in axes}
 
 
+def groups_of(lengths: np.ndarray, *, exact: bool = False) -> list[np.ndarray]:
+    """Return the numbers of the rows of each bucket of lengths.
+
+    Args:
+        lengths: of rows.
+        exact: only rows of one length go together.
+    """
+    edges = lengths if exact else np.fromiter(map(edge_of, lengths.tolist()), np.int64, len(lengths))
+    return [np.flatnonzero(edges == edge) for edge in np.unique(edges)]
+
+
+def part_of(inputs: Tensors, signature: Signature, rows: np.ndarray, lengths: np.ndarray) -> Tensors:
+    """Return some rows of inputs that were filled up, no longer than the longest of them."""
+    longest, part = int(lengths[rows].max()), {}
+    for spec in signature.inputs:
+        array = inputs[spec.name][rows]
+        cut = [slice(None)] * array.ndim
+        for position, _ in dynamic_axes(spec):
+            cut[position] = slice(longest)
+        part[spec.name] = np.ascontiguousarray(array[tuple(cut)])
+    return part
+
+
 def edge_of(size: int) -> int:
     """Round a length up to the edge of its bucket: 1 to 8, then steps of a quarter."""
     edge = 8

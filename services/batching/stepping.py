@@ -17,7 +17,7 @@ from hone.steps.answer import Answer
 from hone.steps.pipeline import ReadySteps
 
 from ..http.failures import OverloadedError
-from .padding import Joiner, dynamic_axes, edge_of
+from .padding import Joiner, dynamic_axes, groups_of, part_of
 
 THREADS = 4
 """At most, for the steps of a model: they share the cores with its inference."""
@@ -71,7 +71,9 @@ class Stepping:
         if groups is None:
             outputs = await infer(inputs)
         else:
-            parts = await asyncio.gather(*(infer(self._part(inputs, group, counts)) for group in groups))
+            assert counts is not None
+            cut = (part_of(inputs, self._signature, group, counts) for group in groups)
+            parts = await asyncio.gather(*(infer(part) for part in cut))
             back = np.argsort(np.concatenate(groups))
             outputs = {name: np.concatenate([part[name] for part in parts])[back] for name in parts[0]}
         small = sum(array.size for array in outputs.values()) <= INLINE_VALUES
@@ -96,21 +98,8 @@ class Stepping:
         """Return the numbers of the rows of each bucket of lengths; None: they are in one."""
         if counts is None or len(counts) < 2 or not self._by_length:
             return None
-        edges = np.fromiter(map(edge_of, counts.tolist()), np.int64, len(counts))
-        found = [np.flatnonzero(edges == edge) for edge in np.unique(edges)]
+        found = groups_of(counts)
         return found if len(found) > 1 else None
-
-    def _part(self, inputs: Tensors, rows: np.ndarray, counts: np.ndarray | None) -> Tensors:
-        """Return some rows, no longer than the longest of them."""
-        assert counts is not None
-        longest, part = int(counts[rows].max()), {}
-        for spec in self._signature.inputs:
-            array = inputs[spec.name][rows]
-            cut = [slice(None)] * array.ndim
-            for position, _ in dynamic_axes(spec):
-                cut[position] = slice(longest)
-            part[spec.name] = np.ascontiguousarray(array[tuple(cut)])
-        return part
 
     def close(self) -> None:
         """Let the threads end."""

@@ -26,6 +26,15 @@ class AdminOffError(RequestError):
     status = 403
 
 
+class JobsOffError(RequestError):
+    """This service takes no jobs."""
+
+    status = 403
+
+    def __init__(self) -> None:
+        super().__init__("this service takes no jobs: it was started without HONE_JOBS_DIR")
+
+
 class NotFoundError(RequestError):
     """No such model, version or path."""
 

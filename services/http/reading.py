@@ -38,13 +38,16 @@ async def read_body(head: Head, receive: Receive, limit: int) -> Body:
     return body if opener is None else opener(body, limit)
 
 
-def check_length(head: Head, limit: int) -> int | None:
-    """Return the length of the body that the head declares; raises BodyTooLargeError when it is over the limit."""
+LIMIT = "HONE_MAX_BODY_MB"
+
+
+def check_length(head: Head, limit: int, setting: str = LIMIT) -> int | None:
+    """Return the length of the body that the head declares; raises BodyTooLargeError when it is over."""
     declared = head.get(b"content-length")
     if declared is None or not declared.isdigit():
         return None
     if int(declared) > limit:
-        raise too_large(limit)
+        raise too_large(limit, setting=setting)
     return int(declared)
 
 
@@ -139,9 +142,9 @@ def _check_zstd_frame(body: Body, limit: int) -> None:
         raise RequestError("the zstd body has bytes behind its end; send one frame")
 
 
-def too_large(limit: int, which: str = "") -> BodyTooLargeError:
+def too_large(limit: int, which: str = "", setting: str = LIMIT) -> BodyTooLargeError:
     # The rest of the body is not read, so the connection can't be used again.
     return BodyTooLargeError(
-        f"the {which}body is over the limit of {limit / 1e6:g} MB; send fewer rows, or raise HONE_MAX_BODY_MB",
+        f"the {which}body is over the limit of {limit / 1e6:g} MB; send fewer rows, or raise {setting}",
         (("connection", "close"),),
     )

@@ -12,7 +12,7 @@ class Path:
     """One path.
 
     Attributes:
-        template: with {name} of a model and {version} of it.
+        template: with {name} of a model, {version} of it and {id} of a job.
         method: GET or POST.
         outside: callers outside the cluster may reach it; what is for operators and probes stays inside.
         open: it answers without a key, where there are keys.
@@ -25,9 +25,30 @@ class Path:
     open: bool = False
     bentomls: bool = False
 
-    def of(self, name: str, version: str = "") -> str:
+    def of(self, name: str, version: str = "", job: str = "0" * 32) -> str:
         """Return the path of a model."""
-        return self.template.format(name=name, version=version)
+        return self.template.format(name=name, version=version, id=job)
+
+
+@dataclass(frozen=True)
+class JobPath:
+    """What a path of jobs is of: all jobs of a model, one of them, or its result."""
+
+    model: str
+    job: str = ""
+    result: bool = False
+
+
+def job_path(path: str) -> JobPath | None:
+    """Return what a path of jobs is of; None for any other path."""
+    parts = path.split("/")
+    if parts[:2] != ["", "models"] or parts[3:4] != ["jobs"] or not parts[2]:
+        return None
+    if len(parts) == 4:
+        return JobPath(parts[2])
+    if len(parts) == 5 and parts[4]:
+        return JobPath(parts[2], parts[4])
+    return JobPath(parts[2], parts[4], True) if len(parts) == 6 and parts[4] and parts[5] == "result" else None
 
 
 INFERENCE = tuple(Path(template, "POST") for endpoint in all_endpoints() for template in endpoint.templates)
@@ -54,6 +75,13 @@ METADATA = (
 FEEDBACK = (Path("/models/{name}/feedback", "POST"),)
 """Answered by `FeedbackEndpoint`."""
 
+JOBS = (
+    Path("/models/{name}/jobs", "POST"),
+    Path("/models/{name}/jobs/{id}", "GET"),
+    Path("/models/{name}/jobs/{id}/result", "GET"),
+)
+"""Answered by `services.jobs`; a job is also asked for by DELETE."""
+
 OPERATION = (
     Path("/v2/repository/index", "POST", outside=False),
     Path("/v2/repository/models/{name}/load", "POST", outside=False),
@@ -77,4 +105,4 @@ STATIC = tuple(
 )
 """The files of BentoML that the page at `/` needs."""
 
-PATHS = (*INFERENCE, *FEEDBACK, *METADATA, *OPERATION, *STATIC)
+PATHS = (*INFERENCE, *FEEDBACK, *METADATA, *JOBS, *OPERATION, *STATIC)

@@ -190,6 +190,18 @@ class ServedModel:
             return await self._stepping.answer(inputs, lambda made: self._computed(made, deadline, trail))
         return await self._computed(inputs, deadline, trail)
 
+    async def infer_behind(self, inputs: Tensors) -> Tensors:
+        """Return the outputs of rows that nobody waits for: they are computed when no caller's are, or at least after
+        `PATIENCE_S`, so that they come on under any load.
+
+        Raises:
+            as infer.
+        """
+        patience = monotonic() + PATIENCE_S
+        while not self._lane.idle and monotonic() < patience:
+            await asyncio.sleep(PAUSE_S)
+        return await self.infer(inputs)
+
     async def _computed(self, inputs: Tensors, deadline: float | None, trail: Trail | None) -> Tensors:
         if self._cache is None:
             return await self._lane.submit(inputs, deadline, trail)

@@ -23,7 +23,7 @@ from bentoml._internal.server.http.traffic import TimeoutMiddleware
 from hone.errors import HoneError
 
 from ..http import connections
-from ..http.failures import NotFoundError, OverloadedError, is_unexpected
+from ..http.failures import JobsOffError, NotFoundError, OverloadedError, is_unexpected
 from ..http.responses import NO_SNIFF, Receive, Scope, Send, require_method, respond, respond_error, respond_json
 from ..settings import Settings
 from .edge import Edge
@@ -31,7 +31,8 @@ from .hub import Hub
 from .management import Management
 from .openapi import describe
 from .pages import HTML_FIELDS, URL, address, page
-from .paths import INFERENCE, PATHS
+from .paths import INFERENCE, PATHS, job_path
+from .splits.routing import Handler
 
 logger = logging.getLogger("hone.serving")
 
@@ -62,12 +63,14 @@ def check_version() -> None:
 class FastService(Service):
     """A BentoML service whose inference paths are answered by our own endpoints.
 
-    `edge`, `hub` and `management` are set by the service's start-up hook, once its model is warm.
+    `edge`, `hub`, `management` and, where they are on, `jobs` are set by the service's start-up hook, once its model
+    is warm.
     """
 
     edge: Edge | None = None
     hub: Hub | None = None
     management: Management | None = None
+    jobs: Handler | None = None
 
     def to_asgi(self, is_main: bool = True) -> Any:
         check_version()
@@ -152,6 +155,12 @@ class _Application:
                 raise OverloadedError("the model is still loading")
             if path.startswith(MANAGED) or path == "/v2":
                 await management(scope, receive, send)
+                return
+            if (of := job_path(path)) is not None:
+                if self._service.jobs is None:
+                    await self._service.edge.admit(dict(scope["headers"]), "predict", of.model)
+                    raise JobsOffError
+                await self._service.jobs(scope, receive, send)
                 return
             await self._service.edge.admit(dict(scope["headers"]), "predict")
             if path in PAGES:

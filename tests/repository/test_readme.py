@@ -73,6 +73,7 @@ ELSEWHERE = {
         ("hone retrain cronjob", "hone retrain dag"),
         ("needs a recipe with a schedule", "tests/lifecycle/retrain/test_schedules.py", '"cronjob", recipe'),
     ),
+    "hone score": ("needs rows", "tests/hone/scoring/test_score.py", '["score", "dense"'),
     "hone models import": (
         "needs another host",
         "tests/hone/store/test_signing.py",
@@ -98,6 +99,11 @@ ROWS = {
         "hone optimize strict.yaml --only onnx-fp32 --no-store --out strict || test $? = 3",
     ],
     "`hone serve MODEL`": [],  # served while all of these run
+    "`hone score MODEL INPUT OUTPUT`": [
+        "(echo id,a,b,c,d,e,f,g,h,i,j,k,l,m; seq 99 | sed 's/.*/&,1,2,3,4,5,6,7,8,9,0,1,2,3/') > score.csv",
+        "hone score wine score.csv scored.parquet --keep id --skip-bad bad.jsonl | grep '99 rows'",
+        "hone score wine score.csv scored.parquet --keep id --overwrite --restart --every 1",
+    ],
     "`hone new service NAME MODEL…`": [
         "hone new service shop wine --out services/shop",
         "test -f services/shop/service.py",

@@ -1,0 +1,1 @@
+"""Several stored models as one graph: what a recipe's `source.ensemble` stands for."""

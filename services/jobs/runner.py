@@ -1,0 +1,232 @@
+"""Computes jobs behind the callers who wait: one at a time in a worker, a batch of rows whenever the model is idle."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from time import time
+
+import numpy as np
+
+from hone.errors import one_line
+from hone.signature import Tensors
+
+from ..http.failures import OverloadedError, is_unexpected, status_of
+from ..http.limits import Limits
+from ..http.reading import opener_of
+from ..protocols import Protocol, endpoints_of
+from ..protocols.base import Request
+from ..protocols.predict import PREDICT
+from ..protocols.tensors import row_count
+from ..routes.edge import Edge
+from ..routes.hub import Hub
+from ..routes.served import ServedModel
+from ..settings import READ_PER_BODY, Settings
+from .record import DONE, FAILED, LEASE_S, Job, JobsFullError, JobStore
+
+logger = logging.getLogger("hone.serving")
+
+POLL_S = 0.5
+"""Between two looks for a job that another worker, or another replica, has taken in."""
+HOLD_S = LEASE_S / 5
+SWEEP_S = 60.0
+AGAIN_S = 1.0
+"""After a refusal by the model's queue, or a store that doesn't answer."""
+
+
+class GoneError(Exception):
+    """The job is this worker's no more: canceled, or taken by another."""
+
+
+@dataclass
+class _Current:
+    """The job at work: as it is now, and whether it is still this worker's."""
+
+    job: Job
+    own: bool = True
+
+
+class JobRunner:
+    """Takes jobs out of a store and computes them.
+
+    Args:
+        store: of the jobs.
+        hub: of the worker.
+        edge: of the worker.
+    """
+
+    def __init__(self, store: JobStore, hub: Hub, edge: Edge) -> None:
+        self._store, self._hub, self._edge = store, hub, edge
+        self._limits = limits_of(edge.settings)
+        self._most_bytes = body_bytes(edge.settings)
+        self._woken = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin to take jobs."""
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._run()), loop.create_task(self._sweep())]
+
+    def wake(self) -> None:
+        """Look for a job at once: one has come in."""
+        self._woken.set()
+
+    async def close(self) -> None:
+        """Stop; a job that is at work is given back, for another worker."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                if not await self._next():
+                    # Not wait_for: that one forgets that it was canceled when it is woken at the same moment.
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(POLL_S):
+                            await self._woken.wait()
+                    self._woken.clear()
+            except Exception as error:
+                logger.error("jobs: %s", one_line(error), exc_info=not isinstance(error, OSError))
+                await asyncio.sleep(AGAIN_S)
+
+    async def _next(self) -> bool:
+        """Compute a job; False when there is none, or this worker is about to stop."""
+        if self._hub.draining or not self._hub.names():
+            return False
+        taken = await self._taken()
+        if taken is None:
+            return False
+        current = _Current(taken[0])
+        holding = asyncio.get_running_loop().create_task(self._hold(current))
+        try:
+            done, result = await self._computed(current, taken[1])
+            await self._finish(done, result)
+        except GoneError:
+            pass
+        except asyncio.CancelledError:
+            await self._store.give_back(current.job)
+            raise
+        finally:
+            holding.cancel()
+        return True
+
+    async def _taken(self) -> tuple[Job, bytes] | None:
+        """Take a job; one that comes as this worker stops is given back."""
+        taking = asyncio.ensure_future(self._store.take(self._hub.names()))
+        try:
+            return await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            if (taken := await taking) is not None:
+                await self._store.give_back(taken[0])
+            raise
+
+    async def _hold(self, current: _Current) -> None:
+        """Tell the store now and then that the job is being computed, until it says that it isn't this worker's."""
+        while current.own:
+            await asyncio.sleep(HOLD_S)
+            with contextlib.suppress(OSError):  # the lease is longer than one failure
+                current.own = await self._store.hold(current.job)
+
+    async def _finish(self, job: Job, result: bytes) -> None:
+        try:
+            await self._store.finish(job, result)
+        except (JobsFullError, OSError) as error:
+            text = f"its result can't be kept: {one_line(error)}"
+            await self._store.finish(replace(job, state=FAILED, error=text, error_status=503, result_bytes=0), b"")
+
+    async def _computed(self, current: _Current, body: bytes) -> tuple[Job, bytes]:
+        """Return a job as it is when it is done, or has failed, and its result."""
+        try:
+            served = self._hub.get(current.job.model)
+            protocol, request = await self._edge.bodies.beside(lambda: self._read(served, current.job, body))
+            current.job = replace(current.job, rows=row_count(request.inputs), answered_by=served.tag)
+            outputs = await self._infer(served, request.inputs, current)
+            answers = protocols_of(served, self._limits)[current.job.head["accept"].encode()]
+            same = type(answers) is type(protocol)
+            asked = request if same else Request(request.inputs)
+            fields, result = await self._edge.bodies.beside(lambda: answers.encode(asked, outputs))
+        except GoneError:
+            raise
+        except Exception as error:
+            if is_unexpected(error):
+                logger.error("job %s failed", current.job.id, exc_info=error)
+            status, message, _ = status_of(error)
+            return replace(current.job, state=FAILED, error=message, error_status=status, changed=time()), b""
+        content = bytes(result)
+        told = tuple((name.decode(), value.decode("latin-1")) for name, value in fields)
+        job = replace(current.job, rows_done=current.job.rows, fields=told, result_bytes=len(content))
+        return replace(job, state=DONE, changed=time()), content
+
+    def _read(self, served: ServedModel, job: Job, body: bytes) -> tuple[Protocol, Request]:
+        """Return the protocol of a job's body, and what is in it."""
+        head = {name.encode(): value.encode("latin-1") for name, value in job.head.items() if name != "accept"}
+        protocol = protocols_of(served, self._limits)[head.get(b"content-type", b"")]
+        opener = opener_of(head.get(b"content-encoding", b"identity").strip().lower())
+        return protocol, protocol.decode(head, body if opener is None else opener(body, self._most_bytes))
+
+    async def _infer(self, served: ServedModel, inputs: Tensors, current: _Current) -> Tensors:
+        """Return the answer to all rows of a job, computed some at a time while no caller waits."""
+        parts: list[Tensors] = []
+        for piece in _pieces(served, inputs):
+            parts.append(await self._patiently(served, piece, current))
+            current.job = replace(current.job, rows_done=current.job.rows_done + row_count(piece))
+        if len(parts) == 1:
+            return dict(parts[0])
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    async def _patiently(self, served: ServedModel, piece: Tensors, current: _Current) -> Tensors:
+        while current.own:
+            try:
+                return await served.infer_behind(piece)
+            except OverloadedError:
+                await asyncio.sleep(AGAIN_S)
+                if self._hub.get(current.job.model) is not served:  # it is on its way out
+                    raise
+        raise GoneError
+
+    async def _sweep(self) -> None:
+        while True:
+            try:
+                await self._store.sweep()
+            except Exception as error:  # noqa: BLE001 - it is tried again
+                logger.error("old jobs can't be thrown away: %s", one_line(error))
+            await asyncio.sleep(SWEEP_S)
+
+
+def _pieces(served: ServedModel, inputs: Tensors) -> Iterator[Tensors]:
+    """Yield the rows of one batch after another; all at once where the model takes no batches, or where the sizes of
+    its answers depend on which rows are together."""
+    loaded = served.loaded
+    uneven = any(isinstance(size, str) for spec in loaded.offered.outputs for size in spec.shape[1:])
+    if not loaded.artifact.signature.batchable or (loaded.steps is not None and uneven):
+        yield inputs
+        return
+    rows, size = row_count(inputs), loaded.plan.max_batch_rows
+    for start in range(0, rows, size):
+        yield {name: array[start : start + size] for name, array in inputs.items()}
+
+
+def body_bytes(settings: Settings) -> int:
+    """Return the bytes of the largest body of a job."""
+    return int(settings.jobs_body_mb * 1e6)
+
+
+def limits_of(settings: Settings) -> Limits:
+    """Return the limits of one job: more rows than a request may have, and memory for its body as a request has."""
+    share = settings.max_read_bytes / (READ_PER_BODY * settings.max_body_bytes)
+    memory = max(settings.max_read_bytes, int(share * READ_PER_BODY * body_bytes(settings)))
+    return Limits(memory, settings.jobs_rows, settings.max_row_values)
+
+
+def protocols_of(served: ServedModel, limits: Limits) -> dict[bytes, Protocol]:
+    """Return what reads and writes a model's jobs, by content type: what `/predict` does."""
+    offered, entry = served.offered, served.entry
+    found = endpoints_of(served.loaded.artifact)[PREDICT]
+    return {
+        value: kind(offered if kind.names_inputs else offered.unnamed, entry.name, entry.version, limits)
+        for value, kind in found.items()
+    }
