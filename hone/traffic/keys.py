@@ -19,8 +19,8 @@ KEY_BYTES = 32
 NONCE_BYTES = 12
 NAME = "hone"
 """Of the key, in the files that it opens."""
-SECRET = "hash.key"
-SECRET_LOCK = "hash.lock"
+HASH_KEY_FILE = "hash.key"
+HASH_KEY_LOCK = "hash.lock"
 
 
 class LockedError(HoneError):
@@ -111,9 +111,9 @@ def hash_secret(folder: Path, key: RecordKey | None) -> bytes:
     """
     if key is not None:
         return key.hash_secret
-    file = folder / SECRET
+    file = folder / HASH_KEY_FILE
     try:
-        with locked(folder / SECRET_LOCK):
+        with locked(folder / HASH_KEY_LOCK):
             if not file.exists():
                 atomic_write(file, os.urandom(KEY_BYTES), mode=0o600)
             return file.read_bytes()

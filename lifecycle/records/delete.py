@@ -14,7 +14,7 @@ from hone.errors import HoneError, one_line
 from hone.services.observe.record_deletion import Asked, remove_rows
 from hone.services.observe.record_table import Hidden
 from hone.traffic import answered, feedback
-from hone.traffic.keys import SECRET, RecordKey, hash_secret, hashed
+from hone.traffic.keys import HASH_KEY_FILE, RecordKey, hash_secret, hashed
 from hone.traffic.parquet import require_pyarrow
 
 
@@ -113,8 +113,8 @@ def _requests_of(folder: Path, unit: str, key: RecordKey | None) -> set[str]:
 def _matching(ids: set[str], wanted: Wanted, folder: Path) -> Callable[[Any], np.ndarray]:
     """Return what marks the rows of recorded traffic that go."""
     values = {wanted.subject}
-    if wanted.columns and (folder / SECRET).exists():
-        values |= {*Hidden({}, (folder / SECRET).read_bytes()).hashes(_spellings(wanted.subject))}
+    if wanted.columns and (folder / HASH_KEY_FILE).exists():
+        values |= {*Hidden({}, (folder / HASH_KEY_FILE).read_bytes()).hashes(_spellings(wanted.subject))}
 
     def marks(table: Any) -> np.ndarray:
         found = np.array([one in ids for one in table.column("request_id").to_pylist()], dtype=bool)
