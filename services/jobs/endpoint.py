@@ -29,7 +29,7 @@ from ..http.responses import (
 from ..routes.edge import REQUEST_ID, Edge
 from ..routes.hub import Hub
 from ..routes.paths import JobPath, job_path
-from .record import DONE, FAILED, ID, OPEN, Job, JobsFullError, JobStore, new_id
+from .record import DONE, FAILED, ID, OPEN, Bounds, Job, JobsFullError, JobStore, new_id
 from .runner import JobRunner, body_bytes, limits_of, protocols_of
 
 logger = logging.getLogger("hone.serving")
@@ -61,6 +61,8 @@ class Jobs:
     def __init__(self, store: JobStore, runner: JobRunner, hub: Hub, edge: Edge) -> None:
         self._store, self._runner, self._hub, self._edge = store, runner, hub, edge
         self._limit = body_bytes(edge.settings)
+        self._room = Bounds.of(edge.settings)
+        self._coming = 0  # bytes of bodies that aren't whole yet: they take the disk, too
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         head, path, began = dict(scope["headers"]), job_path(scope["path"]), time.monotonic()
@@ -130,8 +132,10 @@ class Jobs:
                         raise ClientGoneError
                     piece = message.get("body", b"")
                     size += len(piece)
+                    self._coming += len(piece)
                     if size > self._limit:
                         raise too_large(self._limit, setting=SETTING)
+                    self._room.check_bytes(self._coming - size, size)
                     await asyncio.to_thread(stream.write, piece)
                     if not message.get("more_body"):
                         break
@@ -139,6 +143,8 @@ class Jobs:
         except BaseException:
             body.unlink(missing_ok=True)
             raise
+        finally:
+            self._coming -= size
         return body
 
     async def _one(self, job: Job, path: JobPath, scope: Scope, send: Send, fields: Fields) -> None:

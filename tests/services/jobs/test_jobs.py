@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +155,31 @@ def test_there_is_room_for_so_many_jobs(asked: Callable[..., None], tmp_path: Pa
         assert not [*(tmp_path / "jobs").glob("*.incoming")]
 
     asked(ask, jobs_most=2)
+
+
+def test_bodies_on_their_way_take_room_too(asked: Callable[..., None], tmp_path: Path) -> None:
+    async def ask(client: httpx.AsyncClient, hub: Hub) -> None:
+        hub.draining = True
+        goes_on = asyncio.Event()
+
+        async def slow() -> AsyncIterator[bytes]:
+            yield b" " * 600_000
+            await goes_on.wait()
+            yield b"{}"
+
+        kind = {"content-type": "application/json"}
+        first = asyncio.create_task(client.post(PATH, content=slow(), headers=kind))
+        while not [*(tmp_path / "jobs").glob("*.incoming")]:
+            await asyncio.sleep(0.01)
+        refused = await client.post(PATH, content=b" " * 600_000 + b"{}", headers=kind)
+        assert refused.status_code == 503 and refused.json()["error"].startswith(
+            "jobs hold 0.6 MB of 1, and this takes"
+        )
+        goes_on.set()
+        assert (await first).status_code == 202
+        assert not [*(tmp_path / "jobs").glob("*.incoming")]
+
+    asked(ask, jobs_mb=1.0)
 
 
 def test_only_the_key_that_submitted_a_job_finds_it(asked: Callable[..., None], tmp_path: Path) -> None:
