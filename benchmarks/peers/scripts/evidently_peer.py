@@ -8,8 +8,8 @@
 
 """Let Evidently look at streams: `evidently_peer.py STREAM.npz...` writes `STREAM.out.npz` beside each.
 
-A report of the preset also draws every column, which takes seconds. So a few reports are made, and timed; the other
-looks ask the tests that the preset chooses, and the script ends with an error if these say anything else.
+A report of the preset also draws every column, which takes seconds. So one is made, and timed, for a look of each stream
+and window; the other looks ask the tests that the preset chooses. Where these say anything else, the script fails.
 """
 
 import os
@@ -20,7 +20,6 @@ import numpy as np
 
 os.environ["DO_NOT_TRACK"] = "1"
 WINDOWS = (400, 2000)
-REPORTS = 2
 
 
 def main() -> None:
@@ -40,11 +39,10 @@ def look(given):
             looks = [rows.iloc[end - window : end] for end in ends.tolist()]
             scores = np.array([tested(one, reference, categories) for one in looks])
             if part == "quiet":
-                for place in np.linspace(0, len(looks) - 1, REPORTS).astype(int).tolist():
-                    started = time.perf_counter()
-                    reported = preset(looks[place], reference, categories)
-                    seconds.append(time.perf_counter() - started)
-                    np.testing.assert_allclose(scores[place], reported, rtol=1e-9, atol=1e-12)
+                started = time.perf_counter()
+                reported = preset(looks[-1], reference, categories)
+                seconds.append(time.perf_counter() - started)
+                np.testing.assert_allclose(scores[-1], reported, rtol=1e-9, atol=1e-12)
             found[f"{window}.{part}"] = scores
     return {**found, "seconds": np.median(seconds)}
 
