@@ -33,7 +33,7 @@ from .tools import Looked, by_hone, by_peer
 
 @click.command()
 @click.option("--days", type=click.IntRange(2, 35), default=30, show_default=True, help="In which nothing moves.")
-@click.option("--seeds", type=click.IntRange(1), default=5, show_default=True, help="Streams of each set.")
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Streams of each set.")
 @click.option("--set", "names", multiple=True, help="A real set, such as fair. [default: all]")
 @click.option("--peer", "peers", multiple=True, help="Another tool, such as nannyml. [default: all]")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("out/bench"), show_default=True)
@@ -46,7 +46,13 @@ def main(days: int, seeds: int, names: Sequence[str], peers: Sequence[str], out:
         streams.make_stream(one, seed, days) for one in streams.sets() if one.name in chosen for seed in range(seeds)
     ]
     click.echo(f"{len(made)} streams of {days} days", err=True)
-    found, not_run = _looked(made, others, root.resolve())
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        found, not_run = _looked(made, others, root.resolve())
+    except HoneError as error:
+        raise click.ClickException(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(f"{error.filename or out}: {error.strerror}") from error
     report = {
         "schema": 1,
         "kind": "drift",

@@ -121,6 +121,12 @@ def test_unknown_names_are_one_line() -> None:
         assert result.exit_code == 2 and f"no '{name}'; did you mean" in result.output
 
 
+def test_folder_that_can_not_be_made_is_one_line_before_anything_is_measured(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = CliRunner().invoke(main, ["--days", "2", "--seeds", "1", "--out", str(tmp_path / "file" / "out")])
+    assert result.exit_code == 1 and result.output.splitlines()[1:] == [f"Error: {tmp_path}/file/out: Not a directory"]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("peer", detectors(), ids=lambda peer: peer.name)

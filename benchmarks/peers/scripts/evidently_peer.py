@@ -8,8 +8,8 @@
 
 """Let Evidently look at streams: `evidently_peer.py STREAM.npz...` writes `STREAM.out.npz` beside each.
 
-A report of the preset also draws every column, which takes seconds. So one is made, and timed, for a look of each stream
-and window; the other looks ask the tests that the preset chooses. Where these say anything else, the script fails.
+A report of the preset also draws every column, which takes seconds. So one is made, and timed, for a look of each
+stream and window; the other looks ask the tests that the preset chooses. If these say anything else, the script fails.
 """
 
 import os
