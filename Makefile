@@ -15,7 +15,7 @@ EXTRAS_cpu :=
 EXTRAS_cuda := ,cuda
 INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c $(CONSTRAINTS) --overrides requirements/$(TARGET).txt
 
-.PHONY: demo demo-loop test test-all test-manifests test-cluster fuzz lint serve bench bench-serving bench-converters bench-soak bench-overload bench-score bench-report schema dashboard proto clean help
+.PHONY: demo demo-loop test test-all test-manifests test-cluster fuzz lint serve bench bench-serving bench-converters bench-soak bench-overload bench-drift bench-score bench-report schema dashboard proto clean help
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -109,6 +109,9 @@ bench-overload: $(VENV)/dev.stamp  ## Three times the capacity for ten minutes: 
 
 bench-score: $(VENV)/dev.stamp  ## hone score beside the bare runtime: how much of its rows/s is left.
 	$(BIN)/python -m benchmarks.scoring
+
+bench-drift: $(VENV)/dev.stamp  ## Months of real rows: false alarms and delay beside Evidently and NannyML.
+	$(BIN)/python -m benchmarks.drift
 
 # What has a record in out/bench is not run again: make bench-report AGAIN=--again.
 bench-report: $(VENV)/embeddings.stamp examples/digits/model.safetensors  ## Run every benchmark that has no record, and draw one page of all.

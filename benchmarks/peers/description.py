@@ -11,7 +11,8 @@ The form is inline script metadata (PEP 723), which `uv run` and other tools rea
     # payloads.json = {format = "tensors-json", path = "/json"}
     # ///
 
-Its table is named after what it is: `tool.hone.server` is a `Server`, `tool.hone.converter` a `Converter`.
+Its table is named after what it is: `tool.hone.server` is a `Server`, `tool.hone.converter` a `Converter`,
+`tool.hone.detector` a `Detector`.
 """
 
 from __future__ import annotations
@@ -79,8 +80,22 @@ class Converter(_Table):
     )
 
 
-KINDS: dict[str, type[Server] | type[Converter]] = {"server": Server, "converter": Converter}
-Kind = TypeVar("Kind", Server, Converter)
+class Detector(_Table):
+    """A detector of drift to compare with. Its script is called with files of streams (`.npz`: the reference's rows,
+    which columns are categories, and rows with the places where looks end), and writes `NAME.out.npz` beside each:
+    the seconds of a look, and by the rows of a window and the part of the stream [looks, columns] scores, 1 at its
+    threshold."""
+
+    settings: str = Field(pattern=r"^[^\n]+$", description="What was chosen, and where its documentation says so.")
+    shares: tuple[float, ...] = Field((0.0,), description="Of columns that are drift together; 0: any column is.")
+
+
+KINDS: dict[str, type[Server] | type[Converter] | type[Detector]] = {
+    "server": Server,
+    "converter": Converter,
+    "detector": Detector,
+}
+Kind = TypeVar("Kind", Server, Converter, Detector)
 
 
 @dataclass(frozen=True)
@@ -112,6 +127,12 @@ def converters() -> tuple[Peer[Converter], ...]:
     return _all(Converter)
 
 
+@cache
+def detectors() -> tuple[Peer[Detector], ...]:
+    """Return the detectors of drift to compare with, by name."""
+    return _all(Detector)
+
+
 def _all(kind: type[Kind]) -> tuple[Peer[Kind], ...]:
     found = [read(script) for script in sorted(SCRIPTS.glob(f"*{ENDING}.py"))]
     return tuple(peer for peer in found if isinstance(peer.about, kind))
@@ -126,7 +147,8 @@ def read(script: Path) -> Peer[Any]:
     content = _block(script)
     tables = content.get("tool", {}).get("hone", {})
     if len(tables) != 1 or not tables.keys() <= KINDS.keys():
-        raise HoneError(f"{script}: its description needs one of the tables tool.hone.server, tool.hone.converter")
+        known = ", ".join(f"tool.hone.{name}" for name in KINDS)
+        raise HoneError(f"{script}: its description needs one of the tables {known}")
     ((kind, table),) = tables.items()
     try:
         about = KINDS[kind].model_validate(table)

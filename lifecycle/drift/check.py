@@ -60,7 +60,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class _Look:
+class Look:
     """Rows of a span, and those of the same hours in earlier weeks: of any version, and of this one."""
 
     span: Span
@@ -106,8 +106,8 @@ def check(model: str, folder: Path, question: Question, now_s: float | None = No
         ours = [one for one in found.windows if one.columns == tuple(references.names)]
     elif other := len(served) - len(ours):
         problems.append(f"{other} hour(s) were sketched by another reference of {entry.tag}, and are left out")
-    looks = _looks(ours, found.windows, question, now_hour)
-    findings, shapes = _findings(looks, references, question)
+    looks = looks_of(ours, found.windows, question, now_hour)
+    findings, shapes = findings_of(looks, references, question)
     first = min((one.span.first for one in looks), default=now_hour)
     return Drift(
         model=entry.tag,
@@ -129,7 +129,13 @@ def _iso(seconds: float) -> str:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
 
 
-def _looks(ours: Sequence[Window], everything: Sequence[Window], question: Question, now_hour: int) -> list[_Look]:
+def looks_of(ours: Sequence[Window], everything: Sequence[Window], question: Question, now_hour: int) -> list[Look]:
+    """Return the looks at a model's hours, ending with the one that it is now.
+
+    Args:
+        ours: the hours that are asked about.
+        everything: all that is known, of any version, for the comparison with earlier weeks.
+    """
     if question.since is not None:
         chosen = [Span(question.since, now_hour)]
     elif question.window is not None:
@@ -141,17 +147,17 @@ def _looks(ours: Sequence[Window], everything: Sequence[Window], question: Quest
         window = merged(ours, span)
         if window is not None:
             alike = [one for one in everything if one.columns == window.columns]
-            found.append(_Look(span, window, history(alike, span), history(ours, span)))
+            found.append(Look(span, window, history(alike, span), history(ours, span)))
     return found
 
 
-def _findings(
-    looks: Sequence[_Look], references: References, question: Question
+def findings_of(
+    looks: Sequence[Look], references: References, question: Question
 ) -> tuple[tuple[Finding, ...], dict[str, dict[str, object]]]:
     """Return the findings, the most important first, and the shares that a page draws."""
     tests = [LOOKS * len(one.sets()[1]) for one in references.columns]
     columns = [one for one in enumerate(references.columns) if one[1].column.side == "input" or not question.unserved]
-    best: list[tuple[Finding, _Look, int]] = []
+    best: list[tuple[Finding, Look, int]] = []
     for place, reference in columns:
         doubts = question.budget.doubts(tests[place], sum(tests))
         found = [(_finding(look, place, reference, question, doubts), look, place) for look in looks]
@@ -163,7 +169,7 @@ def _findings(
     return tuple(found for found, _, _ in best), shapes
 
 
-def _finding(look: _Look, place: int, reference: Reference, question: Question, doubts: tuple[float, float]) -> Finding:
+def _finding(look: Look, place: int, reference: Reference, question: Question, doubts: tuple[float, float]) -> Finding:
     """Return what is found of a column in a look."""
     window, column = look.window, reference.column
     live, known = of_window(window, place, reference), of_reference(reference)
@@ -200,7 +206,7 @@ def references_rows(reference: Reference) -> int:
 
 
 def _moved(
-    change: Change, names: Sequence[str], sets: np.ndarray, place: int, look: _Look, reference: Reference
+    change: Change, names: Sequence[str], sets: np.ndarray, place: int, look: Look, reference: Reference
 ) -> Finding:
     before = float(share(of_reference(reference), sets)[change.where])
     return Finding(
@@ -224,7 +230,7 @@ def _moved(
 
 
 def _with_history(
-    look: _Look, place: int, reference: Reference, question: Question, doubts: tuple[float, float]
+    look: Look, place: int, reference: Reference, question: Question, doubts: tuple[float, float]
 ) -> tuple[Verdict, str, float | None]:
     """Return the verdict on a column that has moved from the proof: drift if it has from earlier weeks, too."""
     before = look.history(reference)
@@ -258,7 +264,7 @@ def _new(window: Window, place: int, reference: Reference) -> tuple[str, ...]:
     return tuple(name for name, _ in window.most_frequent(place, 50) if name not in known)[:5]
 
 
-def _shape(look: _Look, place: int, reference: Reference) -> dict[str, object]:
+def _shape(look: Look, place: int, reference: Reference) -> dict[str, object]:
     live, known = of_window(look.window, place, reference), of_reference(reference)
     if reference.column.category:
         names = ["missing", *reference.categories, "others"]

@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 import pytest
 
-from hone.benchmarks.peers.description import SCRIPTS, Payload, Peer, Server, converters, read, servers
+from hone.benchmarks.peers.description import SCRIPTS, Payload, Peer, Server, converters, detectors, read, servers
 from hone.benchmarks.peers.environment import environment, start
 from hone.benchmarks.peers.payloads import FORMATS, Inputs, call
 from hone.errors import HoneError
@@ -92,7 +92,7 @@ class TestDescription:
             (('# ready_path = "/ready"\n', ""), "tool.hone.server.ready_path: Field required"),
             (("tensors-json", "yaml"), "tool.hone.server.payloads.json.format: Input should be 'bytes', "),
             (("payloads.json", "payloads.text"), "tool.hone.server.payloads.text.[key]: Input should be 'json' or "),
-            (("hone.server", "hone.sever"), "one of the tables tool.hone.server, tool.hone.converter"),
+            (("hone.server", "hone.sever"), "one of the tables tool.hone.server, tool.hone.converter, "),
             (('["probe==1.0"]', '"probe"'), "needs dependencies, a list of packages with their versions"),
             (('["probe==1.0"]', "["), "its description is not TOML: "),
             (("# /// script", "#"), "needs one description, '# /// script' to '# ///'; it has 0"),
@@ -106,10 +106,11 @@ class TestDescription:
 
 
 class TestScripts:
-    def test_each_is_a_server_or_a_converter_with_exact_versions(self) -> None:
+    def test_each_is_a_server_a_converter_or_a_detector_with_exact_versions(self) -> None:
         assert [peer.name for peer in servers()] == NAMES
         assert [peer.name for peer in converters()] == ["inc", "nncf", "olive"]
-        for peer in (*servers(), *converters()):
+        assert [peer.name for peer in detectors()] == ["evidently", "nannyml"]
+        for peer in (*servers(), *converters(), *detectors()):
             assert all(entry.count("==") == 1 for entry in peer.requirements if entry != "numpy")
 
     def test_all_run_the_onnx_runtime_that_hone_serves_with(self) -> None:

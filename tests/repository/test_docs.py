@@ -111,9 +111,9 @@ def _metrics() -> set[str]:
 
 
 def _peers() -> set[str]:
-    from hone.benchmarks.peers.description import converters, servers
+    from hone.benchmarks.peers.description import converters, detectors, servers
 
-    return {peer.name for peer in (*servers(), *converters())}
+    return {peer.name for peer in (*servers(), *converters(), *detectors())}
 
 
 @pytest.mark.parametrize(

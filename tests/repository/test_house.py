@@ -54,6 +54,7 @@ FLOORS = (
     ("benchmarks",),
     ("benchmarks/overview",),
     ("lifecycle",),
+    ("benchmarks/drift",),
     ("hone/cli",),
 )
 """The ground first. A file belongs to the longest place that its path begins with."""
@@ -159,13 +160,14 @@ FRAMEWORKS = {
         "converters/passes/quantize/quantize_nncf.py",
     ),
     "optuna": ("converters/run/search.py", "converters/run/search_space.py"),
-    "statsmodels": ("k8s/planning/seasons.py",),
+    "statsmodels": ("k8s/planning/seasons.py", "benchmarks/drift/streams.py"),
     "skl2onnx": ("converters/sources/sklearn",),
     "sklearn": (
         "hone/runtimes/sklearn.py",
         "converters/sources/sklearn",
         "converters/ensembles/stack.py",
         "lifecycle/drift/joint.py",
+        "benchmarks/drift/streams.py",
     ),
     "tensorflow": ("hone/formats/saved_model.py", "hone/runtimes/keras.py", "hone/runtimes/savedmodel.py"),
     "tensorflow_model_optimization": ("converters/sources/keras",),

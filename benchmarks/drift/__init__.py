@@ -1,0 +1,1 @@
+"""Hone's drift detection beside other tools', on the same streams of real rows."""
