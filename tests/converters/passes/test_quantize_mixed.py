@@ -31,7 +31,7 @@ def test_the_layer_that_int8_hurts_stays_in_float(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("by", ["quantize_dynamic", "quantize_weights"])
 def test_layers_are_ranked_by_what_each_alone_does_to_the_outputs(tmp_path: Path, by: str) -> None:
-    rows = {name: array[:32] for name, array in perceptron_rows().items()}
+    rows = {name: array[:16] for name, array in perceptron_rows().items()}  # one batch: its range is each one's
     bench = Bench(tmp_path, perceptron_signature(), rows, quality={"metric": "rmse"}, budget={"quality_drop": 1.0})
     source = bench.artifact(perceptron(delicate=True))
     layers = heavy_nodes(onnx.load(source.entry))
@@ -51,8 +51,9 @@ def test_layers_are_ranked_by_what_each_alone_does_to_the_outputs(tmp_path: Path
 
 
 def test_static_quantization_leaves_the_delicate_layer_out(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, perceptron_signature(), perceptron_rows(), quality=COSINE, budget={"quality_drop": 0.02})
-    made = bench.run("quantize_mixed", bench.artifact(perceptron(delicate=True)), by="quantize_static")
+    bench = Bench(tmp_path, perceptron_signature(), perceptron_rows(), quality=COSINE)
+    source = bench.artifact(perceptron(delicate=True))
+    made = bench.run("quantize_mixed", source, by="quantize_static", max_loss=0.25)  # 0.35 with all, 0.24 without it
     assert list(details(made)["kept_in_float"]) == ["second"]
 
 
