@@ -29,8 +29,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 @pytest.hookimpl(optionalhook=True)  # pytest runs without xdist, too
 def pytest_xdist_auto_num_workers() -> int:
-    """Three processes a core: tests wait for servers, callers and clocks for more than half of their time."""
-    return 3 * (os.cpu_count() or 1)
+    """Two processes a core: tests wait for servers, callers and clocks for half of their time. With more, each of them
+    imports the frameworks, and single tests come near their limits."""
+    return 2 * (os.cpu_count() or 1)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -47,7 +47,7 @@ class Seen:
     def share(self, nodes: Iterable[Node | NodeShare]) -> float:
         """Return the share of time of some nodes, each counted once."""
         names = {node.name for node in nodes}
-        return sum(node.share for node in self.nodes if node.name in names)
+        return min(1.0, sum(node.share for node in self.nodes if node.name in names))  # rounding adds up
 
 
 def named(nodes: Iterable[Node | NodeShare]) -> tuple[str, ...]:

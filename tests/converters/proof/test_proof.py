@@ -43,6 +43,8 @@ def fails(outputs, labels):
     return outputs["score"]
 """
 
+pytestmark = pytest.mark.timeout(900)  # the first test makes eight variants
+
 
 def hone(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from hone.cli.main import main; main()", *map(str, arguments)]
