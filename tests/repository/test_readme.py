@@ -35,6 +35,11 @@ ELSEWHERE = {
         f"hone feedback {name}": ("needs labels", "tests/lifecycle/feedback/test_check.py", f'run("{name}", ')
         for name in ("import", "check", "report", "watch")
     },
+    "curl -s localhost:3000/predict -H 'content-type: application/json' -d '{\"text\":": (
+        "needs a model of texts",
+        "tests/services/test_steps.py",
+        'for body in ({"text": texts}',
+    ),
     "hone investigate": ("needs traffic", "tests/lifecycle/investigate/test_look.py", '["investigate", "dense"'),
     "curl -sS localhost:3000/models/digits/feedback": (
         "needs a service that keeps answers",
