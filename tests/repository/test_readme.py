@@ -187,9 +187,9 @@ ROWS = {
     ],
     "`hone retrain …`": ["hone retrain status wine | grep 'never retrained'"],
     "`hone rollout …`, `hone split …`": [
-        "hone split show wine | grep 'are not split'",
-        "hone split set wine --arm onnx-fp32=100 | grep onnx-fp32",
-        "hone split clear wine | grep 'answers all requests'",
+        "hone split show wine --url http://localhost:3000 | grep 'are not split'",
+        "hone split set wine --url http://localhost:3000 --arm onnx-fp32=100 | grep onnx-fp32",
+        "hone split clear wine --url http://localhost:3000 | grep 'answers all requests'",
         "hone rollout status wine || test $? = 1",
         "hone rollout history wine",
     ],
