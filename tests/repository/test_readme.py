@@ -40,6 +40,10 @@ ELSEWHERE = {
         "tests/services/test_steps.py",
         'for body in ({"text": texts}',
     ),
+    **dict.fromkeys(
+        ("uv venv litert", "uv pip install --python litert/bin/python"),
+        ("installs torch's converter", "tests/converters/sources/test_torch_lite.py", "HONE_LITERT_TORCH"),
+    ),
     "hone investigate": ("needs traffic", "tests/lifecycle/investigate/test_look.py", '["investigate", "dense"'),
     "curl -sS localhost:3000/models/digits/feedback": (
         "needs a service that keeps answers",
