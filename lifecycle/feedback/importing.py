@@ -53,7 +53,7 @@ def import_file(file: Path, folder: Path, model: str, key: RecordKey | None = No
         raise HoneError(f"{file}: must be one of {', '.join(f'*{kind}' for kind in KINDS)}")
     there = sorted(place.name.removeprefix("model=") for place in folder.glob(f"{FOLDER}/model=*"))
     if model not in there:
-        others = f"there are some of {', '.join(there)}" if there else "services keep them in HONE_FEEDBACK_DIR"
+        others = f"there is {', '.join(there)}" if there else "services keep them in HONE_FEEDBACK_DIR"
         raise HoneError(f"{folder}: no answers of '{model}' are kept there; {others}")
     now = time.time()
     try:
