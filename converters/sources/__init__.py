@@ -55,6 +55,8 @@ def for_recipe(loaded: LoadedRecipe) -> Source:
     """
     spec = loaded.recipe.source
     field = f"{loaded.path}: source"
+    if spec.python:
+        return all_sources()["python"]
     if spec.framework:
         frameworks = all_sources()
         if spec.framework not in frameworks:

@@ -61,6 +61,17 @@ class Source(ABC):
             RecipeError: naming the field of the recipe that is wrong and the remedy.
         """
 
+    def check(self, model: Artifact, context: PassContext) -> None:  # noqa: B027 - a graph has no more to be asked
+        """Ask a source artifact what its framework doesn't guarantee, before its outputs are looked at.
+
+        Args:
+            model: as `ingest` made it; of its outputs only the names may be known.
+            context: with sample rows.
+
+        Raises:
+            RecipeError: it could not be proven, or not be served.
+        """
+
     @abstractmethod
     def export(self, model: Artifact, opset: int, out: Path, context: PassContext) -> Built:
         """Convert an artifact of this framework to `model.onnx` in `out`, with the signature's names and axes.

@@ -16,7 +16,7 @@ from hone.recipe.fields import (
 )
 from hone.recipe.load import LoadedRecipe, load_recipe
 from hone.recipe.model import PICKLE_SUFFIXES, InputSpec, SignatureSpec, SourceSpec
-from hone.recipe.retrain import NewRowsSpec, RetrainSpec
+from hone.recipe.retrain import NewRowsSpec, ParameterSpec, RetrainSpec, TrainingSearchSpec
 from hone.recipe.robustness import RobustnessSpec
 from hone.recipe.variants import VariantSpec
 
@@ -30,6 +30,7 @@ __all__ = [
     "MeasureSpec",
     "MetricSpec",
     "NewRowsSpec",
+    "ParameterSpec",
     "PromotionSpec",
     "QualitySpec",
     "Recipe",
@@ -37,6 +38,7 @@ __all__ = [
     "RobustnessSpec",
     "SignatureSpec",
     "SourceSpec",
+    "TrainingSearchSpec",
     "VariantSpec",
     "allowed_drop",
     "load_recipe",

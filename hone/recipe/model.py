@@ -6,11 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from hone.recipe.python import PythonSpec
 from hone.signature import DTYPES, Dtype, Shape, Signature, TensorSpec
+from hone.userload import REFERENCE
 
 Reference = Annotated[
     str,
-    Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="A Python object, `module:function`."),
+    Field(pattern=REFERENCE, description="A Python object, `module:function`."),
 ]
 MLFLOW_MODEL = "models:/"
 """How the address of a model in MLflow's registry begins, there and here."""
@@ -49,8 +51,8 @@ class EnsembleSpec(Strict):
 
 
 class SourceSpec(Strict):
-    """Where the trained model is: a file, a function that returns it, both (weights and the class they fit), or stored
-    models that answer together."""
+    """Where the trained model is: a file, a function that returns it, both (weights and the class they fit), stored
+    models that answer together, or Python code that is the model."""
 
     framework: str | None = Field(
         None, description="The framework; by default told from the file's ending or the loaded object."
@@ -69,6 +71,9 @@ class SourceSpec(Strict):
     ensemble: EnsembleSpec | None = Field(
         None, description="Stored models that answer together, in the place of `file` and `loader`."
     )
+    python: PythonSpec | None = Field(
+        None, description="Code that is the model, in the place of `file` and `loader`; see docs/python.md."
+    )
     trust_pickle: bool = Field(
         False,
         description="Allow a pickle (.pkl, .joblib, .pt, …), or a .pt2 or .skops file that holds more than tensors and "
@@ -77,8 +82,12 @@ class SourceSpec(Strict):
 
     @model_validator(mode="after")
     def _has_model(self) -> SourceSpec:
-        if not self.file and not self.loader and not self.ensemble:
-            raise ValueError("give 'file', 'loader' or both, or 'ensemble'")
+        if self.python:
+            self._is_alone()
+        elif self.framework == "python":
+            raise ValueError("framework: code is named in 'python', such as {python: 'model:predict'}")
+        elif not self.file and not self.loader and not self.ensemble:
+            raise ValueError("give 'file', 'loader' or both, or 'ensemble', or 'python'")
         if self.ensemble and (self.file or self.loader):
             raise ValueError("give either 'ensemble', or 'file' and 'loader'")
         if self.file and self.file.endswith(PICKLE_SUFFIXES) and not self.trust_pickle:
@@ -87,6 +96,12 @@ class SourceSpec(Strict):
                 "set 'trust_pickle: true' if you made it, or save the model in a safe format"
             )
         return self
+
+    def _is_alone(self) -> None:
+        if self.file or self.loader or self.ensemble:
+            raise ValueError("give either 'python', or another model; what the code reads goes into 'python.files'")
+        if self.framework not in (None, "python"):
+            raise ValueError(f"framework: '{self.framework}' is none of code's; leave it out")
 
 
 class InputSpec(Strict):

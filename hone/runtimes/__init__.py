@@ -12,7 +12,7 @@ from functools import cache
 
 from pydantic import ValidationError
 
-from hone.artifact import MANIFEST, Artifact
+from hone.artifact import MANIFEST, Artifact, Manifest
 from hone.errors import ArtifactError, did_you_mean
 from hone.runtimes.base import Availability, Runtime, registered
 from hone.steps.ready import code_in_steps
@@ -24,6 +24,7 @@ __all__ = [
     "check_options",
     "code_in",
     "load",
+    "remark",
     "runtime_class",
     "version_here",
 ]
@@ -78,6 +79,17 @@ def code_in(artifact: Artifact) -> str:
     check_options(artifact)
     code = (runtime_class(artifact.runtime).code_in(artifact), code_in_steps(artifact))
     return ", and ".join(filter(None, code))
+
+
+def remark(manifest: Manifest) -> str:
+    """Return what people should know of a model's runtime, with what its proof measured; empty: nothing."""
+    found = runtime_class(manifest.runtime).remark
+    measured, judged = manifest.measurements, manifest.selection
+    if not found or measured is None or judged is None or not (judged.batch and judged.threads):
+        return found
+    latency = measured.at(judged.batch, judged.threads)
+    rows = "a row" if judged.batch == 1 else f"{judged.batch} rows"
+    return f"{found}; {latency.p50:.3g} ms for {rows} in its proof" if latency else found
 
 
 def load(artifact: Artifact, threads: int | None = None) -> Runtime:

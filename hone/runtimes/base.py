@@ -83,6 +83,10 @@ class Runtime(ABC):
     """False when the framework can't limit its threads; a measurement then limits the process's cores instead."""
     baseline: ClassVar[bool] = False
     """True when it runs models as they were trained, for variants to be compared with; these are not stored."""
+    waits: ClassVar[bool] = False
+    """True when a call waits for another process: a service makes none on its event loop."""
+    remark: ClassVar[str] = ""
+    """What reports and services say of all its models, beside their figures."""
     options: ClassVar[type[RuntimeOptions]] = RuntimeOptions
     """What `runtime_options` of its artifacts may hold."""
 
@@ -132,6 +136,15 @@ class Runtime(ABC):
     @abstractmethod
     def describe(self) -> str:
         """One line for people: the framework, its version and where it computes."""
+
+    @property
+    def problem(self) -> str:
+        """Why it can't answer now, though it will before long; empty when it can. A service isn't ready meanwhile."""
+        return ""
+
+    def processes(self) -> tuple[int, ...]:
+        """Return the ids of processes of its own: their memory is the model's, too."""
+        return ()
 
     def profile(self, inputs: Mapping[str, np.ndarray], runs: int, folder: Path) -> Trace:
         """Run a batch some times, as it is served, and tell what each operator took.

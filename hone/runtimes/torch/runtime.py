@@ -19,7 +19,7 @@ from hone.errors import ArtifactError, one_line
 from hone.runtimes.base import BASELINE, Availability, Runtime, UserCode, missing, name_outputs, register
 from hone.runtimes.parts import run_in_parts
 from hone.runtimes.torch import huggingface
-from hone.runtimes.torch.calls import calling, named_tensors, placeholders
+from hone.runtimes.torch.calls import Calling, calling, named_tensors, placeholders
 from hone.runtimes.torch.profiling import profile
 from hone.runtimes.trace import Trace
 from hone.signature import Signature
@@ -30,18 +30,21 @@ if TYPE_CHECKING:
 
 
 class Options(UserCode):
-    """Whether an exported program may hold pickles: the recipe said so; and whether torch compiles the module, which
-    sources' are not."""
+    """Whether an exported program may hold pickles: the recipe said so; whether torch compiles the module, or has
+    compiled it into a library that is in the file, which sources' are not."""
 
     trust_pickle: bool = False
     compiled: Literal["float32", "bfloat16"] | None = None
+    packaged: bool = False
 
 
 @register("torch")
 class TorchRuntime(Runtime):
     """An `nn.Module`: a class and its weights, an exported program (`.pt2`), or a Hugging Face folder.
 
-    `runtime_options` of the artifact: `compiled`, to compile it with inductor and compute in float32 or bfloat16.
+    `runtime_options` of the artifact: `compiled`, to compile it with inductor and compute in float32 or bfloat16;
+    `packaged`: the file is AOTInductor's, with a library for this processor, and takes tensors in the signature's
+    order.
     """
 
     module = "torch"
@@ -62,13 +65,18 @@ class TorchRuntime(Runtime):
 
         if threads is not None:
             torch.set_num_threads(threads)
-        self._compiled = Options.model_validate(artifact.manifest.runtime_options).compiled
+        options = Options.model_validate(artifact.manifest.runtime_options)
+        self._compiled = options.compiled
         if self._compiled and artifact.entry.suffix == ".pt2" and find_spec("torchao"):
             import_module("torchao.quantization.pt2e")  # knows the operators of quantized programs
-        self._module = load_module(artifact)
-        self._signature = artifact.signature
-        self._calling = calling(self._module, artifact.signature.input_names)
-        self._rows = fixed_rows(self._module, artifact.signature)
+        self._signature, names = artifact.signature, artifact.signature.input_names
+        if options.packaged:
+            self._module, self._rows = _load_package(artifact.entry), None
+            self._calling = Calling(tuple(names), "positions")
+        else:
+            self._module = load_module(artifact)
+            self._calling = calling(self._module, names)
+            self._rows = fixed_rows(self._module, artifact.signature)
         self._arithmetic: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
         if self._compiled:
             # For each shape that it meets, with its weights as constants: torch's documentation of inductor on CPUs.
@@ -106,6 +114,20 @@ class TorchRuntime(Runtime):
         import torch
 
         return f"PyTorch {torch.__version__}, {'inductor' if self._compiled else 'eager'}, CPU"
+
+
+def _load_package(file: Path) -> Any:
+    """Return what AOTInductor compiled; its library runs in this process.
+
+    Raises:
+        ArtifactError: it can't be loaded here.
+    """
+    from torch._inductor import aoti_load_package
+
+    try:
+        return aoti_load_package(str(file))
+    except Exception as error:
+        raise ArtifactError(f"{file}: not a package of AOTInductor that loads here: {one_line(error)}") from error
 
 
 def load_module(artifact: Artifact) -> torch.nn.Module:
