@@ -16,6 +16,9 @@ BATCH_ROWS = 16
 """Calibration rows that run together: enough to fill the cores, few enough for every value of a graph to fit in
 memory."""
 
+Shape = tuple[int | str, ...]
+"""Sizes of axes; texts stand for those that depend on the rows."""
+
 ERRORS_ONLY, FATAL_ONLY = 3, 4
 """ONNX Runtime's log levels."""
 
@@ -57,6 +60,32 @@ def run_rows(graph: Path | onnx.ModelProto, data: Dataset, step: str, names: Seq
             yield dict(zip(wanted, session.run(wanted, batch), strict=True))
     except Exception as error:
         raise PassError(f"{step}: the graph fails on the calibration rows: {one_line(error)}") from error
+
+
+def shapes_met(graph: onnx.ModelProto, first: Tensors, second: Tensors) -> dict[str, Shape]:
+    """Return the shapes of all values of a graph as they come about: an axis that differs between two runs is text.
+
+    What a file says of shapes is often less, and sometimes wrong.
+
+    Args:
+        graph: under 2 GB.
+        first, second: inputs of other sizes along each dynamic axis.
+
+    Raises:
+        Exception: whatever ONNX Runtime raises for a graph that it can't load or run.
+    """
+    watched = onnx.ModelProto()
+    watched.CopyFrom(graph)
+    known = {value.name for value in graph.graph.output}
+    names = dict.fromkeys(name for node in graph.graph.node for name in node.output if name)
+    watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in known)
+    session = cpu_session(watched)
+    met = [{**rows, **dict(zip(names, session.run(list(names), rows), strict=True))} for rows in (first, second)]
+    return {
+        name: tuple(a if a == b else f"{a}|{b}" for a, b in zip(met[0][name].shape, met[1][name].shape, strict=True))
+        for name in met[0]
+        if hasattr(met[0][name], "shape") and met[0][name].ndim == met[1][name].ndim
+    }
 
 
 def equal_batches(data: Dataset) -> Iterator[Tensors]:

@@ -84,7 +84,11 @@ class Probe:
             rows: their numbers, in the order in which they are run; None: all, as they stand.
         """
         data = self._data if rows is None else self._data.of(np.asarray(rows))
-        return {"rows": self._answer(data.batches(batch), out), "peak_rss_mb": peak_rss_mb()}
+        return {"rows": self._answer(data.batches(batch), out), "peak_rss_mb": self._peak_rss_mb()}
+
+    def _peak_rss_mb(self) -> float:
+        own = self._runtime.processes() if self._runtime is not None else ()
+        return peak_rss_mb() + sum(peak_rss_mb(process) for process in own)
 
     def disturbed(
         self, out: str, kind: str, severity: int, inputs: list[dict[str, Any]], rows: int | None, seconds: float
@@ -164,17 +168,19 @@ def _until(end: float, batches: Iterator[dict[str, np.ndarray]]) -> Iterator[dic
         yield rows
 
 
-def peak_rss_mb() -> float:
-    """Return this process's peak resident memory in MiB.
+def peak_rss_mb(process: int | None = None) -> float:
+    """Return the peak resident memory of this process, or of another that it started, in MiB.
 
     Linux keeps it per program image (VmHWM); `getrusage` would count the memory of the process that forked us.
     """
     try:
-        for line in Path("/proc/self/status").read_text().splitlines():
+        for line in Path(f"/proc/{process or 'self'}/status").read_text().splitlines():
             if line.startswith("VmHWM"):
                 return int(line.split()[1]) / 1024
     except OSError:
         pass
+    if process is not None:  # of others there is only what they hold now
+        return float(psutil.Process(process).memory_info().rss) / 2**20 if psutil.pid_exists(process) else 0.0
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

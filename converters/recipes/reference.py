@@ -23,6 +23,7 @@ from hone.recipe import (
     VariantSpec,
 )
 from hone.recipe.model import EnsembleSpec
+from hone.recipe.python import PythonSpec
 from hone.steps.own import Function
 from hone.steps.record import PostStep, PreStep
 
@@ -34,6 +35,7 @@ from ..sources import all_sources
 SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("The recipe", Recipe),
     ("source", SourceSpec),
+    ("source.python", PythonSpec),
     ("source.ensemble", EnsembleSpec),
     ("signature", SignatureSpec),
     ("signature.inputs.NAME", InputSpec),

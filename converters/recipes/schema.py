@@ -37,6 +37,8 @@ def recipe_schema() -> str:
             "description": description or definitions["DataSpec"].get("description", ""),
         }
     _add_steps(schema)
+    function = definitions["PythonSpec"]["properties"]["predict"]["anyOf"][0]
+    definitions["SourceSpec"]["properties"]["python"]["anyOf"].insert(0, function)
     framework = definitions["SourceSpec"]["properties"]["framework"]
     framework["anyOf"] = [{"enum": list(all_sources())}, {"type": "null"}]
     metrics = [{"enum": list(all_metrics())}, {"type": "string", "pattern": ":"}]

@@ -80,6 +80,7 @@ class VariantReport(_Record):
     remedy: str = Field("", description="For a skipped variant: what builds it.")
     runtime: str = ""
     precision: str = ""
+    remark: str = Field("", description="What is to be known of all models of its runtime; empty for most.")
     stopped: str = Field("", description="Why it was not measured in full; empty when it was.")
     evaluated_rows: int | None = Field(None, description="That it answered; null in older reports.")
     tag: str | None = Field(None, description="Its tag in the model store; null when it was not stored.")
@@ -241,6 +242,10 @@ class Report(_Record):
             lines.append(self.undecided)
         if self.checks_skipped:
             lines.append(f"the recipe skips the checks of its metric: {self.checks_skipped}")
+        for one in self.variants:
+            if one.remark and not one.baseline:
+                at, p50 = self.budget.at.batch, self.judged(one).p50
+                lines.append(f"{one.name} is {one.remark}: {p50:.3f} ms for {f'{at} rows' if at > 1 else 'a row'}")
         return lines
 
     def judged(self, variant: VariantReport, threads: str = "") -> Percentiles:

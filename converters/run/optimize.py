@@ -32,7 +32,7 @@ from ..sources import for_recipe
 from .candidates.choose import Choosing, Chosen, with_chosen
 from .conclude import Keeping, conclude
 from .holdout import Half, split
-from .looks import Looks
+from .looks import looks_at
 from .mlflow_source import local_source
 from .pipeline import Outcome, Pipeline, Progress, drop_stale
 from .plan import Plan, Variant, check_variants, make_plan
@@ -145,7 +145,7 @@ def optimize(request: Request, display: Display, beside: Beside | None = None, f
         noise = prove(asked, run.prepared.evaluation, scratch, measure, run.judge, display.proof, contest)
         real = loaded.recipe.evaluation.keep_rows
         golden = Taker(run.prepared.evaluation, scratch, run.judge, real, run.steps)
-        looks = Looks(evaluation.inputs, private=not real)
+        looks = looks_at(evaluation.inputs, run.prepared.rows.calibration, real=real)
         keeping = Keeping(golden, run.prepared.data, looks, display.note) if request.store else None
         measured = conclude(loaded, plan, outcomes, subjects, contest, noise, started, keeping)
     report = measured.model_copy(update={"selection_rows": run.selection_rows, **_choice(run.chosen)})
@@ -211,6 +211,8 @@ def _start(loaded: LoadedRecipe, workers: Workers, scratch: Path, display: Displ
     judges = make_judges(loaded, source.output_names, has_labels=labels is not None)
     display.message("the source model answers the evaluation rows")
     answer(source, prepared.evaluation, scratch, loaded.recipe.measure)
+    if told := looks_at(evaluation.inputs, prepared.rows.calibration, real=True).unlike(artifact.signature):
+        display.note(told)
     for judge in judges:
         check_metric(judge, source.outputs, labels, skip=bool(loaded.recipe.quality.skip_checks))
     run = Run(loaded, prepared, source, judges, workers, scratch, steps=steps)

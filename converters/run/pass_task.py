@@ -59,7 +59,7 @@ def run_pass(task: PassTask) -> Path:
         after = context
         if built.signature and built.signature.inputs != parent.signature.inputs:
             after = PassContext(loaded, built.signature, context.progress, task.rows)
-        if definition.output_of(parent.runtime) != parent.runtime or parent.runtime == "onnx":
+        if definition.output_of(parent.runtime) != parent.runtime or parent.runtime in ("onnx", "python"):
             _write_example(after, out)
         check_runs(seal(out, _manifest(parent, definition, built, record)), after)
     return task.target

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,7 +111,9 @@ def _adopt(partial: Path, source: sources.Source, built: Built, context: PassCon
         tools={**tool_versions(*source.tools), "hone": __version__},
     )
     names = loaded.recipe.signature.outputs if loaded.recipe.signature else ()
-    outputs = find_outputs(seal(partial, manifest), context, names)
+    draft = _with_outputs(seal(partial, manifest), names)
+    source.check(draft, context)
+    outputs = find_outputs(draft, context)
     _check_steps(loaded, Signature(inputs=signature.inputs, outputs=outputs))
     complete = manifest.model_copy(update={"signature": signature.model_copy(update={"outputs": outputs})})
     target = sources_dir / seal(partial, complete).digest
@@ -128,7 +131,15 @@ def _check_steps(loaded: LoadedRecipe, signature: Signature) -> None:
         raise RecipeError(f"{loaded.path}: {error}") from None
 
 
-def find_outputs(artifact: Artifact, context: PassContext, names: tuple[str, ...]) -> tuple[TensorSpec, ...]:
+def _with_outputs(artifact: Artifact, names: tuple[str, ...]) -> Artifact:
+    """Return an artifact with outputs of which only the names are known."""
+    outputs = tuple(TensorSpec(name=name, shape=(BATCH,)) for name in names)
+    return artifact.with_manifest(signature=artifact.signature.model_copy(update={"outputs": outputs}))
+
+
+def find_outputs(
+    artifact: Artifact, context: PassContext, names: tuple[str, ...] | None = None
+) -> tuple[TensorSpec, ...]:
     """Find the outputs' dtypes and shapes by running the model on sample rows of different sizes.
 
     An output axis that grows with a dynamic axis of the inputs gets that axis's name.
@@ -140,17 +151,13 @@ def find_outputs(artifact: Artifact, context: PassContext, names: tuple[str, ...
     if len(next(iter(inputs.values()))) < 2:
         inputs = {name: np.concatenate([array, array]) for name, array in inputs.items()}
     where = f"{context.loaded.path}: signature"
-    draft = artifact.with_manifest(
-        signature=artifact.signature.model_copy(
-            update={"outputs": tuple(TensorSpec(name=name, shape=(BATCH,)) for name in names)}
-        )
-    )
+    draft = artifact if names is None else _with_outputs(artifact, names)
     try:
-        runtime = runtimes.load(draft)
-        whole = runtime.run(inputs)
-        shapes: dict[str, list[int | str]] = {name: list(array.shape) for name, array in whole.items()}
-        for axis in artifact.signature.dynamic_axes:
-            _mark_axis(runtime, artifact.signature, inputs, axis, whole, shapes)
+        with closing(runtimes.load(draft)) as runtime:
+            whole = runtime.run(inputs)
+            shapes: dict[str, list[int | str]] = {name: list(array.shape) for name, array in whole.items()}
+            for axis in artifact.signature.dynamic_axes:
+                _mark_axis(runtime, artifact.signature, inputs, axis, whole, shapes)
     except HoneError as error:
         raise RecipeError(f"{where}: {one_line(error)}") from error
     except Exception as error:

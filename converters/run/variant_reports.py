@@ -6,6 +6,7 @@ import math
 
 from hone.artifact import Measurements
 from hone.recipe import Recipe
+from hone.runtimes import runtime_class
 
 from ..proof.evaluate import resolve_threads
 from ..proof.race.early import SeenLoss
@@ -155,7 +156,7 @@ def _fragility(found: Fragility, ruling: Ruling) -> FragilityReport:
 def _with_measurements(report: VariantReport, subject: Subject, recipe: Recipe, base: float | None) -> VariantReport:
     measurements = subject.measured
     manifest = subject.artifact.manifest
-    at = recipe.budget.at
+    at, remark = recipe.budget.at, runtime_class(manifest.runtime).remark
     latency = measurements.at(at.batch, resolve_threads(at.threads))
     assert latency is not None
     return report.model_copy(
@@ -164,13 +165,14 @@ def _with_measurements(report: VariantReport, subject: Subject, recipe: Recipe, 
             "stopped": subject.stopped,
             "evaluated_rows": measurements.quality.rows,
             "precision": manifest.precision,
+            "remark": remark,
             "digest": manifest.digest,
             "quality": measurements.quality.value,
             "quality_drop": measurements.quality.drop,
             "max_difference": measurements.quality.max_difference,
             "mean_difference": measurements.quality.mean_difference,
             "rows_per_s_batch1": _rows_per_s(measurements, at.threads),
-            "speedup": round(latency.rows_per_s / base, 3) if base else None,
+            "speedup": round(latency.rows_per_s / base, 3) if base and not remark else None,
             "size_mb": measurements.size_mb,
             "peak_rss_mb": measurements.peak_rss_mb,
             "load_ms": measurements.load_ms,

@@ -12,6 +12,7 @@ from hone.recipe import LoadedRecipe, VariantSpec
 
 from ... import sources
 from ...graph.contents import Contents, read_contents
+from ...passes.export.skip_padding import masks_of
 from ...report.records import CandidateReport
 from ..pipeline import Pipeline, Progress
 from ..plan import PRESETS, Plan, make_plan
@@ -38,6 +39,14 @@ class Chosen:
     specs: tuple[VariantSpec, ...]
     facts: tuple[str, ...]
     candidates: tuple[CandidateReport, ...]
+
+
+CODE = Chosen(
+    (VariantSpec(preset="python-process"),),
+    ("the model is Python code, which has no graph",),
+    (CandidateReport(name="python-process", chosen=True, reason="the code itself, in a process of its own"),),
+)
+"""What `auto` stands for where there is nothing to make anything else of."""
 
 
 def with_chosen(loaded: LoadedRecipe, specs: Iterable[VariantSpec]) -> LoadedRecipe:
@@ -76,16 +85,24 @@ class Choosing:
         self._made: dict[str, Path] = {}
         self._failed: dict[str, str] = {}
 
+    @property
+    def _is_code(self) -> bool:
+        return self._prepared.framework == "python"
+
     def facts(self) -> Facts:
         """Make the float graph, and read what it is made of."""
         self._make([_rule(FLOAT)], None)
         path = self._made.get(FLOAT)
-        contents = read_contents(Artifact.open(path).entry) if path else Contents()
+        graph = Artifact.open(path) if path else None
+        contents = read_contents(graph.entry) if graph else Contents()
+        masked = bool(graph and len(masks_of(graph.signature)) == 1)
         source = sources.get(self._prepared.framework)
-        return Facts(source.name, source.has_attention, contents, this_host(), self._loaded.recipe)
+        return Facts(source.name, source.has_attention, contents, this_host(), self._loaded.recipe, masked)
 
     def by_rules(self) -> Chosen:
         """Return what the rules let through, without a trial; those that wait for one included."""
+        if self._is_code:
+            return CODE
         facts = self.facts()
         against = {rule.preset: rule.against(facts) for rule in RULES}
         chosen = [rule for rule in RULES if not against[rule.preset]]
@@ -98,6 +115,8 @@ class Choosing:
             minutes: time limit of the run; when half of it is over, what waits for a trial is not begun.
         """
         ends = float("inf") if minutes is None else time.monotonic() + FOR_CHOOSING * 60 * minutes
+        if self._is_code:
+            return CODE
         facts = self.facts()
         against = {rule.preset: rule.against(facts) for rule in RULES}
         left = [rule for rule in RULES if not against[rule.preset]]

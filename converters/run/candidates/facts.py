@@ -67,6 +67,7 @@ class Facts:
         graph: what the float graph is made of.
         host: where it is to run.
         recipe: budget, objective, data and hooks.
+        masked: an input says which tokens of a text are real.
     """
 
     framework: str
@@ -74,6 +75,7 @@ class Facts:
     graph: Contents
     host: Host
     recipe: Recipe
+    masked: bool = False
 
     def accepts(self, name: str) -> bool:
         """Return whether a pass takes the source's framework."""

@@ -62,6 +62,13 @@ def multiplies(facts: Facts) -> str:
     return "" if facts.graph.multiplies else "the graph has no layers with weights to store in fewer bits"
 
 
+def several_texts(facts: Facts) -> str:
+    """A text alone has no padding."""
+    if not facts.masked:
+        return "no input is a mask that says which tokens are real"
+    return "" if facts.recipe.budget.at.batch > 1 else "rows are judged one at a time, where none is padded for others"
+
+
 def in_float(facts: Facts) -> str:
     return "the model is quantized already" if facts.graph.quantized else ""
 
@@ -213,6 +220,16 @@ RULES: tuple[Rule, ...] = (
         "openvino-int8-bf16",
         "products in int8, the rest in bfloat16",
         (*WEIGHTS, openvino, bfloat16, no_recurrence, calibration),
+    ),
+    Rule(
+        "openvino-unpadded-bf16",
+        "bfloat16, without the padding of shorter texts",
+        (*WEIGHTS, openvino, bfloat16, attention, several_texts, half_fits),
+    ),
+    Rule(
+        "openvino-unpadded-int8-bf16",
+        "products in int8, without the padding of shorter texts",
+        (*WEIGHTS, openvino, bfloat16, attention, several_texts, calibration),
     ),
     Rule("litert", "small and fast kernels, most of all for few rows", (*WEIGHTS, litert, float_fits)),
     Rule("litert-dynamic", "those kernels, dense layers and convolutions in int8", (*WEIGHTS, litert)),

@@ -17,6 +17,7 @@ import pytest
 from hone import store
 from hone.converters.proof.disturbance import HostNoise, HostWatch
 from hone.converters.report.records import Report, read_report
+from tests import commands
 from tests.models.sums import GRAPH, MODEL, write_project
 from tests.servers import use_store
 
@@ -47,6 +48,7 @@ pytestmark = pytest.mark.timeout(900)  # the first test makes eight variants
 
 
 def hone(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a user does; where nothing but its message counts, `commands.hone` takes less time."""
     command = [sys.executable, "-c", "from hone.cli.main import main; main()", *map(str, arguments)]
     return subprocess.run(
         command, cwd=cwd, capture_output=True, text=True, timeout=400, check=False, env={**os.environ, **environment}
@@ -120,7 +122,7 @@ def test_pages_of_reports_ask_no_other_host_and_are_drawn_again(runs: Runs) -> N
     assert page.count("<svg") == 2
     names = ("http://www.w3.org", "http://purl.org", "http://creativecommons.org")
     assert "http://" not in functools.reduce(lambda text, name: text.replace(name, ""), names, page)
-    assert hone("report", out / "report.json", cwd=runs.folder).returncode == 0
+    assert commands.hone("report", out / "report.json", cwd=runs.folder).returncode == 0
 
 
 def test_loader_and_data_functions_run_once_a_run(runs: Runs) -> None:
@@ -170,7 +172,7 @@ def test_labels_of_bool_are_judged_as_numbers(runs: Runs) -> None:
 
 def test_a_metric_that_fails_is_found_before_any_pass(tmp_path: Path) -> None:
     file = write_project(tmp_path / "project", GRAPH + FAILING, quality={"metric": "network:fails"})
-    done = hone("optimize", file, cwd=tmp_path)
+    done = commands.hone("optimize", file, cwd=tmp_path)
     assert done.returncode == 2 and "network:fails failed (network.py:" in error_of(done)
     assert not list((tmp_path / "home" / "cache" / "passes").glob("*"))
 
@@ -198,7 +200,7 @@ def test_results_are_shown_when_neither_report_nor_store_can_be_written_any_more
 """
     code = GRAPH.replace("def load():", "def load():" + spoil)
     file = write_project(tmp_path / "project", code, variants=["onnx-fp32"])
-    done = hone("optimize", file, cwd=tmp_path)
+    done = commands.hone("optimize", file, cwd=tmp_path)
     assert done.returncode == 1
     assert "★ onnx-fp32" in done.stdout and "winner  onnx-fp32" in done.stdout
     line = error_of(done)

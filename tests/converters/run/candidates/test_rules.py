@@ -87,6 +87,14 @@ def test_the_budget_decides() -> None:
     assert "gains bytes rather than time" in reason(facts(DENSE), "onnx-weights-int8")
 
 
+def test_padding_is_left_out_where_several_texts_are_judged_together() -> None:
+    several = {"budget": {"at": {"batch": 8}}}
+    unpadded = {"openvino-unpadded-bf16", "openvino-unpadded-int8-bf16"}
+    assert unpadded <= fitting(replace(facts(ENCODER, **several), masked=True))
+    assert "no input is a mask" in reason(facts(ENCODER, **several), "openvino-unpadded-bf16")
+    assert "judged one at a time" in reason(replace(facts(ENCODER), masked=True), "openvino-unpadded-int8-bf16")
+
+
 def test_data_and_hooks_decide() -> None:
     assert reason(facts(DENSE, calibration=None), "onnx-int8-static") == "the recipe has no calibration rows"
     torch = facts(CONVOLVED, framework="torch", train="net:train")
