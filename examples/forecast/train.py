@@ -1,4 +1,4 @@
-"""Train both forecasters: python examples/forecast/train.py (some minutes on two cores)."""
+"""Train the forecasters: python examples/forecast/train.py [NAME …] (some minutes on two cores)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def rmse(network: torch.nn.Module) -> float:
 
 
 if __name__ == "__main__":
-    for name in ("lstm", "transformer"):
+    for name in sys.argv[1:] or ("lstm", "gru", "transformer"):
         torch.manual_seed(SEED)
         network = train(getattr(model, name)())
         save_file(network.state_dict(), Path(__file__).with_name(f"{name}.safetensors"))
