@@ -26,6 +26,7 @@ from hone.processes import output_of
 from hone.steps.ready import packages_of
 
 from .packing import Packing, Request
+from .requirements import requirements_lock
 from .sbom import Package, bill_of_materials, read_lock
 from .serving_code import serving_code
 
@@ -47,6 +48,9 @@ def write_context(folder: Path, request: Request, packing: Packing) -> dict[str,
     shutil.copyfile(IMAGE / "Containerfile", folder / "Containerfile")
     lock = build / "requirements.lock"
     lock.write_text((IMAGE / f"{request.kind}.lock").read_text() + _steps_lock(packing))
+    artifacts = [entry.opened(verify=False) for entry in packing.entries]
+    added = requirements_lock(artifacts, lock, request.index_url, request.wheels)
+    lock.write_text(lock.read_text() + added)
     packages = read_lock(lock)
     if request.wheels:
         _copy_wheels(request.wheels, build / "wheels", packages, request.kind)

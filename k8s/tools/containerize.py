@@ -17,7 +17,8 @@ from .build_context import write_context
 from .engines import build_command, find_engine, image_facts, push
 from .image_record import ImageRecord, LeftOut, PackedModel
 from .packing import KINDS, Packing, Request, pack
-from .registry.signatures import fingerprint, sign
+from .registry.keys import fingerprint
+from .registry.signatures import sign
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey

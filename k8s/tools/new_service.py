@@ -14,6 +14,7 @@ from hone.errors import HoneError, one_line
 from hone.files import atomic_directory
 from hone.names import is_name, shown
 from hone.runtimes import runtime_class
+from hone.runtimes.python import pins
 from hone.steps.ready import packages_of
 
 from .build_context import IMAGE, STEPS_LOCK
@@ -110,6 +111,7 @@ def _free_folder(target: Path) -> Path:
 def packages(artifacts: Iterable[Artifact]) -> list[str]:
     """Return the pinned packages of a bento that serves these artifacts: those of any service, and their runtimes'."""
     found = (IMAGE / "packages.txt").read_text().split()
+    known = {pin.partition("==")[0] for pin in found}
     extra: set[str] = set()
     for artifact in artifacts:
         providers = artifact.manifest.runtime_options.get("providers", [])
@@ -117,6 +119,7 @@ def packages(artifacts: Iterable[Artifact]) -> list[str]:
         extra |= {name for need in needs for name in PACKAGES[need]}
         extra |= {_mlx()} if artifact.runtime == "mlx" else set()
         extra |= {*packages_of(artifact)}
+        extra |= {pin for pin in pins(artifact) if pin.partition("==")[0] not in known}
     if GPU in extra:
         found = [pin for pin in found if not pin.startswith("onnxruntime==")]  # the same module
     locks = (*(IMAGE / f"{kind}.lock" for kind in KINDS), STEPS_LOCK)

@@ -50,11 +50,11 @@ NVIDIA = "docker.io/nvidia/cuda:13.0.2-cudnn-runtime-ubuntu24.04"
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind("cpu", SLIM, ("onnx",)),
-        Kind("openvino", SLIM, ("onnx", "openvino")),
-        Kind("litert", SLIM, ("onnx", "litert")),
-        Kind("cuda", NVIDIA, ("onnx",), (CUDA, CPU)),
-        Kind("tensorrt", NVIDIA, ("onnx", "tensorrt"), (TENSORRT, CUDA, CPU)),
+        Kind("cpu", SLIM, ("onnx", "python")),
+        Kind("openvino", SLIM, ("onnx", "openvino", "python")),
+        Kind("litert", SLIM, ("onnx", "litert", "python")),
+        Kind("cuda", NVIDIA, ("onnx", "python"), (CUDA, CPU)),
+        Kind("tensorrt", NVIDIA, ("onnx", "tensorrt", "python"), (TENSORRT, CUDA, CPU)),
     )
 }
 

@@ -12,7 +12,7 @@ import hone
 PACKAGE = Path(hone.__file__).resolve().parent
 CODE_ROOT = PACKAGE.parent
 PARTS = (
-    *("audit", "evidence", "formats", "golden", "hardware", "recipe"),
+    *("apart", "audit", "evidence", "formats", "golden", "hardware", "recipe"),
     *("runtimes", "services", "sketches", "steps", "store", "traffic"),
 )
 """Folders of the package that serving needs, beside the files at its top."""

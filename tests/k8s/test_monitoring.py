@@ -26,10 +26,11 @@ def metric_names() -> set[str]:
 
     from hone.lifecycle.drift.gauges import Gauges
     from hone.lifecycle.feedback.gauges import Gauges as QualityGauges
+    from hone.services.jobs.metrics import _families as of_jobs
     from hone.services.observe.metrics import _families, _golden_families
 
     names = {family.name for gauges in (Gauges(), QualityGauges()) for family in gauges._registry.collect()}
-    for family in (*_families().values(), *_golden_families()):
+    for family in (*_families().values(), *_golden_families(), *of_jobs().values()):
         name = family._name
         if isinstance(family, Counter):
             names.add(f"{name}_total")

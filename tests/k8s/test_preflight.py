@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-import contextlib
+import functools
 import hashlib
 import json
 import os
 import shutil
-import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,20 +17,21 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
 from click.testing import CliRunner
 
 from hone.cli.main import cli
 from hone.errors import HoneError
-from hone.k8s.tools.cluster import Cluster
+from hone.k8s.tools.cluster import Cluster, manifests
 from hone.k8s.tools.preflight import Finding, images, preflight, quantity
 from hone.k8s.tools.preflight.images import ImagePlace
 from hone.k8s.tools.preflight.scraped import selects
 from hone.services.access.api_keys import new_key
-from hone.services.launch import free_port
 from hone.services.status.host import backup_age
+from tests.containers import registry
+from tests.k8s.registry.signing import put_image
+from tests.servers import caller
 
 K8S = Path(__file__).parents[2] / "k8s"
 FORBIDDEN = object()
@@ -136,6 +137,32 @@ def api_server(answers: dict[str, Any]) -> Iterator[Cluster]:
         server.server_close()
 
 
+class Asked(Cluster):
+    """Asks the server itself what `kubectl get --raw` asks it. A tenth of a second each, and fifteen times a check, is
+    for a few tests."""
+
+    def get(self, path: str) -> dict[str, Any]:
+        answer = CLIENT.get(f"{self._command[2]}{path}")
+        if answer.status_code != 200:
+            raise {403: PermissionError, 404: LookupError}[answer.status_code](path)
+        return dict(answer.json())
+
+
+CLIENT = caller()
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Render each overlay once, and leave kubectl out of what the cluster is asked."""
+    monkeypatch.setattr("hone.k8s.tools.preflight.cluster.manifests", rendered)
+    monkeypatch.setattr(sys.modules[__name__], "Cluster", Asked)
+
+
+@functools.cache
+def rendered(overlay: Path) -> list[dict[str, Any]]:
+    return manifests(overlay)
+
+
 def lacking(overlay: str, answers: dict[str, Any]) -> list[Finding]:
     with api_server(answers) as found:
         return [finding for finding in preflight(K8S / "overlays" / overlay, found) if finding.state != "ok"]
@@ -171,12 +198,14 @@ def test_complete_cluster_lacks_nothing(overlay: str) -> None:
         ("cuda", {"nodes": FORBIDDEN}, "gpu", "as a user who may read it"),
     ],
 )
+@pytest.mark.usefixtures("quick")
 def test_what_is_missing_is_named_with_a_remedy(overlay: str, changes: dict[str, Any], name: str, words: str) -> None:
     (finding,) = lacking(overlay, cluster(**changes))
     assert finding.name == name
     assert words in finding.remedy
 
 
+@pytest.mark.usefixtures("quick")
 def test_quota_that_is_too_small() -> None:
     quota = {**named("team"), "status": {"hard": {"requests.cpu": "4", "pods": "10"}, "used": {"requests.cpu": "500m"}}}
     (finding,) = lacking("cpu", cluster(resourcequotas={"items": [quota]}))
@@ -192,6 +221,14 @@ def test_namespace_that_is_not_there_yet_is_no_problem() -> None:
 def test_silent_cluster_is_one_error() -> None:
     with pytest.raises(HoneError, match="the cluster doesn't answer"):
         preflight(K8S / "overlays" / "cpu", Cluster(("--server", "http://127.0.0.1:9")))
+
+
+@pytest.mark.parametrize(("path", "error"), [("/none", LookupError), ("/api/v1/nodes", PermissionError)])
+def test_what_kubectl_says_of_an_object_is_understood(path: str, error: type[Exception]) -> None:
+    with api_server(cluster(nodes=FORBIDDEN)) as found:
+        assert found.get("/version")["minor"] == "34"
+        with pytest.raises(error):
+            found.get(path)
 
 
 def test_command_lists_and_exits_with_1_when_something_is_missing() -> None:
@@ -220,46 +257,10 @@ def deployment(*names: str) -> list[dict[str, Any]]:
     return [{"kind": "Deployment", "metadata": {"name": "d"}, "spec": {"template": pods}}]
 
 
-@contextmanager
-def registry(folder: Path) -> Iterator[str]:
-    """Run a real registry that keeps everything in a folder; yield its host."""
-    port = free_port()
-    settings = {"version": 0.1, "storage": {"filesystem": {"rootdirectory": str(folder / "data")}},
-                "http": {"addr": f"127.0.0.1:{port}"}, "log": {"level": "error"}}  # fmt: skip
-    (folder / "registry.yaml").write_text(yaml.safe_dump(settings))
-    process = subprocess.Popen(["docker-registry", "serve", str(folder / "registry.yaml")], stderr=subprocess.DEVNULL)
-    try:
-        host = f"127.0.0.1:{port}"
-        for _ in range(200):
-            with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"http://{host}/v2/").status_code == 200:
-                    break
-            time.sleep(0.05)
-        yield host
-    finally:
-        process.kill()
-        process.wait()
-
-
-def push(host: str, name: str, tag: str) -> str:
-    """Put an image without layers into a registry, and return its digest."""
-    config = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}).encode()
-    digest = f"sha256:{hashlib.sha256(config).hexdigest()}"
-    upload = httpx.post(f"http://{host}/v2/{name}/blobs/uploads/").headers["location"]
-    assert httpx.put(upload, params={**httpx.URL(upload).params, "digest": digest}, content=config).status_code == 201
-    kind = "application/vnd.oci.image.manifest.v1+json"
-    manifest = {"schemaVersion": 2, "mediaType": kind, "layers": [],
-                "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "size": len(config),
-                           "digest": digest}}  # fmt: skip
-    put = httpx.put(f"http://{host}/v2/{name}/manifests/{tag}", json=manifest, headers={"content-type": kind})
-    assert put.status_code == 201, put.text
-    return str(put.headers["docker-content-digest"])
-
-
 @pytest.mark.skipif(shutil.which("docker-registry") is None, reason="docker-registry is not installed")
 def test_images_are_asked_of_their_registry(tmp_path: Path) -> None:
     with registry(tmp_path) as host:
-        digest = push(host, "hone/digits", "1")
+        digest = put_image(host, "hone/digits", "1")
         names = (f"{host}/hone/digits:1", f"{host}/hone/digits@{digest}", f"{host}/hone/digits:2", f"{host}/other:1")
         states = {finding.detail.split()[0]: finding.state for finding in images(deployment(*names[:2]))}
         assert states == {names[0]: "ok", names[1]: "ok"}

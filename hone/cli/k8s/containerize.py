@@ -60,8 +60,8 @@ def containerize(
 
     --and packs more: another model is served beside the first, another version of the same lies ready to be loaded.
 
-    A key to sign with: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out cosign.key. Where it has a
-    password, COSIGN_PASSWORD holds it, or it is asked for.
+    A key to sign with: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out cosign.key, or the one of
+    cosign generate-key-pair. Where it has a password, COSIGN_PASSWORD holds it, or it is asked for.
     """
     from hone.files import atomic_write
     from hone.k8s.tools.containerize import containerize as build
@@ -84,7 +84,7 @@ def containerize(
 
 def _signing_key(file: Path) -> Any:
     """Read the key before anything is built."""
-    from hone.k8s.tools.registry.signatures import read_signing_key
+    from hone.k8s.tools.registry.keys import read_signing_key
 
     given = os.environ.get("COSIGN_PASSWORD")
     return read_signing_key(file, lambda: given or click.prompt("password", hide_input=True, err=True))

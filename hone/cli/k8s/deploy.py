@@ -34,7 +34,7 @@ def preflight(
     from hone.k8s.tools.cluster import Cluster, manifests
     from hone.k8s.tools.preflight import images
     from hone.k8s.tools.preflight import preflight as check
-    from hone.k8s.tools.registry.signatures import read_verifying_key
+    from hone.k8s.tools.registry.keys import read_verifying_key
     from hone.services.status.host import backup_age
     from hone.services.status.printing import show
 

@@ -10,6 +10,7 @@ import re
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from email.message import Message
 from pathlib import Path
@@ -19,14 +20,17 @@ from hone.errors import HoneError, one_line
 
 TIMEOUT_S = 10.0
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFESTS = ", ".join(
     (
-        "application/vnd.oci.image.index.v1+json",
+        OCI_INDEX,
         OCI_MANIFEST,
         "application/vnd.docker.distribution.manifest.list.v2+json",
         "application/vnd.docker.distribution.manifest.v2+json",
     )
 )
+NOTHING = (404, 405, 501)
+"""How registries answer when they have something not, or don't know how to list what refers to an image."""
 MOST_BYTES = 4_000_000
 """Of an answer: manifests and signatures are small."""
 
@@ -117,18 +121,55 @@ class Registry:
         headers, _ = self.ask("HEAD", self.place.url, accept=MANIFESTS)
         return headers.get("docker-content-digest", "")
 
-    def manifest(self, reference: str) -> dict[str, Any] | None:
-        """Return a manifest; None where there is none. Raises as `ask` does, or RegistryError when it isn't one."""
+    def described(self) -> dict[str, Any]:
+        """Return the descriptor of the image: type, size and digest; raises as `ask` does."""
+        headers, body = self.ask("GET", self.place.url, accept=MANIFESTS)
+        return {"mediaType": headers.get("content-type", OCI_MANIFEST), "size": len(body), "digest": digest_of(body)}
+
+    def manifest(self, reference: str, kind: str = OCI_MANIFEST) -> dict[str, Any]:
+        """Return a manifest; an empty one where there is none.
+
+        Raises:
+            RegistryError: it isn't one; else as `ask` does.
+        """
+        return self._object(f"{self.place.base}/manifests/{reference}", kind)[1]
+
+    def layers(self, reference: str) -> list[dict[str, Any]]:
+        """Return the layers of a manifest, none where there is no such manifest; raises as `manifest` does."""
+        return _objects(self.manifest(reference).get("layers"))
+
+    def referrers(self, digest: str) -> Iterator[dict[str, Any]]:
+        """Yield the descriptors of what refers to an image, by the registry's list or, where it keeps none, the tag's.
+
+        Raises as `manifest` does. https://github.com/opencontainers/distribution-spec/blob/main/spec.md
+        """
+        url = f"{self.place.base}/referrers/{digest}"
+        headers, listed = self._object(url, OCI_INDEX)
+        if not listed:
+            listed = self.manifest(_list_of(digest), OCI_INDEX)
+        seen = {url}
+        while True:
+            yield from _objects(listed.get("manifests"))
+            following = re.search(r'<([^>]+)>\s*;\s*rel="?next', headers.get("link", ""))
+            url = urllib.parse.urljoin(url, following[1]) if following else url
+            if url in seen or not url.startswith(self.place.base):
+                return
+            seen.add(url)
+            headers, listed = self._object(url, OCI_INDEX)
+
+    def _object(self, url: str, kind: str) -> tuple[dict[str, str], dict[str, Any]]:
+        """Return headers and body of an object in JSON, of nothing where there is none."""
         try:
-            _, body = self.ask("GET", f"{self.place.base}/manifests/{reference}", accept=OCI_MANIFEST)
+            headers, body = self.ask("GET", url, accept=kind)
             found = json.loads(body)
         except urllib.error.HTTPError as error:
-            if error.code == 404:
-                return None
+            if error.code in NOTHING:
+                return {}, {}
             raise
         except ValueError as error:
-            raise RegistryError(f"{self.place.host}: {reference} is no manifest: {one_line(error)}") from None
-        return found if isinstance(found, dict) else None
+            last = url.rpartition("/")[2]
+            raise RegistryError(f"{self.place.host}: {last} is no manifest: {one_line(error)}") from None
+        return headers, found if isinstance(found, dict) else {}
 
     def blob(self, digest: str) -> bytes:
         """Return a blob; raises RegistryError when it isn't what its digest says."""
@@ -146,9 +187,25 @@ class Registry:
         self.ask("PUT", joined, content, content_type="application/octet-stream")
         return digest
 
-    def put_manifest(self, reference: str, manifest: dict[str, Any]) -> None:
-        """Put a manifest under a tag."""
-        self.ask("PUT", f"{self.place.base}/manifests/{reference}", as_json(manifest), content_type=OCI_MANIFEST)
+    def put(self, kind: str, content: bytes) -> dict[str, Any]:
+        """Upload a blob; return its descriptor."""
+        return {"mediaType": kind, "size": len(content), "digest": self.put_blob(content)}
+
+    def put_manifest(self, reference: str, manifest: dict[str, Any]) -> dict[str, str]:
+        """Put a manifest under a tag or its digest; return the headers of the answer."""
+        url, kind = f"{self.place.base}/manifests/{reference}", str(manifest["mediaType"])
+        return self.ask("PUT", url, as_json(manifest), content_type=kind)[0]
+
+    def refer(self, manifest: dict[str, Any]) -> None:
+        """Put a manifest that refers to its subject; a registry that keeps no list of those gets one under a tag."""
+        content = as_json(manifest)
+        described = {"mediaType": manifest["mediaType"], "size": len(content), "digest": digest_of(content)}
+        if "oci-subject" in self.put_manifest(described["digest"], manifest):
+            return
+        tag = _list_of(manifest["subject"]["digest"])
+        there = _objects(self.manifest(tag, OCI_INDEX).get("manifests"))
+        added = {**described, "artifactType": manifest["artifactType"], "annotations": manifest["annotations"]}
+        self.put_manifest(tag, {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [*there, added]})
 
 
 def as_json(content: Any) -> bytes:
@@ -158,6 +215,15 @@ def as_json(content: Any) -> bytes:
 
 def digest_of(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def _list_of(digest: str) -> str:
+    """Return the tag of the list of what refers to an image, where the registry keeps none."""
+    return digest.replace(":", "-")
+
+
+def _objects(found: Any) -> list[dict[str, Any]]:
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
 
 def _token(challenge: str, login: str) -> str:
