@@ -262,4 +262,4 @@ class ModelService:
 
     async def __is_ready__(self) -> bool:
         hub = self.bento_service.hub
-        return hub is not None and not hub.draining and not hub.withdrawn
+        return hub is not None and not hub.draining and not hub.withdrawn and not hub.ailing

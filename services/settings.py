@@ -32,18 +32,12 @@ CHOICES = {
 }
 ZERO_MEANS_AUTO = ("threads", "in_flight", "max_batch_rows", "grpc_port", "max_read_mb")
 MAY_BE_ZERO = (
-    "cache_mb",
-    "golden_check_s",
-    "trace_sample",
-    "record_sample",
-    "shadow_sample",
-    "drain_s",
-    "default_timeout_ms",
-    "rate_per_s",
-    "record_days",
-    "drift_days",
-    "feedback_days",
+    *("cache_mb", "golden_check_s", "trace_sample", "record_sample", "shadow_sample", "drain_s", "default_timeout_ms"),
+    *("rate_per_s", "record_days", "drift_days", "feedback_days", "inference_nice"),
 )
+
+LOWEST = 19
+"""The lowest priority that Linux knows."""
 
 READ_PER_BODY = 32
 """Memory to read a body with, in bodies: JSON of short numbers takes about 22 times its own length."""
@@ -64,6 +58,7 @@ class Settings:
         queue_rows: rows that may wait; more are refused with 503.
         threads: threads of one inference; 0 measures.
         in_flight: batches that run side by side; 0 measures.
+        inference_nice: so much lower than the event loop's is the priority of threads that run batches; 0: the same.
         plan: of the model, JSON or a file of it; nothing is measured then.
         golden_check_s: seconds between two comparisons with the proof's answers while serving; 0: at loading only.
         rerank: time the best variants anew on a host that differs from the proof's.
@@ -131,6 +126,7 @@ class Settings:
     queue_rows: int = 4096
     threads: int = 0
     in_flight: int = 0
+    inference_nice: int = 10
     plan: str = ""
     golden_check_s: float = 3600.0
     rerank: bool = True
@@ -306,4 +302,6 @@ def _parse(variable: str, name: str, text: str, kind: type) -> object:
         raise HoneError(f"{variable}: {text} is too small or not finite; give at least {smallest:g}")
     if name in ("workers", "threads", "in_flight") and value > MOST:
         raise HoneError(f"{variable}: {text} is too large; give at most {MOST}")
+    if name == "inference_nice" and value > LOWEST:
+        raise HoneError(f"{variable}: {text} is too large; give at most {LOWEST}")
     return value

@@ -7,11 +7,11 @@ it can't start, the others go on with what they have.
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from hone.certificates import check_pair
 from hone.errors import HoneError
 
 from .access.exposure import check_exposure, grpc_host, option
@@ -96,22 +96,6 @@ def _require(module: str, problem: str) -> None:
 
 def _check_certificate(arguments: Sequence[str]) -> None:
     """Check the files of TLS, which BentoML and gRPC read in each worker only."""
-    certificate, key = option(arguments, "--ssl-certfile"), option(arguments, "--ssl-keyfile")
-    if key and not certificate:
-        raise HoneError("--ssl-keyfile needs --ssl-certfile, the certificate that the key belongs to")
-    for file in filter(None, (certificate, key)):
-        try:
-            Path(file).read_bytes()
-        except OSError as error:
-            raise HoneError(f"{file}: can't be read: {error.strerror}") from None
-    if not certificate:
-        return
-    password = option(arguments, "--ssl-keyfile-password")
-    try:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        # A password that is asked for at the terminal would hold the start for ever.
-        context.load_cert_chain(certificate, key or None, password=lambda: password)
-    except (ssl.SSLError, ValueError) as error:
-        reason = getattr(error, "reason", None) or "no certificate with its key"
-        message = f"{certificate}: not usable with its key {key or certificate}: {reason.lower().replace('_', ' ')}"
-        raise HoneError(message) from None
+    names = ("--ssl-certfile", "--ssl-keyfile", "--ssl-keyfile-password")
+    certificate, key, password = (option(arguments, name) for name in names)
+    check_pair(certificate, key, password)

@@ -13,6 +13,7 @@ from pathlib import Path
 from hone.errors import HoneError
 from hone.files import atomic_write
 
+from .bucket import Bucket, address_of
 from .window import About, BrokenSketchError, Window, decode
 
 SUFFIX = ".sketch"
@@ -34,11 +35,14 @@ class Found:
 
 
 def check_folder(folder: Path) -> None:
-    """Make the folder of sketches, private to the user.
+    """Make the folder of sketches, private to the user; of an object store, see that it can be written to.
 
     Raises:
         HoneError: it can't be made or written to.
     """
+    if address := address_of(folder):
+        Bucket(address).check()
+        return
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

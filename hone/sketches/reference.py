@@ -1,5 +1,8 @@
 """What the rows of a proof looked like, column by column: what traffic is compared with. It holds no row.
 
+These are the evaluation rows, which the proof is of. Where there are calibration rows, they are counted into the same
+cells beside them, and never with them: they are of another set, often of what the model was trained with.
+
 It is a file of the artifact. Where rows must not leave the data (`keep_rows: false`) its numbers are rounded to three
 digits, extremes are left out, and so are categories of few rows.
 """
@@ -19,6 +22,7 @@ from hone.errors import ArtifactError, first_problem
 from hone.signature import Signature
 
 from .columns import CATEGORIES, Column, columns_of, taken, texts
+from .sets import of_categories, of_numbers
 
 FILE = "drift-reference.json"
 MOST_BYTES = 4_000_000
@@ -48,12 +52,15 @@ class Reference(BaseModel):
     edges: tuple[float, ...] = Field((), max_length=TENTHS)
     quantiles: tuple[float, ...] = Field((), description="At 0 %, 1 %, ... 100 %; none where all are missing.")
     categories: tuple[str, ...] = Field((), max_length=CATEGORIES)
+    calibration: tuple[int, ...] = Field((), description="Calibration rows in the same cells; none of an output.")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         cells = len(self.categories) + 2 if self.column.category else len(self.edges) + 4
         if len(self.counts) != cells or min(self.counts) < 0:
             raise ValueError(f"{len(self.counts)} counts for {cells} cells")
+        if self.calibration and (len(self.calibration) != cells or min(self.calibration) < 0):
+            raise ValueError(f"{len(self.calibration)} counts of calibration rows for {cells} cells")
         if list(self.edges) != sorted(set(self.edges)) or not all(map(math.isfinite, (*self.edges, *self.quantiles))):
             raise ValueError("edges must be finite and rise")
         if len(self.quantiles) not in (0, QUANTILES):
@@ -71,22 +78,9 @@ class Reference(BaseModel):
 
     def sets(self) -> tuple[np.ndarray, list[str]]:
         """Return [sets, cells] which cells each set of rows has, and what the rows of each are."""
-        cells = len(self.counts)
         if self.column.category:
-            return np.eye(cells), ["missing", *(f"in '{name}'" for name in self.categories), "in another category"]
-        rows, names = [np.eye(cells)[0]], ["missing"]
-        spans = [(0, index) for index in range(2, cells - 2)]
-        half = (len(self.edges) - 1) // 2
-        middles = [(index + 3, len(self.edges) + 1 - index) for index in range(0, half, 2)]
-        for first, last in spans:
-            rows.append(np.array([first < cell <= last for cell in range(cells)], float))
-            names.append(f"up to {self.edges[last - 2]:.4g}")
-        for first, last in middles:
-            rows.append(np.array([first <= cell <= last for cell in range(cells)], float))
-            names.append(f"over {self.edges[first - 3]:.4g}, up to {self.edges[last - 2]:.4g}")
-        rows += [np.eye(cells)[1], np.eye(cells)[-1]]
-        names += [f"below {self.low:.4g}", f"above {self.high:.4g}"]
-        return np.array(rows), names
+            return of_categories(self.categories, self.counts)
+        return of_numbers(self.edges, self.low, self.high, self.counts)
 
     def count(self, numbers: np.ndarray, categories: np.ndarray) -> np.ndarray:
         """Return [cells] rows: of numbers, or of text where the column is of categories."""
@@ -112,6 +106,7 @@ class References(BaseModel):
 
     version: Literal[1] = 1
     rows: int = Field(ge=0)
+    calibration_rows: int = Field(0, ge=0, description="That are counted beside those; artifacts of before have none.")
     private: bool = Field(False, description="Rounded, without extremes and rare categories.")
     columns: tuple[Reference, ...] = Field(max_length=256)
 
@@ -140,6 +135,24 @@ def make_references(
         for column, values in zip(columns, numbers.T, strict=True)
     ]
     return References(rows=rows, private=private, columns=tuple(found))
+
+
+def with_calibration(references: References, inputs: Mapping[str, np.ndarray]) -> References:
+    """Return references that hold calibration rows beside the evaluation rows, counted into the same cells.
+
+    Args:
+        inputs: the calibration rows, as the model takes them.
+    """
+    rows = min((len(array) for array in inputs.values()), default=0)
+    if not rows:
+        return references
+    numbers, words = taken(references.names, inputs, {}), iter(texts(references.names, inputs, {}))
+    found = []
+    for one, values in zip(references.columns, numbers.T, strict=True):
+        categories = next(words) if one.column.category else np.array([])
+        counts = one.count(values, categories) if one.column.side == "input" else ()
+        found.append(one.model_copy(update={"calibration": tuple(int(count) for count in counts)}))
+    return references.model_copy(update={"calibration_rows": rows, "columns": tuple(found)})
 
 
 def _of_numbers(column: Column, values: np.ndarray, private: bool) -> Reference:

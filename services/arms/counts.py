@@ -160,6 +160,10 @@ class SharedArms:
                 found[name] = found[name].plus(done)
         return found
 
+    def processes(self, split: Split) -> dict[str, int]:
+        """Return nothing: every worker serves every arm."""
+        return {}
+
     def publish(self) -> None:
         """Write this worker's for the others, if something came since the last time."""
         arms = [done for split in self._done.values() for done in split.values()]

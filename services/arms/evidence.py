@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from hone.evidence.canary import RISK, Beside, Check, Ruling, agreement, compare, ruling
+from hone.evidence.canary import RISK, Beside, Check, Moments, Ruling, agreement, compare, ruling
 from hone.files import atomic_write, locked
 
 from .counts import Done
@@ -26,6 +26,9 @@ FEWEST = 500
 
 BEYOND = 0.01
 """Share of answers that take longer than the p99."""
+
+MOMENT_S = 1.0
+"""Between two looks at arms that are in processes of their own: what is slow in between is one moment's."""
 
 Snapshot = dict[str, dict[str, Any]]
 """What each arm had done at a moment."""
@@ -51,6 +54,12 @@ class Counted(Protocol):
 
     def total(self, split: Split) -> dict[str, Done]:
         """Return it by the arms' names, of everything that serves them."""
+
+    def processes(self, split: Split) -> Mapping[str, int]:
+        """Return in how many processes of its own each arm is; nothing where all processes serve all arms.
+
+        Such a process that stands still for a while makes one arm slow, and many requests at once.
+        """
 
 
 class Evidence:
@@ -85,16 +94,16 @@ class Evidence:
             risk: that an arm which is as good is ever called bad, shared out among the questions.
         """
         now, stable = self._arms.total(self._split), self._split.stable.name
-        kept = self._with_limit(now[stable])
+        kept = self._with_moment(arm, self._with_limit(now[stable]))
         marks = [*kept["stages"], {"counts": {name: done.plain() for name, done in now.items()}}]
         stages = [_between(first["counts"], last["counts"]) for first, last in pairwise(marks)]
-        checks = self._checks(arm, limits, stages, self._since(kept["limit"], marks), kept["limit"], risk)
+        checks = self._checks(arm, limits, stages, self._since(kept["limit"], marks), kept, risk)
         limit_ms = kept["limit"]["bound"] * 1e3 if kept["limit"] else None
         return ruling(checks), {**self.seen(), "stable_p99_ms": limit_ms, "limits": asdict(limits)}
 
     def _checks(
-        self, arm: str, limits: Limits, stages: list[dict[str, Done]], later: list[dict[str, Done]], limit: Any,
-        risk: float,
+        self, arm: str, limits: Limits, stages: list[dict[str, Done]], later: list[dict[str, Done]],
+        kept: Mapping[str, Any], risk: float,
     ) -> list[Check]:  # fmt: skip
         stable = self._split.stable.name
         asked = 3 if limits.agreement else 2
@@ -102,11 +111,12 @@ class Evidence:
         failures = [
             Beside(s[arm].errors, s[arm].requests, s[stable].errors, s[stable].requests) for s in stages
         ]  # fmt: skip
-        bound = limit["bound"] if limit else 0.0
+        bound = kept["limit"]["bound"] if kept["limit"] else 0.0
         slow = [
             Beside(s[arm].beyond(bound), s[arm].answered, s[stable].beyond(bound), s[stable].answered) for s in later
         ]
-        checks = [compare("errors", failures, limits.errors, risk), compare("p99", slow, limits.p99, risk)]
+        moments = Moments(**kept["moments"][arm]) if arm in kept.get("moments", {}) else None
+        checks = [compare("errors", failures, limits.errors, risk), compare("p99", slow, limits.p99, risk, moments)]
         if limits.agreement:
             compared, agreeing = (sum(getattr(s[arm], name) for s in stages) for name in ("compared", "agreeing"))
             checks.append(agreement(agreeing, compared, limits.agreement, risk))
@@ -130,6 +140,23 @@ class Evidence:
                     self._write(kept)
         return self._read()
 
+    def _with_moment(self, arm: str, kept: dict[str, Any]) -> dict[str, Any]:
+        """Return what is kept, with what was slow since the last look; where arms share their processes, as it is."""
+        processes = self._arms.processes(self._split)
+        if kept["limit"] is None or not processes:
+            return kept
+        with locked(self._file.with_suffix(".lock")):
+            kept, at = self._read(), time.time()
+            last = kept.setdefault("looks", {}).get(arm, {"at": 0.0, "counts": kept["limit"]["counts"]})
+            moments = Moments(**kept.setdefault("moments", {}).get(arm, {}))
+            if abs(at - last["at"]) >= MOMENT_S:  # also where the clock went back
+                counts = self._now()
+                moments = _and_since(moments, last["counts"], counts, (arm, self._split.stable.name), kept, processes)
+                kept["looks"][arm] = {"at": at, "counts": counts}
+            kept["moments"][arm] = asdict(moments)
+            self._write(kept)
+        return kept
+
     def _now(self) -> Snapshot:
         return {name: done.plain() for name, done in self._arms.total(self._split).items()}
 
@@ -150,6 +177,21 @@ def _between(first: Snapshot, last: Snapshot) -> dict[str, Done]:
     """Return what each arm did between two moments."""
     nothing = Done()
     return {name: nothing.plus(last[name]).plus(first[name], -1) for name in last}
+
+
+def _and_since(
+    moments: Moments, first: Snapshot, last: Snapshot, arms: tuple[str, str], kept: Mapping[str, Any],
+    processes: Mapping[str, int],
+) -> Moments:  # fmt: skip
+    """Return moments with the one between two looks.
+
+    An arm that is no worse has its share of the slow requests; or of the processes, any of which may stand still.
+    """
+    ours, theirs = (_between(first, last)[name] for name in arms)
+    bound, (mine, others) = kept["limit"]["bound"], (processes.get(name, 0) for name in arms)
+    by_requests = ours.answered / max(1, ours.answered + theirs.answered)
+    weight = max(by_requests, mine / max(1, mine + others))
+    return moments.plus(ours.beyond(bound), theirs.beyond(bound), weight)
 
 
 def _figures(done: Done) -> dict[str, Any]:

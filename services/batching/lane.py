@@ -272,7 +272,7 @@ class Lane:
         if not failed:
             self._reserve.stalled(ended, self._latency.observe(works[0].bucket.row_size, rows, seconds))
             self.failures_in_a_row = 0
-        elif all(isinstance(outcome, Exception) and not isinstance(outcome, InputError) for outcome in outcomes):
+        elif all(isinstance(outcome, InferenceError) for outcome in outcomes):
             self.failures_in_a_row += 1
         for work in works:
             if work.deadline is not None:

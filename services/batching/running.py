@@ -7,10 +7,10 @@ from collections.abc import Callable
 from time import monotonic
 from typing import NamedTuple
 
-from hone.errors import InputError
+from hone.errors import InputError, ModelError, RestartingError, one_line
 from hone.signature import Tensors
 
-from ..http.failures import InferenceError
+from ..http.failures import InferenceError, RestartingModelError
 from .padding import Joiner
 from .queue import Work
 
@@ -80,9 +80,14 @@ class Runner:
             return [error if isinstance(error, InputError) else failed(error, works[0].rows)], 0.0, 0.0
 
 
-def failed(error: Exception, rows: int) -> InferenceError:
+def failed(error: Exception, rows: int) -> Exception:
     """Log that the runtime failed on some rows; return the error that their caller gets."""
-    logger.exception("inference failed on %d row(s)", rows)
+    if isinstance(error, RestartingError):
+        return RestartingModelError()
+    if isinstance(error, ModelError):  # its own code, which has told the log where
+        logger.error("inference failed on %d row(s): %s", rows, one_line(error))
+    else:
+        logger.exception("inference failed on %d row(s)", rows)
     failure = InferenceError(str(error))
     failure.__cause__ = error
     return failure

@@ -1,4 +1,5 @@
-"""A model's steps beside its lane: rows become tensors in threads, then join the other rows that wait.
+"""A model's steps beside its lane: rows become tensors in threads, several callers' together, then join the other rows
+that wait.
 
 Text of several lengths in one request goes to the lane in parts, one for each bucket of lengths, so that short ones
 share their batches with other callers' short ones.
@@ -18,6 +19,7 @@ from hone.steps.pipeline import ReadySteps
 
 from ..http.failures import OverloadedError
 from .padding import Joiner, dynamic_axes, groups_of, part_of
+from .steps_together import StepsTogether
 
 THREADS = 4
 """At most, for the steps of a model: they share the cores with its inference."""
@@ -44,7 +46,9 @@ class Stepping:
         self._signature = signature
         self._most_rows = most_rows
         self._rows = 0
-        self._pool = ThreadPoolExecutor(max(1, min(THREADS, cores)), thread_name_prefix="steps")
+        threads = max(1, min(THREADS, cores))
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="steps")
+        self._together = StepsTogether(steps, signature, self._pool, threads)
         pads = joiner is not None and joiner.pads
         grows = {axis for spec in signature.inputs for _, axis in dynamic_axes(spec)}
         self._by_length = pads and len(grows) == 1 and not any(dynamic_axes(spec) for spec in signature.outputs)
@@ -89,10 +93,9 @@ class Stepping:
             raise OverloadedError(f"the queue is full: {self._rows} rows wait for steps, {self._most_rows} may")
         self._rows += rows
         try:
-            inputs, counts = await asyncio.get_running_loop().run_in_executor(self._pool, self._steps.tensors, raw)
+            return await self._together.tensors(raw)
         finally:
             self._rows -= rows
-        return self._signature.check(inputs), counts
 
     def _groups(self, inputs: Tensors, counts: np.ndarray | None) -> list[np.ndarray] | None:
         """Return the numbers of the rows of each bucket of lengths; None: they are in one."""

@@ -18,13 +18,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+import numpy as np
 
 from hone.errors import HoneError, one_line
 from hone.signature import Tensors
 from hone.sketches.folder import HOUR_S, remove_oldest
 from hone.traffic import feedback
-from hone.traffic.answered import FOLDER, MOST_ROWS, Answered, join_parts, place_of, to_table, write_part
+from hone.traffic.answered import FOLDER, MOST_ROWS, Columns, join_parts, place_of, write_part
 from hone.traffic.keys import RecordKey, hash_secret, hashed, read_key
 from hone.traffic.parquet import require_pyarrow
 
@@ -36,6 +38,8 @@ TICK_S = 1.0
 MOST_WAITING = 50_000
 """Answers that wait for the thread's next turn; more are dropped."""
 COMPLAIN_EVERY_S = 60.0
+NOTHING = np.empty((0, 0, 0, 0, 0, 0))
+"""In place of an output that an answer lacks."""
 
 
 @dataclass(frozen=True)
@@ -53,17 +57,12 @@ class Collected:
     entries: int = 0
 
 
-class _Note(NamedTuple):
-    """An answer as a request leaves it behind."""
+_Note = tuple[tuple[str, str], float, bytes, str, str, bytes | None, Tensors, float]
+"""An answer as a request leaves it behind: the model and its version, when, its id, arm, how it came to that, who
+called, outputs, seconds. A plain tuple: one is made of every answer."""
 
-    about: tuple[str, str]
-    time: float
-    request_id: bytes
-    arm: str
-    by: str
-    caller: bytes | None
-    outputs: Tensors
-    seconds: float
+_Kind = tuple[tuple[str, str], int, tuple[tuple[str, tuple[int, ...]], ...]]
+"""Of answers that make one table: the model and its version, the hour, and the outputs that are kept, with shapes."""
 
 
 class Collector:
@@ -128,7 +127,7 @@ class Collector:
         if len(self._waiting) >= MOST_WAITING:
             self._dropped += 1
             return
-        self._waiting.append(_Note(about, time.time(), request_id, arm, by, caller, outputs, seconds))
+        self._waiting.append((about, time.time(), request_id, arm, by, caller, outputs, seconds))
 
     def take(self, model: str, entries: Sequence[feedback.Feedback]) -> None:
         """Write feedback; on return it is on the disk. A thread may call it.
@@ -145,47 +144,49 @@ class Collector:
         self._thread.join(timeout_s)
 
     def _work(self) -> None:
-        held: dict[tuple[str, str], list[Answered]] = defaultdict(list)
+        held: dict[_Kind, list[Any]] = defaultdict(list)
         written = time.monotonic()
         while True:
             ending = self._stop.wait(TICK_S)
-            for _ in range(len(self._waiting)):
-                note = self._waiting.popleft()
-                held[note.about].append(self._answered(note))
-            crowded = sum(map(len, held.values())) >= MOST_WAITING
+            notes = [self._waiting.popleft() for _ in range(len(self._waiting))]
+            for kind, some in _by_kind(notes).items():
+                held[kind].append(self._table(kind, some))
+            notes.clear()
+            crowded = sum(table.num_rows for tables in held.values() for table in tables) >= MOST_WAITING
             if ending or crowded or time.monotonic() - written >= self._flush_s:
                 written = time.monotonic()
-                for about, answers in held.items():
-                    self._write(about, answers)
+                for kind, tables in held.items():
+                    self._write(kind, tables)
                 held.clear()
                 self._tidy()
             if ending:
                 return
 
-    def _answered(self, note: _Note) -> Answered:
-        unit = self._unit(note.caller) if note.caller else ""
-        few = all(len(array) <= MOST_ROWS for array in note.outputs.values())
-        # Copies: a view would keep the batch that it was part of in memory until it is written.
-        outputs = {name: array.copy() for name, array in note.outputs.items()} if few else {}
-        return Answered(int(note.time * 1e6), note.request_id.decode(), note.arm, note.by, unit, outputs, note.seconds)
+    def _table(self, kind: _Kind, notes: Sequence[_Note]) -> Any:
+        """Return answers as a table. It holds copies: a view would keep the batch that it was part of in memory."""
+        _, times, ids, arms, bys, callers, outputs, seconds = zip(*notes, strict=True)
+        units = [self._unit(caller) if caller else "" for caller in callers] if any(callers) else ("",) * len(notes)
+        times_us = (np.array(times) * 1e6).astype(np.int64)
+        kept = {name: [one[name] for one in outputs] for name, _ in kind[2]}
+        return Columns(times_us, ids, arms, bys, units, seconds, kept).table()
 
-    def _write(self, about: tuple[str, str], answers: list[Answered]) -> None:
-        """Write answers of a model, by their hours and by whether outputs are kept of them."""
-        kinds: dict[tuple[Any, ...], list[Answered]] = defaultdict(list)
-        for one in answers:
-            shapes = tuple((name, array.shape[1:]) for name, array in one.outputs.items())
-            kinds[one.time_us // 1_000_000 // HOUR_S, shapes].append(one)
-        for (hour, _), some in kinds.items():
-            place = place_of(self._folder, *about, hour)
-            try:
-                self._number += 1
-                write_part(place, self._worker, self._number, to_table(some), self._key)
-            except Exception as error:  # noqa: BLE001 - what is kept must never hurt serving
-                self._done = replace(self._done, dropped=self._done.dropped + len(some))
-                self._complain("who got which answer can't be written", error)
-            else:
-                self._places[place] = hour
-                self._done = replace(self._done, answers=self._done.answers + len(some))
+    def _write(self, kind: _Kind, tables: list[Any]) -> None:
+        """Write answers of a kind."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        about, hour, _ = kind
+        place, whole = place_of(self._folder, *about, hour), pa.concat_tables(tables)
+        count = pc.sum(pc.equal(whole["row"], 0)).as_py()
+        try:
+            self._number += 1
+            write_part(place, self._worker, self._number, whole, self._key)
+        except Exception as error:  # noqa: BLE001 - what is kept must never hurt serving
+            self._done = replace(self._done, dropped=self._done.dropped + count)
+            self._complain("who got which answer can't be written", error)
+        else:
+            self._places[place] = hour
+            self._done = replace(self._done, answers=self._done.answers + count)
 
     def _tidy(self) -> None:
         """Join the files of hours that are over, and remove the oldest, once an hour."""
@@ -206,6 +207,40 @@ class Collector:
         if time.monotonic() - self._complained >= COMPLAIN_EVERY_S:
             self._complained = time.monotonic()
             logger.error("%s: %s", what, one_line(error))
+
+
+def _by_kind(notes: list[_Note]) -> dict[_Kind, list[_Note]]:
+    """Return answers by what makes one table of them; nearly always all do, and none is looked at by itself."""
+    if not notes:
+        return {}
+    if (kind := _kind(notes[0])) == _kind(notes[-1]) and _all_are(kind, notes):
+        return {kind: notes}
+    found: dict[_Kind, list[_Note]] = defaultdict(list)
+    for note in notes:
+        found[_kind(note)].append(note)
+    return found
+
+
+def _all_are(kind: _Kind, notes: list[_Note]) -> bool:
+    """Return whether answers are of one kind, with few rows each; the hour is that of the first and the last."""
+    about, _, shapes = kind
+    outputs = [note[6] for note in notes]
+    return (
+        {note[0] for note in notes} == {about}
+        and {len(one) for one in outputs} == {len(shapes)}
+        and all(
+            {array.shape[1:] for array in arrays} == {shape} and max(map(len, arrays)) <= MOST_ROWS
+            for name, shape in shapes
+            for arrays in [[one.get(name, NOTHING) for one in outputs]]
+        )
+    )
+
+
+def _kind(note: _Note) -> _Kind:
+    about, at, *_, outputs, _ = note
+    few = all(len(array) <= MOST_ROWS for array in outputs.values())
+    shapes = tuple((name, array.shape[1:]) for name, array in outputs.items()) if few else ()
+    return about, int(at) // HOUR_S, shapes
 
 
 def check_folder(folder: Path) -> None:

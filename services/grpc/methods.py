@@ -60,10 +60,10 @@ class Methods:
     async def _model_ready(self, received: Received) -> Any:
         request = received.message
         try:
-            self._hub.get(request.name, request.version)
+            served = self._hub.get(request.name, request.version)
         except NotFoundError:
             return pb.ModelReadyResponse(ready=False)
-        return pb.ModelReadyResponse(ready=True)
+        return pb.ModelReadyResponse(ready=not served.loaded.runtime.problem)
 
     async def _server_metadata(self, _: Received) -> Any:
         return pb.ServerMetadataResponse(name="hone", version=__version__, extensions=EXTENSIONS)

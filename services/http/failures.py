@@ -132,6 +132,16 @@ class StoppingError(OverloadedError):
         super().__init__("the service is stopping")
 
 
+class RestartingModelError(OverloadedError):
+    """The model's process has ended, and is started again."""
+
+    reason = "restarting"
+    is_demand = False
+
+    def __init__(self) -> None:
+        super().__init__("the model's process is being started again")
+
+
 class InferenceError(Exception):
     """The runtime failed on a valid request; the log has the details."""
 

@@ -29,7 +29,8 @@ from ..http.responses import (
 from ..routes.edge import REQUEST_ID, Edge
 from ..routes.hub import Hub
 from ..routes.paths import JobPath, job_path
-from .record import DONE, FAILED, ID, OPEN, Bounds, Job, JobsFullError, JobStore, new_id
+from .metrics import count_ended
+from .record import CALLER, CANCELED, DONE, FAILED, ID, OPEN, Bounds, Job, JobsFullError, JobStore, new_id
 from .runner import JobRunner, body_bytes, limits_of, protocols_of
 
 logger = logging.getLogger("hone.serving")
@@ -62,6 +63,7 @@ class Jobs:
         self._store, self._runner, self._hub, self._edge = store, runner, hub, edge
         self._limit = body_bytes(edge.settings)
         self._room = Bounds.of(edge.settings)
+        self._caller = edge.settings.subject_header.lower().encode()
         self._coming = 0  # bytes of bodies that aren't whole yet: they take the disk, too
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -106,6 +108,8 @@ class Jobs:
             raise MediaTypeError(f"content type '{content.decode('latin-1')}' is not supported; send one of: {known}")
         opener_of(head.get(b"content-encoding", b"identity").strip().lower())
         kept = {name.decode(): head[name].decode("latin-1") for name in KEPT if name in head}
+        if caller := head.get(self._caller):
+            kept[CALLER] = caller.decode("latin-1")
         kept |= {"content-type": content.decode(), "accept": _accepted(head, content, [*protocols]).decode()}
         now = time.time()
         body = await self._spooled(head, receive)
@@ -154,6 +158,8 @@ class Jobs:
             return
         if scope["method"] == "DELETE":
             left = await self._store.remove(job)
+            if left.state == CANCELED and job.state in OPEN:
+                count_ended(left, time.time())
             told = left.told() if job.state in OPEN else {**left.told(), "status": "deleted"}
             await respond_json(send, 200, told, fields)
             return

@@ -17,7 +17,7 @@ import orjson
 from hone.errors import HoneError, one_line
 from hone.files import atomic_write, check_writable
 
-from .record import LEASE_S, OPEN, QUEUED, RUNNING, Bounds, Clock, Job, JobStore, new_id, removed
+from .record import LEASE_S, OPEN, QUEUED, RUNNING, Bounds, Clock, Job, JobStore, OpenJob, new_id, removed
 
 T = TypeVar("T")
 
@@ -119,6 +119,8 @@ class FolderStore(JobStore):
     async def take(self, models: Sequence[str]) -> tuple[Job, bytes] | None:
         names = orjson.dumps(list(models)).decode()
 
+        lost: list[Job] = []
+
         def change(database: sqlite3.Connection) -> Job | None:
             while True:
                 row = database.execute(
@@ -133,8 +135,11 @@ class FolderStore(JobStore):
                 if job.state == RUNNING:
                     return job
                 self._body(job.id).unlink(missing_ok=True)
+                lost.append(job)
 
         job = await self._change(change)
+        for one in lost:
+            self.ended(one)
         if job is None:
             return None
         try:
@@ -211,6 +216,13 @@ class FolderStore(JobStore):
     def _unlink(self, job: Job) -> None:
         for file in (self._body(job.id), self._result(job)):
             file.unlink(missing_ok=True)
+
+    async def open_jobs(self) -> list[OpenJob]:
+        def look(database: sqlite3.Connection) -> list[OpenJob]:
+            rows = database.execute("SELECT record FROM jobs WHERE state IN (?, ?)", OPEN).fetchall()
+            return [OpenJob(job.model, job.state, job.submitted) for job in (Job.from_json(row[0]) for row in rows)]
+
+        return await self._change(look)
 
     async def sweep(self) -> None:
         def change(database: sqlite3.Connection) -> list[Job]:

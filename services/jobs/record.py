@@ -23,6 +23,9 @@ LEASE_S = 15.0
 MOST_ATTEMPTS = 3
 """A job whose workers ended so often is what ends them."""
 
+CALLER = "hone-caller"
+"""Field of a job's head: what the caller's header said, that tells callers apart."""
+
 ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -109,6 +112,15 @@ class Job:
         return replace(self, state=RUNNING, attempt=self.attempt + 1, rows_done=0, changed=now)
 
 
+@dataclass(frozen=True)
+class OpenJob:
+    """What metrics show of a job that is not done."""
+
+    model: str
+    state: str
+    submitted: float
+
+
 def new_id() -> str:
     return secrets.token_hex(16)
 
@@ -144,9 +156,11 @@ class JobStore(ABC):
 
     Attributes:
         folder: of this host, where bodies are written before they are handed over.
+        ended: gets a job that failed as it was taken: no worker computes it once more.
     """
 
     folder: Path
+    ended: Callable[[Job], None] = staticmethod(lambda _: None)
 
     @abstractmethod
     async def add(self, job: Job, body: Path) -> None:
@@ -191,6 +205,10 @@ class JobStore(ABC):
     @abstractmethod
     async def remove(self, job: Job) -> Job:
         """Cancel a job that is open, or throw away one that isn't; return it as it is then."""
+
+    @abstractmethod
+    async def open_jobs(self) -> list[OpenJob]:
+        """Return the jobs that are not done, of all models."""
 
     @abstractmethod
     async def sweep(self) -> None:

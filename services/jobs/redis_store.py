@@ -16,7 +16,7 @@ from typing import Any
 from hone.files import check_writable
 
 from ..cache.redis_client import PREFIX, connect, error_name
-from .record import LEASE_S, OPEN, QUEUED, RUNNING, Bounds, Job, JobStore, removed
+from .record import LEASE_S, OPEN, QUEUED, RUNNING, Bounds, Job, JobStore, OpenJob, removed
 
 PLACE = PREFIX + b"jobs:"
 TIMEOUT_S = 10.0
@@ -122,6 +122,17 @@ redis.call('ZADD', p .. 'all', now, id)
 return 1
 """
 
+LOOK = """
+local found = {}
+for _, id in ipairs(redis.call('ZRANGE', p .. 'all', 0, -1)) do
+  local job = redis.call('HMGET', p .. id, 'model', 'state', 'record')
+  if job[2] == 'queued' or job[2] == 'running' then
+    table.insert(found, {job[1], job[2], string.format('%.3f', cjson.decode(job[3]).submitted)})
+  end
+end
+return found
+"""
+
 SWEEP = """
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', p .. 'all', '-inf', now - ARGV[1])) do forget(id) end
 return 1
@@ -172,7 +183,9 @@ class RedisStore(JobStore):
             job = replace(Job.from_json(record), attempt=attempt - 1).taken(time.time())
             if job.state == RUNNING:
                 return job, body
-            await self.finish(replace(job, attempt=attempt), b"")
+            job = replace(job, attempt=attempt)
+            if await self.finish(job, b""):
+                self.ended(job)
 
     async def hold(self, job: Job) -> bool:
         return bool(await self._script(HOLD, job.id, job.model, job.attempt, job.to_json(), LEASE_S))
@@ -197,6 +210,10 @@ class RedisStore(JobStore):
         left = removed(job, time.time())
         canceled = await self._script(REMOVE, job.id, job.model, left.to_json())
         return left if canceled or job.state not in OPEN else await self.get(job.id) or job
+
+    async def open_jobs(self) -> list[OpenJob]:
+        found = await self._script(LOOK)
+        return [OpenJob(model.decode(), state.decode(), float(submitted)) for model, state, submitted in found]
 
     async def sweep(self) -> None:
         await self._script(SWEEP, self._age)

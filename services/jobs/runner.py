@@ -25,7 +25,8 @@ from ..routes.edge import Edge
 from ..routes.hub import Hub
 from ..routes.served import ServedModel
 from ..settings import READ_PER_BODY, Settings
-from .record import DONE, FAILED, LEASE_S, Job, JobsFullError, JobStore
+from .metrics import count_ended, show_open
+from .record import CALLER, DONE, FAILED, LEASE_S, Job, JobsFullError, JobStore
 
 logger = logging.getLogger("hone.serving")
 
@@ -33,8 +34,15 @@ POLL_S = 0.5
 """Between two looks for a job that another worker, or another replica, has taken in."""
 HOLD_S = LEASE_S / 5
 SWEEP_S = 60.0
+SHOW_S = 5.0
+"""Between two looks at what is open, for the metrics."""
 AGAIN_S = 1.0
+RECORD_TRIES = 30
 """After a refusal by the model's queue, or a store that doesn't answer."""
+
+
+NOT_OF_BODY = ("accept", CALLER)
+"""Fields of a job's head that its body is not read by."""
 
 
 class GoneError(Exception):
@@ -60,6 +68,7 @@ class JobRunner:
 
     def __init__(self, store: JobStore, hub: Hub, edge: Edge) -> None:
         self._store, self._hub, self._edge = store, hub, edge
+        store.ended = self._ended
         self._limits = limits_of(edge.settings)
         self._most_bytes = body_bytes(edge.settings)
         self._woken = asyncio.Event()
@@ -68,7 +77,7 @@ class JobRunner:
     def start(self) -> None:
         """Begin to take jobs."""
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._run()), loop.create_task(self._sweep())]
+        self._tasks = [loop.create_task(task) for task in (self._run(), self._sweep(), self._show())]
 
     def wake(self) -> None:
         """Look for a job at once: one has come in."""
@@ -133,10 +142,17 @@ class JobRunner:
 
     async def _finish(self, job: Job, result: bytes) -> None:
         try:
-            await self._store.finish(job, result)
+            kept = await self._store.finish(job, result)
         except (JobsFullError, OSError) as error:
             text = f"its result can't be kept: {one_line(error)}"
-            await self._store.finish(replace(job, state=FAILED, error=text, error_status=503, result_bytes=0), b"")
+            job = replace(job, state=FAILED, error=text, error_status=503, result_bytes=0)
+            kept = await self._store.finish(job, b"")
+        if kept:
+            self._ended(job)
+
+    @staticmethod
+    def _ended(job: Job) -> None:
+        count_ended(job, time())
 
     async def _computed(self, current: _Current, body: bytes) -> tuple[Job, bytes]:
         """Return a job as it is when it is done, or has failed, and its result."""
@@ -144,7 +160,10 @@ class JobRunner:
             served = self._hub.get(current.job.model)
             protocol, request = await self._edge.bodies.beside(lambda: self._read(served, current.job, body))
             current.job = replace(current.job, rows=row_count(request.inputs), answered_by=served.tag)
+            began = time()
             outputs = await self._infer(served, request.inputs, current)
+            caller = current.job.head.get(CALLER, "").encode("latin-1") or None
+            served.note(current.job.id.encode(), outputs, "", "", caller, time() - began)
             answers = protocols_of(served, self._limits)[current.job.head["accept"].encode()]
             same = type(answers) is type(protocol)
             asked = request if same else Request(request.inputs)
@@ -163,16 +182,22 @@ class JobRunner:
 
     def _read(self, served: ServedModel, job: Job, body: bytes) -> tuple[Protocol, Request]:
         """Return the protocol of a job's body, and what is in it."""
-        head = {name.encode(): value.encode("latin-1") for name, value in job.head.items() if name != "accept"}
+        head = {name.encode(): value.encode("latin-1") for name, value in job.head.items() if name not in NOT_OF_BODY}
         protocol = protocols_of(served, self._limits)[head.get(b"content-type", b"")]
         opener = opener_of(head.get(b"content-encoding", b"identity").strip().lower())
         return protocol, protocol.decode(head, body if opener is None else opener(body, self._most_bytes))
 
     async def _infer(self, served: ServedModel, inputs: Tensors, current: _Current) -> Tensors:
-        """Return the answer to all rows of a job, computed some at a time while no caller waits."""
+        """Return the answer to all rows of a job, computed some at a time while no caller waits; each part is to
+        drift, recorder and shadow what a request is."""
         parts: list[Tensors] = []
+        request_id = current.job.id.encode()
         for piece in _pieces(served, inputs):
-            parts.append(await self._patiently(served, piece, current))
+            began = time()
+            parts.append(outputs := await self._patiently(served, piece, current))
+            await _recorded(served, piece, outputs, request_id, time() - began, current.job.rows_done)
+            if served.followed or served.metrics.wants_sample:
+                served.after(piece, outputs, request_id, time() - began)
             current.job = replace(current.job, rows_done=current.job.rows_done + row_count(piece))
         if len(parts) == 1:
             return dict(parts[0])
@@ -187,6 +212,14 @@ class JobRunner:
                 if self._hub.get(current.job.model) is not served:  # it is on its way out
                     raise
         raise GoneError
+
+    async def _show(self) -> None:
+        while True:
+            try:
+                show_open(self._hub.names(), await self._store.open_jobs(), time())
+            except Exception as error:  # noqa: BLE001 - it is tried again
+                logger.error("open jobs can't be counted: %s", one_line(error))
+            await asyncio.sleep(SHOW_S)
 
     async def _sweep(self) -> None:
         while True:
@@ -208,6 +241,23 @@ def _pieces(served: ServedModel, inputs: Tensors) -> Iterator[Tensors]:
     rows, size = row_count(inputs), loaded.plan.max_batch_rows
     for start in range(0, rows, size):
         yield {name: array[start : start + size] for name, array in inputs.items()}
+
+
+async def _recorded(
+    served: ServedModel, inputs: Tensors, outputs: Tensors, request_id: bytes, seconds: float, first_row: int
+) -> None:
+    """Record a part of a job, where every answer must be recorded: nobody waits for it, so it waits for room.
+
+    Raises:
+        OverloadedError: there is none for long.
+    """
+    for _ in range(RECORD_TRIES):
+        try:
+            served.account(inputs, outputs, request_id, seconds, first_row=first_row)
+            return
+        except OverloadedError:
+            await asyncio.sleep(AGAIN_S)
+    served.account(inputs, outputs, request_id, seconds, first_row=first_row)
 
 
 def body_bytes(settings: Settings) -> int:

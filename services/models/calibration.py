@@ -88,7 +88,7 @@ def _choose(tag: str, runtime: Runtime, artifact: Artifact, example: Tensors, se
         in_flight=in_flight,
         max_batch_rows=chosen.rows if row_size == 1 else most,
         max_batch_cells=0 if row_size == 1 else chosen.rows * row_size,
-        inline=chosen.seconds < INLINE_S and in_flight == 1,
+        inline=chosen.seconds < INLINE_S and in_flight == 1 and not runtime.waits,
         pad=pad,
         spin=spins(artifact),
         created=datetime.now(UTC).isoformat(timespec="seconds"),

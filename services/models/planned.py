@@ -77,6 +77,8 @@ def _check_runtime(plan: Plan, artifact: Artifact) -> None:
     runtime = runtimes.runtime_class(artifact.runtime)
     if plan.in_flight > 1 and not runtime.concurrent:
         raise HoneError(f"{VARIABLE}: in_flight is {plan.in_flight}, but {artifact.runtime} runs one batch at a time")
+    if plan.inline and runtime.waits:
+        raise HoneError(f"{VARIABLE}: inline is true, but {artifact.runtime} waits for a process; it runs in threads")
     if plan.spin and SPIN not in runtime.options.model_fields:
         raise HoneError(f"{VARIABLE}: spin is true, but {artifact.runtime} has no threads that spin")
     if plan.max_batch_rows > 1 and not artifact.signature.batchable:

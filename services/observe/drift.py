@@ -24,8 +24,10 @@ from hone.artifact import Artifact
 from hone.errors import ArtifactError, HoneError, one_line
 from hone.files import hash_file
 from hone.signature import Tensors
-from hone.sketches.folder import about, check_folder, remove_oldest, write
+from hone.sketches.bucket import address_of
+from hone.sketches.folder import HOUR_S, about, check_folder, remove_oldest, write
 from hone.sketches.reference import References, parse_references
+from hone.sketches.uploads import Uploads
 from hone.sketches.window import Window
 
 from ..settings import Settings
@@ -101,9 +103,9 @@ class Sketcher:
     """Sketches the traffic of a worker's models.
 
     Args:
-        folder: of the files; other workers and hosts may write to it, too.
+        folder: of the files, or the address of an object store; other workers and hosts may write to it, too.
         flush_s: seconds between two writes: a crash loses no more.
-        max_mb, days: of all files; the oldest hours are removed first.
+        max_mb, days: of all files; the oldest hours are removed first. An object store is bounded by days alone.
         clock: seconds since 1970.
 
     Raises:
@@ -122,7 +124,9 @@ class Sketcher:
         if find_spec("datasketches") is None:
             raise HoneError("HONE_DRIFT_DIR needs datasketches; pip install 'hone[ops]'")
         check_folder(folder)
-        self._folder, self._flush_s = folder, flush_s
+        self._uploads = Uploads(folder) if address_of(folder) else None
+        self._folder = self._uploads.folder if self._uploads else folder
+        self._flush_s = flush_s
         self._max_bytes, self._days = int(max_mb * 1e6), days
         self._clock = clock
         self._followers: list[Follower] = []
@@ -153,6 +157,8 @@ class Sketcher:
         """Write what there is and stop."""
         self._stop.set()
         self._thread.join(timeout_s)
+        if self._uploads is not None and not self._thread.is_alive():
+            self._uploads.close()
 
     def _work(self) -> None:
         while True:
@@ -169,9 +175,18 @@ class Sketcher:
                     self._followers.remove(follower)
             if due:
                 self._written = time.monotonic()
+                self._upload()
                 self._prune()
             if ending:
                 return
+
+    def _upload(self) -> None:
+        try:
+            if self._uploads is not None:
+                self._uploads.put(int(self._clock()) // HOUR_S)
+        except OSError as error:
+            self.stats.failed_writes += 1
+            self._complain("sketches of traffic can't be put into the object store", error)
 
     def _sketch(self, follower: Follower) -> None:
         requests = follower.taken()
@@ -192,19 +207,23 @@ class Sketcher:
         if follower.window is None or not follower.unwritten:
             return
         try:
-            write(self._folder, follower.window, follower.file)
+            file = write(self._folder, follower.window, follower.file)
             follower.unwritten = False
+            if self._uploads is not None:
+                self._uploads.waiting.add(file)
         except OSError as error:
             self.stats.failed_writes += 1
             self._complain("sketches of traffic can't be written", error)
 
     def _prune(self) -> None:
-        hour = int(self._clock()) // 3600
+        hour = int(self._clock()) // HOUR_S
         if hour == self._pruned:
             return
         self._pruned = hour
         try:
             remove_oldest(self._folder, self._max_bytes, self._days, hour)
+            if self._uploads is not None and self._days:
+                self._uploads.remove_before(hour - self._days * 24)
         except OSError as error:
             self._complain("old sketches of traffic can't be removed", error)
 

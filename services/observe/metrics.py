@@ -96,7 +96,7 @@ class Metrics:
         """Count a request that was refused.
 
         Args:
-            error: why: queue_full, deadline or stopping.
+            error: why: queue_full, deadline, stopping or restarting.
             rows: that it brought; 0 where it was refused unread.
         """
         self._shed[error.reason] = self._shed.get(error.reason, 0) + 1

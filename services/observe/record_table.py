@@ -80,6 +80,7 @@ class Record:
     inputs: Tensors
     outputs: Tensors
     arm: str = ""
+    first_row: int = 0
 
     @property
     def rows(self) -> int:
@@ -91,6 +92,7 @@ def to_table(records: list[Record], hidden: Hidden | None = None) -> Any:
     import pyarrow as pa
 
     counts = [record.rows for record in records]
+    numbers = [record.first_row + row for record in records for row in range(record.rows)]
 
     def repeat(values: list[Any], kind: Any) -> Any:
         return pa.array([value for value, count in zip(values, counts, strict=True) for _ in range(count)], kind)
@@ -100,7 +102,7 @@ def to_table(records: list[Record], hidden: Hidden | None = None) -> Any:
         "model": repeat([record.model for record in records], pa.string()),
         "version": repeat([record.version for record in records], pa.string()),
         "request_id": repeat([record.request_id for record in records], pa.string()),
-        "row": pa.array([row for count in counts for row in range(count)], pa.int32()),
+        "row": pa.array(numbers, pa.int32()),
         "latency_ms": repeat([record.seconds * 1e3 for record in records], pa.float64()),
     }
     if any(record.arm for record in records):

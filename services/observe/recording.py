@@ -162,33 +162,24 @@ class Recorder:
             self._dropped += len(next(iter(inputs.values())))
 
     def require(
-        self,
-        model: str,
-        version: str,
-        request_id: str,
-        inputs: Tensors,
-        outputs: Tensors,
-        seconds: float,
-        arm: str = "",
-    ) -> None:
+        self, model: str, version: str, request_id: str, inputs: Tensors, outputs: Tensors, seconds: float,
+        arm: str = "", first_row: int = 0,
+    ) -> None:  # fmt: skip
         """Record a request; never blocks.
+
+        Args:
+            first_row: number of its first row, where it is a part of a job.
 
         Raises:
             OverloadedError: too many wait to be written, so it must not be answered.
         """
-        if not self._put(model, version, request_id, inputs, outputs, seconds, arm):
+        if not self._put(model, version, request_id, inputs, outputs, seconds, arm, first_row):
             raise OverloadedError("answers can't be recorded fast enough, or not at all; the server's log says why")
 
     def _put(
-        self,
-        model: str,
-        version: str,
-        request_id: str,
-        inputs: Tensors,
-        outputs: Tensors,
-        seconds: float,
-        arm: str = "",
-    ) -> bool:
+        self, model: str, version: str, request_id: str, inputs: Tensors, outputs: Tensors, seconds: float,
+        arm: str = "", first_row: int = 0,
+    ) -> bool:  # fmt: skip
         rows = len(next(iter(inputs.values())))
         waiting = self._queued - self._settled  # each is counted by one thread, so that none is ever lost
         if waiting and waiting + rows > self._max_queue_rows:
@@ -196,7 +187,8 @@ class Recorder:
         self._queued += rows
         # Copies: a view would keep the batch that it was part of, and the request's body, in memory.
         kept = [{name: array.copy() for name, array in tensors.items()} for tensors in (inputs, outputs)]
-        self._queue.put(Record(time.time_ns() // 1000, model, version, request_id, seconds, kept[0], kept[1], arm))
+        now = time.time_ns() // 1000
+        self._queue.put(Record(now, model, version, request_id, seconds, kept[0], kept[1], arm, first_row))
         return True
 
     def close(self, timeout_s: float = 10.0) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hone.artifact import Artifact
+from hone.runtimes import remark
 from hone.signature import Tensors
 from hone.steps.ready import offered_by
 
@@ -35,13 +36,14 @@ class PredictJson(Protocol):
     @classmethod
     def describe(cls, artifact: Artifact, rows: Tensors) -> Part:
         manifest, signature = artifact.manifest, offered_by(artifact)
+        runtime = remark(manifest) or artifact.runtime
         tag = {"type": "string", "description": "The tag."}
         answer = {"outputs": tensors(signature.outputs), "model": tag}
         return Part(
             json_body(object_of({"inputs": tensors(signature.inputs)}, ["inputs"]), {"inputs": nested(rows)}),
             json_body(object_of(answer, ["outputs", "model"])),
             f"Predict with {manifest.name}",
-            f"Variant {manifest.variant} ({artifact.runtime}, {manifest.precision}). Tensors are nested lists, rows "
-            "first, or binary; concurrent requests are computed together. The header `x-timeout-ms` sets a deadline.",
+            f"Variant {manifest.variant} ({runtime}, {manifest.precision}). Tensors are nested lists, rows first, or "
+            "binary; concurrent requests are computed together. The header `x-timeout-ms` sets a deadline.",
             "One row of each output for each row of input.",
         )

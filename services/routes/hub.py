@@ -18,6 +18,7 @@ from hone.errors import HoneError
 
 from ..arms.active import Splits
 from ..arms.split import Split
+from ..batching.priority import run_behind
 from ..batching.scheduler import Scheduler
 from ..http.failures import MistrustedError, NotFoundError
 from ..models.loading import LoadedModel, candidates, load_or_spare, packed
@@ -72,7 +73,12 @@ class Hub:
     @property
     def ready(self) -> bool:
         """True while requests are welcome, and each model is there to answer them."""
-        return not self.draining and not self.withdrawn and bool(self.routes)
+        return not self.draining and not self.withdrawn and bool(self.routes) and not self.ailing
+
+    @property
+    def ailing(self) -> bool:
+        """True while a model can't answer because its process is started again."""
+        return any(served.loaded.runtime.problem for served in self.models())
 
     def drain(self) -> None:
         """Report not ready from now on; requests that come all the same are answered."""
@@ -131,10 +137,14 @@ class Hub:
             HoneError: it isn't stored, is corrupt or can't run here; what served before still does.
         """
         async with self._lock:
-            loaded = await asyncio.to_thread(self._read, reference, entries)
+            loaded = await self._read(reference, entries)
             return self._switch(loaded, keep or beside, beside)
 
-    def _read(self, reference: str, entries: list[store.Entry] | None) -> LoadedModel:
+    async def _read(self, reference: str, entries: list[store.Entry] | None) -> LoadedModel:
+        """Load, time and check, while requests come in."""
+        return await run_behind(self._edge.settings.inference_nice, self._load, reference, entries)
+
+    def _load(self, reference: str, entries: list[store.Entry] | None) -> LoadedModel:
         found = entries or self.candidates(reference)
         loaded = load_or_spare(found, self._edge.settings, self._folder, self._module_file)
         loaded.runtime.leave_thread()
@@ -181,7 +191,7 @@ class Hub:
             HoneError: it isn't stored, is corrupt or can't run here.
         """
         async with self._lock:
-            served = ServedModel(await asyncio.to_thread(self._read, reference, None), self._scheduler, self._edge)
+            served = ServedModel(await self._read(reference, None), self._scheduler, self._edge)
         self._aside.append(served)
         return served
 

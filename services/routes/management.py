@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from hone import __version__
+from hone import __version__, runtimes
 
 from ..http.failures import NotFoundError, RequestError, is_unexpected
 from ..http.responses import (
@@ -23,6 +23,7 @@ from .edge import REQUEST_ID, Edge
 from .hub import Hub
 from .metadata import EXTENSIONS, how_it_runs, model_config, model_metadata, model_statistics
 from .repository import Repository
+from .served import ServedModel
 from .splits.paths import SplitPaths, read_object
 
 logger = logging.getLogger("hone.serving")
@@ -98,8 +99,7 @@ class Management:
             raise NotFoundError(f"no such path: /{'/'.join(path)}")
         if path[0] == "v1":
             name = path[2].partition(":")[0]
-            self._hub.get(name)
-            return 200, {"name": name, "ready": True}
+            return _readiness(self._hub.get(name), name)
         name, rest = path[2], path[3:]
         version = ""
         if rest[:1] == ["versions"] and len(rest) > 1:
@@ -109,14 +109,15 @@ class Management:
             return 200, {"model_stats": model_statistics(self._hub, self._edge, name, version)}
         if rest == []:
             # What exactly answers: a version has a name, which may be used again elsewhere; its content has a hash.
+            remark = runtimes.remark(served.loaded.artifact.manifest)
             exactly = {"tag": served.tag, "number": served.number, "digest": served.loaded.artifact.digest}
             return 200, {
                 **model_metadata(served, self._hub.versions(name)),
-                "parameters": exactly,
+                "parameters": exactly | ({"remark": remark} if remark else {}),
                 **how_it_runs(served),
             }
         if rest == ["ready"]:
-            return 200, {"name": name, "ready": True}
+            return _readiness(served, name)
         if rest == ["config"]:
             return 200, model_config(served)
         if rest == ["infer"]:
@@ -137,6 +138,11 @@ class Management:
         parameters = (await read_object(head, receive)).get("parameters", {})
         action = self._models.load if path[2] == "load" else self._models.unload
         return 200, await action(actor, path[1], parameters)
+
+
+def _readiness(served: ServedModel, name: str) -> tuple[int, Any]:
+    ready = not served.loaded.runtime.problem
+    return (200 if ready else 503), {"name": name, "ready": ready}
 
 
 def _model_of(path: list[str]) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from hone.runtimes import remark
 from hone.signature import TensorSpec
 
 from ..http.responses import NO_STORE, Fields
@@ -104,7 +105,8 @@ def _section(model: LoadedModel, settings: Settings) -> str:
     manifest, signature = artifact.manifest, model.offered
     tensors = [_row("input", spec) for spec in signature.inputs] + [_row("output", spec) for spec in signature.outputs]
     shown: dict[str, Any] = {
-        "name": entry.name, "version": entry.version, "variant": manifest.variant, "runtime": artifact.runtime,
+        "name": entry.name, "version": entry.version, "variant": manifest.variant,
+        "runtime": remark(manifest) or artifact.runtime,
         "precision": manifest.precision, "how": how, "call": call,
     }  # fmt: skip
     return _MODEL.format(tensors="\n".join(tensors), **{key: html.escape(str(text)) for key, text in shown.items()})

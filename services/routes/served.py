@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from hone.traffic.answered import kept_outputs, picked
 from ..batching.lane import Lane
 from ..batching.options import LaneOptions
 from ..batching.padding import Joiner
+from ..batching.priority import pool_behind
 from ..batching.queue import Trail
 from ..batching.scheduler import Scheduler
 from ..batching.stepping import Stepping
@@ -80,7 +81,7 @@ class ServedModel:
         plan = loaded.plan
         self._executor: Executor | None = None
         if not plan.inline:
-            self._executor = ThreadPoolExecutor(plan.in_flight, thread_name_prefix="inference")
+            self._executor = pool_behind(edge.settings.inference_nice, plan.in_flight, "inference")
         signature, self.offered = loaded.artifact.signature, loaded.offered
         joiner = Joiner(signature, pad=plan.pad) if signature.batchable else None
         self._stepping: Stepping | None = None
@@ -234,16 +235,18 @@ class ServedModel:
 
         return await cache.get_or_compute(key, lambda: self._lane.submit(inputs, None, trail), observe)
 
-    def account(self, inputs: Tensors, outputs: Tensors, request_id: bytes, seconds: float, arm: str = "") -> None:
+    def account(
+        self, inputs: Tensors, outputs: Tensors, request_id: bytes, seconds: float, arm: str = "", first_row: int = 0
+    ) -> None:
         """Record a request before it is answered, where every answer must be recorded.
 
         Raises:
             OverloadedError: it can't be, so it must not be answered.
         """
         if self._edge.recorder is not None and self._edge.recorder.complete:
-            entry = self.entry
             inputs, outputs = computed(inputs, outputs)
-            self._edge.recorder.require(entry.name, entry.version, request_id.decode(), inputs, outputs, seconds, arm)
+            about = (self.entry.name, self.entry.version, request_id.decode())
+            self._edge.recorder.require(*about, inputs, outputs, seconds, arm, first_row)
 
     def note(
         self, request_id: bytes, outputs: Tensors, arm: str, by: str, caller: bytes | None, seconds: float

@@ -25,7 +25,7 @@ from hone.services.observe.record_chain import verify as verify_traffic
 from hone.services.observe.recording import read
 from hone.store import archive
 from tests.models.dense import dense_answer
-from tests.servers import DIGITS, Server, put, server, use_store
+from tests.servers import DIGITS, Server, caller, put, server, use_store
 
 BINARY = {"content-type": "application/octet-stream"}
 LOAD = "/v2/repository/models/digits/load"
@@ -154,7 +154,7 @@ def test_request_that_memory_doesnt_hold_fails_alone(shop: Path) -> None:
         answers(running)
         limit = worker.memory_info().vms + 200_000_000
         worker.rlimit(resource.RLIMIT_AS, (limit, limit))
-        with contextlib.suppress(httpx.TransportError), httpx.Client(base_url=running.client.base_url) as client:
+        with contextlib.suppress(httpx.TransportError), caller(running.client.base_url) as client:
             answer = client.post("/predict", content=bytes(320_000_000), headers=BINARY, timeout=60)
             assert answer.status_code >= 500
         wait_for(lambda: running.workers())

@@ -14,6 +14,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -29,8 +30,9 @@ from hone.audit import verify
 from hone.services.access.api_keys import add_key
 from hone.services.launch import free_port
 from hone.services.observe.recording import read
+from tests.aside import Aside
 from tests.models.dense import dense_answer, dense_artifact
-from tests.servers import DIGITS, HONE, put, self_signed, server, use_store
+from tests.servers import DIGITS, HONE, Server, caller, put, self_signed, server, use_store
 
 BINARY = {"content-type": "application/octet-stream"}
 
@@ -51,26 +53,37 @@ def ask(client: httpx.Client, count: int = 1, seed: int = 0, **headers: str) -> 
 @pytest.fixture
 def shop(tmp_path: Path) -> Path:
     """A BentoML home with two versions of digits, with different weights; the older one is the winner."""
-    home = tmp_path / "shop"
-    put(home, tmp_path / "a", "digits", "onnx-fp32-1", run="1", rank=0, seed=0)
-    put(home, tmp_path / "b", "digits", "onnx-other-1", run="1", rank=1, seed=1)
+    return stocked(tmp_path)
+
+
+def stocked(folder: Path) -> Path:
+    home = folder / "shop"
+    put(home, folder / "a", "digits", "onnx-fp32-1", run="1", rank=0, seed=0)
+    put(home, folder / "b", "digits", "onnx-other-1", run="1", rank=1, seed=1)
     return home
 
 
-class Load:
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Path]]:
+    """A server of the shop without settings, for tests that leave it as it was: version onnx-fp32-1 is loaded."""
+    home = stocked(tmp_path_factory.mktemp("plain"))
+    with server(DIGITS, home) as running:
+        yield running, home
+
+
+class Load(Aside):
     """Callers that never stop, and every answer that was not one of the two models'."""
 
     def __init__(self, port: int, callers: int = 4) -> None:
         self._url = f"http://127.0.0.1:{port}"
-        self._stop = threading.Event()
         self.wrong: list[str] = []
         self.answered = 0
-        self._threads = [threading.Thread(target=self._call, args=(index,)) for index in range(callers)]
+        super().__init__(*(partial(self._call, index) for index in range(callers)))
 
     def _call(self, seed: int) -> None:
         features = rows(2, seed)
         right = [dense_answer(features, weights) for weights in (0, 1)]
-        with httpx.Client(base_url=self._url, timeout=30) as client:
+        with caller(self._url) as client:
             while not self._stop.is_set():
                 try:
                     answer = client.post("/predict", content=features.tobytes(), headers=BINARY)
@@ -81,16 +94,6 @@ class Load:
                 if found is None or not any(np.allclose(found, each, rtol=1e-4, atol=1e-5) for each in right):
                     self.wrong.append(f"{answer.status_code} {answer.text[:200]}")
                 self.answered += 1
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
 
 
 def test_versions_swap_under_load_with_no_failed_request_and_memory_given_back(shop: Path) -> None:
@@ -116,34 +119,32 @@ def test_versions_swap_under_load_with_no_failed_request_and_memory_given_back(s
     assert verify(shop / "audit.jsonl").records == 40  # each is recorded before and after
 
 
-def test_two_versions_side_by_side_and_unloading(shop: Path) -> None:
-    with server(DIGITS, shop) as running:
-        client = running.client
-        body = {"parameters": {"version": "onnx-other-1", "keep": True}}
-        assert client.post("/v2/repository/models/digits/load", json=body).status_code == 200
-        assert set(client.get("/v2/models/digits").json()["versions"]) == {"onnx-fp32-1", "onnx-other-1"}
-        for version, seed in (("onnx-fp32-1", 0), ("onnx-other-1", 1)):
-            answer = client.post(
-                f"/models/digits/versions/{version}/predict", content=rows(3).tobytes(), headers=BINARY
-            )
-            np.testing.assert_allclose(scores(answer), dense_answer(rows(3), seed), rtol=1e-4, atol=1e-5)
-        client.post("/v2/repository/models/digits/unload", json={"parameters": {"version": "onnx-other-1"}})
-        np.testing.assert_allclose(scores(ask(client)), dense_answer(rows(), 0), rtol=1e-4, atol=1e-5)
-        assert client.post("/v2/repository/models/digits/unload").status_code == 200
-        assert ask(client).status_code == 404
-        assert client.get("/v2/health/ready").status_code == 503
-        assert client.post("/v2/repository/models/digits/load").status_code == 200
-        assert ask(client).status_code == 200
-        for path, body, status in (
-            ("/v2/repository/models/nothing/load", {}, 404),
-            ("/v2/repository/models//load", {}, 404),
-            ("/v2/repository/models/../load", {}, 404),
-            ("/v2/repository/models/%2e%2e/load", {}, 404),
-            ("/v2/repository/models/digits/load", {"parameters": {"version": 7}}, 400),
-            ("/v2/repository/models/nothing/unload", {}, 404),
-            ("/v2/repository/models/digits/burn", {}, 404),
-        ):
-            assert client.post(path, json=body).status_code == status, path
+def test_two_versions_side_by_side_and_unloading(plain: tuple[Server, Path]) -> None:
+    running, _ = plain
+    client = running.client
+    body = {"parameters": {"version": "onnx-other-1", "keep": True}}
+    assert client.post("/v2/repository/models/digits/load", json=body).status_code == 200
+    assert set(client.get("/v2/models/digits").json()["versions"]) == {"onnx-fp32-1", "onnx-other-1"}
+    for version, seed in (("onnx-fp32-1", 0), ("onnx-other-1", 1)):
+        answer = client.post(f"/models/digits/versions/{version}/predict", content=rows(3).tobytes(), headers=BINARY)
+        np.testing.assert_allclose(scores(answer), dense_answer(rows(3), seed), rtol=1e-4, atol=1e-5)
+    client.post("/v2/repository/models/digits/unload", json={"parameters": {"version": "onnx-other-1"}})
+    np.testing.assert_allclose(scores(ask(client)), dense_answer(rows(), 0), rtol=1e-4, atol=1e-5)
+    assert client.post("/v2/repository/models/digits/unload").status_code == 200
+    assert ask(client).status_code == 404
+    assert client.get("/v2/health/ready").status_code == 503
+    assert client.post("/v2/repository/models/digits/load").status_code == 200
+    assert ask(client).status_code == 200
+    for path, body, status in (
+        ("/v2/repository/models/nothing/load", {}, 404),
+        ("/v2/repository/models//load", {}, 404),
+        ("/v2/repository/models/../load", {}, 404),
+        ("/v2/repository/models/%2e%2e/load", {}, 404),
+        ("/v2/repository/models/digits/load", {"parameters": {"version": 7}}, 400),
+        ("/v2/repository/models/nothing/unload", {}, 404),
+        ("/v2/repository/models/digits/burn", {}, 404),
+    ):
+        assert client.post(path, json=body).status_code == status, path
 
 
 def test_store_that_breaks_while_serving_hurts_nobody(shop: Path) -> None:
@@ -162,7 +163,7 @@ def test_store_that_breaks_while_serving_hurts_nobody(shop: Path) -> None:
     assert load.wrong == []
 
 
-def test_all_workers_follow_and_a_killed_one_comes_back_as_they_are(shop: Path) -> None:
+def test_all_workers_follow_and_a_killed_one_loses_what_was_in_flight_and_comes_back_as_they_are(shop: Path) -> None:
     with server(DIGITS, shop, HONE_WORKERS="2") as running:
         client = running.client
         deadline = time.monotonic() + 60
@@ -173,15 +174,21 @@ def test_all_workers_follow_and_a_killed_one_comes_back_as_they_are(shop: Path) 
 
         def answers() -> set[int]:
             found = set()
-            for _ in range(40):
-                with httpx.Client(base_url=client.base_url, timeout=30) as fresh:
+            for _ in range(20):
+                with caller(client.base_url) as fresh:
                     answer = scores(ask(fresh))
                 found.add(next(seed for seed in (0, 1) if np.allclose(answer, dense_answer(rows(), seed), rtol=1e-3)))
             return found
 
         assert answers() == {1}
         victim = running.workers()[0]
-        os.kill(victim, signal.SIGKILL)
+        with Load(running.port) as load:
+            time.sleep(0.5)
+            os.kill(victim, signal.SIGKILL)
+            time.sleep(0.5)
+        assert len(load.wrong) <= 4  # a caller has one request in flight
+        assert all("Error" in problem for problem in load.wrong)
+        assert load.answered > 20
         deadline = time.monotonic() + 60
         while (victim in running.workers() or len(running.workers()) < 2) and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -194,18 +201,7 @@ def test_all_workers_follow_and_a_killed_one_comes_back_as_they_are(shop: Path) 
             for line in client.get("/metrics").text.splitlines()
             if line.startswith("hone_requests_total") and 'protocol="predict"' in line
         )
-        assert counted >= 60
-
-
-def test_killed_worker_loses_only_what_was_in_flight(shop: Path) -> None:
-    with server(DIGITS, shop, HONE_WORKERS="2") as running:
-        with Load(running.port) as load:
-            time.sleep(1.0)
-            os.kill(running.workers()[0], signal.SIGKILL)
-            time.sleep(3.0)
-        assert len(load.wrong) <= 4  # a caller has one request in flight
-        assert all("Error" in problem for problem in load.wrong)
-        assert load.answered > 100
+        assert counted > load.answered / 2
 
 
 def test_sigterm_turns_readiness_off_serves_on_and_drains(shop: Path) -> None:
@@ -281,12 +277,12 @@ def test_insecure_serves_but_takes_no_admin_actions(shop: Path) -> None:
         assert running.client.post("/v2/repository/models/digits/load").status_code == 403
 
 
-def test_pages_of_other_sites_cant_act(shop: Path) -> None:
-    with server(DIGITS, shop) as running:
-        for headers in ({"origin": "https://evil.example"}, {"host": "evil.example", "origin": "http://evil.example"}):
-            answer = running.client.post("/v2/repository/models/digits/unload", headers=headers)
-            assert answer.status_code == 403
-        assert ask(running.client).status_code == 200
+def test_pages_of_other_sites_cant_act(plain: tuple[Server, Path]) -> None:
+    running, _ = plain
+    for headers in ({"origin": "https://evil.example"}, {"host": "evil.example", "origin": "http://evil.example"}):
+        answer = running.client.post("/v2/repository/models/digits/unload", headers=headers)
+        assert answer.status_code == 403
+    assert ask(running.client).status_code == 200
 
 
 @pytest.fixture
@@ -384,34 +380,34 @@ def connection(port: int) -> Iterator[socket.socket]:
 HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\nContent-Length: %d\r\n\r\n"
 
 
-def test_callers_who_dawdle_or_leave_hurt_nobody(shop: Path) -> None:
-    with server(DIGITS, shop) as running:
-        body = rows().tobytes()
-        with contextlib.ExitStack() as stack:
-            for _ in range(50):  # slowloris: heads and bodies that never end
-                link = stack.enter_context(connection(running.port))
-                link.sendall(HEAD[:40])
-                link = stack.enter_context(connection(running.port))
-                link.sendall(HEAD % len(body) + body[:5])
-            with Load(running.port) as load:
-                for _ in range(50):
-                    with connection(running.port) as link:
-                        link.sendall(HEAD % len(body) + body)  # leaves before the answer
-                    with connection(running.port) as link:
-                        link.sendall(HEAD % 10_000 + body)  # lies about its length, then leaves
-                    with connection(running.port) as link:
-                        link.sendall(HEAD % len(body) + body)
-                        link.shutdown(socket.SHUT_WR)  # half closed: still gets its answer, or a clean end
-                        link.settimeout(10)
-                        assert link.recv(4096)[:12] in (b"HTTP/1.1 200", b"")
-                    with connection(running.port) as link:
-                        link.sendall(b"\x16\x03\x01 not http at all\r\n\r\n")
-                        link.settimeout(10)
-                        assert link.recv(4096)[:12] in (b"HTTP/1.1 400", b"")
-            assert load.wrong == []
-        for line in running.client.get("/metrics").text.splitlines():
-            if line.startswith("hone_in_flight_requests"):
-                assert float(line.rsplit(" ", 1)[1]) <= 50
+def test_callers_who_dawdle_or_leave_hurt_nobody(plain: tuple[Server, Path]) -> None:
+    running, _ = plain
+    body = rows().tobytes()
+    with contextlib.ExitStack() as stack:
+        for _ in range(50):  # slowloris: heads and bodies that never end
+            link = stack.enter_context(connection(running.port))
+            link.sendall(HEAD[:40])
+            link = stack.enter_context(connection(running.port))
+            link.sendall(HEAD % len(body) + body[:5])
+        with Load(running.port) as load:
+            for _ in range(50):
+                with connection(running.port) as link:
+                    link.sendall(HEAD % len(body) + body)  # leaves before the answer
+                with connection(running.port) as link:
+                    link.sendall(HEAD % 10_000 + body)  # lies about its length, then leaves
+                with connection(running.port) as link:
+                    link.sendall(HEAD % len(body) + body)
+                    link.shutdown(socket.SHUT_WR)  # half closed: still gets its answer, or a clean end
+                    link.settimeout(10)
+                    assert link.recv(4096)[:12] in (b"HTTP/1.1 200", b"")
+                with connection(running.port) as link:
+                    link.sendall(b"\x16\x03\x01 not http at all\r\n\r\n")
+                    link.settimeout(10)
+                    assert link.recv(4096)[:12] in (b"HTTP/1.1 400", b"")
+        assert load.wrong == []
+    for line in running.client.get("/metrics").text.splitlines():
+        if line.startswith("hone_in_flight_requests"):
+            assert float(line.rsplit(" ", 1)[1]) <= 50
 
 
 def test_full_disk_for_logs_stops_nothing(shop: Path) -> None:
@@ -428,7 +424,7 @@ def test_shed_requests_are_told_when_to_come_back_and_the_others_are_right(shop:
     with server(DIGITS, shop, HONE_QUEUE_ROWS="64", HONE_MAX_BATCH_ROWS="4", HONE_DEFAULT_TIMEOUT_MS="30") as running:
 
         def call(seed: int) -> int:
-            with httpx.Client(base_url=running.client.base_url, timeout=30) as client:
+            with caller(running.client.base_url) as client:
                 answer = ask(client, 60, seed)
                 if answer.status_code == 200:
                     np.testing.assert_allclose(scores(answer), dense_answer(rows(60, seed)), rtol=1e-4, atol=1e-5)
@@ -437,7 +433,7 @@ def test_shed_requests_are_told_when_to_come_back_and_the_others_are_right(shop:
                 return answer.status_code
 
         with concurrent.futures.ThreadPoolExecutor(16) as pool:
-            statuses = set(pool.map(call, range(200)))
+            statuses = set(pool.map(call, range(100)))
         assert statuses <= {200, 503} and 200 in statuses
 
 
@@ -456,10 +452,12 @@ def test_cli_makes_keys_and_checks_logs(tmp_path: Path) -> None:
     assert (gone.returncode, "can't be read" in gone.stderr) == (1, True)
 
 
-def test_put_while_serving_is_loaded_by_name(shop: Path, tmp_path: Path) -> None:
-    with server(DIGITS, shop) as running:
-        use_store(shop)
-        store.put(dense_artifact(tmp_path / "new", name="digits", run="2", seed=1), "digits", "onnx-new-2")
-        answer = running.client.post("/v2/repository/models/digits/load")
-        assert answer.json()["version"] == "onnx-new-2"
-        np.testing.assert_allclose(scores(ask(running.client)), dense_answer(rows(), 1), rtol=1e-4, atol=1e-5)
+def test_put_while_serving_is_loaded_by_name(plain: tuple[Server, Path], tmp_path: Path) -> None:
+    running, home = plain
+    use_store(home)
+    new = store.put(dense_artifact(tmp_path / "new", name="digits", run="2", seed=1), "digits", "onnx-new-2")
+    answer = running.client.post("/v2/repository/models/digits/load")
+    assert answer.json()["version"] == "onnx-new-2"
+    np.testing.assert_allclose(scores(ask(running.client)), dense_answer(rows(), 1), rtol=1e-4, atol=1e-5)
+    store.remove(new)
+    assert running.client.post("/v2/repository/models/digits/load").json()["version"] == "onnx-fp32-1"

@@ -10,7 +10,7 @@ import pytest
 from hone.errors import ArtifactError
 from hone.signature import Signature, TensorSpec
 from hone.sketches.columns import columns_of, taken
-from hone.sketches.reference import References, make_references, parse_references
+from hone.sketches.reference import References, make_references, parse_references, with_calibration
 
 GENERATOR = np.random.default_rng(0)
 ROWS = 600
@@ -119,3 +119,47 @@ def test_reference_that_is_broken_or_of_another_version_is_named(tmp_path: Path)
 
 def test_too_few_rows_make_no_reference() -> None:
     assert make_references(Signature(inputs=(spec("x"),)), {"x": np.zeros(19)}, {}, private=False) is None
+
+
+def test_few_categories_have_every_set_and_many_the_tenths_of_their_order() -> None:
+    few = np.repeat(np.arange(4), 150)
+    (one,) = made(Signature(inputs=(spec("x", dtype="int64"),)), x=few).columns
+    sets, names = one.sets()
+    told = {name.removeprefix("in one of ") for name in names if name.startswith("in one of")}
+    assert len(told) == 3, "two of four, whose other two need not be looked at again"
+    live = one.count(np.zeros(600), np.repeat(["0", "1", "2", "3"], [200, 200, 100, 100]))
+    shares = [sets @ cells / 600 for cells in (live, np.array(one.counts, float))]
+    assert np.abs(shares[0] - shares[1]).max() == pytest.approx(1 / 6), "the total variation, in no category alone"
+    ordered = np.tile(np.arange(20), 30)
+    (one,) = made(Signature(inputs=(spec("x", dtype="int64"),)), x=ordered).columns
+    sets, names = one.sets()
+    assert len(names) == 20 + 2 + 9 and len(set(names)) == len(names)
+    together = sets[22:, 1:-1] > 0
+    numbers = np.array([int(name) for name in one.categories])
+    assert all(numbers[row].max() < numbers[~row].min() for row in together), "small numbers beside large ones"
+
+
+def test_a_value_that_repeats_has_a_set_of_its_own() -> None:
+    (one,) = made(
+        Signature(inputs=(spec("x"),)), x=np.concatenate([GENERATOR.normal(size=450), np.full(150, 0.25)])
+    ).columns
+    sets, names = one.sets()
+    heavy = int(np.argmax(one.counts))
+    assert any(row.sum() == 1 and row[heavy] for row in sets) and len(set(names)) == len(names)
+
+
+def test_calibration_rows_are_counted_beside_the_others_and_older_files_have_none(tmp_path: Path) -> None:
+    signature = Signature(inputs=(spec("x"), spec("kind", dtype="int64")))
+    rows = {"x": GENERATOR.normal(size=ROWS), "kind": np.arange(ROWS) % 3}
+    references = made(signature, **rows, y=GENERATOR.normal(size=ROWS))
+    held = with_calibration(references, {"x": rows["x"][:90] + 1, "kind": np.full(90, 7)})
+    number, kind = held.columns
+    assert (held.rows, held.calibration_rows) == (ROWS, 90) and number.counts == references.columns[0].counts
+    assert sum(number.calibration) == 90 and kind.calibration == (0, 0, 0, 0, 90)
+    file = tmp_path / "drift-reference.json"
+    file.write_text(held.model_dump_json())
+    assert parse_references(file) == held
+    file.write_text(
+        references.model_dump_json(exclude={"calibration_rows": True, "columns": {"__all__": {"calibration"}}})
+    )
+    assert parse_references(file) == references and with_calibration(references, {}) == references

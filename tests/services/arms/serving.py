@@ -25,6 +25,7 @@ from hone.services.routes.management import Management
 from hone.services.routes.repository import Repository
 from hone.services.routes.splits.operations import SplitOperations
 from hone.services.settings import Settings
+from tests.servers import caller
 
 BODY = {"inputs": {"features": [[0, 1, 2, 3]]}}
 
@@ -39,7 +40,7 @@ class Worker:
     """
 
     def __init__(self, folder: Path, *references: str, **settings: Any) -> None:
-        given = Settings(**{"threads": 1, "in_flight": 1, "max_batch_rows": 8, **settings})
+        given = Settings(**{"threads": 1, "in_flight": 1, "inference_nice": 0, "max_batch_rows": 8, **settings})
         audit = AuditLog(folder / "audit.jsonl")
         self.edge = Edge(given, audit=audit, statistics=SharedStatistics(folder), arms=SharedArms(folder))
         if given.api_keys:
@@ -86,7 +87,7 @@ def serving(worker: Worker, port: int = 0) -> Iterator[httpx.Client]:
     thread = threading.Thread(target=asyncio.run, args=(main(),))
     thread.start()
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        with caller(f"http://127.0.0.1:{port}") as client:
             while not (server and server[0].started):
                 assert thread.is_alive()
                 threading.Event().wait(0.01)

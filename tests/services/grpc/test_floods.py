@@ -14,7 +14,6 @@ from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import grpc
-import httpx
 import numpy as np
 import psutil
 import pytest
@@ -24,7 +23,7 @@ from tritonclient.grpc import InferInput
 from hone.services.access.api_keys import add_key
 from hone.services.launch import free_port
 from tests.models.dense import dense_answer
-from tests.servers import DIGITS, Server, put, server
+from tests.servers import DIGITS, Server, caller, put, server
 from tests.services.grpc.test_edge import INFER, ROW, infer, message
 
 LIVE = "/inference.GRPCInferenceService/ServerLive"
@@ -181,7 +180,7 @@ def test_idle_connections_do_not_use_up_the_files_of_the_process(home: Path, tmp
             connection = stack.enter_context(socket.create_connection(("127.0.0.1", grpc_port)))
             with suppress(OSError):
                 connection.sendall(PREFACE)
-        with httpx.Client(base_url=running.client.base_url, timeout=10) as client:
+        with caller(running.client.base_url, 10) as client:
             assert client.get("/livez").status_code == 200
         time.sleep(2.5)
         np.testing.assert_allclose(infer(grpc_port, message(), metadata=who), dense_answer(ROW), rtol=1e-4, atol=1e-5)

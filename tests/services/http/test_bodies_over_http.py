@@ -21,9 +21,10 @@ import zstandard
 from tritonclient.grpc import service_pb2
 
 from hone.services.launch import free_port
+from tests.aside import Aside
 from tests.fuzz.valid import stream
 from tests.models.dense import dense_answer
-from tests.servers import DIGITS, Server, put, server
+from tests.servers import DIGITS, Server, caller, put, server
 
 MOST_MB = 700
 """What a worker may grow by for one body of 16 MB: what reading it may take, the body itself, and room."""
@@ -102,15 +103,14 @@ BODIES = {
 }  # fmt: skip
 
 
-class Peak:
+class Peak(Aside):
     """The largest resident memory of a process while this is entered, and the longest wait of another caller."""
 
     def __init__(self, served: Server) -> None:
         (pid,) = served.workers()
         self._process = psutil.Process(pid)
         self._url = f"http://127.0.0.1:{served.port}/predict"
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._look), threading.Thread(target=self._ask)]
+        super().__init__(self._look, self._ask)
         self.base = self.rss = self._process.memory_info().rss
         self.longest_s = 0.0
         self.wrong: list[int] = []
@@ -121,22 +121,12 @@ class Peak:
 
     def _ask(self) -> None:
         row = np.ones((1, 4), np.float32).tobytes()
-        with httpx.Client(timeout=60) as client:
+        with caller(timeout=60) as client:
             while not self._stop.wait(0.05):
                 started = time.monotonic()
                 status = client.post(self._url, content=row, headers=RAW).status_code
                 self.longest_s = max(self.longest_s, time.monotonic() - started)
                 self.wrong += [status] if status != 200 else []
-
-    def __enter__(self) -> Peak:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
 
     @property
     def grown_mb(self) -> float:
@@ -220,7 +210,7 @@ def test_sigterm_ends_a_server_that_got_all_of_these(served: Server) -> None:
 
     def send(path: str, headers: dict[str, str], body: bytes) -> None:
         with contextlib.suppress(httpx.TransportError):  # the server may go first
-            httpx.post(f"http://127.0.0.1:{served.port}{path}", content=body, headers=headers, timeout=30)
+            httpx.post(f"http://127.0.0.1:{served.port}{path}", content=body, headers=headers, timeout=30, verify=False)
 
     threads = [threading.Thread(target=send, args=body) for body in bodies * 2]
     for thread in threads:

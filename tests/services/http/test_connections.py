@@ -12,13 +12,12 @@ import sys
 import time
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 
 from hone.services.settings import Settings
 from tests.probes import ROW, get, post
-from tests.servers import DIGITS, ROOT, Server, put, self_signed, server
+from tests.servers import DIGITS, ROOT, Server, caller, put, self_signed, server
 
 
 @pytest.fixture
@@ -34,8 +33,8 @@ def connect(port: int, stack: contextlib.ExitStack, sent: bytes = b"") -> socket
 
 
 def status(port: int) -> int:
-    with httpx.Client() as client:
-        return client.post(f"http://127.0.0.1:{port}/predict", content=ROW, timeout=30).status_code
+    with caller(f"http://127.0.0.1:{port}") as client:
+        return client.post("/predict", content=ROW).status_code
 
 
 def test_idle_connection_outlives_uvicorns_five_seconds_and_not_its_setting(shop: Path) -> None:
@@ -187,7 +186,7 @@ def test_many_large_bodies_take_the_memory_of_few_and_hold_nobody_up(shop: Path)
         worker = psutil.Process(running.workers()[0])
 
         def call(_: int) -> int:
-            with httpx.Client(base_url=running.client.base_url, timeout=120) as client:
+            with caller(running.client.base_url, 120) as client:
                 return client.post("/predict", content=body).status_code
 
         assert call(0) == 200

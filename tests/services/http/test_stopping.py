@@ -205,5 +205,5 @@ def answers(caller: socket.socket, count: int) -> list[bytes]:
 
 def wait_unready(port: int) -> None:
     deadline = time.monotonic() + 10
-    while httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200:
+    while httpx.get(f"http://127.0.0.1:{port}/readyz", verify=False).status_code == 200:
         assert time.monotonic() < deadline

@@ -11,12 +11,17 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 
 from hone import store
+from hone.lifecycle.feedback.joined import joined
 from hone.services.access.api_keys import add_key
 from hone.services.access.gate import make_gate
 from hone.services.batching.scheduler import Scheduler
+from hone.services.feedback.collector import Collector
+from hone.services.jobs import runner
 from hone.services.jobs.assembly import WorkerJobs
+from hone.services.observe.recording import Recorder, read
 from hone.services.routes.edge import Edge
 from hone.services.routes.hub import Hub
 from hone.services.routes.paths import job_path
@@ -218,6 +223,72 @@ def test_callers_who_wait_are_answered_before_a_job_goes_on(asked: Callable[...,
         assert order == ["live", "behind"]
 
     asked(ask)
+
+
+def figures(metrics: str, name: str) -> dict[str, float]:
+    """Return the samples of one family in the process, of the model that is served here, by their other label."""
+    return {
+        next((value for label, value in sample.labels.items() if label != "model"), ""): sample.value
+        for family in REGISTRY.collect()
+        if family.name == metrics
+        for sample in family.samples
+        if sample.name == name and sample.labels.get("model") == "dense"
+    }
+
+
+def test_jobs_are_counted_by_how_they_end_and_shown_while_they_are_open(
+    asked: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "SHOW_S", 0.01)
+    ended_before = figures("hone_jobs_ended", "hone_jobs_ended_total")
+    rows_before = figures("hone_job_rows", "hone_job_rows_total").get("", 0.0)
+
+    async def ask(client: httpx.AsyncClient, hub: Hub) -> None:
+        good, wrong = ({"inputs": {name: ROWS.tolist()}} for name in ("features", "feature"))
+        for body in (good, wrong):
+            await ended(client, (await client.post(PATH, json=body)).headers["location"])
+        hub.draining = True
+        waits = (await client.post(PATH, json=good)).headers["location"]
+        while figures("hone_jobs", "hone_jobs") != {"queued": 1.0, "running": 0.0}:
+            await asyncio.sleep(0.01)
+        assert figures("hone_jobs_oldest_seconds", "hone_jobs_oldest_seconds")[""] < 60
+        await client.delete(waits)
+        while figures("hone_jobs", "hone_jobs")["queued"]:
+            await asyncio.sleep(0.01)
+
+    asked(ask)
+    found = figures("hone_jobs_ended", "hone_jobs_ended_total")
+    more = {result: count - ended_before.get(result, 0.0) for result, count in found.items()}
+    assert more == {"done": 1.0, "refused": 1.0, "canceled": 1.0}
+    assert figures("hone_job_rows", "hone_job_rows_total")[""] == rows_before + 100
+
+
+def test_rows_of_a_job_are_recorded_sketched_and_noted_as_those_of_requests(
+    asked: Callable[..., None], tmp_path: Path
+) -> None:
+    recorder = Recorder(tmp_path / "recorded", complete=True)
+    collector = Collector(tmp_path / "answers", flush_s=0.05)
+    followed: list[int] = []
+    ids: list[str] = []
+
+    async def ask(client: httpx.AsyncClient, hub: Hub) -> None:
+        served = hub.get("dense")
+        served._edge.recorder, served._edge.collector = recorder, collector
+        served.metrics.sample = lambda inputs, _: followed.append(len(inputs["features"]))  # type: ignore[method-assign]
+        headers = {"x-customer": "anna"}
+        place = (await client.post(PATH, json={"inputs": {"features": ROWS.tolist()}}, headers=headers)).headers
+        told = await ended(client, place["location"])
+        ids.append(told["id"])
+
+    asked(ask, subject_header="x-customer")
+    recorder.close()
+    collector.close()
+    found = read(tmp_path / "recorded", "dense").sort_by("row").to_pydict()
+    assert {*found["request_id"]} == {*ids} and found["row"] == [*range(100)]
+    np.testing.assert_allclose(found["output.scores"], dense_answer(ROWS), rtol=1e-5)
+    assert sum(followed) >= 8 and max(followed) == 8, "a batch is what a request is"
+    (noted,) = joined(tmp_path / "answers", "dense")
+    assert noted.request_id == ids[0] and noted.unit and "anna" not in noted.unit
 
 
 def test_a_worker_that_stops_gives_its_job_back(asked: Callable[..., None]) -> None:

@@ -91,6 +91,29 @@ def test_a_job_is_taken_by_one_and_finished_once(keeps: Keeps) -> None:
     keeps(use)
 
 
+def test_jobs_that_are_not_done_are_told_with_their_age_and_lost_ones_once(
+    keeps: Keeps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def use(store: JobStore) -> None:
+        lost: list[Job] = []
+        store.ended = lost.append  # type: ignore[method-assign]
+        first, _, other = await add(store), await add(store), await add(store, model="other")
+        assert await store.take(["other"])
+        found = await store.open_jobs()
+        states = [("dense", "queued"), ("dense", "queued"), ("other", "running")]
+        assert sorted((one.model, one.state) for one in found) == states
+        assert min(one.submitted for one in found) == pytest.approx(first.submitted, abs=0.01)
+        expire(monkeypatch)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("hone.services.jobs.record.MOST_ATTEMPTS", 1)
+            assert await store.take(["dense"]) and await store.take(["dense"])
+            assert await store.take(["dense"]) is None
+        assert {one.model for one in lost} == {"dense"} and len(lost) == 2 and lost[0].error_status == 500
+        assert [one.model for one in await store.open_jobs()] == [other.model]
+
+    keeps(use)
+
+
 def test_a_job_whose_worker_ended_is_taken_again_and_has_one_result(
     keeps: Keeps, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -143,17 +143,27 @@ def idle_s(running: Server) -> float:
     return statistics.median(found[1:])
 
 
+def priorities(running: Server) -> list[int]:
+    """Return the niceness of the worker's threads, that of the event loop first."""
+    (worker,) = running.workers()
+    tasks = sorted(int(task.name) for task in Path(f"/proc/{worker}/task").iterdir())
+    return [os.getpriority(os.PRIO_PROCESS, task) for task in tasks]
+
+
 @pytest.mark.slow
 def test_worker_rests_after_a_request_unless_its_plan_says_that_it_spins(home: Path, told: dict[str, Any]) -> None:
     """Threads that spin are measured, too: else a bound that nothing could exceed would be no test."""
     threaded = {"threads": 2, "inline": False}
-    with server(SERVE, home, HONE_PLAN=pinned(told, **threaded)) as resting:
+    with server(SERVE, home, HONE_PLAN=pinned(told, **threaded), HONE_INFERENCE_NICE="7") as resting:
         resting_s = idle_s(resting)
+        loop, *others = priorities(resting)
     with server(SERVE, home, HONE_PLAN=pinned(told, **threaded, spin=True)) as spinning:
         assert ", spinning, " in spinning.log.read_text()
         spinning_s = idle_s(spinning)
     assert resting_s <= IDLE_S
     assert spinning_s > resting_s
+    behind = [nice for nice in others if nice > loop]
+    assert behind == [loop + 7] * 2, "the thread that runs batches, and the runtime's own"
 
 
 def threads_of(home: Path, *options: str, **environment: str) -> int:

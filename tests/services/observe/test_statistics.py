@@ -20,7 +20,7 @@ from hone.services.access.api_keys import add_key
 from hone.services.batching.running import BatchTimes
 from hone.services.launch import free_port
 from hone.services.observe.statistics import SharedStatistics, Statistics
-from tests.servers import DIGITS, HONE, ROOT, Server, put, server, wait_ready
+from tests.servers import DIGITS, HONE, ROOT, Server, caller, put, server, wait_ready
 
 KINDS = {
     "success", "fail", "queue", "compute_input", "compute_infer", "compute_output", "cache_hit", "cache_miss",
@@ -51,7 +51,7 @@ def service(
                "--grpc-port", str(grpc_port), "--api-keys", str(keys[0])]  # fmt: skip
     with server(command, home, PYTHONPATH=str(ROOT)) as running:
         headers = {"x-api-key": keys[1]}
-        with httpx.Client(base_url=running.client.base_url, timeout=30, headers=headers) as client:
+        with caller(running.client.base_url, headers=headers) as client:
             yield running, client
 
 
@@ -72,11 +72,8 @@ def send(address: str, count: int, headers: dict[str, str], rows: int = 2) -> No
     """Send requests on connections of their own, which the kernel spreads over the workers."""
     body = np.ones((rows, 4), np.float32).tobytes()
     for _ in range(count):
-        answer = httpx.post(
-            f"{address}/models/dense/predict",
-            content=body,
-            headers={"content-type": "application/octet-stream", **headers},
-        )
+        with caller(address, headers={"content-type": "application/octet-stream", **headers}) as client:
+            answer = client.post("/models/dense/predict", content=body)
         assert answer.status_code == 200, answer.text
 
 
@@ -135,9 +132,9 @@ def test_what_a_worker_counted_outlives_it(service: tuple[Server, httpx.Client],
     for worker in running.workers():
         os.kill(worker, signal.SIGKILL)
         time.sleep(0.5)
-        with httpx.Client(base_url=address, timeout=30) as fresh:
+        with caller(address) as fresh:
             wait_ready(fresh, running.process, running.log)
-    with httpx.Client(base_url=address, headers=headers, timeout=30) as fresh:
+    with caller(address, headers=headers) as fresh:
         assert _successes(figures(fresh)) == before + 10
 
 
@@ -190,10 +187,9 @@ def test_unknown_model_is_not_found(
 def test_answers_from_the_cache_are_no_inferences(tmp_path: Path) -> None:
     put(tmp_path, tmp_path / "one", "digits", "onnx-fp32-1")
     with server(DIGITS, tmp_path, HONE_CACHE_MB="1") as running:
-        address = f"http://127.0.0.1:{running.port}"
         for seed in (0, 0, 0, 1):
             row = np.full((1, 4), seed, np.float32).tolist()
-            assert httpx.post(f"{address}/predict", json={"inputs": {"features": row}}).status_code == 200
+            assert running.client.post("/predict", json={"inputs": {"features": row}}).status_code == 200
         found = figures(running.client, "/v2/models/digits/stats")
         assert (found["inference_count"], _successes(found)) == (2, 4)
         stats = found["inference_stats"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from hone.services.routes.edge import Edge
 from hone.services.routes.hub import Hub
 from hone.services.routes.repository import Repository
 from hone.services.settings import Settings
-from hone.store.registry import change, pointer_to
+from hone.store.registry import change, file_of, pointer_to
 from tests.models.dense import dense_answer, dense_artifact
 from tests.servers import HONE, put, server, use_store
 from tests.services.test_operations import Load
@@ -119,6 +120,54 @@ def test_version_that_cant_be_loaded_leaves_what_serves(tmp_path: Path, caplog: 
     asyncio.run(main())
     assert "what 'dense' means in the registry is not served" in caplog.text
     assert "model.onnx: corrupt" in caplog.text
+
+
+@pytest.mark.usefixtures("three")
+@pytest.mark.parametrize("how", ["broken", "gone", "no folder"])
+def test_registry_that_is_down_leaves_what_serves(tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        point(champion="a")
+        worker = await Worker(tmp_path / "shared", "dense@champion").start()
+        file, aside = file_of("dense"), tmp_path / "aside"
+        if how == "no folder":
+            file.parent.rename(aside)
+        elif how == "gone":
+            file.unlink()
+        else:
+            file.write_text("{")
+        for _ in range(3):
+            await worker.repository.catch_up()
+            assert await worker.serves() == ["a"]
+        if how == "no folder":
+            aside.rename(file.parent)
+        file.unlink(missing_ok=True)
+        point(champion="b")
+        await worker.repository.catch_up()
+        assert await worker.serves() == ["b"]
+        await worker.hub.close()
+
+    asyncio.run(main())
+    assert "dense@champion stays as it is" in caplog.text
+
+
+@pytest.mark.usefixtures("three")
+def test_alias_of_a_version_that_was_deleted_leaves_what_serves(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        point(champion="a")
+        worker = await Worker(tmp_path / "shared", "dense@champion").start()
+        point(champion="b")
+        shutil.rmtree(store.resolve("dense:b").path)
+        await worker.repository.catch_up()
+        assert await worker.serves() == ["a"]
+        point(champion="c")
+        await worker.repository.catch_up()
+        assert await worker.serves() == ["c"]
+        await worker.hub.close()
+
+    asyncio.run(main())
+    assert "dense@champion stays as it is" in caplog.text
 
 
 @pytest.mark.usefixtures("three")
