@@ -42,6 +42,14 @@ class InputError(SignatureError):
     """Values that fit the signature, but that the model can't compute with, such as a token id that it doesn't know."""
 
 
+class ModelError(HoneError):
+    """A model's own code failed on rows that it should answer, or its process has ended."""
+
+
+class RestartingError(ModelError):
+    """A model can't answer now, because its process is started again; it will before long."""
+
+
 class PassError(HoneError):
     """A pass could not transform its input. The message names the layer or node, and the remedy."""
 

@@ -12,6 +12,9 @@ from typing import Any
 
 from hone.errors import RecipeError, did_you_mean, one_line
 
+REFERENCE = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+"""A `module:function`, as a pattern."""
+
 
 def load_function(reference: str, root: Path, field: str) -> Callable[..., Any]:
     """Return the function that `module:function` names; the module is looked up in `root` first.

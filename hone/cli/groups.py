@@ -77,10 +77,14 @@ def _broken(name: str, place: str, error: Exception) -> click.Command:
 
 @cache
 def places(package: str) -> dict[str, str]:
-    """Return the modules in the folders of a package, by the name of the file, which is that of its command."""
+    """Return the modules in the folders of a package, by the name of the file, which is that of its command.
+
+    Folders in these folders hold what several commands share.
+    """
     found = {}
     for folder in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}."):
         if folder.ispkg:
             inside = importlib.import_module(folder.name).__path__
-            found.update({file.name: f"{folder.name}.{file.name}" for file in pkgutil.iter_modules(inside)})
+            files = (file.name for file in pkgutil.iter_modules(inside) if not file.ispkg)
+            found.update({name: f"{folder.name}.{name}" for name in files})
     return found

@@ -32,11 +32,14 @@ TOOLS = (
 
 
 def runtime_states() -> dict[str, Availability]:
-    """Return each runtime's availability. Each is asked in a process of its own: a broken native library must not
-    take the answer about the others with it."""
-    names = list(all_runtimes())
+    """Return each runtime's availability. Each framework is asked in a process of its own: a broken native library
+    must not take the answer about the others with it."""
+    by_framework: dict[str, list[str]] = {}
+    for name, runtime in all_runtimes().items():
+        by_framework.setdefault(runtime.module or name, []).append(name)
     with ThreadPoolExecutor(cores()) as pool:
-        return dict(zip(names, pool.map(_ask, names), strict=True))
+        found = {name: state for states in pool.map(_ask, by_framework.values()) for name, state in states.items()}
+    return {name: found[name] for name in all_runtimes()}
 
 
 def tool_states() -> dict[str, Availability]:
@@ -53,14 +56,14 @@ def _version(package: str) -> str:
     return tool_versions(package).get(package, "?")
 
 
-def _ask(name: str) -> Availability:
-    """Ask for the availability, and import the framework when it says yes: only that shows that it really loads."""
+def _ask(names: list[str]) -> dict[str, Availability]:
+    """Ask runtimes of one framework, and import it when one says yes: only that shows that it really loads."""
     code = (
-        "import json, dataclasses, importlib; from hone.processes import end_quickly; end_quickly(); "
-        "from hone.runtimes import runtime_class; "
-        f"runtime = runtime_class({name!r}); state = runtime.availability(); "
-        "state.usable and runtime.module and importlib.import_module(runtime.module); "
-        "print(json.dumps(dataclasses.asdict(state)))"
+        "import dataclasses, gc, importlib, json; gc.disable(); "
+        "from hone.processes import end_quickly; end_quickly(); from hone.runtimes import runtime_class; "
+        f"runtimes = [runtime_class(name) for name in {names!r}]; states = [one.availability() for one in runtimes]; "
+        "[importlib.import_module(one.module) for one, state in zip(runtimes, states) if state.usable and one.module]; "
+        "print(json.dumps([dataclasses.asdict(state) for state in states]))"
     )
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     try:
@@ -69,7 +72,8 @@ def _ask(name: str) -> Availability:
         )
     except subprocess.CalledProcessError as error:
         last = why_failed(error.stderr)
-        return Availability(False, reason=f"its check crashed: {last}", remedy="reinstall it")
+        return dict.fromkeys(names, Availability(False, reason=f"its check crashed: {last}", remedy="reinstall it"))
     except subprocess.TimeoutExpired as error:
-        return Availability(False, reason=one_line(error), remedy="reinstall it")
-    return Availability(**json.loads(answer.stdout.strip().splitlines()[-1]))
+        return dict.fromkeys(names, Availability(False, reason=one_line(error), remedy="reinstall it"))
+    states = json.loads(answer.stdout.strip().splitlines()[-1])
+    return {name: Availability(**state) for name, state in zip(names, states, strict=True)}

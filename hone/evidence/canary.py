@@ -61,7 +61,7 @@ class Check:
     """The answer to one question.
 
     Attributes:
-        name: errors, p99 or agreement.
+        name: errors, p99, labels or agreement.
         verdict: of it.
         share, stable_share: what was seen.
         low, high: what the difference of the shares is between; of agreement, the share itself.
@@ -82,7 +82,7 @@ class Check:
         """Return it in words."""
         if self.name == "agreement":
             return f"agreement {self.share:.3%}, at least {self.low:.3%} (wanted: {self.allowed:.3%})"
-        what = {"errors": "errors", "p99": "beyond the stable p99"}[self.name]
+        what = {"errors": "errors", "p99": "beyond the stable p99", "labels": "wrong by their labels"}[self.name]
         between = f"difference between {self.low:+.3%} and {self.high:+.3%}, {self.allowed:.3%} allowed"
         return f"{what}: {self.share:.3%} beside {self.stable_share:.3%}; {between}"
 
@@ -123,13 +123,48 @@ def ruling(checks: Sequence[Check]) -> Ruling:
     return Ruling("undecided", tuple(checks), f"not enough evidence, {more}: {waits}")
 
 
-def compare(name: str, stages: Sequence[Beside], allowed: float, risk: float) -> Check:
+@dataclass(frozen=True)
+class Moments:
+    """Moments in which there were events, however many: what is slow at one moment has one cause, such as a stall.
+
+    A share of a moment's events is between 0 and 1, and so a bet on it wins no more than one on a coin of its mean.
+
+    Attributes:
+        ours: the sum of the new version's shares of each moment's events.
+        of: how many moments.
+        weights: the sum of what these shares are at most, in the mean, if the new version is no worse.
+    """
+
+    ours: float = 0.0
+    of: int = 0
+    weights: float = 0.0
+
+    def plus(self, marked: int, stable_marked: int, weight: float) -> Moments:
+        """Return it with one more moment; one without events says nothing."""
+        if not marked + stable_marked:
+            return self
+        return Moments(self.ours + marked / (marked + stable_marked), self.of + 1, self.weights + weight)
+
+    def are_worse(self, risk: float) -> bool:
+        """Return whether the new version has, beyond doubt, more of the events than it would have if it were no worse.
+
+        Args:
+            risk: that this is ever said of an equal one.
+        """
+        if not self.of:
+            return False
+        won = log_won(np.array([self.ours]), np.array([self.of]), np.array([self.weights / self.of]))
+        return bool(won >= math.log(1 / risk))
+
+
+def compare(name: str, stages: Sequence[Beside], allowed: float, risk: float, moments: Moments | None = None) -> Check:
     """Compare shares of events.
 
     Args:
         stages: between changes of the weights, oldest first.
         allowed: that the new version's share may be above the stable one's and still be good.
         risk: of calling an equal version bad, and of calling one good that isn't.
+        moments: the events by moments; None: each event of a stage is for itself.
     """
     table = np.array([(s.marked, s.of, s.stable_marked, s.stable_of) for s in stages], np.float64).reshape(-1, 4)
     marked, of, stable_marked, stable_of = table.sum(axis=0)
@@ -137,7 +172,8 @@ def compare(name: str, stages: Sequence[Beside], allowed: float, risk: float) ->
     if high <= allowed:
         verdict: Verdict = "good"
     else:
-        verdict = "bad" if is_worse(table, risk) or _alone_is_worse(table, allowed, risk) else "undecided"
+        worse = is_worse(table, risk) if moments is None else moments.are_worse(risk)
+        verdict = "bad" if worse or _alone_is_worse(table, allowed, risk) else "undecided"
     share, stable_share = _ratio(marked, of), _ratio(stable_marked, stable_of)
     missing = _missing(table, allowed, risk) if verdict == "undecided" else 0
     return Check(name, verdict, share, stable_share, low, high, allowed, missing)

@@ -77,34 +77,65 @@ def picked(outputs: Tensors, names: tuple[str, ...]) -> Tensors:
 
 def to_table(answers: Sequence[Answered]) -> Any:
     """Return answers of one model and version as an Arrow table, a row each, or one for each row of their outputs."""
-    import pyarrow as pa
-
     names = list(answers[0].outputs) if answers else []
-    counts = np.array([len(next(iter(one.outputs.values()))) if one.outputs else 1 for one in answers], np.int64)
-    places = np.repeat(np.arange(len(answers)), counts)
-    firsts = np.repeat(np.cumsum(counts) - counts, counts)
-
-    def repeated(values: list[Any], kind: Any) -> Any:
-        return pa.array(values, kind).take(pa.array(places))
-
-    columns = {
-        "time": repeated([one.time_us for one in answers], pa.timestamp("us", "UTC")),
-        "request_id": repeated([one.request_id for one in answers], pa.string()),
-        "row": pa.array((np.arange(len(places)) - firsts).astype(np.int32)),
-        "arm": repeated([one.arm for one in answers], pa.string()),
-        "by": repeated([one.by for one in answers], pa.string()),
-        "unit": repeated([one.unit for one in answers], pa.string()),
-        "seconds": repeated([one.seconds for one in answers], pa.float32()),
-    }
-    for name in names:
-        columns[f"{OUTPUT}{name}"] = _column([one.outputs[name] for one in answers])
-    return pa.table(columns)
+    return Columns(
+        [one.time_us for one in answers],
+        [one.request_id for one in answers],
+        [one.arm for one in answers],
+        [one.by for one in answers],
+        [one.unit for one in answers],
+        [one.seconds for one in answers],
+        {name: [one.outputs[name] for one in answers] for name in names},
+    ).table()
 
 
-def _column(arrays: Sequence[np.ndarray]) -> Any:
+@dataclass(frozen=True)
+class Columns:
+    """Answers of one model and version, a list of each field of `Answered`; outputs of equal shapes beside axis 0."""
+
+    times_us: Sequence[int] | np.ndarray
+    request_ids: Sequence[str] | Sequence[bytes]
+    arms: Sequence[str]
+    bys: Sequence[str]
+    units: Sequence[str]
+    seconds: Sequence[float]
+    outputs: dict[str, list[np.ndarray]]
+
+    def table(self) -> Any:
+        """Return them as an Arrow table, a row each, or one for each row of their outputs; nothing of the lists is
+        kept in it."""
+        import pyarrow as pa
+
+        first = next(iter(self.outputs.values()), [])
+        counts = np.array([len(one) for one in first] or np.ones(len(self.times_us)), np.int64)
+        places = np.repeat(np.arange(len(counts)), counts)
+        numbers = np.arange(len(places)) - np.repeat(np.cumsum(counts) - counts, counts)
+        one_each = bool((counts == 1).all())
+
+        def repeated(values: Sequence[Any] | np.ndarray, kind: Any) -> Any:
+            array = pa.array(values, kind)
+            return array if one_each else array.take(pa.array(places))
+
+        def words(values: Sequence[str]) -> Any:
+            return repeated(values, pa.string()) if any(values) else pa.repeat(pa.scalar("", pa.string()), len(places))
+
+        columns = {
+            "time": repeated(np.array(self.times_us, np.int64), pa.int64()).cast(pa.timestamp("us", "UTC")),
+            "request_id": repeated(self.request_ids, pa.string()),
+            "row": pa.array(numbers.astype(np.int32)),
+            "arm": words(self.arms),
+            "by": words(self.bys),
+            "unit": words(self.units),
+            "seconds": repeated(np.array(self.seconds, np.float32), pa.float32()),
+        }
+        for name, arrays in self.outputs.items():
+            columns[f"{OUTPUT}{name}"] = _column(np.concatenate(arrays))
+        return pa.table(columns)
+
+
+def _column(rows: np.ndarray) -> Any:
     import pyarrow as pa
 
-    rows = np.concatenate(arrays)
     flat = rows.reshape(-1)
     values = pa.array(flat.astype(str) if flat.dtype == object else flat)
     if rows.ndim == 1:

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from hone import store
+from hone.artifact import Artifact
+from hone.cache import cache_dir
 from hone.errors import HoneError
 from hone.evidence.shifts import (
     Budget,
@@ -28,6 +30,7 @@ from hone.evidence.shifts import (
 from hone.files import hash_file
 from hone.records import Verdict
 from hone.sketches import folder as sketches
+from hone.sketches.bucket import fetched
 from hone.sketches.reference import QUANTILES, Reference, References, read_references
 from hone.sketches.window import Window
 
@@ -35,9 +38,17 @@ from .counting import of_reference, of_window
 from .findings import Drift, Finding
 from .looks import LOOKS, MOST_HOURS, SHORT_ROWS, WEEKS, Span, history, merged, spans
 
+CONFIDENCE = 0.95
+"""Of the bounds of a column in a look. False alarms have a budget of their own, which is far stricter where nothing
+moves: this one says how surely what has moved is beyond the threshold."""
 DRAWN = 12
 """Columns whose shares are kept for a page."""
 ORDER: dict[Verdict, int] = {"missed": 0, "undecided": 1, "met": 2}
+
+
+def budget_of(a_month: float = Budget.a_month, looks: int = Budget.looks) -> Budget:
+    """Return the false alarms that looks of a month may raise, with the confidence that drift is told with."""
+    return Budget(a_month, looks, CONFIDENCE)
 
 
 @dataclass(frozen=True)
@@ -55,7 +66,7 @@ class Question:
     threshold: float = 0.1
     window: int | None = None
     since: int | None = None
-    budget: Budget = field(default_factory=Budget)
+    budget: Budget = field(default_factory=budget_of)
     unserved: bool = False
 
 
@@ -79,7 +90,7 @@ def check(model: str, folder: Path, question: Question, now_s: float | None = No
 
     Args:
         model: NAME, NAME@ALIAS or NAME:VERSION; of a name, what it means.
-        folder: of the sketches.
+        folder: of the sketches, or an address of an object store.
         now_s: seconds since 1970; None: now.
 
     Raises:
@@ -87,15 +98,10 @@ def check(model: str, folder: Path, question: Question, now_s: float | None = No
     """
     entry = store.resolve(model)
     artifact = entry.opened()
-    references = read_references(artifact)
-    if references is None or artifact.manifest.drift is None:
-        raise HoneError(
-            f"{entry.tag}: its artifact holds no reference of its proof's rows, it was made before there were any; "
-            "hone optimize makes one"
-        )
+    references, digest = _references(artifact, entry.tag)
+    folder = fetched(folder, entry.name, cache_dir())
     if not folder.is_dir():
         raise HoneError(f"{folder}: not a folder; services write sketches to HONE_DRIFT_DIR")
-    digest = hash_file(artifact.path / artifact.manifest.drift)
     now_hour = int(time.time() if now_s is None else now_s) // sketches.HOUR_S
     earliest = min(now_hour - MOST_HOURS, question.since or now_hour) - MOST_HOURS * WEEKS - MOST_HOURS
     found = sketches.read(folder, entry.name, now_hour, since=earliest)
@@ -118,11 +124,27 @@ def check(model: str, folder: Path, question: Question, now_s: float | None = No
         confidence=question.budget.confidence,
         budget=question.budget.a_month,
         reference_rows=references.rows,
+        calibration_rows=references.calibration_rows,
         rows=max((one.window.rows for one in looks), default=0),
         findings=findings,
         problems=tuple(problems),
         shapes=shapes,
     )
+
+
+def _references(artifact: Artifact, tag: str) -> tuple[References, str]:
+    """Return an artifact's reference and its hash.
+
+    Raises:
+        HoneError: it has none.
+    """
+    references = read_references(artifact)
+    if references is None or artifact.manifest.drift is None:
+        raise HoneError(
+            f"{tag}: its artifact holds no reference of its proof's rows, it was made before there were any; "
+            "hone optimize makes one"
+        )
+    return references, hash_file(artifact.path / artifact.manifest.drift)
 
 
 def _iso(seconds: float) -> str:
@@ -178,6 +200,10 @@ def _finding(look: Look, place: int, reference: Reference, question: Question, d
     verdict, note, past = change.verdict(question.threshold), "", None
     if verdict == "missed":
         verdict, note, past = _with_history(look, place, reference, question, doubts)
+        if verdict == "missed" and reference.calibration:
+            of_calibration = Counted(np.array(reference.calibration, float))
+            if largest_change(live, of_calibration, sets, *doubts).verdict(question.threshold) == "met":
+                note += f"{'; ' if note else ''}like the calibration rows, which differ from the evaluation rows"
     independent, rows = float(live.independent.item()), max(1.0, float(live.rows.item()))
     numbers = not column.category
     probability, association = (None, None) if numbers else chi_square(live, known)

@@ -96,7 +96,8 @@ class Drift:
         threshold: change that is drift.
         confidence: of the bounds of one column.
         budget: false alarms a month, at most.
-        reference_rows: rows of the proof.
+        reference_rows: evaluation rows of the proof, which traffic is compared with.
+        calibration_rows: that are kept beside those; 0: there are none, or the artifact is of before.
         findings: the most important first.
         problems: what couldn't be read.
     """
@@ -113,6 +114,7 @@ class Drift:
     findings: tuple[Finding, ...]
     joint: Joint | None = None
     problems: tuple[str, ...] = ()
+    calibration_rows: int = 0
     shapes: dict[str, Any] = field(default_factory=dict)
     """Shares in each cell, before and now, of the columns that a page draws."""
 

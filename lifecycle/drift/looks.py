@@ -10,7 +10,8 @@ from hone.sketches.window import Window
 SHORT_ROWS, LONG_ROWS = 400, 2000
 """Rows that the two looks take, if a week has so many: the first is quick, the second sees smaller changes."""
 MOST_HOURS = 168
-LOOKS = 2
+ROWS = (SHORT_ROWS, LONG_ROWS)
+LOOKS = len(ROWS)
 WEEKS = 4
 """Earlier weeks that are taken as history."""
 
@@ -35,7 +36,7 @@ def spans(rows: Mapping[int, int], last: int) -> list[Span]:
         last: the hour that it is now.
     """
     found: list[Span] = []
-    for wanted in (SHORT_ROWS, LONG_ROWS):
+    for wanted in ROWS:
         total, hour = 0, last
         while hour > last - MOST_HOURS:
             total += rows.get(hour, 0)

@@ -1,52 +1,13 @@
-"""Look at models again and again, tell people once of what has moved, and once when it is over."""
+"""Tell people once of columns that have moved, and once when that is over."""
 
 from __future__ import annotations
 
-import json
-import logging
-import threading
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-from hone.errors import HoneError
-from hone.files import atomic_write
-
-from .alerts import Alert, AlertSettings, send
+from ..watching.alerts import Alert
+from ..watching.watch import Memory, Watching
 from .findings import Drift
-from .gauges import Gauges
-
-logger = logging.getLogger("hone.drift")
-
-HOUR_S = 3600.0
-
-
-@dataclass
-class Memory:
-    """What people have been told: by model, the columns and when. It survives a restart where it has a file."""
-
-    file: Path | None = None
-    told: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, file: Path | None) -> Memory:
-        """Return what a file holds; one that can't be read is as none: at worst people are told twice."""
-        try:
-            told = json.loads(file.read_text()) if file is not None and file.is_file() else {}
-        except (OSError, ValueError) as error:
-            logger.warning("%s: can't be read, so alerts may be told again: %s", file, error)
-            told = {}
-        return cls(file, told if isinstance(told, dict) else {})
-
-    def keep(self) -> None:
-        if self.file is None:
-            return
-        try:
-            atomic_write(self.file, json.dumps(self.told, indent=2) + "\n", mode=0o600)
-        except OSError as error:
-            logger.warning("%s: can't be written, so alerts may be told again: %s", self.file, error.strerror or error)
 
 
 def to_tell(drift: Drift, memory: Memory, repeat_s: float, now_s: float) -> Alert | None:
@@ -88,67 +49,11 @@ def _details(drift: Drift, state: str) -> dict[str, Any]:
     return {"model": drift.model, "state": state, "checked": drift.checked, "rows": drift.rows, "columns": columns}
 
 
-@dataclass
-class Watch:
-    """Looks at models, one after the other.
+class Watch(Watching[Drift]):
+    """Looks at the drift of models."""
 
-    Attributes:
-        models: as they are written; an alias means what it means at each look.
-        look: at one of them.
-        gauges: show what was found.
-        alerts: whom to tell; None: nobody.
-        memory: of what was told.
-        textfile: that the gauges are written to.
-        say: gets a line for each look.
-    """
+    def to_tell(self, found: Drift, repeat_s: float, now_s: float) -> Alert | None:
+        return to_tell(found, self.memory, repeat_s, now_s)
 
-    models: Sequence[str]
-    look: Callable[[str], Drift]
-    gauges: Gauges
-    alerts: AlertSettings | None = None
-    memory: Memory = field(default_factory=Memory)
-    textfile: Path | None = None
-    say: Callable[[str], None] = print
-
-    def turn(self) -> list[Drift]:
-        """Look at each model once."""
-        found = []
-        for model in self.models:
-            try:
-                drift = self.look(model)
-            except HoneError as error:
-                self.gauges.fail(model)
-                self.say(f"{model}: {error}")
-                continue
-            found.append(drift)
-            now = time.time()
-            self.gauges.show(drift, now)
-            self.say(f"{drift.checked}  {drift.model}: {drift.headline()}")
-            for problem in drift.problems:
-                self.say(f"  left out: {problem}")
-            self._tell(drift, now)
-        if self.textfile is not None:
-            self.gauges.write(self.textfile)
-        return found
-
-    def _tell(self, drift: Drift, now: float) -> None:
-        if self.alerts is None:
-            return
-        before = json.dumps(self.memory.told)
-        alert = to_tell(drift, self.memory, self.alerts.repeat_hours * HOUR_S, now)
-        if alert is None:
-            return
-        problems = send(self.alerts, alert)
-        for problem in problems:
-            self.say(f"  not told: {problem}")
-        if problems and len(problems) == len(self.alerts.webhooks) + (self.alerts.mail is not None):
-            self.memory.told = json.loads(before)  # nobody was reached: the next look tells it
-            return
-        self.memory.keep()
-
-    def run(self, every_s: float, stop: threading.Event) -> None:
-        """Look until it is stopped."""
-        while True:
-            self.turn()
-            if stop.wait(every_s):
-                return
+    def notes(self, found: Drift) -> Sequence[str]:
+        return [f"left out: {problem}" for problem in found.problems]

@@ -35,6 +35,10 @@ class Pooled:
     def total(self, split: Split) -> dict[str, Done]:
         return self.arms
 
+    def processes(self, split: Split) -> dict[str, int]:
+        """Return nothing: every service serves every arm."""
+        return {}
+
 
 @dataclass
 class Counts:

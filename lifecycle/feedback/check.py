@@ -88,7 +88,7 @@ def check(
     problems: list[str] = []
     usable = _usable(rows.labeled, known.judges, problems)
     measured = _measured(usable, known, question, problems)
-    expected = expected_of(rows.answers, known, question.warn, question.budget.confidence, problems)
+    estimates = expected_of(rows.answers, known, question.warn, question.budget.confidence, problems)
     return Quality(
         model=entry.tag,
         checked=iso(time.time() if now_s is None else now_s),
@@ -98,7 +98,7 @@ def check(
         answers=rows.seen,
         labeled=len(usable),
         measured=tuple(sorted(measured, key=lambda one: (ORDER.index(one.state), -one.loss_low))),
-        expected=expected,
+        estimates=estimates,
         problems=tuple(problems),
     )
 

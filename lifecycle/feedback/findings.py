@@ -67,13 +67,14 @@ class Measured:
 
 @dataclass(frozen=True)
 class Expected:
-    """The accuracy that is to be expected by how sure the model is: an estimate, made without labels.
+    """What is to be expected by how sure the model is: an estimate, made without labels.
 
     Attributes:
         live: what is expected of the newest answers.
-        proof: the accuracy on the rows of the proof.
+        proof: the metric on the rows of the proof.
         loss, loss_low, loss_high: as of `Measured`.
         state: warn, holds or undecided; an estimate is no reason to act.
+        metric: that it is of.
     """
 
     live: Interval
@@ -82,11 +83,13 @@ class Expected:
     loss_low: float
     loss_high: float
     state: State
+    metric: str = "accuracy"
 
     def describe(self) -> str:
         return (
-            f"estimate without labels: accuracy {self.live.value:.3f} ({self.live.low:.3f} to {self.live.high:.3f}) is "
-            f"to be expected of {self.live.rows:,} answers by the model's confidence; {self.proof.value:.3f} on the "
+            f"estimate without labels: {self.metric} {self.live.value:.3f} "
+            f"({self.live.low:.3f} to {self.live.high:.3f}) "
+            f"is to be expected of {self.live.rows:,} answers by the model's confidence; {self.proof.value:.3f} on the "
             "proof's rows"
         )
 
@@ -103,7 +106,7 @@ class Quality:
         answers: requests that were looked through, the newest first, until there were enough labels.
         labeled: of them those with a label that can be read.
         measured: metrics, the most important finding first.
-        expected: the estimate without labels; None where there is none.
+        estimates: without labels, by metric, accuracy first; none where there is nothing to tell them by.
         problems: what couldn't be read, or why something is missing.
     """
 
@@ -115,8 +118,13 @@ class Quality:
     answers: int
     labeled: int
     measured: tuple[Measured, ...] = ()
-    expected: Expected | None = None
+    estimates: tuple[Expected, ...] = ()
     problems: tuple[str, ...] = ()
+
+    @property
+    def expected(self) -> Expected | None:
+        """The estimate that is told first: one that warns, else of accuracy."""
+        return next((one for one in self.estimates if one.state == "warn"), next(iter(self.estimates), None))
 
     @property
     def state(self) -> State:
@@ -138,4 +146,5 @@ class Quality:
         return f"undecided: {self.labeled:,} of {self.answers:,} answers have labels"
 
     def as_json(self) -> dict[str, Any]:
-        return {"state": self.state, "headline": self.headline(), **asdict(self)}
+        accuracy = asdict(self.estimates[0]) if self.estimates else None
+        return {"state": self.state, "headline": self.headline(), **asdict(self), "expected": accuracy}

@@ -1,20 +1,10 @@
-"""Look at models' quality again and again, tell people once of what has changed, and once when it is over."""
+"""Tell people once of quality that is lost, and once when it is back."""
 
 from __future__ import annotations
 
-import json
-import threading
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-
-from hone.errors import HoneError
-
-from ..drift.alerts import Alert, AlertSettings, send
-from ..drift.watch import HOUR_S, Memory
+from ..watching.alerts import Alert
+from ..watching.watch import Memory, Watching
 from .findings import Quality
-from .gauges import Gauges
 
 
 def to_tell(found: Quality, memory: Memory, repeat_s: float, now_s: float) -> Alert | None:
@@ -30,7 +20,7 @@ def to_tell(found: Quality, memory: Memory, repeat_s: float, now_s: float) -> Al
             return None
         memory.told[found.model] = {"state": state, "at": now_s}
         lines = [one.describe() for one in found.measured]
-        lines += [found.expected.describe()] if found.expected else []
+        lines += [one.describe() for one in found.estimates]
         lines.append(f"hone feedback report {found.model} draws it.")
         title = f"{found.model}: quality, {found.headline()}"
         return Alert(found.model, "quality", title, tuple(lines), details)
@@ -40,64 +30,8 @@ def to_tell(found: Quality, memory: Memory, repeat_s: float, now_s: float) -> Al
     return Alert(found.model, "resolved", f"{found.model}: quality holds again", (found.headline(),), details)
 
 
-@dataclass
-class Watch:
-    """Looks at models, one after the other.
+class Watch(Watching[Quality]):
+    """Looks at the quality of models."""
 
-    Attributes:
-        models: as they are written; an alias means what it means at each look.
-        look: at one of them.
-        gauges: show what was found.
-        alerts: whom to tell; None: nobody.
-        memory: of what was told.
-        textfile: that the gauges are written to.
-        say: gets a line for each look.
-    """
-
-    models: Sequence[str]
-    look: Callable[[str], Quality]
-    gauges: Gauges
-    alerts: AlertSettings | None = None
-    memory: Memory = field(default_factory=Memory)
-    textfile: Path | None = None
-    say: Callable[[str], None] = print
-
-    def turn(self) -> list[Quality]:
-        """Look at each model once."""
-        found = []
-        for model in self.models:
-            try:
-                quality = self.look(model)
-            except HoneError as error:
-                self.gauges.fail(model)
-                self.say(f"{model}: {error}")
-                continue
-            found.append(quality)
-            self.gauges.show(quality, time.time())
-            self.say(f"{quality.checked}  {quality.model}: {quality.headline()}")
-            self._tell(quality)
-        if self.textfile is not None:
-            self.gauges.write(self.textfile)
-        return found
-
-    def _tell(self, quality: Quality) -> None:
-        if self.alerts is None:
-            return
-        before = json.dumps(self.memory.told)
-        alert = to_tell(quality, self.memory, self.alerts.repeat_hours * HOUR_S, time.time())
-        if alert is None:
-            return
-        problems = send(self.alerts, alert)
-        for problem in problems:
-            self.say(f"  not told: {problem}")
-        if problems and len(problems) == len(self.alerts.webhooks) + (self.alerts.mail is not None):
-            self.memory.told = json.loads(before)  # nobody was reached: the next look tells it
-            return
-        self.memory.keep()
-
-    def run(self, every_s: float, stop: threading.Event) -> None:
-        """Look until it is stopped."""
-        while True:
-            self.turn()
-            if stop.wait(every_s):
-                return
+    def to_tell(self, found: Quality, repeat_s: float, now_s: float) -> Alert | None:
+        return to_tell(found, self.memory, repeat_s, now_s)

@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from hone import store
+from hone.cache import cache_dir
 from hone.evidence.shifts import Counted, gap_bounds, largest_change
 from hone.k8s.planning.prometheus import ANYBODY, Access
 from hone.sketches import folder as sketches
+from hone.sketches.bucket import fetched
 from hone.sketches.folder import HOUR_S
 from hone.sketches.reference import Reference, read_references
 from hone.sketches.window import Window
@@ -135,7 +137,7 @@ def _changes(name: str, times: Times, since_s: float) -> Iterator[Clue]:
 
 
 def _sketched(entry: store.Entry, folder: Path, times: Times, notes: _Notes) -> None:
-    found = sketches.read(folder, entry.name, times.end - 1, since=times.before)
+    found = sketches.read(fetched(folder, entry.name, cache_dir()), entry.name, times.end - 1, since=times.before)
     notes.unknown += found.problems
     before, after = times.split(found.windows)
     if not before or not after:

@@ -49,29 +49,37 @@ def require_nginx() -> str:
     return program
 
 
-def configuration(folder: Path, host: str, port: int, grpc_port: int | None, groups: Groups) -> str:
+def configuration(
+    folder: Path, host: str, port: int, grpc_port: int | None, groups: Groups, tls: tuple[str, str] | None = None
+) -> str:
     """Return nginx's configuration.
 
     Args:
         folder: for its process id, its log and bodies that don't fit into memory.
         host, port, grpc_port: to listen on; without the last gRPC is left out.
         groups: who answers which share.
+        tls: files of a certificate and its key, to be shown at both ports.
 
     Raises:
         ReplicasError: `k8s/compose/nginx.conf` isn't as this knows it.
     """
     if WRONG_IN_PATHS.search(str(folder)):
         raise ReplicasError(f"{folder}: nginx can't take a folder of such a name; move the model store elsewhere")
+    if wrong := [file for file in tls or () if WRONG_IN_PATHS.search(file)]:
+        raise ReplicasError(f"{wrong[0]}: nginx can't take a file of such a name; move it elsewhere")
     # What lies in the container's /tmp lies in the folder here.
     text = re.sub(r"/tmp/([\w.]+)", rf'"{folder}/\1"', SOURCE.read_text())  # nosec B108
     address = f"[{host}]" if ":" in host else host
     text = _put(text, r"\n  #[^\n]*\n  resolver [^\n]*", "")
-    text = _put(text, r"listen 8080;", f"listen {address}:{port};\n{_parting(folder)}")
+    ssl = " ssl" if tls else ""
+    if tls:
+        text = _put(text, r"  server_tokens off;\n", f"  server_tokens off;\n{_shown(*tls)}")
+    text = _put(text, r"listen 8080;", f"listen {address}:{port}{ssl};\n{_parting(folder)}")
     if grpc_port is None:
         text = _put(text, r"\n  server \{\n    listen 9000 http2;.*?\n  \}", "")
         text = _put(text, r"\n  upstream grpc_replicas \{.*?\n  \}", "")
     else:
-        text = _put(text, r"listen 9000 http2;", f"listen {address}:{grpc_port} http2;")
+        text = _put(text, r"listen 9000 http2;", f"listen {address}:{grpc_port} http2{ssl};")
     for kind in ("http", "grpc")[: 1 if grpc_port is None else 2]:
         text = _dealt(text, kind, groups)
     text = _put(text, r"error_log /dev/stderr", f'error_log "{folder}/nginx.log"')
@@ -107,6 +115,13 @@ def _dealt(text: str, kind: str, groups: Groups) -> str:
 
 
 PLACE = "server-of-a-replica"
+
+
+def _shown(certificate: str, key: str) -> str:
+    return (
+        f'  ssl_certificate "{certificate}";\n  ssl_certificate_key "{key}";\n'
+        "  ssl_protocols TLSv1.2 TLSv1.3;\n  ssl_session_cache shared:tls:4m;\n"
+    )
 
 
 def _parting(folder: Path) -> str:

@@ -59,6 +59,11 @@ class ReplicaCounts:
             self._found.update(self._look(split))
         return dict(self._found)
 
+    def processes(self, split: Split) -> dict[str, int]:
+        """Return how many replicas each arm has."""
+        lives = self._lives()
+        return {arm: sum(life.version == version for life in lives) for arm, version in self.versions.items()}
+
     def _look(self, split: Split) -> dict[str, Done]:
         kept = self._kept()
         for life in self._lives():

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from hone import store
+from hone.certificates import check_in_time, check_pair
 from hone.errors import HoneError
 from hone.services.access.exposure import check_exposure
 from hone.services.http.ports import require_free_port
@@ -39,14 +41,28 @@ class Place:
 
     Attributes:
         host, port, grpc_port: that nginx listens on.
+        certificate, key: files that it shows itself with; without a key the certificate's holds that, too.
     """
 
     host: str = "127.0.0.1"
     port: int = 3000
     grpc_port: int | None = None
+    certificate: str | None = None
+    key: str | None = None
+
+    @property
+    def tls(self) -> tuple[str, str] | None:
+        """The two files in full; a link stays one, since a renewed certificate comes by another link."""
+        if self.certificate is None:
+            return None
+        certificate, key = (str(Path(file).absolute()) for file in (self.certificate, self.key or self.certificate))
+        return certificate, key
 
     def check(self, variables: Mapping[str, str]) -> None:
-        """Raise HoneError when somebody listens there, or others would reach a service without keys."""
+        """Raise HoneError when somebody listens there, others would reach a service without keys, or TLS can't be."""
+        check_pair(self.certificate, self.key)
+        if self.certificate is not None:
+            check_in_time(self.certificate, self.key)
         check_exposure(Settings.from_environment(variables), ["--host", self.host])
         require_free_port(self.host, self.port, "--port")
         if self.grpc_port is not None:
@@ -70,7 +86,7 @@ def first_wanted(reference: str, count: int | None, place: Place, options: tuple
     """
     name = reference.partition("@")[0].partition(":")[0]
     before = wanted_of(name)
-    fields = {"host": place.host, "port": place.port, "grpc_port": place.grpc_port, "options": options}
+    fields = {"host": place.host, "port": place.port, "grpc_port": place.grpc_port, "tls": place.tls}
     if before is not None and len(before.versions) > 1 and reference != name:
         raise ReplicasError(f"a rollout of '{name}' isn't over; hone up {name}, then hone rollout status {name}")
     if before is not None and reference == name and all(_is_stored(name, one) for one in before.versions):
@@ -87,7 +103,7 @@ def first_wanted(reference: str, count: int | None, place: Place, options: tuple
     grpc = place.grpc_port is not None
     replicas = tuple(_new(made + number, version, grpc) for number, version in enumerate(versions, 1))
     made += len(versions)
-    return want(Wanted(name=name, replicas=replicas, shares=shares, made=made, **fields)), why
+    return want(Wanted(name=name, replicas=replicas, shares=shares, made=made, options=options, **fields)), why
 
 
 def _is_stored(name: str, version: str) -> bool:

@@ -53,6 +53,7 @@ class Wanted(BaseModel):
     Attributes:
         name: of the model.
         host, port, grpc_port: where nginx listens.
+        tls: files of the certificate that it shows, and of its key; None: it speaks plain HTTP.
         options: of `hone serve`, for every replica.
         replicas: that are to run.
         shares: percent of the requests by version; a version without one runs and gets none.
@@ -66,6 +67,7 @@ class Wanted(BaseModel):
     host: str = "127.0.0.1"
     port: int = Field(ge=1, le=65535)
     grpc_port: int | None = Field(None, ge=1, le=65535)
+    tls: tuple[str, str] | None = None
     options: tuple[str, ...] = ()
     replicas: tuple[Replica, ...] = Field(min_length=1, max_length=MOST)
     shares: dict[str, float]

@@ -43,6 +43,7 @@ class Supervisor:
     _seen: Seen | None = None
     _in_force: dict[str, tuple[float, tuple[str, ...]]] = field(default_factory=dict)
     _applying: Future[None] | None = None
+    _shown: tuple[int, ...] = ()
     _why: str = ""
     _not_before: float = 0.0
 
@@ -106,11 +107,12 @@ class Supervisor:
             self._not_before = time.monotonic() + self.patience.first_s
             self.say(f"nginx: {self._why}; it is started again")
         held = {version: (share, tuple(one.id for one in ready)) for version, (share, ready) in groups.items()}
-        if not groups or held == self._in_force or time.monotonic() < self._not_before:
+        shown = stamp_of(wanted.tls) or self._shown
+        if not groups or (held, shown) == (self._in_force, self._shown) or time.monotonic() < self._not_before:
             return
         folder = folder_of(self.name)
-        text = configuration(folder, wanted.host, wanted.port, wanted.grpc_port, groups)
-        self._pending = held
+        text = configuration(folder, wanted.host, wanted.port, wanted.grpc_port, groups, wanted.tls)
+        self._pending, self._pending_shown = held, shown
         self._applying = self._pool.submit(self._balancer.apply, text)
         self._applying.add_done_callback(lambda _: self._turned.set())
 
@@ -127,7 +129,10 @@ class Supervisor:
             self.say(f"nginx: {error}")
             return
         first = not self._in_force
-        self._in_force, self._why = self._pending, ""
+        renewed = not first and self._shown != self._pending_shown
+        self._in_force, self._shown, self._why = self._pending, self._pending_shown, ""
+        if renewed:
+            self.say("nginx shows the certificate that was renewed")
         dealt = ", ".join(
             f"{share:.4g} % {self.name}:{version} ({', '.join(ids)})"
             for version, (share, ids) in self._in_force.items()
@@ -179,6 +184,7 @@ class Supervisor:
             living.join(max(0.1, deadline - time.monotonic()))
 
     _pending: dict[str, tuple[float, tuple[str, ...]]] = field(default_factory=dict)
+    _pending_shown: tuple[int, ...] = ()
     _turned: threading.Event = field(default_factory=threading.Event)
 
 
@@ -194,6 +200,15 @@ def logs_of(name: str) -> Path:
     return folder_of(name) / "logs"
 
 
+def stamp_of(tls: tuple[str, str] | None) -> tuple[int, ...]:
+    """Return what tells that the files of TLS were renewed; nothing while one is missing, as in between."""
+    try:
+        return tuple(Path(file).stat().st_mtime_ns for file in tls or ())
+    except OSError:
+        return ()
+
+
 def url_of(wanted: Wanted) -> str:
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(wanted.host, wanted.host)  # to ask it  # nosec B104
-    return f"http://{f'[{host}]' if ':' in host and '[' not in host else host}:{wanted.port}"
+    scheme = "https" if wanted.tls else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host and '[' not in host else host}:{wanted.port}"

@@ -23,7 +23,8 @@ from hone.store.registry import pointer_to, registered
 from ..registry.changes import examine, promote
 from ..registry.history import entered
 from .journal import Journal, Outcome, Run, Step, now
-from .training import ran, trained
+from .parameters import told
+from .training import TRIALS, ran, trained
 from .triggers import count_rows, rested, spec_of
 
 OPTIMIZE = "import sys; from hone.cli.main import main; sys.exit(main())"
@@ -153,6 +154,8 @@ def _train(doing: _Doing) -> Path | None:
             out.mkdir(parents=True)
             made = trained(doing.loaded, out, doing.folder / "train.log", doing.deadline)
             found.append(f"{made.name}, {made.stat().st_size} bytes" if made else "by the source's loader")
+            if made and spec_of(doing.loaded).search is not None:
+                found.append(told(doing.folder / TRIALS))
     file = out / Path(name).name if name else None
     return file if file is not None and file.is_file() else None
 

@@ -17,8 +17,12 @@ from hone.processes import why_failed
 from hone.recipe import LoadedRecipe
 from hone.services import tether
 
+from .parameters import searched
+
 GRACE_S = 10.0
 OUT = "HONE_RETRAIN_OUT"
+TRIALS = "trials"
+"""Folder of a search for the training's parameters, beside the log."""
 
 
 def trained(loaded: LoadedRecipe, out: Path, log: Path, deadline: float) -> Path | None:
@@ -35,11 +39,29 @@ def trained(loaded: LoadedRecipe, out: Path, log: Path, deadline: float) -> Path
     spec, file = loaded.recipe.retrain, loaded.recipe.source.file
     if spec is None or file is None or not (spec.command or spec.call):
         return None
+
+    def train(out: Path, log: Path, variables: Mapping[str, str]) -> Path:
+        return _once(loaded, out, log, deadline, variables)
+
+    if spec.search is not None:
+        return searched(loaded, spec.search, out, log.with_name(TRIALS), train, deadline)
+    return train(out, log, {})
+
+
+def _once(loaded: LoadedRecipe, out: Path, log: Path, deadline: float, variables: Mapping[str, str]) -> Path:
+    """Train, and return the file that was written.
+
+    Raises:
+        HoneError: as `trained`.
+    """
+    spec, file = loaded.recipe.retrain, loaded.recipe.source.file
+    assert spec is not None and file is not None
     if spec.command:
         command = shlex.split(spec.command)
     else:
         command = [sys.executable, "-m", "hone.lifecycle.retrain.training", str(loaded.path), str(out)]
-    ran(command, "retrain.command" if spec.command else "retrain.call", log, deadline, loaded.root, {OUT: str(out)})
+    given = {OUT: str(out), **variables}
+    ran(command, "retrain.command" if spec.command else "retrain.call", log, deadline, loaded.root, given)
     made = out / Path(file).name
     if not made.is_file():
         raise HoneError(f"the training ended well, but wrote no {made.name} to the folder in {OUT}; its log is {log}")

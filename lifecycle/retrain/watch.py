@@ -15,7 +15,7 @@ from pathlib import Path
 from hone.errors import HoneError, RecipeError
 from hone.recipe import load_recipe
 
-from ..drift.alerts import Alert
+from ..watching.alerts import Alert
 from .journal import Journal, Run, now
 from .run import retrain
 from .triggers import due

@@ -19,7 +19,8 @@ from ..replicas.fleet import Fleet
 from .by_replicas import ByReplicas, evidence_folder
 from .dealing import BySplit
 from .drive import kept_promotion
-from .state import Rollout, RolloutError, Strategy, rollout_of
+from .labels import check_readable
+from .state import Labels, Rollout, RolloutError, Strategy, rollout_of
 
 
 def begin(
@@ -54,9 +55,12 @@ def begin(
     Raises:
         StoreError: no such version.
         PromotionError: a gate is closed.
-        RolloutError: one is under way, or the steps are wrong; HoneError: the service refuses.
+        RolloutError: one is under way, or the steps are wrong; HoneError: the service refuses, or labels can't be read.
     """
     _check_none_is_under_way(name)
+    labels: Labels | None = fields.get("labels")
+    if labels is not None:
+        check_readable(labels, name)
     stable, place = _place(name, url, access, strategy, tuple(steps))
     canary = store.resolve(f"{name}{'@' if to in ALIASES else ':'}{to}")
     if stable == canary.version:

@@ -89,8 +89,12 @@ class ByReplicas:
     def _needed(self, rollout: Rollout, percent: float) -> int:
         if self._strategy == "blue-green":
             return rollout.replicas
-        exact = rollout.replicas * percent / 100
-        return max(1, round(exact) if self._strategy == "rolling" else math.ceil(exact))
+        if self._strategy == "rolling":
+            return max(1, round(rollout.replicas * percent / 100))
+        if percent >= 50:
+            return rollout.replicas
+        # The old ones stay, and none of the new ones is to get more requests than one of them.
+        return max(1, math.ceil(rollout.replicas * percent / (100 - percent)))
 
     def _shares(self, rollout: Rollout, percent: float) -> dict[str, float]:
         shares = {rollout.stable: 100 - percent, rollout.canary: percent}

@@ -24,6 +24,7 @@ from ..registry.history import entered
 from ..replicas.fleet import UnfitError
 from .by_replicas import ByReplicas
 from .dealing import BySplit, Dealer
+from .labels import Labeled
 from .state import Rollout, RolloutError, take_wish
 
 POLL_S = 1.0
@@ -44,6 +45,11 @@ def dealer_of(rollout: Rollout, access: Access) -> Dealer:
     return ByReplicas(rollout.name, rollout.strategy)
 
 
+def with_labels(verdict: dict[str, Any], rollout: Rollout, labeled: Labeled | None) -> dict[str, Any]:
+    """Return a dealer's verdict with what labels say, where they are asked for."""
+    return verdict if labeled is None else labeled.beside(verdict, rollout)
+
+
 @dataclass
 class Driver:
     """Drives one rollout.
@@ -62,6 +68,9 @@ class Driver:
     poll_s: float = POLL_S
     blind_s: float = BLIND_S
     verdict: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._labeled = Labeled(self.rollout.labels) if self.rollout.labels else None
 
     @property
     def _dealer(self) -> Dealer:
@@ -109,17 +118,23 @@ class Driver:
                 self._go_back(str(error), BAD)
             except HoneError as error:
                 self._not_begun(error)
-            self.rollout = rollout.becoming(since=time.time())
+            now = time.time()
+            self.rollout = rollout.becoming(since=now, turns=(*rollout.turns, now))
         self.say(f"{self.rollout.share:g} % of the requests go to {self._tag}")
         self._watch()
 
     def _watch(self) -> None:
-        """Wait until the step that is in force is good."""
+        """Wait until the step that is in force is good.
+
+        Its window begins here, also where another process began to watch it: what went by meanwhile only the clock on
+        the wall could tell, which may jump.
+        """
+        begun = time.monotonic()
         blind_since: float | None = None
         while True:
             self._obey(take_wish(self.rollout.name))
             try:
-                self.verdict = self._dealer.verdict(self.rollout)
+                self.verdict = self._found()
                 blind_since = None
             except (RefusedError, UnreachableError) as error:
                 blind_since = blind_since or time.monotonic()
@@ -127,7 +142,7 @@ class Driver:
                     self._go_back(f"nothing is known of it: {error}", UNDECIDED)
                 time.sleep(self.poll_s)
                 continue
-            waited = time.time() - self.rollout.since
+            waited = time.monotonic() - begun
             if self.verdict["verdict"] == "bad":
                 self._go_back(self.verdict["reason"], BAD)
             if self._is_enough() and waited >= self.rollout.window_s:
@@ -136,6 +151,10 @@ class Driver:
             if waited >= max(self.rollout.patience_s, self.rollout.window_s):
                 self._pause(self.verdict["reason"])
             time.sleep(self.poll_s)
+
+    def _found(self) -> dict[str, Any]:
+        """Return the verdict of the dealer, and of labels where they are asked for."""
+        return with_labels(self._dealer.verdict(self.rollout), self.rollout, self._labeled)
 
     def _is_enough(self) -> bool:
         """Return whether a step may end with the verdict as it is."""

@@ -36,6 +36,24 @@ class RolloutError(HoneError):
         self.is_driven = is_driven
 
 
+class Labels(BaseModel):
+    """Where it is known, later, what would have been right.
+
+    Attributes:
+        folder: HONE_FEEDBACK_DIR of the services.
+        key: file of the key that it is encrypted with; empty: it isn't.
+        output: of the model, that labels are about; empty: the first.
+        allowed: that the share of wrong answers may be above the stable version's.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    folder: str
+    key: str = ""
+    output: str = ""
+    allowed: float = Field(ge=0, le=1)
+
+
 class Rollout(BaseModel):
     """`NAME.json`.
 
@@ -51,6 +69,8 @@ class Rollout(BaseModel):
         window_s: that each step takes at least.
         patience_s: that a step may take without enough evidence until the rollout pauses.
         limits: of the verdict.
+        labels: that the verdict waits for, too; None: they don't matter.
+        turns: when each step so far began, seconds since the epoch.
         rules: sticky, salt and compare, of the split.
         promotion: what the gates found, for the registry; none: the registry is left alone.
         reason: of the person who began it.
@@ -75,6 +95,8 @@ class Rollout(BaseModel):
     window_s: float = Field(ge=0)
     patience_s: float = Field(ge=0)
     limits: dict[str, float]
+    labels: Labels | None = None
+    turns: tuple[float, ...] = ()
     rules: dict[str, Any] = Field(default_factory=dict)
     promotion: dict[str, Any] | None = None
     reason: str = ""

@@ -62,6 +62,8 @@ def list_command(name: str | None, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="The whole artifact.json.")
 def show_command(model: str, as_json: bool) -> None:
     """Show one artifact: signature, lineage, measurements, files."""
+    from hone import runtimes
+
     entry, manifest = _manifest(model)
     if as_json:
         click.echo(manifest.model_dump_json(indent=2))
@@ -69,6 +71,8 @@ def show_command(model: str, as_json: bool) -> None:
     click.echo(f"{entry.tag}\n  path      {entry.path}\n  digest    {manifest.digest}")
     _show_trust(entry)
     click.echo(f"  runtime   {manifest.runtime}, {manifest.precision}, entry {manifest.entry}")
+    if remark := runtimes.remark(manifest):
+        click.echo(f"  remark    {remark}")
     for kind, specs in (("input", manifest.signature.inputs), ("output", manifest.signature.outputs)):
         for spec in specs:
             click.echo(f"  {kind:<9} {spec.name}: {spec.describe()}")

@@ -11,6 +11,7 @@ import click
 from hone.cli.auditing import audited
 from hone.cli.durations import DURATION
 from hone.cli.groups import HoneGroup
+from hone.cli.lifecycle.watches.kept import output_option, record_key_option
 from hone.cli.printing import columns
 
 if TYPE_CHECKING:
@@ -109,14 +110,8 @@ def plan_command(
     envvar="HONE_FEEDBACK_DIR",
     help="Folder of kept answers and feedback. [default: $HONE_FEEDBACK_DIR]",
 )
-@click.option(
-    "--key",
-    "record_key",
-    type=click.Path(dir_okay=False, path_type=Path),
-    envvar="HONE_RECORD_KEY_FILE",
-    help="That the folder is encrypted with. [default: $HONE_RECORD_KEY_FILE]",
-)
-@click.option("--output", default="", help="Of the model, that labels are about. [default: the first]")
+@record_key_option
+@output_option
 @click.option("--effect", default="", help="Smallest gain that matters, such as 0.01, or 5% of the baseline.")
 @click.option("--units", type=click.IntRange(200), help="Planned callers or requests. [default: from --effect]")
 @click.option("--for", "lasts", type=DURATION, default="0s", help="End it after this time, decided or not.")

@@ -7,12 +7,14 @@ import os
 import re
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hone.cli.groups import HoneGroup
+from hone.cli.lifecycle.watches.options import Watched, watch_options
 from hone.cli.printing import columns
 
 if TYPE_CHECKING:
@@ -106,45 +108,31 @@ def report(model: str, folder: Path, html: Path, recorded: Path | None, **option
 @threshold_option
 @budget_option
 @click.option("--every", default="1h", show_default=True, callback=lambda *given: _hours(given[2]), help="1h, 1d.")
-@click.option("--once", is_flag=True, help="Look once and exit as check does: for a cron job.")
-@click.option("--alert", type=click.Path(path_type=Path), help="Whom to tell: docs/drift.md has the file's fields.")
-@click.option("--state", type=click.Path(path_type=Path), help="What was told. [default: watch.json in --dir]")
-@click.option("--metrics-port", type=click.IntRange(1, 65535), help="Answer Prometheus here.")
-@click.option("--metrics-host", default="127.0.0.1", show_default=True)
-@click.option("--textfile", type=click.Path(path_type=Path), help="Write the metrics here, for node_exporter.")
-def watch(models: tuple[str, ...], folder: Path, every: int, once: bool, alert: Path | None, **options: Any) -> None:
+@watch_options
+def watch(
+    models: tuple[str, ...], folder: Path, every: int, threshold: float, false_alarms: float, watched: Watched
+) -> None:
     """Look at each MODEL again and again; tell people and Prometheus what has moved.
 
     All looks of a month share the false alarms that are allowed.
     """
-    import signal
-    import threading
-
-    from hone.evidence.shifts import HOURS_A_MONTH, Budget
-    from hone.lifecycle.drift.alerts import read_settings
-    from hone.lifecycle.drift.check import Question
+    from hone.cli.lifecycle.watches.run import keep_watching
+    from hone.evidence.shifts import HOURS_A_MONTH
+    from hone.lifecycle.drift.check import Question, budget_of
     from hone.lifecycle.drift.check import check as look
     from hone.lifecycle.drift.findings import EXIT
     from hone.lifecycle.drift.gauges import Gauges
-    from hone.lifecycle.drift.watch import Memory, Watch
+    from hone.lifecycle.drift.watch import Watch
 
-    settings = read_settings(alert) if alert else None
-    budget = Budget(options["false_alarms"], HOURS_A_MONTH // min(every, HOURS_A_MONTH))
-    question, gauges = Question(options["threshold"], budget=budget), Gauges()
-    memory = Memory.of(options["state"] or folder / "watch.json")
-    watching = Watch(
-        models, lambda model: look(model, folder, question), gauges, settings, memory, options["textfile"], click.echo
-    )
-    if options["metrics_port"]:
-        gauges.serve(options["metrics_host"], options["metrics_port"])
-    if once:
-        found = watching.turn()
+    question = Question(threshold, budget=budget_of(false_alarms, HOURS_A_MONTH // min(every, HOURS_A_MONTH)))
+
+    def status(found: Sequence[Drift]) -> int:
         codes = [EXIT[one.verdict] for one in found] + [1] * (len(models) - len(found))
-        sys.exit(next((code for code in (3, 1, 4) if code in codes), 0))
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    watching.run(every * 3600, stop)
+        return next((code for code in (3, 1, 4) if code in codes), 0)
+
+    keep_watching(
+        watched, Watch, Gauges(), models, folder, lambda model: look(model, folder, question), every * 3600, status
+    )
 
 
 def _hours(text: str | None) -> int | None:
@@ -157,8 +145,7 @@ def _hours(text: str | None) -> int | None:
 
 
 def _question(window: int | None, since: str | None, threshold: float, false_alarms: float) -> Question:
-    from hone.evidence.shifts import Budget
-    from hone.lifecycle.drift.check import Question
+    from hone.lifecycle.drift.check import Question, budget_of
     from hone.sketches.folder import parse_stamp
 
     if window is not None and since is not None:
@@ -168,7 +155,7 @@ def _question(window: int | None, since: str | None, threshold: float, false_ala
         first = parse_stamp(since.replace("-", ""))
         if first is None:
             first = int(time.time()) // 3600 - (_hours(since) or 0) + 1
-    return Question(threshold, window, first, Budget(false_alarms))
+    return Question(threshold, window, first, budget_of(false_alarms))
 
 
 def _found(model: str, folder: Path, question: Question, recorded: Path | None) -> Drift:
@@ -194,7 +181,9 @@ def _print(found: Drift) -> None:
     from hone.lifecycle.drift.findings import WORDS
 
     click.echo(f"{found.model}: {found.headline()}")
-    click.echo(f"{found.rows:,} rows from {found.first} on, beside {found.reference_rows:,} rows of the proof")
+    apart = f" ({found.calibration_rows:,} calibration rows are kept apart)" if found.calibration_rows else ""
+    proof = f"{found.reference_rows:,} evaluation rows of the proof{apart}"
+    click.echo(f"{found.rows:,} rows from {found.first} on, beside {proof}")
     rows = [
         (WORDS[one.verdict], one.column, f"{one.effect:.2f}", f"{one.low:.2f}-{one.high:.2f}", one.describe(), one.note)
         for one in found.findings[:SHOWN]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import click
 
 from hone.cli.durations import DURATION
 from hone.cli.groups import HoneGroup
+from hone.cli.lifecycle.watches.options import Watched, watch_options
 
 if TYPE_CHECKING:
     from hone.lifecycle.feedback.check import Question
@@ -133,44 +135,25 @@ def report(model: str, folder: Path, key_file: Path | None, recipe: Path | None,
 @within_option
 @alarms_option
 @click.option("--every", type=DURATION, default="1h", show_default=True, help="1h, 1d.")
-@click.option("--once", is_flag=True, help="Look once and exit as check does: for a cron job.")
-@click.option("--alert", type=click.Path(path_type=Path), help="Whom to tell: docs/drift.md has the file's fields.")
-@click.option("--state", type=click.Path(path_type=Path), help="What was told. [default: watch.json in --dir]")
-@click.option("--metrics-port", type=click.IntRange(1, 65535), help="Answer Prometheus here.")
-@click.option("--metrics-host", default="127.0.0.1", show_default=True)
-@click.option("--textfile", type=click.Path(path_type=Path), help="Write the metrics here, for node_exporter.")
+@watch_options
 def watch(
-    models: tuple[str, ...], folder: Path, key_file: Path | None, every: float, once: bool, alert: Path | None,
-    state: Path | None, metrics_port: int | None, metrics_host: str, textfile: Path | None, **options: Any,
-) -> None:  # fmt: skip
+    models: tuple[str, ...], folder: Path, key_file: Path | None, every: float, watched: Watched, **options: Any
+) -> None:
     """Look at the quality of each MODEL again and again; tell people and Prometheus when it is lost."""
-    import signal
-    import threading
-
-    from hone.lifecycle.drift.alerts import read_settings
-    from hone.lifecycle.drift.watch import Memory
+    from hone.cli.lifecycle.watches.run import keep_watching
     from hone.lifecycle.feedback.findings import EXIT, ORDER
     from hone.lifecycle.feedback.gauges import Gauges
     from hone.lifecycle.feedback.watch import Watch
 
-    settings, gauges = read_settings(alert) if alert else None, Gauges()
     question = _question(since=None, **options, every_s=every)
-    memory = Memory.of(state or folder / "watch.json")
-    watching = Watch(
-        models, lambda model: _found(model, folder, key_file, None, question), gauges, settings, memory, textfile,
-        click.echo,
-    )  # fmt: skip
-    if metrics_port:
-        gauges.serve(metrics_host, metrics_port)
-    if once:
-        found = watching.turn()
-        if len(found) < len(models):
-            sys.exit(1)
-        sys.exit(EXIT[min((one.state for one in found), key=ORDER.index)])
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    watching.run(every, stop)
+
+    def look(model: str) -> Quality:
+        return _found(model, folder, key_file, None, question)
+
+    def status(found: Sequence[Quality]) -> int:
+        return 1 if len(found) < len(models) else EXIT[min((one.state for one in found), key=ORDER.index)]
+
+    keep_watching(watched, Watch, Gauges(), models, folder, look, every, status)
 
 
 def _question(
@@ -198,7 +181,7 @@ def _print(found: Quality) -> None:
     click.echo(f"{found.labeled:,} of {found.answers:,} answers have labels")
     for one in found.measured:
         click.echo(f"{one.state} ({one.look} look, {one.live.rows:,} requests): {one.describe()}")
-    if found.expected is not None:
-        click.echo(f"{found.expected.state}: {found.expected.describe()}")
+    for estimate in found.estimates:
+        click.echo(f"{estimate.state}: {estimate.describe()}")
     for problem in found.problems:
         click.echo(f"note: {problem}", err=True)

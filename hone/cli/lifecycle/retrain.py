@@ -62,12 +62,12 @@ def watch(
 
     Ctrl-C ends it.
     """
-    from hone.lifecycle.drift.alerts import Alert, read_settings, send
     from hone.lifecycle.retrain.degraded import QualityLooks
     from hone.lifecycle.retrain.drifted import DriftLooks
     from hone.lifecycle.retrain.journal import now
     from hone.lifecycle.retrain.triggers import next_time, spec_of
     from hone.lifecycle.retrain.watch import Watch, listen
+    from hone.lifecycle.watching.alerts import Alert, read_settings, send
     from hone.recipe import load_recipe
     from hone.traffic.keys import VARIABLE, read_key
 

@@ -12,6 +12,7 @@ from hone.cli.auditing import audited
 from hone.cli.durations import DURATION
 from hone.cli.groups import HoneGroup
 from hone.cli.lifecycle.registry import GATES, drift_option
+from hone.cli.lifecycle.watches.kept import output_option, record_key_option
 
 if TYPE_CHECKING:
     from hone.lifecycle.rollout.state import Rollout
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 DEFAULT_URL = "http://127.0.0.1:3000"
 STEPS = "5,25,50,100"
+DEFAULT_WRONG = 0.02
 key_option = click.option(
     "--api-key", envvar="HONE_API_KEY", default="", help="With the scope operate. [default: $HONE_API_KEY]"
 )
@@ -46,6 +48,14 @@ def rollout() -> None:
 @click.option("--errors", default=0.01, show_default=True, type=click.FloatRange(0, 1), help="More failures allowed.")
 @click.option("--p99", default=0.02, show_default=True, type=click.FloatRange(0, 1), help="More slow ones allowed.")
 @click.option("--agreement", default=0.0, type=click.FloatRange(0, 1), help="Least share of equal answers.")
+@click.option(
+    "--labels",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of kept answers and feedback, HONE_FEEDBACK_DIR of the services: a step waits for labels, too.",
+)
+@click.option("--wrong", type=click.FloatRange(0, 1), help="More wrong answers allowed, by labels. [default: 0.02]")
+@output_option
+@record_key_option
 @click.option("--compare", default=0.0, type=click.FloatRange(0, 1), help="Share answered by both, for --agreement.")
 @click.option("--sticky", default="", help="Header whose value keeps a caller at one version.")
 @click.option("--reason", default="", help="Why; kept in the history.")
@@ -59,13 +69,15 @@ def rollout() -> None:
 def start(
     name: str, to: str, url: str | None, strategy: str, steps: str | None, window: float | None,
     patience: float | None, sticky: str, compare: float, reason: str, approve: bool, waive: tuple[str, ...],
-    sketches: Path | None, no_promotion: bool, ca: Path | None, api_key: str, **limits: float,
+    sketches: Path | None, no_promotion: bool, ca: Path | None, api_key: str, labels: Path | None,
+    wrong: float | None, output: str, record_key: Path | None, **limits: float,
 ) -> dict[str, str]:  # fmt: skip
     """Roll a version of NAME out at a running service, and promote it when it does well with all requests.
 
     A step ends when its window is over and the version is proven to do well enough beside the one that serves: no more
-    failures, no more answers beyond that one's p99, but what --errors and --p99 allow. Worse, and it is rolled back:
-    exit status 3. Not enough evidence, and the rollout pauses: exit status 4. Killed, it goes on with `resume`.
+    failures, no more answers beyond that one's p99, but what --errors and --p99 allow; with --labels no more wrong
+    answers, but what --wrong allows. Worse, and it is rolled back: exit status 3. Not enough evidence, and the rollout
+    pauses: exit status 4. Killed, it goes on with `resume`.
 
     Where `hone up NAME` runs, its replicas are rolled. Canary: replicas of the new version are added, and get --steps.
     Blue-green: a second set is started, gets all requests at once, and the old set is kept for the window. Rolling:
@@ -79,6 +91,7 @@ def start(
         raise click.UsageError("--approve and --waive need a --reason")
     if limits["agreement"] and not compare:
         raise click.UsageError("--agreement needs --compare, the share of requests that both versions answer")
+    kept = _labels(labels, wrong, output, record_key)
     kind = _kind(name, strategy, url)
     if strategy != "canary" and steps is not None:
         raise click.UsageError(f"--steps: {strategy} has its own")
@@ -92,9 +105,23 @@ def start(
             name, to, check_address(url or DEFAULT_URL), access, strategy=kind, steps=_percents(steps or STEPS),
             window_s=window, patience_s=10 * window if patience is None else patience, limits=limits, reason=reason,
             waived=waive, approval=reason if approve else "", promoting=not no_promotion, sketches=sketches,
-            rules={"sticky": sticky, "compare": compare} if kind == "split" else {},
+            rules={"sticky": sticky, "compare": compare} if kind == "split" else {}, labels=kept,
         )  # fmt: skip
         return _drive(found, access)
+
+
+def _labels(folder: Path | None, wrong: float | None, output: str, key: Path | None) -> Any:
+    """Return where labels come from, None where nobody asked for them."""
+    from hone.lifecycle.rollout.state import Labels
+
+    if folder is None:
+        if wrong is not None or output:
+            raise click.UsageError("--wrong and --output need --labels, the folder of kept answers and feedback")
+        return None
+    place = str(key.resolve()) if key else ""
+    return Labels(
+        folder=str(folder.resolve()), key=place, output=output, allowed=DEFAULT_WRONG if wrong is None else wrong
+    )
 
 
 def _kind(name: str, strategy: str, url: str | None) -> Any:
@@ -204,9 +231,11 @@ def _access(found: Rollout, api_key: str) -> Access:
 
 
 def _verdict(found: Rollout, api_key: str) -> dict[str, Any]:
-    from hone.lifecycle.rollout.drive import dealer_of
+    from hone.lifecycle.rollout.drive import dealer_of, with_labels
+    from hone.lifecycle.rollout.labels import Labeled
 
-    return dealer_of(found, _access(found, api_key)).verdict(found)
+    verdict = dealer_of(found, _access(found, api_key)).verdict(found)
+    return with_labels(verdict, found, Labeled(found.labels) if found.labels else None)
 
 
 def _drive(found: Rollout, access: Access) -> dict[str, str]:

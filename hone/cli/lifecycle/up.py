@@ -36,6 +36,8 @@ OPTIONS = {"workers": "--workers", "threads": "--threads", "api_keys": "--api-ke
     type=click.Path(dir_okay=False, resolve_path=True),
     help="Let only callers in who show a key of this file.",
 )
+@click.option("--ssl-certfile", type=click.Path(), help="Let nginx speak TLS, with this certificate (PEM).")
+@click.option("--ssl-keyfile", type=click.Path(), help="The certificate's key.")
 @click.option("--detach", "-d", is_flag=True, help="Return when all is ready; hone down ends it.")
 @click.option("--status", is_flag=True, help="Only say what runs.")
 @click.option("--json", "as_json", is_flag=True, help="With --status: as JSON.")
@@ -52,7 +54,7 @@ def up(model: str, detach: bool, status: bool, as_json: bool, **given: Any) -> N
     from hone.lifecycle.replicas.fleet import Place
 
     require_nginx()
-    place = Place(given["host"], given["port"], given["grpc_port"])
+    place = Place(given["host"], given["port"], given["grpc_port"], given["ssl_certfile"], given["ssl_keyfile"])
     options = [part for name, option in OPTIONS.items() if given[name] for part in (option, str(given[name]))]
     if detach:
         _detached(model)

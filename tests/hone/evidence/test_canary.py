@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from hone.evidence.canary import RISK, Beside, agreement, compare, ruling, worse_by
+from hone.evidence.canary import RISK, Beside, Moments, agreement, compare, ruling, worse_by
 from hone.evidence.wealth import log_won, share_bounds
 
 STOP = math.log(2 / RISK)
@@ -35,22 +35,91 @@ def test_equal_versions_are_seldom_called_bad_however_often_one_looks(share: flo
     assert (found < 300).mean() <= 0.05
 
 
+def ever_bad(x: np.ndarray, of: np.ndarray, y: np.ndarray, stable_of: np.ndarray) -> np.ndarray:
+    """Return which of the runs are called bad at any of their looks.
+
+    Between two events only the weight changes, and the less it is the more is won. What is won is at most the
+    exponential of n times the divergence from the weight (Chernoff), which is at most that of chi-square. So only the
+    look of the least weight after each event is computed, where it can be enough.
+
+    Args:
+        x, of, y, stable_of: columns of `worse_by`'s tables [runs, looks].
+    """
+    n, weight = x + y, of / np.maximum(of + stable_of, 1)
+    starts = np.flatnonzero(np.diff(n, axis=1, prepend=-1))
+    least, n, x = np.minimum.reduceat(weight.ravel(), starts), n.ravel()[starts], x.ravel()[starts]
+    enough = x - n * least >= np.sqrt(STOP * n * least * (1 - least))
+    won = log_won(x[enough, None], n[enough, None], least[enough, None])
+    found = np.zeros(len(weight), dtype=bool)
+    found[starts[enough][won >= STOP] // weight.shape[1]] = True
+    return found
+
+
+def test_looks_that_are_left_out_could_not_have_been_bad() -> None:
+    tables = looks(np.random.default_rng(9), 300, (0.012, 0.01), np.full(400, 25), np.full(400, 75))
+    found = ever_bad(*np.moveaxis(tables[:, :, 0], -1, 0))
+    assert (found == (rejected(tables) < 400)).all()
+    assert 0 < found.sum() < 300
+
+
 @pytest.mark.slow
-def test_of_two_thousand_equal_pairs_watched_for_a_day_few_are_called_bad() -> None:
-    """Looks every minute while the load goes up and down and both versions fail more in some hours."""
-    rng, runs, step = np.random.default_rng(4), 2000, 60.0
-    at = np.arange(0, 86_400, step)
-    load = 30 * (1.2 + np.sin(at / 86_400 * 2 * np.pi))
+@pytest.mark.timeout(1200)
+def test_of_two_thousand_equal_pairs_looked_at_each_second_of_a_day_few_are_called_bad() -> None:
+    """While the load goes up and down, and both versions fail more in some hours."""
+    rng, runs, at = np.random.Generator(np.random.SFC64(4)), 2000, np.arange(86_400)
+    load = 10 * (1.2 + np.sin(at / 86_400 * 2 * np.pi))
+    bad_hour = 1 + 9 * ((at // 3600) % 5 == 0)  # each fifth hour is ten times as bad for both
     ever = np.zeros(runs, dtype=bool)
-    for kind in (0.001, 0.01):  # failures, and answers beyond the p99
-        share = kind * (1 + 9 * ((at // 3600) % 5 == 0))  # each fifth hour is ten times as bad for all
-        for first in range(0, runs, 100):
-            both = rng.poisson(load * step, (100, len(at)))
-            ours = rng.binomial(both, 0.05)
-            rows = (rng.binomial(ours, share), ours, rng.binomial(both - ours, share), both - ours)
-            tables = np.stack([row.cumsum(axis=1) for row in rows], axis=-1)[:, :, None, :]
-            ever[first : first + 100] |= (worse_by(tables) >= STOP).any(axis=1)
-    assert ever.mean() <= RISK
+    for first in range(0, runs, 10):
+        arms = []
+        for part in (0.05, 0.95):
+            failed, slow = (rng.poisson(part * load * kind * bad_hour, (10, len(at))) for kind in (0.001, 0.01))
+            others = rng.poisson(part * load, (10, len(at)))
+            arms.append([column.cumsum(axis=1) for column in (failed, slow, failed + slow + others)])
+        (failed, slow, of), (stable_failed, stable_slow, stable_of) = arms
+        ever[first : first + 10] |= ever_bad(failed, of, stable_failed, stable_of)
+        ever[first : first + 10] |= ever_bad(slow, of, stable_slow, stable_of)
+    assert 0 < ever.mean() <= RISK
+
+
+def stalling(rng: np.random.Generator, new: np.ndarray, processes: int) -> np.ndarray:
+    """Return slow answers at each look: two of a thousand, and those that come while a process stands still."""
+    slow = rng.binomial(new, 0.002)
+    for _ in range(processes):
+        slow += np.where(rng.random(new.shape) < 0.02, rng.poisson(0.3 * new / processes), 0)
+    return np.minimum(slow, new)
+
+
+@pytest.mark.parametrize("weight", [0.05, 0.5])
+def test_processes_that_stand_still_speak_against_no_version(weight: float) -> None:
+    """One new process beside two: counted by requests, most of equal versions would be called bad."""
+    rng, runs, seconds = np.random.default_rng(8), 40, 300
+    found = by_requests = 0
+    for _ in range(runs):
+        ours, theirs = (rng.poisson(200 * part, seconds) for part in (weight, 1 - weight))
+        x, y = stalling(rng, ours, 1), stalling(rng, theirs, 2)
+        table = np.stack([column.cumsum() for column in (x, ours, y, theirs)], axis=-1)[:, None, :]
+        by_requests += bool((worse_by(table) >= STOP).any())
+        moments, bad = Moments(), False
+        for mine, of, others, stable_of in zip(x, ours, y, theirs, strict=True):
+            moments = moments.plus(int(mine), int(others), max(of / max(1, of + stable_of), 1 / 3))
+            bad |= moments.are_worse(RISK / 2)
+        found += bad
+    assert found <= RISK * runs
+    assert by_requests > 2 * RISK * runs
+
+
+def test_moments_find_a_fifth_more_of_p99_within_five_minutes_at_fifty_requests_a_second() -> None:
+    rng, soon = np.random.default_rng(6), []
+    for _ in range(40):
+        moments = Moments()
+        for second in range(300):
+            mine, others = rng.binomial(25, (0.0215, 0.01))
+            moments = moments.plus(int(mine), int(others), 0.5)
+            if moments.are_worse(RISK / 2):
+                soon.append(second)
+                break
+    assert len(soon) > 20
 
 
 @pytest.mark.parametrize("weight", [0.05, 0.25, 0.5])

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from hone.cli.main import cli
 from hone.errors import HoneError
-from hone.lifecycle.drift.check import Question, check
+from hone.lifecycle.drift.check import Question, budget_of, check
 from hone.lifecycle.drift.findings import Drift, Finding
 from tests.lifecycle.drift.traffic import NOW, NOW_S, Stored, normal, stored
 
@@ -130,6 +130,15 @@ def test_windows_and_since_say_what_is_looked_at(model: Stored) -> None:
     assert {one.hours for one in look(model, window=5).findings} == {5}
 
 
+def test_what_moved_to_where_the_calibration_rows_are_says_so(tmp_path: Path) -> None:
+    calibration = normal(np.random.default_rng(4), 3000, shift=0.6)
+    model = stored(tmp_path, calibration=calibration)
+    model.hours((NOW - 1, NOW), 1500, shift=0.6, seed=1)
+    found = look(model)
+    assert found.calibration_rows == 3000 and found.reference_rows == 3000
+    assert column(found).verdict == "missed" and "like the calibration rows" in column(found).note
+
+
 def test_artifact_without_a_reference_and_a_missing_folder_are_named(tmp_path: Path, model: Stored) -> None:
     from tests.servers import put
 
@@ -175,7 +184,7 @@ def test_commands_exit_by_verdict_and_print_or_draw_it(
 def test_real_rows_split_by_a_feature_drift_and_split_by_chance_do_not(tmp_path: Path, name: str) -> None:
     from sklearn import datasets
 
-    from hone.evidence.shifts import Budget, largest_change
+    from hone.evidence.shifts import largest_change
     from hone.lifecycle.drift.counting import of_reference, of_window
     from hone.signature import Signature, TensorSpec
     from hone.sketches.reference import make_references
@@ -194,7 +203,7 @@ def test_real_rows_split_by_a_feature_drift_and_split_by_chance_do_not(tmp_path:
         return {
             one.column.name
             for place, one in enumerate(references.columns)
-            for doubts in [Budget().doubts(2 * len(one.sets()[1]), 2 * total)]
+            for doubts in [budget_of().doubts(2 * len(one.sets()[1]), 2 * total)]
             if largest_change(of_window(window, place, one), of_reference(one), one.sets()[0], *doubts).verdict(0.1)
             == "missed"
         }

@@ -16,10 +16,11 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult, Envelope, LoginPassword
 
 from hone.errors import HoneError
-from hone.lifecycle.drift.alerts import Alert, AlertSettings, Mail, Webhook, read_settings, send
 from hone.lifecycle.drift.findings import Drift, Finding
 from hone.lifecycle.drift.gauges import MOST_GROUPS, Gauges
-from hone.lifecycle.drift.watch import HOUR_S, Memory, Watch, to_tell
+from hone.lifecycle.drift.watch import Watch, to_tell
+from hone.lifecycle.watching.alerts import Alert, AlertSettings, Mail, Webhook, read_settings, send
+from hone.lifecycle.watching.watch import HOUR_S, Memory
 from hone.records import Verdict
 from hone.services.launch import free_port
 from tests.servers import self_signed

@@ -12,7 +12,7 @@ from hone import store
 from hone.files import hash_file
 from hone.signature import Signature, Tensors
 from hone.sketches import folder as sketches
-from hone.sketches.reference import FILE, References, make_references
+from hone.sketches.reference import FILE, References, make_references, with_calibration
 from hone.sketches.window import About, Window
 from tests.models.dense import dense_answer, dense_artifact, dense_signature
 from tests.servers import use_store
@@ -53,7 +53,11 @@ def normal(generator: np.random.Generator, count: int, shift: float = 0.0) -> np
 
 
 def stored(
-    home: Path, rows: np.ndarray | None = None, version: str = "v1", signature: Signature | None = None
+    home: Path,
+    rows: np.ndarray | None = None,
+    version: str = "v1",
+    signature: Signature | None = None,
+    calibration: np.ndarray | None = None,
 ) -> Stored:
     """Store a model whose proof had such rows; by default 3000 of a normal distribution."""
     use_store(home)
@@ -61,6 +65,8 @@ def stored(
     inputs: Tensors = {"features": rows}
     references = make_references(signature or dense_signature(), inputs, {"scores": dense_answer(rows)}, private=False)
     assert references is not None
+    if calibration is not None:
+        references = with_calibration(references, {"features": calibration})
     artifact = dense_artifact(home / f"artifact-{version}", name="dense").with_manifest(drift=FILE)
     entry = store.put(artifact, "dense", version, None, {FILE: references.model_dump_json().encode()})
     folder = home / "sketches"

@@ -17,12 +17,13 @@ from click.testing import CliRunner, Result
 from hone import store
 from hone.cli.main import cli
 from hone.errors import HoneError
-from hone.lifecycle.drift.alerts import AlertSettings, Webhook
-from hone.lifecycle.drift.watch import Memory
 from hone.lifecycle.feedback.check import Question, check
 from hone.lifecycle.feedback.gauges import Gauges
 from hone.lifecycle.feedback.joined import joined
 from hone.lifecycle.feedback.watch import Watch, to_tell
+from hone.lifecycle.watching.alerts import AlertSettings, Webhook
+from hone.lifecycle.watching.watch import Memory
+from hone.recipe import load_recipe
 from hone.store.rows import keep_rows
 from hone.traffic.answered import Answered, place_of, to_table, write_part
 from hone.traffic.feedback import Feedback, append
@@ -41,6 +42,15 @@ def labels_of(rows: np.ndarray, share: float, generator: np.random.Generator) ->
     gap = ordered[:, -1] - ordered[:, -2] + generator.normal(0, 0.2, len(rows))
     best, second = scores.argsort(axis=1)[:, -1], scores.argsort(axis=1)[:, -2]
     return np.where(gap >= np.quantile(gap, 1 - share), best, second)
+
+
+RECIPE = """
+name: dense
+source: {{file: model.onnx}}
+evaluation: rows.npz
+quality: {metrics}
+variants: [onnx-fp32]
+"""
 
 
 @dataclass(frozen=True)
@@ -125,6 +135,30 @@ def test_an_estimate_warns_before_there_are_labels_and_never_acts(shop: Shop) ->
     shop.traffic(1100, labeled=False, days_ago=0.1, unsure=True)
     shaken = shop.run("check", "dense:a")
     assert shaken.exit_code == 5 and "estimate without labels" in shaken.output
+
+
+def test_every_metric_of_classes_is_estimated_and_one_that_cannot_be_says_why(shop: Shop, tmp_path: Path) -> None:
+    pairs = shop.traffic(1000, labeled=False)
+    recipe = tmp_path / "recipe.yaml"
+    metrics = ["f1", "recall", "log_loss"]
+    recipe.write_text(RECIPE.format(metrics=json.dumps([{"metric": one} for one in metrics])))
+    found = check("dense:a", shop.folder, Question(), loaded=load_recipe(recipe))
+    assert [one.metric for one in found.estimates] == ["accuracy", *metrics] and found.expected is not None
+    shop.label(pairs)
+    shown = check("dense:a", shop.folder, Question(), loaded=load_recipe(recipe)).measured
+    for one in found.estimates[1:]:
+        (true,) = (other.live.value for other in shown if (other.metric, other.look) == (one.metric, "long"))
+        assert one.live.low < true < one.live.high, (one, true)
+    assert found.as_json()["expected"]["metric"] == "accuracy" and len(found.as_json()["estimates"]) == 4
+    gauges = Gauges()
+    gauges.show(found, time.time())
+    gauges.write(tmp_path / "quality.prom")
+    series = (tmp_path / "quality.prom").read_text()
+    assert 'hone_quality_estimated{metric="log_loss",model="dense",version="a"}' in series
+    assert 'hone_quality_expected{model="dense",version="a"}' in series
+    recipe.write_text(RECIPE.format(metrics=json.dumps([{"metric": "rmse"}])))
+    without = check("dense:a", shop.folder, Question(), loaded=load_recipe(recipe))
+    assert not without.estimates and any("a number doesn't say how sure" in one for one in without.problems)
 
 
 def test_without_kept_rows_the_proof_s_report_is_what_there_is(shop: Shop) -> None:
@@ -225,7 +259,7 @@ def test_a_watch_tells_once_and_shows_gauges(shop: Shop, tmp_path: Path) -> None
 
 def test_an_alert_that_reached_nobody_is_told_again(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     shop.traffic(700, share=0.6)
-    monkeypatch.setattr("hone.lifecycle.feedback.watch.send", lambda *_: ["webhook: not reached"])
+    monkeypatch.setattr("hone.lifecycle.watching.watch.send", lambda *_: ["webhook: not reached"])
     memory = Memory()
     lost = check("dense:a", shop.folder, Question())
     settings = AlertSettings(webhooks=(Webhook(url="env:NOBODY"),))

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +17,8 @@ from hone import store
 from hone.cli.main import cli
 from hone.services.launch import free_port
 from hone.store.registry import registered
+from tests.buckets import s3_bucket, until_it_listens
+from tests.house import ROOT
 from tests.lifecycle.registry.versions import proven
 from tests.servers import use_store
 
@@ -34,14 +32,6 @@ def hone(*arguments: str) -> Result:
 @pytest.fixture
 def mlflow_uri(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'mlflow.db'}"
-
-
-def until_it_listens(port: int) -> None:
-    for _ in range(300):
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"nothing listens on port {port}")
 
 
 @pytest.fixture
@@ -127,31 +117,8 @@ def test_runs_versions_aliases_and_notes_are_there_and_come_back_elsewhere(tmp_p
 
 @pytest.fixture
 def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """An S3 server with one bucket; it has an environment of its own, for its forty packages fight with others."""
-    python, port = tmp_path / "moto" / "bin" / "python", free_port()
-    uv = Path(sys.executable).with_name("uv")
-    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, tmp_path / "moto"], check=True)
-    subprocess.run([uv, "pip", "install", "--quiet", "--python", python, "moto[server]==5.2.5"], check=True)
-    server = subprocess.Popen([python, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)])
-    address = f"http://127.0.0.1:{port}"
-    told = {
-        "ENDPOINT_URL": address,
-        "ACCESS_KEY_ID": "key",
-        "SECRET_ACCESS_KEY": "secret",
-        "DEFAULT_REGION": "eu-west-1",
-    }
-    for name, value in told.items():
-        monkeypatch.setenv(f"AWS_{name}", value)
-    monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", address)
-    try:
-        until_it_listens(port)
-        import boto3
-
-        boto3.client("s3").create_bucket(Bucket="models", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
-        yield "s3://models/hone"
-    finally:
-        server.terminate()
-        server.wait()
+    with s3_bucket(tmp_path, monkeypatch) as address:
+        yield address
 
 
 def test_versions_lie_in_s3_and_come_back_elsewhere(tmp_path: Path, mlflow_uri: str, bucket: str) -> None:
@@ -187,6 +154,20 @@ def test_place_that_is_none_is_one_line(tmp_path: Path) -> None:
     assert failed.exit_code == 1
     assert failed.stderr.startswith("error: MLflow: ")
     assert len(failed.stderr.splitlines()) == 1
+
+
+def test_run_is_stored_where_mlflow_is_down_and_goes_there_later(tmp_path: Path, mlflow_uri: str) -> None:
+    """MLflow's client tries for some seconds; what took minutes to make is not lost."""
+    recipe = ROOT / "examples" / "tabular" / "recipe.yaml"
+    down = f"http://127.0.0.1:{free_port()}"
+    failed = hone("optimize", str(recipe), "--out", str(tmp_path / "out"), "--mlflow", down)
+    assert failed.exit_code == 1
+    (line,) = [line for line in failed.stderr.splitlines() if line.startswith("error: ")]
+    assert line.endswith("the run is stored here: hone registry sync tabular --mlflow URI")
+    assert (tmp_path / "out" / "report.json").is_file()
+    synced = hone("registry", "sync", "tabular", "--mlflow", mlflow_uri, "--artifacts", str(tmp_path / "artifacts"))
+    assert synced.exit_code == 0, synced.output
+    assert f"version {store.resolve('tabular').tag}" in synced.stdout
 
 
 def test_database_whose_driver_is_missing_is_one_line(tmp_path: Path) -> None:

@@ -1,7 +1,13 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
+import subprocess
+import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -180,6 +186,74 @@ def test_another_promotion_meanwhile_is_noticed(tmp_path: Path) -> None:
     changes.promote(one, "")
     with pytest.raises(store.registry.StoreError, match="changed meanwhile"):
         changes.promote(other, "")
+
+
+def test_of_many_promotions_at_once_one_wins_and_the_history_is_whole(tmp_path: Path) -> None:
+    examined = [changes.examine(proven(tmp_path, version).tag) for version in "abcdef"]
+    gate = threading.Barrier(len(examined))
+
+    def promoted(one: changes.Promotion) -> str:
+        gate.wait()
+        try:
+            changes.promote(one, "at once")
+        except store.registry.StoreError as error:
+            return str(error)
+        return one.tag
+
+    with ThreadPoolExecutor(len(examined)) as pool:
+        said = list(pool.map(promoted, examined))
+    assert said.count("dense@champion changed meanwhile; promote again") == len(examined) - 1
+    assert [f"dense:{means('champion')}"] == [one for one in said if one.startswith("dense:")]
+    assert verify(history_file()).records == 2 * len(examined)
+
+
+KILLED = """
+import os, signal, sys
+from hone.lifecycle.registry import changes
+from hone.store import registry
+write = registry.atomic_write
+
+def killed(*given, **more):
+    if sys.argv[1] == "after":
+        write(*given, **more)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+registry.atomic_write = killed
+changes.promote(changes.examine("dense:b", waived=("champion", "latency"), approval="a test"), "a test")
+"""
+
+
+@pytest.mark.parametrize(("point", "left"), [("before", "a"), ("after", "b")])
+def test_promotion_that_is_killed_is_made_or_not_and_the_next_one_goes_on(
+    tmp_path: Path, point: str, left: str
+) -> None:
+    for version in ("a", "b", "c"):
+        proven(tmp_path, version)
+    assert hone("registry", "promote", "dense:a").exit_code == 0
+    killed = subprocess.run([sys.executable, "-c", KILLED, point], capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert means("champion") == left
+    # What it was about to do is in the history, and no lock is left.
+    assert [one.get("outcome") for one in map(json.loads, history_file().read_text().splitlines())] == [
+        "requested", "done", "requested",
+    ]  # fmt: skip
+    assert hone("registry", "promote", "dense:c", *UNMEASURED).exit_code == 0
+    assert (means("champion"), means("previous")) == ("c", left)
+    assert verify(history_file()).records == 5
+
+
+def test_alias_of_a_version_that_was_deleted_by_hand_is_named_and_others_go_on(tmp_path: Path) -> None:
+    for version in ("a", "b", "c"):
+        proven(tmp_path, version)
+    assert hone("registry", "promote", "dense:a").exit_code == 0
+    assert hone("registry", "promote", "dense:b", *UNMEASURED).exit_code == 0
+    shutil.rmtree(store.resolve("dense:a").path)
+    back = hone("registry", "rollback", "dense")
+    assert (back.exit_code, back.stderr.count("\n"), "dense@previous" in back.stderr) == (1, 1, True), back.stderr
+    assert means("champion") == "b"
+    assert hone("registry", "list", "dense").exit_code == 0
+    assert hone("registry", "promote", "dense:c", *UNMEASURED).exit_code == 0
+    assert (means("champion"), means("previous")) == ("c", "b")
 
 
 def test_what_was_promoted_is_the_content_not_the_name(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import shutil
+import ssl
 import sys
 import threading
 import time
@@ -22,6 +23,7 @@ from hone.lifecycle.replicas.life import Patience
 from hone.lifecycle.replicas.state import Replica, Wanted, keeping
 from hone.lifecycle.replicas.supervise import Supervisor
 from hone.services.launch import free_port
+from tests.aside import Aside
 
 needs_nginx = pytest.mark.skipif(
     shutil.which("nginx", path="/usr/sbin:/usr/bin") is None, reason="nginx is not installed: apt install nginx"
@@ -65,12 +67,13 @@ class Up:
 
 
 @contextmanager
-def up(reference: str, count: int | None = 2) -> Iterator[Up]:
+def up(reference: str, count: int | None = 2, tls: tuple[Path, Path] | None = None) -> Iterator[Up]:
     """Keep replicas of a stored model running."""
     port, stopping = free_port(), threading.Event()
     name = reference.partition(":")[0]
+    certificate, key = map(str, tls) if tls else (None, None)
     with keeping(name):
-        first_wanted(reference, count, Place(port=port), ())
+        first_wanted(reference, count, Place(port=port, certificate=certificate, key=key), ())
         found = Up(Fleet(name), port)
         supervisor = Supervisor(name, found.said.append, QUICK)
         thread = threading.Thread(target=supervisor.run, args=(stopping,))
@@ -91,17 +94,20 @@ def _all_ready(found: Up) -> bool:
     return bool(seen.lives) and all(life.state == "ready" for life in seen.lives) and bool(seen.in_force)
 
 
-class Caller:
+class Caller(Aside):
     """Asks nginx on and on over connections that it keeps; counts answers by status and version, and broken ones."""
 
-    def __init__(self, port: int, callers: int = 2) -> None:
+    def __init__(self, port: int, callers: int = 2, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self.answers: Counter[tuple[int, str]] = Counter()
         self.broken: list[str] = []
-        self._port, self._stop = port, threading.Event()
-        self._threads = [threading.Thread(target=self._call) for _ in range(callers)]
+        self._port = port
+        super().__init__(*[self._call] * callers)
 
     def _call(self) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
+        if self._tls is not None:
+            connection = http.client.HTTPSConnection("localhost", self._port, timeout=30, context=self._tls)
         while not self._stop.is_set():
             try:
                 connection.request("POST", "/predict", body=b"{}", headers={"content-type": "application/json"})
@@ -114,13 +120,3 @@ class Caller:
                 connection.close()
             time.sleep(0.001)
         connection.close()
-
-    def __enter__(self) -> Caller:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()

@@ -15,7 +15,9 @@ from click.testing import CliRunner, Result
 from hone import store
 from hone.cli.main import cli
 from hone.lifecycle.registry.history import changes
+from hone.lifecycle.retrain import journal as journals
 from hone.lifecycle.retrain.journal import Journal, Run
+from hone.lifecycle.retrain.run import retrain
 from hone.store.registry import registered
 from tests.lifecycle.retrain.project import teach, write_project
 from tests.servers import use_store
@@ -97,6 +99,42 @@ def test_a_run_that_is_killed_goes_on_where_it_was(project: Path, step: str) -> 
     assert last().outcome == "promoted"
     assert champion() == last().candidate.partition(":")[2]
     assert len(registered("dense").past) <= 1
+
+
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("write", range(9))
+def test_a_run_that_is_killed_at_any_write_of_its_journal_goes_on(
+    project: Path, monkeypatch: pytest.MonkeyPatch, write: int, before: bool
+) -> None:
+    """A run writes that it begins, that each of three steps begins and ends, and in two files that it ended."""
+
+    class KilledError(BaseException):
+        pass
+
+    real, count = journals.atomic_write, 0
+
+    def killed(file: Path, *arguments: object, **options: object) -> None:
+        nonlocal count
+        count += 1
+        if count == write + 1 and before:
+            raise KilledError
+        real(file, *arguments, **options)  # type: ignore[arg-type]
+        if count == write + 1:
+            raise KilledError
+
+    with monkeypatch.context() as patched, pytest.raises(KilledError):
+        patched.setattr(journals, "atomic_write", killed)
+        retrain(project, "a test", by_hand=True)
+    cut = Journal("dense").last()
+    if cut is not None and cut.ended:
+        assert cut.outcome == "promoted"
+        return
+    again = retrain(project, "a test", by_hand=True)
+    assert again.outcome == "promoted" and champion() == again.candidate.partition(":")[2]
+    assert cut is None or again.id == cut.id
+    assert [run.id for run in Journal("dense").ended()] == [again.id]
+    trained = [*(Journal("dense").work(again)).glob("train.log")]
+    assert len(trained) == 1 and len([one for one in store.entries() if one.name == "dense"]) <= 2
 
 
 def test_two_at_once_are_one(project: Path) -> None:

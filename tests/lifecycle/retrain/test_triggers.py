@@ -15,12 +15,12 @@ from click.testing import CliRunner
 
 from hone.cli.main import cli
 from hone.errors import HoneError, RecipeError
-from hone.lifecycle.drift.alerts import Alert
 from hone.lifecycle.retrain.drifted import DriftLooks
 from hone.lifecycle.retrain.journal import Journal, Run, now
 from hone.lifecycle.retrain.training import trained
 from hone.lifecycle.retrain.triggers import count_rows, due, next_time, rested
 from hone.lifecycle.retrain.watch import Watch, listen
+from hone.lifecycle.watching.alerts import Alert
 from hone.recipe import RetrainSpec, load_recipe
 from tests.lifecycle.registry.versions import proven
 from tests.lifecycle.retrain.project import teach, write_project

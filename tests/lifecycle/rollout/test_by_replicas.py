@@ -21,6 +21,7 @@ from hone.lifecycle.replicas import fleet as fleets
 from hone.lifecycle.replicas.counts import Scraped, done_of
 from hone.lifecycle.replicas.state import wanted_of
 from hone.lifecycle.rollout.begin import begin
+from hone.lifecycle.rollout.by_replicas import ByReplicas
 from hone.lifecycle.rollout.drive import Driver
 from hone.lifecycle.rollout.state import Rollout, RolloutError, ask_driver, rollout_of
 from hone.services.arms import evidence
@@ -181,6 +182,16 @@ def test_wrong_beginnings_change_nothing(running: Up) -> None:
     assert "blue-green is for the replicas" in hone("--to", "b", "--strategy", "blue-green", "--url", "http://a")
     assert rollout_of("dense") is None
     assert runs() == ({"a": 100.0}, ["a", "a"])
+
+
+@pytest.mark.parametrize(
+    ("replicas", "percent", "wanted"), [(2, 5, 1), (2, 25, 1), (4, 25, 2), (2, 50, 2), (3, 75, 3), (3, 100, 3)]
+)
+def test_no_new_replica_of_a_canary_gets_more_than_an_old_one_while_there_are_fewer(
+    replicas: int, percent: float, wanted: int
+) -> None:
+    rollout = Rollout.model_construct(replicas=replicas)
+    assert ByReplicas("dense", "canary")._needed(rollout, percent) == wanted
 
 
 def test_counts_are_those_of_the_metrics() -> None:

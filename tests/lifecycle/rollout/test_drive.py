@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from hone.services.http.failures import InferenceError
 from hone.services.status.asking import Access
 from hone.services.status.splitting import RefusedError, RemoteSplit, Share
 from tests.models.dense import dense_artifact
+from tests.servers import caller
 from tests.services.arms.serving import BODY, Worker, serving
 
 SPLIT = "/v2/repository/models/dense/split"
@@ -52,9 +55,9 @@ def asked(client: httpx.Client) -> Iterator[list[int]]:
     stop = threading.Event()
 
     def ask() -> None:
-        with httpx.Client(base_url=client.base_url, timeout=30) as caller:
+        with caller(client.base_url) as own:
             while not stop.is_set():
-                statuses.append(caller.post("/predict", json=BODY).status_code)
+                statuses.append(own.post("/predict", json=BODY).status_code)
 
     thread = threading.Thread(target=ask)
     thread.start()
@@ -130,6 +133,27 @@ def test_too_few_requests_pause_it_and_resume_goes_on(worker: Worker) -> None:
             begun(client)
         with asked(client):
             Driver(now().becoming(since=0.0, patience_s=60.0), Access(), lambda _: None, poll_s=0.02).run()
+    assert now().status == "promoted"
+
+
+@pytest.mark.parametrize("jump", [86_400.0, -86_400.0])
+def test_clock_that_jumps_neither_ends_a_window_nor_keeps_it_open(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    at, clock, seen = [0.0], time.time, []
+
+    def said(text: str) -> None:
+        at[0] += jump
+        seen.append((time.monotonic(), text))
+
+    with serving(worker) as client, asked(client):
+        driver = replace(begun(client, window_s=0.5), say=said)
+        monkeypatch.setattr(time, "time", lambda: clock() + at[0])
+        driver.run()
+    steps = [moment for moment, text in seen if "% of the requests go to" in text]
+    ends = [moment for moment, text in seen if text.startswith("good: ")]
+    assert len(steps) == len(ends) == 2
+    assert all(end - begin >= 0.5 for begin, end in zip(steps, ends, strict=True))
     assert now().status == "promoted"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hone.evidence.live.confidence import calibrated, expected
+from hone.evidence.live.confidence import calibrated, calibrated_classes, expected, expected_figure
 from hone.evidence.live.quality import Estimate, estimate, loss, rows_to_decide
 
 
@@ -101,3 +101,32 @@ def test_a_calibration_takes_rows_with_labels() -> None:
         calibrated(np.linspace(0, 1, 99), np.ones(99, bool))
     found = calibrated(np.linspace(0, 1, 100), np.arange(100) >= 50)
     np.testing.assert_allclose(found(np.array([0.1, 0.9])), [0, 1])
+
+
+def test_any_figure_is_expected_by_labels_that_are_drawn() -> None:
+    generator = np.random.default_rng(0)
+
+    def rows(count: int, shift: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of three classes, and probabilities that are too sure of themselves."""
+        logits = generator.normal([shift, 0, 0], size=(count, 3))
+        true = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        labels = (generator.random((count, 1)) > true.cumsum(axis=1)).sum(axis=1)
+        powers = np.exp(3 * logits)
+        return powers / powers.sum(axis=1, keepdims=True), labels
+
+    (known, wanted), (live, hidden) = rows(2000), rows(1000, shift=1.0)
+    predicted = live.argmax(axis=1)
+
+    def recall_of_the_second(labels: np.ndarray, rows: np.ndarray) -> float:
+        own = labels[rows] == 1
+        return float((predicted[rows] == 1)[own].mean()) if own.any() else float("nan")
+
+    found = expected_figure(lambda labels: lambda rows: recall_of_the_second(labels, rows), live, known, wanted)
+    true = recall_of_the_second(hidden, np.arange(1000))
+    assert abs(found.point - true) < 0.06 and found.low(0.005) < true < found.high(0.005)
+    trusting = float(live[:, 1][predicted == 1].sum() / live[:, 1].sum())
+    assert abs(found.point - true) < abs(trusting - true), "what the model says of itself is further off"
+    shares = calibrated_classes(known, wanted)(live)
+    np.testing.assert_allclose(shares.sum(axis=1), 1)
+    with pytest.raises(ValueError, match="metrics of up to 100"):
+        calibrated_classes(np.zeros((200, 101)), np.zeros(200, int))

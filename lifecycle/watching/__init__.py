@@ -1,0 +1,1 @@
+"""Looking at models again and again: what people were told, and gauges. What is looked at is in other rooms."""
