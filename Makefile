@@ -15,7 +15,7 @@ EXTRAS_cpu :=
 EXTRAS_cuda := ,cuda
 INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c $(CONSTRAINTS) --overrides requirements/$(TARGET).txt
 
-.PHONY: demo demo-loop test test-all test-manifests test-cluster fuzz lint serve bench bench-serving bench-converters bench-soak bench-overload bench-drift bench-score bench-report schema dashboard proto clean help
+.PHONY: demo demo-loop test test-all test-manifests test-cluster fuzz lint serve bench bench-serving bench-converters bench-soak bench-overload bench-drift bench-auto bench-keeping bench-estimates bench-score bench-report schema dashboard proto clean help
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -44,6 +44,9 @@ $(VENV)/dev.stamp: $(VENV)/demo.stamp
 
 examples/digits/model.safetensors: | $(VENV)/demo.stamp
 	$(BIN)/python examples/digits/train.py
+
+examples/vision/resnet18.safetensors: | $(VENV)/demo.stamp
+	$(BIN)/python examples/vision/train.py resnet18
 
 demo: $(VENV)/demo.stamp examples/digits/model.safetensors  ## Train, optimize, prove, serve and load-test the digits model.
 	$(BIN)/hone optimize examples/digits/recipe.yaml --out out/digits
@@ -97,7 +100,7 @@ bench-serving: $(VENV)/embeddings.stamp examples/digits/model.safetensors  ## Me
 	$(BIN)/hone optimize examples/embeddings/recipe.yaml --out out/minilm
 	$(BIN)/python -m benchmarks.serving
 
-bench-converters: $(VENV)/embeddings.stamp examples/digits/model.safetensors  ## Measure every example's variants beside other converters.
+bench-converters: $(VENV)/embeddings.stamp examples/digits/model.safetensors examples/vision/resnet18.safetensors  ## Measure every example's variants beside other converters.
 	$(BIN)/python -m benchmarks.converters
 
 bench-soak: $(VENV)/dev.stamp examples/digits/model.safetensors  ## A million requests, then ten minutes at 70 %; needs wrk and h2load.
@@ -110,11 +113,20 @@ bench-overload: $(VENV)/dev.stamp  ## Three times the capacity for ten minutes: 
 bench-score: $(VENV)/dev.stamp  ## hone score beside the bare runtime: how much of its rows/s is left.
 	$(BIN)/python -m benchmarks.scoring
 
+bench-auto: $(VENV)/embeddings.stamp examples/digits/model.safetensors  ## What variants: auto finds of each example, beside its own recipe.
+	$(BIN)/python -m benchmarks.auto
+
 bench-drift: $(VENV)/dev.stamp  ## Months of real rows: false alarms and delay beside Evidently and NannyML.
 	$(BIN)/python -m benchmarks.drift
 
+bench-keeping: $(VENV)/dev.stamp  ## What sketches, notes of answers and recorded rows cost a service; needs wrk.
+	$(BIN)/python -m benchmarks.keeping
+
+bench-estimates: $(VENV)/dev.stamp  ## How far quality that is estimated without labels is from what labels show.
+	$(BIN)/python -m benchmarks.estimates
+
 # What has a record in out/bench is not run again: make bench-report AGAIN=--again.
-bench-report: $(VENV)/embeddings.stamp examples/digits/model.safetensors  ## Run every benchmark that has no record, and draw one page of all.
+bench-report: $(VENV)/embeddings.stamp examples/digits/model.safetensors examples/vision/resnet18.safetensors  ## Run every benchmark that has no record, and draw one page of all.
 	$(BIN)/hone optimize examples/digits/recipe.yaml --out out/digits --only onnx-fp32 --only onnx-int8-static
 	$(BIN)/hone optimize examples/embeddings/recipe.yaml --out out/minilm
 	$(BIN)/python -m benchmarks.overview $(AGAIN)
@@ -131,4 +143,4 @@ proto: $(VENV)/dev.stamp  ## Rewrite the gRPC messages from services/grpc/v2.pro
 	$(BIN)/python -m grpc_tools.protoc -I services/grpc --python_out=services/grpc services/grpc/v2.proto
 
 clean:  ## Remove the environment and what the demo made; the model store and the pass cache stay.
-	rm -rf $(VENV) out examples/digits/model.safetensors build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) out examples/digits/model.safetensors examples/vision/resnet18.safetensors build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -54,11 +54,15 @@ class Example:
 EXAMPLES = (
     Example("digits", "examples/digits/recipe.yaml", ("dynamic", "static")),
     Example("digits-keras", "examples/digits/keras.yaml", ("static",)),
+    Example("vision-resnet18", "examples/vision/resnet18.yaml", ("dynamic", "static")),
+    Example("vision-depthwise", "examples/vision/depthwise.yaml", ("static",)),
     Example("tabular", "examples/tabular/recipe.yaml"),
+    Example("tabular-net", "examples/tabular/net.yaml", ("dynamic", "static")),
     Example("tabular-lightgbm", "examples/tabular/lightgbm.yaml"),
     Example("tabular-anomaly", "examples/tabular/anomaly.yaml"),
     Example("tabular-survey", "examples/tabular/survey.yaml"),
     Example("forecast-lstm", "examples/forecast/lstm.yaml", ("dynamic",)),
+    Example("forecast-gru", "examples/forecast/gru.yaml", ("dynamic",)),
     Example("forecast-transformer", "examples/forecast/transformer.yaml", ("dynamic",)),
     Example("minilm", "examples/embeddings/recipe.yaml", ("dynamic",)),
 )

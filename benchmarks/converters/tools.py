@@ -103,6 +103,7 @@ def tools(root: Path) -> list[Tool]:
         Tool("onnxruntime-dynamic", here, "dynamic", _nothing, partial(_plain, plain_quantization.dynamic)),
         Tool("onnxruntime-static", here, "static", _nothing, partial(_plain, plain_quantization.static)),
         Tool("torch-compile", "torch-compile", BY_ITSELF, _nothing, _compiled),
+        Tool("aot-inductor", "aot-inductor", BY_ITSELF, _nothing, _packaged),
         *(
             Tool(
                 peer.name if mode == BY_ITSELF else f"{peer.name}-{mode}",
@@ -135,6 +136,13 @@ def _compiled(given: Given, folder: Path) -> Made:
     options = {**torch_models.copied(given.source, folder), "compiled": host_arithmetic()}
     precision = "bf16" if host_arithmetic() == "bfloat16" else "fp32"
     return Made(given.source.manifest.entry, 4, "torch", precision, options)
+
+
+def _packaged(given: Given, folder: Path) -> Made:
+    """Let torch compile the source ahead of time, and compute in bfloat16 where the processor can."""
+    bfloat16 = host_arithmetic() == "bfloat16"
+    lines = torch_models.package(given.source, given.recipe, folder / FILES["program"], bfloat16=bfloat16)
+    return Made(FILES["program"], lines, "torch", "bf16" if bfloat16 else "fp32", {"packaged": True})
 
 
 def _by_script(peer: Peer[Converter], root: Path, mode: str, given: Given, folder: Path) -> Made:

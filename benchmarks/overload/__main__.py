@@ -9,9 +9,7 @@ times what they can answer.
 
 from __future__ import annotations
 
-import datetime
 import os
-import shlex
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -24,7 +22,6 @@ import orjson
 from hone.capacity import Slo, Trial
 from hone.errors import HoneError
 from hone.files import atomic_write
-from hone.hardware import host
 from hone.services.launch import running
 
 from ..capacity.runs import Runs, Void
@@ -32,6 +29,7 @@ from ..capacity.search import Effort, Found, limited_by, search
 from ..capacity.service import Service
 from ..load.run import find_target
 from ..load.target import Access, Target
+from ..made import made
 from .cores import kept_to, shared_out
 from .judge import judge
 from .model import store_slow_model
@@ -121,9 +119,7 @@ def _facts(target: Target, load: Load, capacity: float, source: str) -> dict[str
     return {
         "schema": 1,
         "kind": "overload",
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", "-m", "benchmarks.overload", *sys.argv[1:]]),
-        "host": host(),
+        **made("benchmarks.overload"),
         "model": target.tag,
         "plan": None if target.plan is None else target.plan.describe(),
         "rows": load.rows,

@@ -7,9 +7,7 @@ turns' ratios is under the aim.
 
 from __future__ import annotations
 
-import datetime
 import os
-import shlex
 import statistics
 import sys
 import tempfile
@@ -26,13 +24,13 @@ import orjson
 
 from hone.errors import HoneError
 from hone.files import atomic_write
-from hone.hardware import host
 from hone.plan import VARIABLE
 from hone.scoring.run import Request, score
 from hone.services.models.loading import LoadedModel, candidates, load
 from hone.services.settings import Settings
 from hone.signature import Tensors
 
+from ..made import made
 from ..overload.model import store_slow_model
 
 MISSED = 3
@@ -63,9 +61,7 @@ def main(model: str | None, rows: int, turns: int, aim: float, out: Path) -> Non
     figures = {
         "schema": 1,
         "kind": "score",
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", "-m", "benchmarks.scoring", *sys.argv[1:]]),
-        "host": host(),
+        **made("benchmarks.scoring"),
         "model": loaded.entry.tag,
         "plan": loaded.plan.describe(),
         "rows": rows,

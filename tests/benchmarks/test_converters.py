@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from hone import runtimes
 from hone.artifact import Latency, Measurements, Quality
 from hone.benchmarks.converters.__main__ import EXAMPLES, ROOT, Comparison, main
 from hone.benchmarks.converters.arithmetic import macs_per_row, note_shares, peak
@@ -19,9 +21,12 @@ from hone.benchmarks.overview import findings
 from hone.converters.proof.evaluate import resolve_threads
 from hone.converters.proof.subject import Subject
 from hone.converters.report.records import Percentiles, Report, VariantReport
+from hone.errors import ArtifactError
 from hone.recipe import Budget, Conditions
+from hone.runtimes.torch.runtime import load_program
 from tests.models.perceptron import perceptron, perceptron_rows, perceptron_signature
 from tests.passes import Bench, cosine
+from tests.sources import ingest, run, write_recipe
 
 
 def variant(name: str, rate: float, *, baseline: bool = False, drop: float = 0.0, size: float = 1.0) -> VariantReport:
@@ -89,7 +94,8 @@ def given(bench: Bench) -> Given:
     return Given(plain, plain, bench.recipe, bench.rows)
 
 
-GRAPHS = [tool.name for tool in tools(Path()) if tool.name not in ("torch-compile", "inc")]
+TORCH = ("torch-compile", "aot-inductor", "inc")
+GRAPHS = [tool.name for tool in tools(Path()) if tool.name not in TORCH]
 
 
 # Those that aren't here are installed into environments of their own first.
@@ -121,12 +127,35 @@ def test_a_tool_that_fails_or_can_not_be_installed_is_a_result(tmp_path: Path) -
     assert made_by(missing, start, tmp_path) == (None, {"error": "no such operator"})
 
 
-@pytest.mark.parametrize("name", ["torch-compile", "inc"])
+@pytest.mark.parametrize("name", TORCH)
 def test_a_tool_for_torch_says_that_a_graph_is_none(tmp_path: Path, name: str) -> None:
     start = given(Bench(tmp_path, perceptron_signature(), perceptron_rows()))
     (tool,) = [tool for tool in tools(tmp_path / "peers") if tool.name == name]
     ready = dataclasses.replace(tool, prepare=lambda: None)
     assert made_by(ready, start, tmp_path) == (None, {"error": "it takes models of torch, and this one is of onnx"})
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_a_source_of_torch_is_compiled_ahead_of_time(tmp_path: Path) -> None:
+    (tmp_path / "networks.py").write_text(
+        "import torch\n\n\ndef build():\n    torch.manual_seed(0)\n"
+        "    return torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).eval()\n"
+    )
+    rows = {"x": np.random.default_rng(0).normal(size=(10, 4)).astype(np.float32)}
+    signature = {"inputs": {"x": {"dtype": "float32", "shape": ["batch", 4]}}, "outputs": ["y"]}
+    source = {"loader": "networks:build"}
+    loaded = write_recipe(tmp_path, source, rows, signature=signature, calibration="rows.npz")
+    work = ingest(loaded, tmp_path / "source")
+    (tool,) = [tool for tool in tools(tmp_path / "peers") if tool.name == "aot-inductor"]
+    made, facts = made_by(tool, Given(work.artifact, work.artifact, loaded.path, rows), tmp_path)
+    assert made is not None, facts
+    assert "is a torch program" in runtimes.runtime_class("torch").code_in(made.artifact)
+    for count in (10, 3):
+        few = {"x": rows["x"][:count]}
+        np.testing.assert_allclose(run(made.artifact, few)["y"], run(work.artifact, few)["y"], atol=0.05)
+    with pytest.raises(ArtifactError, match="which could run code"):
+        load_program(made.artifact.entry)
 
 
 def test_another_tool_is_ruled_as_a_variant_and_compared_with_the_chosen_one_in_turns(tmp_path: Path) -> None:
@@ -190,4 +219,6 @@ def test_every_example_has_its_recipe() -> None:
         assert set(example.modes) <= {tool.mode for tool in tools(Path())} - {BY_ITSELF}
     recipes = {path.relative_to(ROOT).as_posix() for path in (ROOT / "examples").glob("*/*.yaml")}
     # The loop's is optimized for as short as it may be: its example is what comes after.
-    assert recipes - {"examples/loop/recipe.yaml"} == {example.recipe for example in EXAMPLES}
+    # Code has no graph that other tools could be given.
+    left_out = {"examples/loop/recipe.yaml", "examples/visits/recipe.yaml"}
+    assert recipes - left_out == {example.recipe for example in EXAMPLES}

@@ -20,7 +20,7 @@ from tests import browser
 from tests.benchmarks import small_service
 from tests.benchmarks.locusts import LOCUST, address, totals, two_models
 from tests.browser import Page
-from tests.servers import ROOT, Server
+from tests.servers import ROOT, Server, caller
 
 Process = subprocess.Popen[bytes]
 
@@ -49,7 +49,7 @@ def locust_page(*arguments: str, log: Path, **environment: str) -> Iterator[http
     port = free_port()
     with (
         locust("--web-host", "127.0.0.1", "--web-port", str(port), *arguments, log=log, **environment),
-        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as page,
+        caller(f"http://127.0.0.1:{port}") as page,
     ):
         wait_for(page, log)
         yield page

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +16,11 @@ from click.testing import CliRunner
 from hone.benchmarks.load.wire import GRPC_METHOD
 from hone.cli.main import cli
 from hone.services.launch import free_port
-from tests.benchmarks.locusts import LOCUST, address, totals, two_models
+from tests.benchmarks.locusts import LOCUST, Locust, address, totals, two_models
 from tests.servers import HONE, ROOT, Server, put, self_signed, server
 
 PLAIN = "/models/dense/predict"
-QUICK = ["--headless", "-r", "100", "-t", "2s", "--only-summary"]
+QUICK = ["--headless", "-r", "100", "-t", "1s", "--only-summary"]
 
 
 @pytest.fixture(scope="module")
@@ -54,38 +54,45 @@ def call(*arguments: str, folder: Path, **environment: str) -> subprocess.Comple
     )
 
 
-def locust(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return call(*LOCUST, *arguments, folder=ROOT, **environment)
+def plain(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run locust as it is typed."""
+    return call(*LOCUST, *arguments, folder=ROOT)
+
+
+@pytest.fixture(scope="module")
+def locust() -> Iterator[Locust]:
+    ready = Locust()
+    yield ready
+    ready.end()
 
 
 def test_plain_command_loads_what_the_service_serves(service: Server, tmp_path: Path) -> None:
-    done = locust("--host", address(service), *QUICK, "-u", "3", "--csv", str(tmp_path / "run"),
-                  "--html", str(tmp_path / "run.html"), "--max-errors", "0")  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert '{"JsonUser": 3}' in done.stderr
-    requests, failures = totals(tmp_path / "run")[PLAIN]
-    assert requests > 20
-    assert failures == 0
+    wanted = ["--host", address(service), *QUICK, "-u", "3", "--html", str(tmp_path / "run.html"), "--max-errors", "0"]
+    said, found = until_sent(plain, tmp_path, {PLAIN, "Aggregated"}, *wanted)
+    assert '{"JsonUser": 3}' in said
+    assert found[PLAIN][1] == 0
     assert "/models/dense/predict" in (tmp_path / "run.html").read_text()
 
 
-def test_every_protocol_is_answered(service: Server, tmp_path: Path) -> None:
+def test_every_protocol_is_answered(service: Server, locust: Locust, tmp_path: Path) -> None:
     users = ["JsonUser", "RowsUser", "V2JsonUser", "V2BinaryUser", "GrpcUser", "ArrowUser"]
     prefix = "/models/reverse/versions/onnx-fp32-1"
     paths = {f"{prefix}/predict", f"/v2{prefix}/infer", GRPC_METHOD, "Aggregated"}
     wanted = ["--host", address(service), *QUICK, "-u", "6", "--model", "reverse:onnx-fp32", "--rows", "3"]
-    said, found = until_sent(tmp_path, paths, *wanted, *users)
+    said, found = until_sent(locust, tmp_path, paths, *wanted, *users)
     assert f"{{{', '.join(f'{json.dumps(name)}: 1' for name in sorted(users))}}}" in said
     assert all(requests > 5 and not failures for requests, failures in found.values())
 
 
-def until_sent(folder: Path, paths: set[str], *arguments: str) -> tuple[str, dict[str, tuple[int, int]]]:
+def until_sent(
+    locust: Callable[..., subprocess.CompletedProcess[str]], folder: Path, paths: set[str], *arguments: str
+) -> tuple[str, dict[str, tuple[int, int]]]:
     """Run locust; where a busy machine takes longer to import what users need, again and for longer.
 
     Returns:
         What it says, and requests and failures by path.
     """
-    for seconds in (4, 30):
+    for seconds in (2, 5, 10, 30):
         done = locust(*arguments, "-t", f"{seconds}s", "--csv", str(folder / "run"))
         found = totals(folder / "run")
         if set(found) == paths and min(requests for requests, _ in found.values()) > 5:
@@ -97,10 +104,8 @@ def until_sent(folder: Path, paths: set[str], *arguments: str) -> tuple[str, dic
 
 def test_load_is_spread_over_processes(service: Server, tmp_path: Path) -> None:
     wanted = ["--host", address(service), *QUICK, "-u", "4", "--processes", "2", "--protocol", "rows"]
-    _, found = until_sent(tmp_path, {PLAIN, "Aggregated"}, *wanted)
-    requests, failures = found[PLAIN]
-    assert requests > 5
-    assert failures == 0
+    _, found = until_sent(plain, tmp_path, {PLAIN, "Aggregated"}, *wanted)
+    assert found[PLAIN][1] == 0
 
 
 @pytest.mark.parametrize(
@@ -120,7 +125,7 @@ def test_load_is_spread_over_processes(service: Server, tmp_path: Path) -> None:
     ],
 )
 def test_exit_status_says_whether_limits_held(
-    service: Server, tmp_path: Path, arguments: list[str], status: int, line: str
+    service: Server, locust: Locust, tmp_path: Path, arguments: list[str], status: int, line: str
 ) -> None:
     rows = np.ones((8, 4), np.float32)
     rows[::4] = np.nan  # the model takes no missing values
@@ -150,9 +155,9 @@ def test_options_are_listed() -> None:
 
 
 def bench(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A run of two seconds; the tests share their machine with others, which no generator is in time on."""
+    """A run of a second; the tests share their machine with others, which no generator is in time on."""
     quick = [] if "capacity" in arguments else ["--max-late", "100%"]
-    return call(HONE, "bench", *arguments, *quick, "--duration", "2", folder=folder, **environment)
+    return call(HONE, "bench", *arguments, *quick, "--duration", "1", folder=folder, **environment)
 
 
 def refused(*arguments: str) -> str:
@@ -193,7 +198,7 @@ def test_bench_over_grpc_says_so_and_compares_with_nothing_else(service: Server,
     file = tmp_path / "out" / "reverse" / "load.json"
     report = json.loads(file.read_text())
     assert (report["protocol"], report["errors"]) == ("grpc", 0)
-    assert report["requests"] > 20
+    assert report["requests"] > 5
     assert ", grpc)" in done.stdout
     other = bench("reverse", "--url", address(service), "--baseline", str(file), folder=tmp_path)
     assert other.returncode == 1
@@ -214,7 +219,7 @@ def test_report_of_another_artifact_than_the_one_named_is_refused(
 
 
 def test_keys_and_certificates_are_sent_and_checked(
-    guarded: tuple[str, str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    guarded: tuple[str, str, Path], locust: Locust, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, key, certificate = guarded
     monkeypatch.chdir(tmp_path)
