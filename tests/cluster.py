@@ -14,7 +14,6 @@ import os
 import shutil
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +24,8 @@ from typing import Any
 
 import httpx
 import yaml
+
+from tests.aside import Aside
 
 Object = dict[str, Any]
 Done = subprocess.CompletedProcess[str]
@@ -213,7 +214,7 @@ def for_server(objects: list[Object], namespace: str = "") -> list[Object]:
     return result
 
 
-class Nodes:
+class Nodes(Aside):
     """Stands for the kubelets: pods that the scheduler bound turn ready, pods that were told to go are gone.
 
     Attributes:
@@ -228,8 +229,7 @@ class Nodes:
         self._http = httpx.Client(base_url=server, verify=False, headers={"authorization": f"Bearer {token}"})
         self._pods = f"/api/v1/namespaces/{namespace}/pods"
         self._label = label
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        super().__init__(self._run)
         self.seen: list[tuple[int, int]] = []
         self.problems: list[str] = []
 
@@ -243,13 +243,8 @@ class Nodes:
         self._patch(f"/api/v1/nodes/{name}/status", {"status": {**_twice(offers), "conditions": ready}})
         self._patch(f"/api/v1/nodes/{name}", {"spec": {"taints": []}})
 
-    def __enter__(self) -> Nodes:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
+    def __exit__(self, *problem: object) -> None:
+        super().__exit__(*problem)
         self._http.close()
         assert not self.problems, self.problems
 

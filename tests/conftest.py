@@ -5,7 +5,9 @@ from __future__ import annotations
 import compileall
 import gc
 import os
+import re
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 from hone.processes import end_quickly
 from tests import cluster
 from tests.house import ROOMS, ROOT
+from tests.rewriting import rewrite_once
 
 # Before anything imports bentoml: its configuration is read once a process.
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
@@ -22,9 +25,16 @@ os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 # cores from the other tests' processes, and a training of a second takes ten.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# Servers that tests start compute beside other tests: at a lower priority they would wait for all of these.
+os.environ.setdefault("HONE_INFERENCE_NICE", "0")
+
 # What a shell starts with `&` ignores Ctrl-C, and so would all programs that tests start, and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+TESTS = re.compile(r"/(test_\w+|conftest)\.py$")
+"""Files that pytest rewrites, and keeps in a place of its own."""
 
 
 @pytest.hookimpl(optionalhook=True)  # pytest runs without xdist, too
@@ -37,17 +47,23 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_configure(config: pytest.Config) -> None:
     """Compile the code once: a thousand processes import it, and where PYTHONDONTWRITEBYTECODE is set none keeps what
     it compiled for the others, as images often have it."""
-    if not hasattr(config, "workerinput"):  # of xdist: a worker
-        for folder in ("hone", *ROOMS):
-            compileall.compile_dir(ROOT / folder, quiet=2)
+    gc.set_threshold(50_000, 20, 100)  # as a server's: frameworks make millions of objects that stay
+    if hasattr(config, "workerinput"):  # of xdist: a worker
+        return
+    for folder in ("hone", *ROOMS):
+        compileall.compile_dir(ROOT / folder, quiet=2)
+    compileall.compile_dir(ROOT / "tests", rx=TESTS, quiet=2)
+    if config.getoption("numprocesses", None):
+        rewrite_once(ROOT / "tests", config)
 
 
 LONG = (
-    "converters/proof/test_proof.py",
-    "converters/run/test_optimize.py",
-    "services/test_operations.py",
-    "services/http/test_connections.py",
     "benchmarks/test_locustfile.py",
+    "converters/proof/test_proof.py",
+    "services/test_operations.py",
+    "converters/sources/test_keras_training.py",
+    "services/http/test_connections.py",
+    "converters/run/test_optimize.py",
     "repository/test_readme.py",
     "services/routes/test_following.py",
     "benchmarks/test_replay.py",
@@ -69,9 +85,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.cluster)
 
 
-def pytest_collection_finish() -> None:
-    """What was imported stays: a search for garbage passes it by, which takes a second with all frameworks loaded."""
-    gc.freeze()
+_frozen = 0
+"""Modules that were there when garbage was last looked for without them."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """What was imported stays: a search for garbage passes it by. It takes a second with all frameworks loaded, and
+    every service that starts, and every model that goes, asks for one."""
+    global _frozen
+    if len(sys.modules) > _frozen + 100:
+        gc.freeze()
+        _frozen = len(sys.modules)
 
 
 def pytest_unconfigure() -> None:

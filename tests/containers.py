@@ -25,15 +25,12 @@ from tests.servers import ROOT, self_signed
 
 
 @contextlib.contextmanager
-def running_registry(engine: dict[str, str], folder: Path) -> Iterator[str]:
-    """Run a registry (Debian's docker-registry), which the engine is told to reach without TLS; give its address."""
+def registry(folder: Path, keep: bool = False) -> Iterator[str]:
+    """Run a registry (Debian's docker-registry), which keeps images in memory, or in a folder; give its address."""
     address = f"127.0.0.1:{free_port()}"
-    listing = f'[[registry]]\nlocation = "{address}"\ninsecure = true\n'
-    Path(engine["CONTAINERS_REGISTRIES_CONF"]).write_text(listing)
-    storage = {"filesystem": {"rootdirectory": str(folder / "registry")}}
-    (folder / "registry.yml").write_text(
-        yaml.safe_dump({"version": 0.1, "storage": storage, "http": {"addr": address}})
-    )
+    storage = {"filesystem": {"rootdirectory": str(folder / "registry")}} if keep else {"inmemory": {}}
+    settings = {"version": 0.1, "storage": storage, "http": {"addr": address}}
+    (folder / "registry.yml").write_text(yaml.safe_dump(settings))
     with (folder / "registry.log").open("w") as log:
         process = subprocess.Popen(["docker-registry", "serve", str(folder / "registry.yml")], stdout=log, stderr=log)
     try:
@@ -42,6 +39,15 @@ def running_registry(engine: dict[str, str], folder: Path) -> Iterator[str]:
     finally:
         process.kill()
         process.wait()
+
+
+@contextlib.contextmanager
+def running_registry(engine: dict[str, str], folder: Path) -> Iterator[str]:
+    """Run a registry that the engine is told to reach without TLS; give its address."""
+    with registry(folder, keep=True) as address:
+        listing = f'[[registry]]\nlocation = "{address}"\ninsecure = true\n'
+        Path(engine["CONTAINERS_REGISTRIES_CONF"]).write_text(listing)
+        yield address
 
 
 @contextlib.contextmanager
@@ -144,7 +150,7 @@ def wait_answer(url: str) -> None:
         with contextlib.suppress(httpx.TransportError):
             if httpx.get(url).status_code == 200:
                 return
-        time.sleep(0.2)
+        time.sleep(0.05)
     raise AssertionError(f"{url} does not answer")
 
 

@@ -17,9 +17,12 @@ class Later:
     """A module that is imported when something of it is asked for."""
 
     def __init__(self, name: str) -> None:
-        self._name = name
+        self._name = self.__name__ = name
 
     def __getattr__(self, name: str) -> Any:
+        # pytest looks for `__wrapped__` in everything that a file holds, when it collects.
+        if name.startswith("_") and name != "__version__":
+            raise AttributeError(name)
         module = import_module(self._name)
         return import_module(f"{self._name}.{name}") if not hasattr(module, name) else getattr(module, name)
 

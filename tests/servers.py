@@ -61,11 +61,17 @@ def server(
     with log.open("w") as stream:
         process = subprocess.Popen(command, cwd=cwd, env=variables, stdout=stream, stderr=stream, text=True)
     try:
-        with httpx.Client(base_url=f"{scheme}://127.0.0.1:{port}", timeout=30, verify=False) as client:
+        with caller(f"{scheme}://127.0.0.1:{port}") as client:
             wait_ready(client, process, log)
             yield Server(client, process, log, port)
     finally:
         end(process)
+
+
+def caller(url: str | httpx.URL = "", timeout: float = 30, **options: Any) -> httpx.Client:
+    """Return a client over HTTP with connections of its own. It reads no certificates of authorities: that takes more
+    time than all that most tests ask."""
+    return httpx.Client(base_url=url, timeout=timeout, verify=False, **options)
 
 
 def wait_ready(
@@ -119,8 +125,13 @@ DIGITS = [sys.executable, "-m", "hone.services.arbiter", "serve", "services.digi
 """The same service, started as `hone serve` starts one: in two thirds of the time."""
 
 
-def self_signed(folder: Path) -> tuple[Path, Path]:
-    """Write a certificate for localhost and its key; return both files."""
+def self_signed(folder: Path, days: tuple[int, int] = (-1, 1), number: int = 1) -> tuple[Path, Path]:
+    """Write a certificate for localhost and its key; return both files.
+
+    Args:
+        days: from today on, between which it is valid.
+        number: its serial number.
+    """
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -133,9 +144,9 @@ def self_signed(folder: Path) -> tuple[Path, Path]:
         .subject_name(name)
         .issuer_name(name)
         .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
+        .serial_number(number)
+        .not_valid_before(now + timedelta(days=days[0]))
+        .not_valid_after(now + timedelta(days=days[1]))
         .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), False)
         .sign(key, hashes.SHA256())
     )

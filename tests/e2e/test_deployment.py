@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -19,6 +20,8 @@ import pytest
 import yaml
 
 from hone import store
+from hone.k8s.tools.registry.keys import MAKE, fingerprint, read_signing_key
+from hone.k8s.tools.registry.signatures import verify
 from hone.services.launch import free_port
 from hone.services.observe.recording import read
 from tests.containers import call, container, files, layers, mirror, run_inside, running_registry, wait_answer
@@ -92,8 +95,13 @@ def test_from_artifact_to_checked_manifests(
     tag = f"{registry}/hone/digits:1"
     build = ["containerize", "digits", "--engine", "buildah", "--base", BASE, "--label", "team=digits"]
     build += ["--and", "digits:onnx-fp32"]
-    said = hone(engine, tmp_path, *build, "--wheels", str(wheels), "--tag", tag, "--push", "--record", "image.json")
+    call(shlex.split(MAKE), engine, tmp_path)
+    push = ["--tag", tag, "--push", "--sign-key", "cosign.key", "--record", "image.json"]
+    said = hone(engine, tmp_path, *build, "--wheels", str(wheels), *push)
     record = json.loads((tmp_path / "image.json").read_text())
+    key = read_signing_key(tmp_path / "cosign.key", str).public_key()
+    assert verify(tag, key) == record["digest"]
+    assert record["signed_by"] == fingerprint(key)
     assert record["above_base_mb"] <= 450
     assert f"pushed: {tag}@{record['digest']}" in said
     manifest = httpx.head(

@@ -36,7 +36,7 @@ def optimize(example: str, folder: Path, *options: str) -> dict[str, dict[str, o
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "worst"), [("lstm", 0.55), ("transformer", 0.55)])
+@pytest.mark.parametrize(("name", "worst"), [("lstm", 0.55), ("gru", 0.55), ("transformer", 0.55)])
 def test_forecasters_keep_their_quality(tmp_path: Path, name: str, worst: float) -> None:
     found = optimize(f"forecast/{name}.yaml", tmp_path)
     source = found["torch"]["quality"]
@@ -67,6 +67,17 @@ def test_trees_and_pipelines_give_the_same_classes(tmp_path: Path, name: str, so
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("example", "quality"), [("vision/depthwise", 0.95), ("tabular/net", 0.93)])
+def test_a_network_without_a_list_of_variants_gets_some_that_keep_its_quality(
+    tmp_path: Path, example: str, quality: float
+) -> None:
+    found = optimize(f"{example}.yaml", tmp_path, "--no-store")
+    assert float(str(found["torch"]["quality"])) > quality
+    eligible = {name for name, variant in found.items() if variant.get("eligible")}
+    assert any("int8" in name for name in eligible), found
+
+
+@pytest.mark.slow
 def test_keras_network_is_trained_for_zeros_and_int8(tmp_path: Path) -> None:
     pytest.importorskip("tensorflow_model_optimization")
     found = optimize("digits/keras.yaml", tmp_path, "--no-store")
@@ -92,3 +103,11 @@ def test_sentence_encoder_keeps_its_directions(tmp_path: Path) -> None:
     (smooth,) = [step for step in int8["passes"] if step["name"] == "smooth"]  # type: ignore[union-attr, attr-defined]
     errors = smooth["details"]["int8_error_by_strength"]
     assert errors[f"{smooth['details']['strength']:g}"] < errors["0.5"]
+
+
+@pytest.mark.slow
+def test_python_answers_as_itself(tmp_path: Path) -> None:
+    found = optimize("visits/recipe.yaml", tmp_path)
+    variant = found["python-process"]
+    assert variant["verdict"] == "met" and variant["max_difference"] == 0
+    assert "slow Python" in str(variant["remark"]) and variant["speedup"] is None
