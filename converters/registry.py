@@ -30,6 +30,10 @@ class PassOptions(BaseModel):
         """Return the `module:function`s among the options, whose code becomes part of the pass's cache key."""
         return ()
 
+    def decided_here(self) -> dict[str, Any]:
+        """Return what this host decides where the options leave it open; it becomes part of the pass's cache key."""
+        return {}
+
     def missing(self, given: str) -> UnavailableError | None:
         """Return what this host lacks for these options, or None; a variant that needs it is skipped here.
 

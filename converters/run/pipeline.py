@@ -148,8 +148,10 @@ class Pipeline:
             content["calibration"] = self._prepared.calibration_digest
         if "train" in definition.needs:
             content["train"] = code_digest(recipe.train, self._loaded.root) if recipe.train else None
-        references = definition.options.model_validate(node.step.options).references()
-        if references:
+        options = definition.options.model_validate(node.step.options)
+        if decided := options.decided_here():
+            content["decided"] = decided
+        if references := options.references():
             content["code"] = [code_digest(reference, self._loaded.root) for reference in references]
         if not recipe.rows_may_be_copied:
             content["example"] = "made up"

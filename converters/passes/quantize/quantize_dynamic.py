@@ -10,30 +10,30 @@ from pydantic import Field
 
 from hone.artifact import Artifact
 from hone.errors import PassError, one_line
-from hone.runtimes.onnx.saturation import NEEDS
 
 from ...context import Built, PassContext
 from ...graph.embedding_tables import quantize_tables
 from ...graph.onnx_graph import is_large, load_graph, save_graph
 from ...graph.quantized_graph import count_quantized, quiet_quantizer
-from ...registry import PassOptions, register
+from ...registry import register
+from .seven_bits import SevenBitOptions
 
 
-class Options(PassOptions):
+class Options(SevenBitOptions):
     """Weights to int8; no calibration. For models whose time goes into matrix products: transformers, dense, LSTM."""
 
     per_channel: bool = Field(True, description="One scale per output channel.")
     weight_type: Literal["qint8", "quint8"] = "qint8"
-    reduce_range: bool = Field(
-        False,
-        description="7-bit weights, for x86 processors without VNNI or AMX, which cut off sums of larger ones.",
-    )
     op_types: tuple[str, ...] = Field(
         ("MatMul", "Gemm", "Attention", "LSTM", "Gather"),
         description="Operators to quantize; Gather stands for embedding tables, which get a scale for each row. "
         "Convolutions are left out: their dynamic kernels are slower than float32.",
     )
     exclude: tuple[str, ...] = Field((), description="Names of nodes that stay in float.")
+
+    @property
+    def fits(self) -> bool:
+        return self.weight_type == "quint8"  # activations are unsigned always
 
 
 @register(
@@ -62,7 +62,7 @@ def quantize_dynamic(model: Artifact, options: Options, out: Path, context: Pass
                 op_types_to_quantize=kinds,
                 nodes_to_exclude=list(options.exclude),
                 per_channel=options.per_channel,
-                reduce_range=options.reduce_range,
+                reduce_range=options.seven_bits,
                 weight_type=QuantType.QInt8 if options.weight_type == "qint8" else QuantType.QUInt8,
                 use_external_data_format=is_large(graph),
                 # Of values behind fused operators no shape inference knows the type.
@@ -78,7 +78,5 @@ def quantize_dynamic(model: Artifact, options: Options, out: Path, context: Pass
             f"quantize_dynamic: the graph has no {', '.join(options.op_types)} with constant weights; "
             "set op_types, or use quantize_static"
         )
-    # Activations are unsigned always.
-    signed = options.weight_type == "qint8" and not options.reduce_range
-    requires = {**model.manifest.requires, **NEEDS} if signed else None
-    return Built("model.onnx", "int8", requires=requires, details=counts)
+    requires = {**model.manifest.requires, **options.requires()}
+    return Built("model.onnx", "int8", requires=requires, details={**counts, **options.told()})

@@ -47,6 +47,11 @@ class Options(PassOptions):
         0.5, gt=0, le=1, description="Give up when more than this share of the layers would have to stay in float."
     )
 
+    def decided_here(self) -> dict[str, Any]:
+        with contextlib.suppress(ValidationError):  # told when the pass runs
+            return registered()[self.by].options.model_validate(self.options).decided_here()
+        return {}
+
 
 @register(
     "quantize_mixed",

@@ -17,14 +17,14 @@ from pydantic import Field
 from hone.artifact import Artifact
 from hone.data import Dataset
 from hone.errors import PassError, UnavailableError, did_you_mean, one_line
-from hone.runtimes.onnx.saturation import NEEDS
 from hone.signature import Tensors
 
 from ...context import Built, PassContext
 from ...graph.openvino_graph import contractions, count_quantized, has_attention
-from ...registry import PassOptions, register
+from ...registry import register
 from ..export.openvino import ENTRY, save
 from .own_answers import OwnAnswers
+from .seven_bits import SevenBitOptions
 
 Effort = Literal["fast", "full", "none"]
 
@@ -33,7 +33,7 @@ TRIED_ROWS = 32
 """Calibration rows that alphas are compared on."""
 
 
-class Options(PassOptions):
+class Options(SevenBitOptions):
     """int8 weights and activations by NNCF, for OpenVINO: put it behind the pass openvino.
 
     What stays in float is computed in that pass's precision: bfloat16 where the processor has it.
@@ -71,10 +71,6 @@ class Options(PassOptions):
         description="Accuracy control: the layers that cost most go back to float until the loss on the calibration "
         "rows, against the float model's answers and in the unit of the recipe's metric, is no larger; budget: its "
         "quality_drop.",
-    )
-    reduce_range: bool = Field(
-        False,
-        description="7-bit weights, for x86 processors without VNNI or AMX, which cut off sums of larger ones.",
     )
 
     def missing(self, given: str) -> UnavailableError | None:
@@ -115,8 +111,8 @@ def quantize_nncf(model: Artifact, options: Options, out: Path, context: PassCon
     if not counts["quantized"]:
         raise PassError(f"quantize_nncf: nothing of the model {_nothing(options)}")
     found = {"calibration_rows": data.rows, "model_type": "transformer" if transformer else "none", **tried, **facts}
-    requires = model.manifest.requires if options.reduce_range else {**model.manifest.requires, **NEEDS}
-    told = {"warnings": warnings} if warnings else {}
+    requires = {**model.manifest.requires, **options.requires()}
+    told = {**options.told(), **({"warnings": warnings} if warnings else {})}
     return Built(ENTRY, "int8", requires=requires, details={**counts, **found, **told})
 
 
@@ -213,7 +209,7 @@ def _advanced(options: Options) -> Any:
     if options.smooth_quant_alpha != "auto":
         alphas.matmul = -1 if options.smooth_quant_alpha == "none" else options.smooth_quant_alpha
     return advanced.AdvancedQuantizationParameters(
-        overflow_fix=advanced.OverflowFix.ENABLE if options.reduce_range else advanced.OverflowFix.DISABLE,
+        overflow_fix=advanced.OverflowFix.ENABLE if options.seven_bits else advanced.OverflowFix.DISABLE,
         disable_bias_correction=options.bias_correction == "none",
         smooth_quant_alphas=alphas,
     )

@@ -14,7 +14,6 @@ from pydantic import Field
 from hone.artifact import Artifact
 from hone.data import Dataset
 from hone.errors import PassError, one_line
-from hone.runtimes.onnx.saturation import NEEDS
 from hone.signature import Tensors
 
 from ...context import Built, PassContext
@@ -22,7 +21,8 @@ from ...graph.execution import equal_batches
 from ...graph.masks import constants, mask_paths
 from ...graph.onnx_graph import free_name, load_graph, save_graph
 from ...graph.quantized_graph import count_quantized, quiet_quantizer
-from ...registry import PassOptions, register
+from ...registry import register
+from .seven_bits import SevenBitOptions
 
 MASKED = 100.0
 """Magnitude from which a constant added before a softmax is a mask: a range with it in would leave scores no room."""
@@ -31,7 +31,7 @@ FINITE = 1e9
 """Instead of infinity in masks: exp(-1e9 - score) is zero too."""
 
 
-class Options(PassOptions):
+class Options(SevenBitOptions):
     """QDQ int8 with calibrated activation ranges."""
 
     method: Literal["minmax", "entropy", "percentile"] = Field(
@@ -46,12 +46,12 @@ class Options(PassOptions):
     )
     weight_type: Literal["qint8", "quint8"] = "qint8"
     symmetric_activations: bool = Field(False, description="Zero point 0; TensorRT requires it.")
-    reduce_range: bool = Field(
-        False,
-        description="7-bit weights, for x86 processors without VNNI or AMX, which cut off sums of larger ones.",
-    )
     op_types: tuple[str, ...] = Field((), description="Operators to quantize; default: all that have int8 kernels.")
     exclude: tuple[str, ...] = Field((), description="Names of nodes that stay in float.")
+
+    @property
+    def fits(self) -> bool:
+        return self.activation_type == "qint8" or self.weight_type == "quint8"
 
 
 @register(
@@ -85,9 +85,8 @@ def quantize_static(model: Artifact, options: Options, out: Path, context: PassC
     facts: dict[str, Any] = {"calibration_rows": data.rows, "method": options.method}
     if masking:
         facts["masking_left_in_float"] = len(masking)
-    unsigned_signed = options.activation_type == "quint8" and options.weight_type == "qint8"
-    requires = {**model.manifest.requires, **NEEDS} if unsigned_signed and not options.reduce_range else None
-    return Built("model.onnx", "int8", requires=requires, details={**counts, **facts})
+    requires = {**model.manifest.requires, **options.requires()}
+    return Built("model.onnx", "int8", requires=requires, details={**counts, **facts, **options.told()})
 
 
 def _quantize(entry: Path, file: Path, data: Dataset, options: Options, masking: list[str]) -> None:
@@ -109,7 +108,7 @@ def _quantize(entry: Path, file: Path, data: Dataset, options: Options, masking:
         op_types_to_quantize=list(options.op_types) or None,
         nodes_to_exclude=[*options.exclude, *masking],
         per_channel=options.per_channel,
-        reduce_range=options.reduce_range,
+        reduce_range=options.seven_bits,
         activation_type=types[options.activation_type],
         weight_type=types[options.weight_type],
         calibrate_method=methods[options.method],

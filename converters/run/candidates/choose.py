@@ -15,7 +15,7 @@ from ...graph.contents import Contents, read_contents
 from ...passes.export.skip_padding import masks_of
 from ...report.records import CandidateReport
 from ..pipeline import Pipeline, Progress
-from ..plan import PRESETS, Plan, make_plan
+from ..plan import Plan, make_plan
 from ..prepare import Prepared
 from ..workers import Failure, Workers
 from .facts import Facts, this_host
@@ -150,7 +150,7 @@ class Choosing:
 
     def _make(self, rules: Sequence[Rule], facts: Facts | None) -> None:
         """Run the passes of presets that are not made yet."""
-        specs = [_spec(rule, facts) for rule in rules if rule.preset not in self._made]
+        specs = [VariantSpec(preset=rule.preset) for rule in rules if rule.preset not in self._made]
         if not specs:
             return
         plan = self._plan(specs)
@@ -188,7 +188,7 @@ class Choosing:
             self._candidate(rule, rule.preset in names, against[rule.preset], waits.get(rule.preset, ""))
             for rule in RULES
         )
-        return Chosen(tuple(_spec(rule, facts) for rule in rules), tuple(facts.describe()), candidates)
+        return Chosen(tuple(VariantSpec(preset=rule.preset) for rule in rules), tuple(facts.describe()), candidates)
 
     def _candidate(self, rule: Rule, chosen: bool, against: str, waits: str) -> CandidateReport:
         trial = self._trials.get(rule.preset, Trial())
@@ -205,9 +205,3 @@ class Choosing:
 
 def _rule(preset: str) -> Rule:
     return next(rule for rule in RULES if rule.preset == preset)
-
-
-def _spec(rule: Rule, facts: Facts | None) -> VariantSpec:
-    options = rule.options(facts) if facts else {}
-    steps = {name for name, _ in PRESETS[rule.preset]}
-    return VariantSpec(preset=rule.preset, options={name: value for name, value in options.items() if name in steps})

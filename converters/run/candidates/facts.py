@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from hone import runtimes
 from hone.hardware import cpu_name, gpu_name, host, is_apple_silicon
 from hone.recipe import Recipe
-from hone.runtimes.onnx.saturation import NEEDS, lacks
 from hone.runtimes.openvino import BFLOAT16_FEATURES
 
 from ...graph.contents import Contents
@@ -20,7 +19,6 @@ class Host:
 
     Attributes:
         cpu: its name, with the instructions that int8 and bfloat16 run on.
-        saturates: int8 products of signed weights are cut off, as on x86 processors without VNNI.
         bfloat16: it computes in it.
         gpu: name of an NVIDIA one, or empty.
         apple: it is Apple Silicon.
@@ -28,7 +26,6 @@ class Host:
     """
 
     cpu: str
-    saturates: bool
     bfloat16: bool
     gpu: str
     apple: bool
@@ -48,7 +45,6 @@ def this_host() -> Host:
     lacking = ["" if state.usable else state.reason for state in states]
     return Host(
         cpu=f"{cpu_name()} ({', '.join(features) or 'no instructions for int8 known'})",
-        saturates=lacks(facts, next(iter(NEEDS.values())).split("|")),
         bfloat16=any(feature in facts["cpu_features"] for feature in BFLOAT16_FEATURES),
         gpu=gpu_name() or "",
         apple=is_apple_silicon(),

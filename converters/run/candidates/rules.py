@@ -7,8 +7,7 @@ costs minutes, and is worth them only where that one loses too much (`lossy`), o
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from .facts import Facts
 
@@ -34,7 +33,6 @@ class Rule:
         needs: what must hold.
         after: the preset whose trial decides whether this one is made; empty: it is made at once.
         lossy: with `after`: that one loses more than the budget allows; False: it doesn't.
-        options: by pass, that differ from the preset's on a host.
     """
 
     preset: str
@@ -42,7 +40,6 @@ class Rule:
     needs: tuple[Condition, ...] = ()
     after: str = ""
     lossy: bool = True
-    options: Callable[[Facts], dict[str, dict[str, Any]]] = field(default=lambda _: {})
 
     def against(self, facts: Facts) -> str:
         """Return why the preset isn't worth making, or an empty text."""
@@ -161,11 +158,6 @@ def _fits(facts: Facts, share: float, what: str) -> str:
     return f"{what} is about {size:.3g} MB, {limit:g} are allowed" if limit and size > limit * ROOM else ""
 
 
-def _range(facts: Facts) -> dict[str, dict[str, Any]]:
-    """Products of full 8 bits are cut off on processors without instructions for them."""
-    return {"quantize_dynamic": {"reduce_range": True}} if facts.host.saturates else {}
-
-
 FLOAT = "onnx-fp32"
 DYNAMIC, STATIC = "onnx-int8-dynamic", "onnx-int8-static"
 WEIGHTS = (multiplies, in_float)
@@ -174,8 +166,8 @@ RULES: tuple[Rule, ...] = (
     Rule(FLOAT, "the same numbers on ONNX Runtime, which the others have to beat"),
     Rule("onnx-fused-fp32", "attention and normalization run as one operator each", (attention, in_float, float_fits)),
     Rule("onnx-fp16", "half the bytes", (*WEIGHTS, half_fits, size_matters)),
-    Rule(DYNAMIC, "dense layers in int8, ranges taken at run time", (*WEIGHTS, dense), options=_range),
-    Rule("onnx-fused-int8", "fused attention, dense layers in int8", (*WEIGHTS, attention, dense), options=_range),
+    Rule(DYNAMIC, "dense layers in int8, ranges taken at run time", (*WEIGHTS, dense)),
+    Rule("onnx-fused-int8", "fused attention, dense layers in int8", (*WEIGHTS, attention, dense)),
     Rule(STATIC, "weights and activations in int8", (*WEIGHTS, no_attention, no_recurrence, calibration)),
     Rule("onnx-weights-int8", "weights of 8 bits, float arithmetic", (*WEIGHTS, dense, size_matters)),
     Rule("onnx-weights-int4", "weights of 4 bits, float arithmetic", (*WEIGHTS, dense, int8_is_too_large)),
@@ -185,14 +177,12 @@ RULES: tuple[Rule, ...] = (
         (*WEIGHTS, attention, dense, calibration),
         after=DYNAMIC,
         lossy=False,
-        options=_range,
     ),
     Rule(
         "onnx-smooth-int8-tuned",
         "outlying activations are moved into the weights before int8",
         (*WEIGHTS, attention, dense, calibration),
         after=DYNAMIC,
-        options=_range,
     ),
     Rule(
         "onnx-smooth-mixed",

@@ -41,6 +41,11 @@ def saturates(artifact: Artifact, here: Mapping[str, Any] | None = None) -> str:
     )
 
 
+def host_saturates() -> bool:
+    """Return whether int8 products of signed weights are cut off on this host."""
+    return lacks(host(), NEEDS[KEY].split("|"))
+
+
 def lacks(facts: Mapping[str, Any], wanted: list[str]) -> bool:
     """Return whether a host is known to be an x86 processor with none of these features."""
     features = facts.get("cpu_features") or []

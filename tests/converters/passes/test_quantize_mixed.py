@@ -19,7 +19,7 @@ def test_the_layer_that_int8_hurts_stays_in_float(tmp_path: Path) -> None:
     source = bench.artifact(perceptron(delicate=True))
     plain = bench.run("quantize_dynamic", source)
     wanted = bench.outputs(source)["y"]
-    assert cosine(bench.outputs(plain)["y"], wanted) < 0.9
+    assert not cosine(bench.outputs(plain)["y"], wanted) >= 0.9  # of rows that came to nothing it is no number
     made = bench.run("quantize_mixed", source)
     facts = details(made)
     assert list(facts["kept_in_float"]) == ["second"]

@@ -13,7 +13,7 @@ from hone.converters.passes.quantize.quantize_nncf import ALPHAS, Options
 from hone.converters.run.plan import make_plan
 from hone.errors import PassError, RecipeError
 from hone.recipe import load_recipe
-from hone.runtimes.onnx.saturation import KEY
+from hone.runtimes.onnx.saturation import KEY, host_saturates
 from hone.runtimes.openvino import OpenVinoRuntime
 from hone.signature import Signature, TensorSpec
 from tests.models.perceptron import perceptron, perceptron_rows, perceptron_signature
@@ -142,9 +142,9 @@ def test_accuracy_control_puts_layers_back_until_the_loss_fits(bench: Bench, pla
 
 def test_weights_of_seven_bits_need_no_instructions_for_int8(bench: Bench, plain: Artifact) -> None:
     options = {"rows": 8, "bias_correction": "none"}
-    assert KEY in bench.run("quantize_nncf", plain, **options).manifest.requires
-    made = bench.run("quantize_nncf", plain, **options, reduce_range=True)
-    assert KEY not in made.manifest.requires
+    for seven, needs in ((False, True), (True, False), ("auto", not host_saturates())):
+        made = bench.run("quantize_nncf", plain, **options, reduce_range=seven)
+        assert (KEY in made.manifest.requires) == needs
 
 
 def test_host_without_vector_instructions_for_int8_is_told(

@@ -14,6 +14,7 @@ from hone import runtimes, store
 from hone.artifact import Artifact, Selection
 from hone.converters.proof.golden import Taken
 from hone.errors import GoldenError
+from hone.runtimes.onnx.saturation import host_saturates
 from hone.services.models.golden import compare
 from hone.services.models.loading import load
 from hone.services.settings import Settings
@@ -86,6 +87,7 @@ def test_a_sound_model_passes_by_any_threads_and_batches(proven: dict[str, Prove
                 assert not found.refused(found.artifact, rows, threads), (name, threads, rows)
 
 
+@pytest.mark.skipif(host_saturates(), reason="this processor saturates by itself: nothing sound to compare with")
 def test_saturated_products_are_refused(proven: dict[str, Proven], tmp_path: Path) -> None:
     """What an x86 processor without VNNI answers in place of those that have it."""
     found = proven["dynamic1"]
@@ -154,6 +156,8 @@ def _swaps_and_words(proven: dict[str, Proven], generator: np.random.Generator) 
 
 
 def _saturated(folder: Path) -> Iterator[tuple[str, Proven, Change]]:
+    if host_saturates():  # by itself: there is nothing sound to compare with
+        return
     data = goldens.rows()
     for seed in range(10, 20):
         place = folder / f"bench{seed}"

@@ -102,7 +102,7 @@ class Told(Choosing):
 
     def facts(self) -> Facts:
         graph = Contents(dense=36, attention=6, weights=90.0, in_dense=0.5, in_tables=0.5)
-        host = Host("a processor", saturates=False, bfloat16=False, gpu="", apple=False, openvino="not installed")
+        host = Host("a processor", bfloat16=False, gpu="", apple=False, openvino="not installed")
         return Facts("onnx", True, graph, host, self._loaded.recipe)
 
     def _make_and_try(self, rules: Sequence[Rule], facts: Facts) -> None:

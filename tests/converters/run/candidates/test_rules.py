@@ -17,7 +17,7 @@ from hone.converters.run.plan import PRESETS
 from hone.recipe import Recipe
 from tests.models.perceptron import perceptron
 
-HOST = Host("a processor", saturates=False, bfloat16=True, gpu="", apple=False, openvino="")
+HOST = Host("a processor", bfloat16=True, gpu="", apple=False, openvino="")
 DENSE = Contents(dense=4, weights=10.0, in_dense=0.9)
 CONVOLVED = Contents(convolutions=5, dense=1, weights=10.0, in_convolutions=0.8, in_dense=0.05)
 ENCODER = Contents(dense=36, attention=6, weights=90.0, in_dense=0.5, in_tables=0.5)
@@ -71,9 +71,6 @@ def test_the_host_decides() -> None:
     without = facts(DENSE, replace(HOST, openvino="openvino is not installed"))
     assert reason(without, "openvino-fp32") == "openvino is not installed"
     assert reason(facts(DENSE, replace(HOST, bfloat16=False)), "openvino-bf16") == "this processor has no bfloat16"
-    dynamic = next(rule for rule in RULES if rule.preset == "onnx-int8-dynamic")
-    assert dynamic.options(facts(DENSE, replace(HOST, saturates=True))) == {"quantize_dynamic": {"reduce_range": True}}
-    assert dynamic.options(facts(DENSE)) == {}
     assert this_host().describe()
 
 
