@@ -1,5 +1,7 @@
 """ONNX Runtime's own quantization, as its guide shows it: what a user without any converter would write.
 
+On processors without VNNI weights have seven bits, as the guide has it ('when and why do I need to try U8U8').
+
 Each function takes an ONNX graph, the file to write and calibration rows by input, and returns the lines of its code.
 """
 
@@ -12,10 +14,12 @@ import numpy as np
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from hone.runtimes.onnx.saturation import host_saturates
+
 
 def dynamic(graph: Path, file: Path, calibration: dict[str, np.ndarray]) -> int:
     """The guide's 'dynamic quantization', which needs no rows."""
-    quantize_dynamic(graph, file, weight_type=QuantType.QInt8, per_channel=True)
+    quantize_dynamic(graph, file, weight_type=QuantType.QInt8, per_channel=True, reduce_range=host_saturates())
     return len(inspect.getsource(dynamic).splitlines())
 
 
@@ -28,6 +32,7 @@ def static(graph: Path, file: Path, calibration: dict[str, np.ndarray]) -> int:
         str(file),
         Batches(calibration),
         per_channel=True,
+        reduce_range=host_saturates(),
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
     )

@@ -45,6 +45,14 @@ PRESETS: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
         ("openvino", {"precision": "bfloat16"}),
         ("quantize_nncf", {}),
     ),
+    "openvino-unpadded-fp32": (("export", {}), ("simplify", {}), ("skip_padding", {}), ("openvino", {})),
+    "openvino-unpadded-int8": (
+        ("export", {}),
+        ("simplify", {}),
+        ("skip_padding", {}),
+        ("openvino", {}),
+        ("quantize_nncf", {}),
+    ),
     "openvino-unpadded-bf16": (
         ("export", {}),
         ("simplify", {}),

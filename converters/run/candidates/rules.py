@@ -123,6 +123,10 @@ def bfloat16(facts: Facts) -> str:
     return "" if facts.host.bfloat16 else "this processor has no bfloat16"
 
 
+def no_bfloat16(facts: Facts) -> str:
+    return "bfloat16 does the same in less time on this processor" if facts.host.bfloat16 else ""
+
+
 def gpu(facts: Facts) -> str:
     return "" if facts.host.gpu else "this host has no NVIDIA GPU"
 
@@ -210,6 +214,16 @@ RULES: tuple[Rule, ...] = (
         "openvino-int8-bf16",
         "products in int8, the rest in bfloat16",
         (*WEIGHTS, openvino, bfloat16, no_recurrence, calibration),
+    ),
+    Rule(
+        "openvino-unpadded-fp32",
+        "no padding of shorter texts is computed",
+        (*WEIGHTS, openvino, no_bfloat16, attention, several_texts, float_fits),
+    ),
+    Rule(
+        "openvino-unpadded-int8",
+        "products in int8, without the padding of shorter texts",
+        (*WEIGHTS, openvino, no_bfloat16, attention, several_texts, calibration),
     ),
     Rule(
         "openvino-unpadded-bf16",

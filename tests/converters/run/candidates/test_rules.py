@@ -88,6 +88,8 @@ def test_padding_is_left_out_where_several_texts_are_judged_together() -> None:
     several = {"budget": {"at": {"batch": 8}}}
     unpadded = {"openvino-unpadded-bf16", "openvino-unpadded-int8-bf16"}
     assert unpadded <= fitting(replace(facts(ENCODER, **several), masked=True))
+    older = facts(ENCODER, replace(HOST, bfloat16=False), **several)
+    assert {"openvino-unpadded-fp32", "openvino-unpadded-int8"} <= fitting(replace(older, masked=True))
     assert "no input is a mask" in reason(facts(ENCODER, **several), "openvino-unpadded-bf16")
     assert "judged one at a time" in reason(replace(facts(ENCODER), masked=True), "openvino-unpadded-int8-bf16")
 
