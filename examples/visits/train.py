@@ -1,8 +1,12 @@
-"""Fit the model with statsmodels, in some seconds, and write its ten coefficients and the spread."""
+"""Fit the model with statsmodels, in some seconds, and write its ten coefficients and the spread.
+
+`hone retrain` names a folder for them; without one they are written beside this file.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +20,8 @@ def main() -> None:
     fitted = model.fit(disp=0, maxiter=500)
     *weights, alpha = (float(value) for value in fitted.params)
     text = json.dumps({"weights": weights, "alpha": alpha}, indent=2)
-    Path(__file__).with_name("coefficients.json").write_text(f"{text}\n")
+    folder = Path(os.environ.get("HONE_RETRAIN_OUT") or Path(__file__).parent)
+    (folder / "coefficients.json").write_text(f"{text}\n")
 
 
 if __name__ == "__main__":

@@ -20,17 +20,39 @@ class LoadedRecipe(BaseModel):
 
     recipe: Recipe
     path: Path
+    newer: Path | None = None
+    """Folder with files of `source.python.files` that take the place of those beside the recipe."""
 
     @property
     def root(self) -> Path:
         return self.path.parent
 
-    def with_source(self, file: Path | None) -> LoadedRecipe:
-        """Return the recipe with another file in `source.file`; None leaves it as it is."""
-        if file is None:
+    def with_source(self, place: Path | None) -> LoadedRecipe:
+        """Return the recipe with another model; None leaves it as it is.
+
+        Args:
+            place: what stands in `source.file` then; of a model in Python a folder with newer ones of its files.
+
+        Raises:
+            RecipeError: it is no such folder.
+        """
+        if place is None:
             return self
-        source = self.recipe.source.model_copy(update={"file": str(file.resolve())})
-        return self.model_copy(update={"recipe": self.recipe.model_copy(update={"source": source})})
+        if self.recipe.source.python is None:
+            source = self.recipe.source.model_copy(update={"file": str(place.resolve())})
+            return self.model_copy(update={"recipe": self.recipe.model_copy(update={"source": source})})
+        if self.trained_in(place) is None:
+            names = ", ".join(self.recipe.source.python.files) or "which names none"
+            raise RecipeError(f"{place}: is no folder with files of the recipe's source.python.files: {names}")
+        return self.model_copy(update={"newer": place.resolve()})
+
+    def trained_in(self, folder: Path) -> Path | None:
+        """Return what a training wrote to a folder, as `with_source` takes it; None: no model."""
+        source = self.recipe.source
+        if source.python is not None:
+            return folder if any((folder / name).exists() for name in source.python.files) else None
+        made = folder / Path(source.file).name if source.file else None
+        return made if made is not None and made.exists() else None
 
     def file(self, name: str, field: str) -> Path:
         """Return the path of a file that the recipe names; raises RecipeError when it is not there."""

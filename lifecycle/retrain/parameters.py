@@ -26,11 +26,11 @@ SCORE = "score"
 """File that a training writes its figure to, beside the model."""
 
 Train = Callable[[Path, Path, dict[str, str]], Path]
-"""Trains: given a folder for what is written, a log and variables, returns the model's file; raises HoneError."""
+"""Trains: given a folder for what is written, a log and variables, returns the new model; raises HoneError."""
 
 
 def searched(loaded: LoadedRecipe, spec: TrainingSearchSpec, out: Path, folder: Path, train: Train, end: float) -> Path:
-    """Return the model's file of the best trial.
+    """Return the model of the best trial.
 
     Args:
         out: folder for it.
@@ -67,9 +67,10 @@ def searched(loaded: LoadedRecipe, spec: TrainingSearchSpec, out: Path, folder: 
         shutil.rmtree(place)
     if not best.is_dir():
         raise HoneError(f"none of {len(_tried(study))} trials came to a score: {problem}")
-    name = Path(loaded.recipe.source.file or "").name
     shutil.copytree(best, out, dirs_exist_ok=True)
-    return out / name
+    made = loaded.trained_in(out)
+    assert made is not None, "a trial without a model has failed"
+    return made
 
 
 def told(folder: Path) -> str:

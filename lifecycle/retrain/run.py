@@ -146,18 +146,23 @@ def _steps(doing: _Doing) -> tuple[Outcome, str]:
 
 
 def _train(doing: _Doing) -> Path | None:
-    """Return the new model's file; None where the source's loader trains."""
-    out, name = doing.folder / "trained", doing.loaded.recipe.source.file
+    """Return the new model; None where the source's loader trains."""
+    out = doing.folder / "trained"
     if not doing.run.has("train"):
         with doing.step("train") as found:
             shutil.rmtree(out, ignore_errors=True)
             out.mkdir(parents=True)
             made = trained(doing.loaded, out, doing.folder / "train.log", doing.deadline)
-            found.append(f"{made.name}, {made.stat().st_size} bytes" if made else "by the source's loader")
+            found.append(_size(made) if made else "by the source's loader")
             if made and spec_of(doing.loaded).search is not None:
                 found.append(told(doing.folder / TRIALS))
-    file = out / Path(name).name if name else None
-    return file if file is not None and file.is_file() else None
+    return doing.loaded.trained_in(out)
+
+
+def _size(made: Path) -> str:
+    files = [made] if made.is_file() else [file for file in made.rglob("*") if file.is_file()]
+    name = made.name if made.is_file() else f"{len(files)} files"
+    return f"{name}, {sum(file.stat().st_size for file in files)} bytes"
 
 
 def _optimize(doing: _Doing, file: Path | None) -> tuple[Outcome, str, str]:

@@ -26,7 +26,7 @@ TRIALS = "trials"
 
 
 def trained(loaded: LoadedRecipe, out: Path, log: Path, deadline: float) -> Path | None:
-    """Run the recipe's training; return the file that it wrote, None where the source's loader trains.
+    """Run the recipe's training; return the model that it wrote, None where the source's loader trains.
 
     Args:
         out: folder for what it writes; made here, anew.
@@ -36,8 +36,8 @@ def trained(loaded: LoadedRecipe, out: Path, log: Path, deadline: float) -> Path
     Raises:
         HoneError: it failed, took too long, or wrote no such file.
     """
-    spec, file = loaded.recipe.retrain, loaded.recipe.source.file
-    if spec is None or file is None or not (spec.command or spec.call):
+    spec, source = loaded.recipe.retrain, loaded.recipe.source
+    if spec is None or not (source.file or source.python) or not (spec.command or spec.call):
         return None
 
     def train(out: Path, log: Path, variables: Mapping[str, str]) -> Path:
@@ -49,22 +49,23 @@ def trained(loaded: LoadedRecipe, out: Path, log: Path, deadline: float) -> Path
 
 
 def _once(loaded: LoadedRecipe, out: Path, log: Path, deadline: float, variables: Mapping[str, str]) -> Path:
-    """Train, and return the file that was written.
+    """Train, and return what was written.
 
     Raises:
         HoneError: as `trained`.
     """
-    spec, file = loaded.recipe.retrain, loaded.recipe.source.file
-    assert spec is not None and file is not None
+    spec, source = loaded.recipe.retrain, loaded.recipe.source
+    assert spec is not None
     if spec.command:
         command = shlex.split(spec.command)
     else:
         command = [sys.executable, "-m", "hone.lifecycle.retrain.training", str(loaded.path), str(out)]
     given = {OUT: str(out), **variables}
     ran(command, "retrain.command" if spec.command else "retrain.call", log, deadline, loaded.root, given)
-    made = out / Path(file).name
-    if not made.is_file():
-        raise HoneError(f"the training ended well, but wrote no {made.name} to the folder in {OUT}; its log is {log}")
+    made = loaded.trained_in(out)
+    if made is None:
+        name = " or ".join(source.python.files) if source.python else Path(source.file or "").name
+        raise HoneError(f"the training ended well, but wrote no {name} to the folder in {OUT}; its log is {log}")
     return made
 
 

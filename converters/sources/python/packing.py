@@ -12,7 +12,7 @@ from hone.errors import RecipeError, did_you_mean, one_line
 SKIPPED = "__pycache__"
 
 
-def pack(root: Path, reference: str, files: tuple[str, ...], out: Path, field: str) -> str:
+def pack(root: Path, reference: str, files: tuple[str, ...], out: Path, field: str, newer: Path | None = None) -> str:
     """Copy a model's files to `out`, in the places that they have beside the recipe; return its module's file.
 
     Args:
@@ -21,6 +21,7 @@ def pack(root: Path, reference: str, files: tuple[str, ...], out: Path, field: s
         files: that the recipe names, or folders.
         out: a folder; it may not be there yet.
         field: of the recipe, for messages.
+        newer: folder with those of the files, or folders, that take the place of the recipe's.
 
     Raises:
         RecipeError: one is missing, lies elsewhere, or is no Python.
@@ -30,22 +31,26 @@ def pack(root: Path, reference: str, files: tuple[str, ...], out: Path, field: s
     if entry is None:
         hint = did_you_mean(module, [file.stem for file in root.glob("*.py")])
         raise RecipeError(f"{field}: no module '{module}' in {root}{hint}")
-    wanted = _with_imports(root, module.partition(".")[0], field)
+    wanted = dict.fromkeys(_with_imports(root, module.partition(".")[0], field), root)
     for name in files:
-        place = root / name
-        if not place.exists():
-            raise RecipeError(f"{field}.files: {place} does not exist")
-        found = [place] if place.is_file() else [file for file in _files_in(place) if file.suffix != ".pyc"]
-        if not found:
-            raise RecipeError(f"{field}.files: {place} has no files")
-        wanted |= set(found)
-    for file in sorted(wanted):
-        if not file.resolve().is_relative_to(root.resolve()):
-            raise RecipeError(f"{field}: {file} is a link out of {root}; copy it there")
-        target = out / file.relative_to(root)
+        base = newer if newer is not None and (newer / name).exists() else root
+        wanted |= dict.fromkeys(_named(base / name, field), base)
+    for file, base in sorted(wanted.items()):
+        if not file.resolve().is_relative_to(base.resolve()):
+            raise RecipeError(f"{field}: {file} is a link out of {base}; copy it there")
+        target = out / file.relative_to(base)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)
     return entry.relative_to(root).as_posix()
+
+
+def _named(place: Path, field: str) -> list[Path]:
+    if not place.exists():
+        raise RecipeError(f"{field}.files: {place} does not exist")
+    found = [place] if place.is_file() else [file for file in _files_in(place) if file.suffix != ".pyc"]
+    if not found:
+        raise RecipeError(f"{field}.files: {place} has no files")
+    return found
 
 
 def _file_of(root: Path, module: str) -> Path | None:

@@ -49,7 +49,7 @@ class PythonSource(Source):
             raise RecipeError(f"{loaded.path}: signature: is required, code doesn't tell its inputs; name them")
         if lines := missing_here(spec.requirements):
             raise RecipeError(f"{field}: needs {'; '.join(lines)}; {to_install(spec.requirements)}")
-        entry = pack(loaded.root, spec.call, spec.files, out / CODE, field)
+        entry = pack(loaded.root, spec.call, spec.files, out / CODE, field, loaded.newer)
         options = {
             "form": "predict" if spec.predict else "load",
             "call": spec.call,

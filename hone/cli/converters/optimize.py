@@ -53,8 +53,9 @@ SEARCH_MINUTES = 10.0
 )
 @click.option(
     "--source",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="A newly trained model in the place of the recipe's source.file.",
+    type=click.Path(path_type=Path, exists=True),
+    help="A newly trained model in the place of the recipe's source.file; of a model in Python a folder with new ones "
+    "of its files.",
 )
 @click.option("--full", is_flag=True, help="Measure in full what is beaten or over the budget, too.")
 @click.option(

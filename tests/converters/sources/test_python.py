@@ -132,6 +132,29 @@ def test_what_can_not_be_served_is_refused_in_a_line(tmp_path: Path, code: str, 
     assert "\n" not in str(caught.value)
 
 
+SHIFTED = """
+def load(folder):
+    first, second = (int((folder / name).read_text()) for name in ("shift.txt", "tables/more.txt"))
+    return lambda rows: {"y": rows["x"].sum(axis=1) + first + second}
+"""
+
+
+def test_what_a_training_wrote_takes_the_place_of_files_of_the_recipe(tmp_path: Path) -> None:
+    root, newer = tmp_path / "recipe", tmp_path / "trained"
+    (root / "tables").mkdir(parents=True)
+    newer.mkdir()
+    for file, text in ((root / "shift.txt", "1"), (root / "tables" / "more.txt", "10"), (newer / "shift.txt", "5")):
+        file.write_text(text)
+    (newer / "model.py").write_text("raise SystemExit")  # no code comes from there
+    loaded = python_recipe(root, SHIFTED, {"load": "model:load", "files": ["shift.txt", "tables"]})
+    prepared = prepare(loaded.path, tmp_path / "sources", tmp_path / "evaluation.npz", newer)
+    with closing(runtimes.load(Artifact.open(prepared.source))) as runtime:
+        assert runtime.run(model.ROWS)["y"].tolist() == [16, 17, 18, 19]
+    (newer / "shift.txt").unlink()
+    with pytest.raises(RecipeError, match=r"trained: is no folder with files of .*source\.python\.files: shift"):
+        loaded.with_source(newer)
+
+
 def test_outputs_that_the_recipe_names_must_be_returned(tmp_path: Path) -> None:
     signature = {"inputs": {"x": {"shape": ["batch", 2]}}, "outputs": ["z"]}
     loaded = python_recipe(tmp_path, signature=signature)
