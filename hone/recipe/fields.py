@@ -275,8 +275,9 @@ class Recipe(Strict):
     @model_validator(mode="after")
     def _retraining_trains(self) -> Recipe:
         spec = self.retrain
-        if spec and (spec.command or spec.call) and not self.source.file:
-            raise ValueError("retrain.command and retrain.call write the file of source.file, which is missing")
+        if spec and (spec.command or spec.call) and not self.source.trainable:
+            field = "source.python.files" if self.source.python else "source.file"
+            raise ValueError(f"retrain.command and retrain.call write what {field} names, which is missing")
         if spec and not (spec.command or spec.call or self.source.loader):
             raise ValueError("retrain needs 'command' or 'call', or a source.loader that trains")
         return self

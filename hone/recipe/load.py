@@ -42,7 +42,7 @@ class LoadedRecipe(BaseModel):
             source = self.recipe.source.model_copy(update={"file": str(place.resolve())})
             return self.model_copy(update={"recipe": self.recipe.model_copy(update={"source": source})})
         if self.trained_in(place) is None:
-            names = ", ".join(self.recipe.source.python.files) or "which names none"
+            names = ", ".join(self.recipe.source.trainable) or "which names none"
             raise RecipeError(f"{place}: is no folder with files of the recipe's source.python.files: {names}")
         return self.model_copy(update={"newer": place.resolve()})
 

@@ -80,6 +80,13 @@ class SourceSpec(Strict):
         "standard types. Loading one runs code that it contains.",
     )
 
+    @property
+    def trainable(self) -> tuple[str, ...]:
+        """Files and folders, as the recipe names them, that a training writes anew."""
+        if self.python is not None:
+            return self.python.files
+        return (self.file,) if self.file else ()
+
     @model_validator(mode="after")
     def _has_model(self) -> SourceSpec:
         if self.python:

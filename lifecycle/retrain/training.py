@@ -37,7 +37,7 @@ def trained(loaded: LoadedRecipe, out: Path, log: Path, deadline: float) -> Path
         HoneError: it failed, took too long, or wrote no such file.
     """
     spec, source = loaded.recipe.retrain, loaded.recipe.source
-    if spec is None or not (source.file or source.python) or not (spec.command or spec.call):
+    if spec is None or not source.trainable or not (spec.command or spec.call):
         return None
 
     def train(out: Path, log: Path, variables: Mapping[str, str]) -> Path:

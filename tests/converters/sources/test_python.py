@@ -176,6 +176,11 @@ def test_recipes_that_say_nonsense_are_refused(tmp_path: Path, python: Any, line
         python_recipe(tmp_path, python=python)
 
 
+def test_a_retraining_needs_files_to_write(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"write what source\.python\.files names, which is missing"):
+        python_recipe(tmp_path, retrain={"command": "python train.py"})
+
+
 def test_auto_stands_for_the_code_alone() -> None:
     assert [str(spec) for spec in AUTO.specs] == ["python-process"]
 

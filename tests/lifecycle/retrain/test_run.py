@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -20,6 +21,7 @@ from hone.lifecycle.retrain.journal import Journal, Run
 from hone.lifecycle.retrain.run import retrain
 from hone.store.registry import registered
 from tests.lifecycle.retrain.project import teach, write_project
+from tests.models.python import python_recipe
 from tests.servers import use_store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -151,3 +153,27 @@ def test_two_at_once_are_one(project: Path) -> None:
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130
     assert not last().ended
+
+
+@pytest.mark.usefixtures("project")
+def test_a_model_in_python_gets_new_files(tmp_path: Path) -> None:
+    code = """
+def load(folder):
+    weight = float((folder / "weight.txt").read_text())
+    return lambda rows: {"y": rows["x"].sum(axis=1) * weight}
+"""
+    train = "import os; open(os.environ['HONE_RETRAIN_OUT'] + '/weight.txt', 'w').write('2')"
+    python = {"load": "model:load", "files": ["weight.txt"]}
+    recipe = python_recipe(
+        tmp_path / "code", code, python, budget={"quality_drop": 0.1, "at": {"batch": 1, "threads": 1}},
+        quality={"metric": "likeness", "output": "y"}, measure={"batches": [1], "threads": [1], "rounds": 3, "round_ms": 5},
+        promotion={"latency": None, "size": None}, retrain={"command": "python train.py"},
+    )  # fmt: skip
+    np.savez(recipe.root / "rows.npz", x=np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32))
+    for name, text in (("weight.txt", "1"), ("train.py", train)):
+        (recipe.root / name).write_text(text)
+    done = hone("retrain", "run", recipe.path)
+    assert done.exit_code == 0, done.output
+    entry = store.resolve("code@champion")
+    assert (entry.path / "code" / "weight.txt").read_text() == "2"
+    assert (recipe.root / "weight.txt").read_text() == "1"
