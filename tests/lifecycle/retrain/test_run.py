@@ -166,7 +166,8 @@ def load(folder):
     python = {"load": "model:load", "files": ["weight.txt"]}
     recipe = python_recipe(
         tmp_path / "code", code, python, budget={"quality_drop": 0.1, "at": {"batch": 1, "threads": 1}},
-        quality={"metric": "likeness", "output": "y"}, measure={"batches": [1], "threads": [1], "rounds": 3, "round_ms": 5},
+        quality={"metric": "likeness", "output": "y"},
+        measure={"batches": [1], "threads": [1], "rounds": 3, "round_ms": 5},
         promotion={"latency": None, "size": None}, retrain={"command": "python train.py"},
     )  # fmt: skip
     np.savez(recipe.root / "rows.npz", x=np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32))
