@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +26,18 @@ sys.modules.setdefault("openvino_telemetry", cast(ModuleType, None))
 
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 BFLOAT16_FEATURES = ("avx512_bf16", "amx_bf16")
+
+
+@cache
+def core() -> Any:
+    """Return the one Core of this process, which keeps OpenVINO's CPU plugin for good.
+
+    A plugin gives its thread a stack for signals when it is made, and puts back the one before when it goes (2026.4).
+    Of two that don't go in turns the one before may be gone by then: the next signal would end the process.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 class Options(RuntimeOptions):
@@ -58,8 +71,6 @@ class OpenVinoRuntime(Runtime):
     @staticmethod
     def _compile(artifact: Artifact, threads: int | None, **more: Any) -> Any:
         """Return the model compiled for a number of threads; `more` are settings of OpenVINO."""
-        import openvino
-
         precision = artifact.manifest.runtime_options.get("inference_precision", "float32")
         settings: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -69,8 +80,7 @@ class OpenVinoRuntime(Runtime):
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
         try:
-            model = openvino.Core().read_model(str(artifact.entry))
-            return openvino.Core().compile_model(model, "CPU", settings)
+            return core().compile_model(core().read_model(str(artifact.entry)), "CPU", settings)
         except Exception as error:
             raise ArtifactError(f"{artifact.entry}: OpenVINO can't load it: {one_line(error)}") from error
 

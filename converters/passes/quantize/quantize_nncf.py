@@ -17,6 +17,8 @@ from pydantic import Field
 from hone.artifact import Artifact
 from hone.data import Dataset
 from hone.errors import PassError, UnavailableError, did_you_mean, one_line
+from hone.processes import signal_stack_kept
+from hone.runtimes.openvino import core
 from hone.signature import Tensors
 
 from ...context import Built, PassContext
@@ -92,10 +94,9 @@ def quantize_nncf(model: Artifact, options: Options, out: Path, context: PassCon
     Raises PassError for a name or type that the model hasn't got, when NNCF fails, or when nothing could be quantized.
     """
     data = context.ranges("quantize_nncf").head(options.rows)
-    with _quiet(context.progress) as warnings:
-        import openvino as ov
-
-        read = partial(ov.Core().read_model, str(model.entry))
+    # NNCF makes a Core for each model that it runs.
+    with signal_stack_kept(), _quiet(context.progress) as warnings:
+        read = partial(core().read_model, str(model.entry))
         _check_names(read(), options)
         transformer = options.model_type == "transformer"
         if options.model_type == "auto":
@@ -235,9 +236,7 @@ def _validation(rows: list[Tensors], own: OwnAnswers) -> Callable[[Any, Iterable
 
 def _answers(model: Any, rows: list[Tensors]) -> Tensors:
     """Return a model's outputs for all rows, computed in float32 where it isn't int8."""
-    import openvino as ov
-
-    compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     answers = [_answer(compiled, row) for row in rows]
     return {name: np.concatenate([one[name] for one in answers]) for name in answers[0]}
 

@@ -75,6 +75,24 @@ def test_nothing_is_reported_to_its_makers() -> None:
     assert said.split() == ["[]", "openvino.tools.ovc.telemetry_stub"]
 
 
+SIGNALED = """
+import signal, sys
+from pathlib import Path
+from hone import runtimes
+from hone.artifact import Artifact
+signal.signal(signal.SIGTERM, lambda *_: print("told"))
+first, second = (runtimes.load(Artifact.open(Path(sys.argv[1])), 1) for _ in range(2))
+del first, second  # the first goes first
+signal.raise_signal(signal.SIGTERM)
+"""
+
+
+def test_signals_reach_a_process_that_has_loaded_and_left_models(bench: Bench) -> None:
+    """As a server's worker does at a swap, before it is told to stop."""
+    made = bench.run("openvino", bench.artifact(perceptron()))
+    assert output_of([sys.executable, "-c", SIGNALED, made.path], "python").strip() == "told"
+
+
 def test_broken_file_is_named(bench: Bench) -> None:
     made = bench.run("openvino", bench.artifact(perceptron()))
     made.entry.write_text("<net>")
