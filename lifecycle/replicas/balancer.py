@@ -195,6 +195,7 @@ class Balancer:
 
     def _start(self) -> None:
         self._parting.unlink(missing_ok=True)
+        self._to_rest(signal.SIGQUIT)  # they close their port, and answer what they have
         self.process = tethered(self._command(self._file), self._log)
         deadline = time.monotonic() + START_S
         while self.pid and time.monotonic() < deadline:
@@ -242,7 +243,14 @@ class Balancer:
                 self.process.send_signal(number)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(timeout_s)
-                return
+                break
+        self._to_rest(signal.SIGKILL)
+
+    def _to_rest(self, number: signal.Signals) -> None:
+        """Signal what an nginx that has ended left: its workers go on where it was killed, and keep the port."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, number)
 
 
 def _why(output: str) -> str:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -126,6 +127,10 @@ def test_waits_double_up_to_a_bound() -> None:
     assert [Patience().before(failures) for failures in range(1, 8)] == [1, 2, 4, 8, 16, 30, 30]
 
 
+def runs(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
 @needs_nginx
 def test_replica_that_is_killed_is_passed_over_and_started_again(stored: None) -> None:
     with up("dense:a") as running:
@@ -139,6 +144,7 @@ def test_replica_that_is_killed_is_passed_over_and_started_again(stored: None) -
         # nginx, too.
         balancer_process = running.fleet.seen.balancer
         assert balancer_process
+        left = psutil.Process(balancer_process).children()
         os.kill(balancer_process, signal.SIGKILL)
         with httpx.Client(base_url=f"http://127.0.0.1:{running.port}") as client:
 
@@ -148,7 +154,10 @@ def test_replica_that_is_killed_is_passed_over_and_started_again(stored: None) -
                 except httpx.TransportError:
                     return False
 
-            running.wait("nginx is back", answers)
+            running.wait("another is there", lambda: running.fleet.seen.balancer not in (0, None, balancer_process))
+            running.wait("it answers", answers)
+            assert left
+            running.wait("nothing is left of the first", lambda: not any(map(runs, left)))
             assert client.get("/metrics").status_code == client.post("/parting/predict").status_code == 404
         with pytest.raises(ReplicasError, match="'dense' is up already, by process"), keeping("dense"):
             pass
