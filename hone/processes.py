@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import atexit
-import ctypes
 import gc
+import os
 import re
+import signal
 import subprocess
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from hone.errors import HoneError, shorten
@@ -45,6 +45,12 @@ def why_failed(output: str) -> str:
     return shorten((telling or lines or ["it printed nothing"])[-1].strip(), 400)
 
 
+def signal_group(group: int, number: signal.Signals) -> None:
+    """Signal what there is of a process group, which may be nothing: its first process may have ended before others."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
+
+
 def end_quickly() -> None:
     """Let this process end without a last search for garbage: the kernel has its memory back at once.
 
@@ -52,31 +58,3 @@ def end_quickly() -> None:
     runs as ever.
     """
     atexit.register(gc.freeze)
-
-
-class SignalStack(ctypes.Structure):
-    """`stack_t` of Linux: where handlers of signals run in a thread (sigaltstack(2))."""
-
-    _fields_ = (("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
-
-
-def signal_stack() -> SignalStack | None:
-    """Return this thread's stack for handlers; None where there is no such thing."""
-    stack = SignalStack()
-    swap = getattr(ctypes.CDLL(None), "sigaltstack", None) if sys.platform == "linux" else None
-    return stack if swap is not None and swap(None, ctypes.byref(stack)) == 0 else None
-
-
-@contextmanager
-def signal_stack_kept() -> Iterator[None]:
-    """Give this thread its stack for handlers back, whatever native code in the block leaves in its place.
-
-    One that is unmapped ends the process at the next signal, Ctrl-C too, without a word: the kernel has nowhere to call
-    Python's handler.
-    """
-    before = signal_stack()
-    try:
-        yield
-    finally:
-        if before is not None:
-            ctypes.CDLL(None).sigaltstack(ctypes.byref(before), None)

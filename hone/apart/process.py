@@ -24,7 +24,7 @@ import psutil
 import hone
 from hone.apart import wire
 from hone.errors import ModelError, shorten
-from hone.processes import why_failed
+from hone.processes import signal_group, why_failed
 
 logger = logging.getLogger("hone.python")
 
@@ -245,8 +245,7 @@ class Process:
         life, self._life = self._life, -1
         if life < 0:
             return
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
+        signal_group(self.pid, signal.SIGKILL)
         self._popen.wait()
         self._socket.close()
         os.close(life)

@@ -23,7 +23,7 @@ import psutil
 from hone.errors import UnavailableError, shorten
 from hone.files import atomic_write
 from hone.k8s.numbers import K8S
-from hone.processes import why_failed
+from hone.processes import signal_group, why_failed
 
 from .life import tethered
 from .state import Replica, ReplicasError
@@ -249,8 +249,7 @@ class Balancer:
     def _to_rest(self, number: signal.Signals) -> None:
         """Signal what an nginx that has ended left: its workers go on where it was killed, and keep the port."""
         if self.process is not None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.process.pid, number)
+            signal_group(self.process.pid, number)
 
 
 def _why(output: str) -> str:

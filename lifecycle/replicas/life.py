@@ -5,7 +5,6 @@ A thread of its own goes through it; the others read what it says of itself.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hone.processes import why_failed
+from hone.processes import signal_group, why_failed
 from hone.services import tether
 from hone.services.launch import end
 from hone.services.status.asking import Access, get
@@ -188,8 +187,7 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
     """End a replica as Ctrl-C does; what is left of it after that is killed."""
     if process.poll() is None:
         end(process)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
+    signal_group(process.pid, signal.SIGKILL)
 
 
 def last_words(log: Path) -> str:

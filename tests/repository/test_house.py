@@ -31,6 +31,7 @@ FLOORS = (
     ("services/grpc", "services/jobs"),
     ("services",),
     ("hone/scoring",),
+    ("converters/signal_stack.py",),
     ("converters/context.py",),
     ("converters/registry.py",),
     ("converters/graph", "converters/proof"),

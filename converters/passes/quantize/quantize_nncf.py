@@ -17,13 +17,13 @@ from pydantic import Field
 from hone.artifact import Artifact
 from hone.data import Dataset
 from hone.errors import PassError, UnavailableError, did_you_mean, one_line
-from hone.processes import signal_stack_kept
 from hone.runtimes.openvino import core
 from hone.signature import Tensors
 
 from ...context import Built, PassContext
 from ...graph.openvino_graph import contractions, count_quantized, has_attention
 from ...registry import register
+from ...signal_stack import signal_stack_kept
 from ..export.openvino import ENTRY, save
 from .own_answers import OwnAnswers
 from .seven_bits import SevenBitOptions

@@ -11,8 +11,8 @@ from onnx import numpy_helper, parser
 from hone.artifact import Artifact
 from hone.converters.passes.quantize.quantize_nncf import ALPHAS, Options
 from hone.converters.run.plan import make_plan
+from hone.converters.signal_stack import signal_stack
 from hone.errors import PassError, RecipeError
-from hone.processes import signal_stack
 from hone.recipe import load_recipe
 from hone.runtimes.onnx.saturation import KEY, host_saturates
 from hone.runtimes.openvino import OpenVinoRuntime
