@@ -93,6 +93,7 @@ class VariantReport(_Record):
     loss: float | None = Field(None, description="Of the first metric against the source, as quality_drop.")
     loss_lower: float | None = Field(None, description="The loss is at least this.")
     loss_upper: float | None = Field(None, description="The loss is at most this; it allows for the other variants.")
+    level: float | None = Field(None, description="Confidence of loss_upper by itself; null in older reports.")
     loss_allowed: float | None = Field(None, description="By the budget, in the metric's unit.")
     confidence: float | None = Field(None, description="Of the bounds and of the verdicts of all variants together.")
     rows_to_decide: int | None = Field(None, description="About how many rows would; null where it is decided.")

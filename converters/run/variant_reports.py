@@ -117,6 +117,7 @@ def _proof(ruling: Ruling) -> dict[str, object]:
         "loss": ruling.loss,
         "loss_lower": ruling.lower,
         "loss_upper": ruling.upper if ruling.upper is not None and math.isfinite(ruling.upper) else None,
+        "level": ruling.level,
         "loss_allowed": ruling.allowed,
         "confidence": ruling.confidence,
         "rows_to_decide": ruling.rows_to_decide,

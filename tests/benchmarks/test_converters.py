@@ -186,6 +186,9 @@ def test_another_tool_is_ruled_as_a_variant_and_compared_with_the_chosen_one_in_
     assert found["rows_per_s_ci"] == {"1": [pytest.approx(555.6, 0.01), pytest.approx(666.7, 0.01)]}
     assert found["chosen_is_faster"] == {"1": [1.5, 1.5, 1.5]}
     assert 0 < found["loss"] < found["loss_upper"]
+    strict = report()
+    strict.variants[2] = strict.variants[2].model_copy(update={"level": 0.999})
+    assert beside.entries(strict)[0]["loss_upper"] > found["loss_upper"], "at the level of the winner's bound"
 
 
 def test_unknown_peer_is_named() -> None:

@@ -58,6 +58,7 @@ def verdict_of(
     labels: np.ndarray | None,
     asked: Asked,
     slices: Mapping[str, np.ndarray] | None = None,
+    level: float | None = None,
 ) -> Ruling:
     """Return the verdict on one variant by itself.
 
@@ -66,11 +67,13 @@ def verdict_of(
         labels: of the rows, or None.
         asked: metrics and budget.
         slices: columns whose values tell rows apart.
+        level: confidence of the upper bounds, such as that of others which it is set beside; default: the budget's.
 
     Raises:
         RecipeError: a metric can't read the answers at all.
     """
-    return rule({"": Proof(asked, source, labels, slices).of(variant)}, asked.budget.confidence)[""]
+    confidence = asked.budget.confidence
+    return _ruling(Proof(asked, source, labels, slices).of(variant), level or confidence, confidence)
 
 
 def rule(
