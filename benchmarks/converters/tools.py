@@ -24,7 +24,7 @@ from hone.runtimes.openvino import BFLOAT16_FEATURES
 
 from ..peers.description import Converter, Peer, converters
 from ..peers.environment import environment
-from . import plain_quantization, torch_models
+from . import plain_quantization, plain_sklearn, torch_models
 
 BY_ITSELF = "own"
 """The mode of a tool that decides by itself what it makes of a model; every example has it."""
@@ -80,7 +80,7 @@ class Tool:
     Attributes:
         name: in reports: who does it, and the mode where there are several.
         peer: who does it.
-        mode: dynamic, static or `BY_ITSELF`.
+        mode: dynamic, static or `BY_ITSELF`; or the only framework whose models it takes.
         prepare: makes what is needed, before the clock runs.
         make: does it.
     """
@@ -102,6 +102,7 @@ def tools(root: Path) -> list[Tool]:
     return [
         Tool("onnxruntime-dynamic", here, "dynamic", _nothing, partial(_plain, plain_quantization.dynamic)),
         Tool("onnxruntime-static", here, "static", _nothing, partial(_plain, plain_quantization.static)),
+        Tool("skl2onnx", "skl2onnx", "sklearn", _nothing, _by_skl2onnx),
         Tool("torch-compile", "torch-compile", BY_ITSELF, _nothing, _compiled),
         Tool("aot-inductor", "aot-inductor", BY_ITSELF, _nothing, _packaged),
         *(
@@ -124,6 +125,11 @@ def _nothing() -> None:
 
 def _plain(quantize: Callable[[Path, Path, dict[str, np.ndarray]], int], given: Given, folder: Path) -> Made:
     return Made(FILES["onnx"], quantize(given.plain.entry, folder / FILES["onnx"], given.rows))
+
+
+def _by_skl2onnx(given: Given, folder: Path) -> Made:
+    lines = plain_sklearn.convert(given.source, given.plain.signature, folder / FILES["onnx"])
+    return Made(FILES["onnx"], lines, precision="fp32")
 
 
 def host_arithmetic() -> str:
@@ -196,10 +202,13 @@ def made_by(tool: Tool, given: Given, scratch: Path) -> tuple[Subject | None, di
 
 
 def given_by(recipe: Path, plain: Artifact, source: Artifact) -> Given:
-    """Return what tools start from; the calibration rows are those that the recipe's own passes get.
+    """Return what tools start from; the calibration rows are those that the recipe's own passes get, and a few others
+    where it has none, as for trees.
 
     Raises:
         RecipeError: the rows can't be read.
     """
-    rows = PassContext(load_recipe(recipe), plain.signature, lambda _: None).calibration.inputs
-    return Given(plain, source, recipe, rows)
+    loaded = load_recipe(recipe)
+    context = PassContext(loaded, plain.signature, lambda _: None)
+    rows = context.calibration if loaded.recipe.calibration else context.sample
+    return Given(plain, source, recipe, rows.inputs)

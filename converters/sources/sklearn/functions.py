@@ -13,6 +13,8 @@ import numpy as np
 
 from hone.errors import PassError
 
+from .isolation import convert_isolation_forest
+
 Node = Callable[..., str]
 """Adds an operator with inputs, and gives the name of its result; a number among the inputs becomes a constant."""
 
@@ -76,12 +78,13 @@ def refuse_functions(parts: Mapping[str, Any]) -> None:
         )
 
 
-def function_converters() -> dict[str, dict[type, Callable[..., None]]]:
-    """Return what skl2onnx must be told to convert FunctionTransformer with functions."""
+def own_converters() -> dict[str, dict[type, Callable[..., None]]]:
+    """Return what skl2onnx must be told: how to convert FunctionTransformer with functions, and forests in less."""
+    from sklearn.ensemble import IsolationForest
     from sklearn.preprocessing import FunctionTransformer
 
     return {
-        "custom_conversion_functions": {FunctionTransformer: _convert},
+        "custom_conversion_functions": {FunctionTransformer: _convert, IsolationForest: convert_isolation_forest},
         "custom_shape_calculators": {FunctionTransformer: _shape},
     }
 

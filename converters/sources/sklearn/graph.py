@@ -12,7 +12,7 @@ from hone.signature import BATCH, Signature, TensorSpec
 from ...graph.graph_signature import element_type, fit_outputs, joined_columns, merge_opsets, value_info
 from ...graph.onnx_graph import rename_inputs
 from .columns import column_transformer
-from .functions import function_converters, refuse_functions
+from .functions import own_converters, refuse_functions
 
 TREE_OPSET = 3
 
@@ -50,7 +50,7 @@ def _convert(estimator: Any, signature: Signature, opset: int) -> Any:
                 initial_types=inputs,
                 options={id(estimator): {"zipmap": False}} if is_classifier(estimator) else None,
                 target_opset={"": opset, "ai.onnx.ml": TREE_OPSET},
-                **function_converters(),
+                **own_converters(),
             )
     except Exception as error:
         raise PassError(f"export: skl2onnx can't convert {_step(estimator, error)}: {one_line(error)}") from error

@@ -108,7 +108,7 @@ def ensemble_graph(
     )
     more, outputs = finish(activation, len(ensemble.base))
     graph = helper.make_graph(
-        [*nodes, _margins(ensemble), *more],
+        [*nodes, summed_leaves(ensemble), *more],
         "trees",
         [value_info(spec) for spec in signature.inputs],
         [value_info(spec) for spec in outputs],
@@ -120,7 +120,7 @@ def ensemble_graph(
     )
 
 
-def _margins(ensemble: Ensemble) -> onnx.NodeProto:
+def summed_leaves(ensemble: Ensemble) -> onnx.NodeProto:
     """Return the node that adds the trees' leaves up: `matrix` to `margin`."""
     return helper.make_node(
         "TreeEnsembleRegressor",
@@ -134,6 +134,15 @@ def _margins(ensemble: Ensemble) -> onnx.NodeProto:
         post_transform="NONE",
         **_attributes(ensemble),
     )
+
+
+def rounded_down(threshold: float) -> float:
+    """Return the largest float32 that is not over a float64 threshold."""
+    with np.errstate(over="ignore"):
+        rounded = np.float32(threshold)
+    if float(rounded) > threshold:
+        rounded = np.nextafter(rounded, np.float32(-np.inf))
+    return float(rounded)
 
 
 def _trees(booster: Any) -> tuple[list[dict[str, Any]], list[int], list[float]]:

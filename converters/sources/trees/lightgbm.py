@@ -15,7 +15,7 @@ from hone.signature import Signature
 
 from ...context import Built, PassContext
 from ..base import Source, feature_matrix, features_signature, outputs_by_kind, read_model, register
-from .boosted_trees import Ensemble, checked_set, ensemble_graph
+from .boosted_trees import Ensemble, checked_set, ensemble_graph, rounded_down
 
 MODEL = "model.txt"
 ACTIVATIONS = {
@@ -136,7 +136,7 @@ def _flat(root: dict[str, Any], number: int) -> dict[str, Any]:
             left, right = right, left
         else:
             _check_missing(node, number)
-            tree["split_conditions"].append(_rounded_down(node["threshold"]))
+            tree["split_conditions"].append(rounded_down(node["threshold"]))
             tree["default_left"].append(_missing_goes_left(node))
         waiting.append((right, index, "right_children"))
         waiting.append((left, index, "left_children"))
@@ -146,15 +146,6 @@ def _flat(root: dict[str, Any], number: int) -> dict[str, Any]:
 def _check_missing(node: dict[str, Any], number: int) -> None:
     if node["missing_type"] == "Zero":
         raise PassError(f"export: tree {number} takes zeros for missing; train with zero_as_missing=false")
-
-
-def _rounded_down(threshold: float) -> float:
-    """Return the largest float32 that is not over a float64 threshold."""
-    with np.errstate(over="ignore"):
-        rounded = np.float32(threshold)
-    if float(rounded) > threshold:
-        rounded = np.nextafter(rounded, np.float32(-np.inf))
-    return float(rounded)
 
 
 def _missing_goes_left(node: dict[str, Any]) -> int:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hone.converters.sources.trees.boosted_trees import rounded_down
 from hone.converters.sources.trees.category_sets import checked_set
-from hone.converters.sources.trees.lightgbm import _rounded_down
 from hone.errors import PassError, RecipeError
 from tests.later import later
 from tests.models.categories import categories, odd_categories
@@ -183,4 +183,4 @@ def test_float32_values_stay_on_their_side_of_a_float64_threshold() -> None:
             float(value) - 1e-12,
             float(np.nextafter(value, np.float32(9))),
         ):
-            assert (value <= np.float32(_rounded_down(threshold))) == (float(value) <= threshold)
+            assert (value <= np.float32(rounded_down(threshold))) == (float(value) <= threshold)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from hone.converters import sources
@@ -60,6 +61,26 @@ def test_export_gives_what_the_estimator_gives(tmp_path: Path, name: str) -> Non
     matrix, target = table()
     work = saved(tmp_path / "model", MODELS[name]().fit(matrix, target))
     assert_agree(work, export(work, tmp_path / "onnx"), {"features": matrix})
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"max_features": 0.5, "contamination": 0.2}, {"max_samples": 2}, {"max_samples": 1}]
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_isolation_forest_is_one_ensemble_of_trees(tmp_path: Path, given: dict[str, Any], dtype: str) -> None:
+    matrix = table()[0].astype(dtype)
+    matrix[::7, 1] = np.nan
+    forest = ensemble.IsolationForest(n_estimators=9, random_state=1, **given).fit(matrix)
+    features = {"dtype": dtype, "shape": ["batch", FEATURES], "allow_nan": True}
+    signature = {"inputs": {"features": features}, "outputs": ["label", "scores"]}
+    work = saved(tmp_path / "model", forest, matrix, signature=signature)
+    exported = export(work, tmp_path / "onnx")
+    answers = run(exported, {"features": matrix})
+    np.testing.assert_allclose(answers["scores"].reshape(-1), forest.decision_function(matrix), atol=1e-6)
+    certain = np.abs(forest.decision_function(matrix)) > 1e-6
+    assert (answers["label"].reshape(-1) == forest.predict(matrix))[certain].all()
+    kinds = [node.op_type for node in onnx.load(exported.entry).graph.node]
+    assert kinds.count("TreeEnsembleRegressor") == 1 and len(kinds) < 15
 
 
 def test_baseline_gives_what_scikit_learn_itself_gives(tmp_path: Path) -> None:
