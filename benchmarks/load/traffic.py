@@ -84,7 +84,7 @@ def read_trace(file: Path, duration: float | None = None) -> tuple[np.ndarray, n
     times: list[float] = []
     rows: list[int] = []
     try:
-        with file.open(newline="") as stream:
+        with file.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream)
             if "time" not in (reader.fieldnames or []):
                 raise HoneError(f"{file}: no column 'time'; write a header: time,rows")

@@ -34,7 +34,7 @@ def read_columns(path: Path, where: str) -> dict[str, np.ndarray]:
 
 def _read_csv(path: Path) -> dict[str, np.ndarray]:
     try:
-        with path.open(newline="") as stream:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
             header, *rows = [row for row in csv.reader(stream) if row] or [[]]
     except (OSError, ValueError, csv.Error) as error:
         raise RecipeError(f"{path}: can't be read as .csv: {one_line(error)}") from None

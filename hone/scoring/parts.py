@@ -10,7 +10,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -115,7 +115,8 @@ class Parts:
 
         file = self.folder / f"{blocks[0].first:012d}-{blocks[-1].stop:012d}.arrow"
         tables = [block.table for block in blocks if block.table.num_columns and len(block.table)]
-        table = pa.concat_tables(tables, promote_options="permissive") if tables else blocks[0].table
+        schema = _common([table.schema for table in tables] or [blocks[0].table.schema])
+        table = pa.concat_tables([_cast(table, schema) for table in tables] or [blocks[0].table])
         bad = orjson.dumps([row for block in blocks for row in block.bad], default=str)
         table = table.replace_schema_metadata({BAD: bad})
         with atomic_stream(file) as stream, pa.ipc.new_file(stream, table.schema) as writer:
@@ -148,26 +149,38 @@ def opened(out: Path, *, restart: bool) -> Iterator[Path]:
     try:
         with locked(folder / LOCK, wait=False):
             if restart:
-                for file in folder.iterdir():
-                    if file.name != LOCK:
-                        file.unlink()
+                _empty(folder)
             try:
                 yield folder
             finally:
                 if not any(PART.match(file.name) for file in folder.glob("*")):
-                    shutil.rmtree(folder, ignore_errors=True)
+                    _throw_away(folder)
     except BlockingIOError:
         raise ScoreError(f"{out}: another hone score writes it") from None
 
 
+def _empty(folder: Path) -> None:
+    """Remove all that is kept; what it is of goes last, so that what a killed process leaves is still known by it."""
+    for file in sorted(folder.iterdir(), key=lambda file: file.name == RUN):
+        if file.name != LOCK:
+            file.unlink(missing_ok=True)
+
+
+def _throw_away(folder: Path) -> None:
+    with suppress(OSError):
+        _empty(folder)
+        shutil.rmtree(folder)
+
+
 def begun(folder: Path, out: Path, run: Run) -> Parts:
-    """Return the parts of a run: a new one, or those of the run that was begun.
+    """Return the parts of a run: a new one, or those of the run that was begun; parts that nobody knows the run of go.
 
     Raises:
         ScoreError: what was begun is something else.
     """
     file = folder / RUN
     if not file.exists():
+        _empty(folder)
         atomic_write(file, run.model_dump_json(indent=2) + "\n")
         return Parts(folder, run)
     earlier = read_record(file, Run, "what a run is of")
@@ -187,9 +200,8 @@ def assemble(parts: Parts, out: Path, aside: Path | None, source: str) -> tuple[
         how many rows were answered, and how many were put aside.
 
     Raises:
-        ScoreError: the parts don't hold each row once, or can't be read.
+        ScoreError: the parts don't hold each row once, or can't be read; or rows were put aside, but nobody says where.
     """
-    import pyarrow as pa
     import pyarrow.parquet as parquet
 
     done = parts.done()
@@ -206,6 +218,8 @@ def assemble(parts: Parts, out: Path, aside: Path | None, source: str) -> tuple[
             answered += rows
             if rows:
                 schemas.append(reader.schema.remove_metadata())
+    if bad and aside is None:  # a run before had a file for them
+        raise ScoreError(f"{source}: {len(bad):,} rows were put aside by a run before; give --skip-bad FILE for them")
     if not schemas:
         raise ScoreError(f"{source}: no row could be answered" if bad else f"{source}: there are no rows")
     facts = {"run": parts.run.run, "model": parts.run.model, "digest": parts.run.digest, "input": source}
@@ -218,8 +232,8 @@ def assemble(parts: Parts, out: Path, aside: Path | None, source: str) -> tuple[
             with _part(part.file) as reader:
                 table = reader.read_all().replace_schema_metadata(None)
                 if len(table):
-                    writer.write_table(pa.table([c.cast(f.type) for c, f in zip(table, schema, strict=True)], schema))
-    shutil.rmtree(parts.folder, ignore_errors=True)
+                    writer.write_table(_cast(table, schema))
+    _throw_away(parts.folder)
     return answered, len(bad)
 
 
@@ -235,20 +249,35 @@ def _part(file: Path) -> Iterator[Any]:
 
 
 def _common(schemas: list[Any]) -> Any:
-    """Return a schema that all parts' columns fit; a column of numbers here and text there is text."""
+    """Return a schema that all tables' columns fit; a column of numbers here and text there is text."""
+    import pyarrow as pa
+
+    return pa.schema([_fitting(fields) for fields in zip(*schemas, strict=True)])
+
+
+def _fitting(fields: Sequence[Any]) -> Any:
     import pyarrow as pa
 
     try:
-        return pa.unify_schemas(schemas, promote_options="permissive")
+        return pa.unify_schemas([pa.schema([field]) for field in fields], promote_options="permissive").field(0)
     except pa.ArrowException:
-        first = schemas[0]
-        kinds = [{schema.field(name).type for schema in schemas} for name in first.names]
-        return pa.schema(
-            [
-                pa.field(name, kind.pop() if len(kind) == 1 else pa.string())
-                for name, kind in zip(first.names, kinds, strict=True)
-            ]
-        )
+        return pa.field(fields[0].name, pa.string())
+
+
+def _cast(table: Any, schema: Any) -> Any:
+    """Return a table as a schema has it; lists and objects that are to be text are JSON."""
+    import pyarrow as pa
+
+    columns = []
+    for column, field in zip(table.columns, schema, strict=True):
+        try:
+            columns.append(column.cast(field.type))
+        except pa.ArrowNotImplementedError:
+            texts = [None if value is None else orjson.dumps(value).decode() for value in column.to_pylist()]
+            columns.append(pa.array(texts, field.type))
+        except pa.ArrowInvalid as error:  # whole numbers that no fraction can be beside
+            raise ScoreError(f"column '{field.name}' can't be kept as {field.type}: {one_line(error)}") from None
+    return pa.table(columns, schema)
 
 
 def _texts(schema: Any) -> list[str] | bool:
@@ -271,4 +300,4 @@ def clean_up(out: Path) -> None:
     except (pa.ArrowException, OSError):
         return
     if finished == earlier.run:
-        shutil.rmtree(folder_of(out), ignore_errors=True)
+        _throw_away(folder_of(out))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -80,9 +81,11 @@ class Function(Step):
         spec = importlib.util.spec_from_file_location(called, path)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
+        sys.modules[called] = module  # where dataclasses look for what annotations mean
         try:
             spec.loader.exec_module(module)
         except Exception as error:  # noqa: BLE001 - it is the user's code
+            sys.modules.pop(called, None)
             raise StepError(f"{path.name} fails to import: {type(error).__name__}: {one_line(error)}") from None
         function = getattr(module, name, None)
         if not callable(function):

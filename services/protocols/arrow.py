@@ -7,7 +7,6 @@ marker at the body's last byte, and its buffers aren't compressed: the body may 
 
 from __future__ import annotations
 
-from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 
 from hone.artifact import Artifact
 from hone.errors import SignatureError, one_line, shorten
-from hone.signature import Tensors, TensorSpec
+from hone.signature import Signature, Tensors, TensorSpec
 
 from ..http.failures import MediaTypeError, RequestError
 from ..http.responses import Body, Fields, Head
@@ -40,8 +39,9 @@ class Arrow(Protocol):
 
     def decode(self, head: Head, body: Body) -> Request:
         table = self._read(body)
-        inputs = self.limits.check(self.signature, self._tensors(table))
-        for spec in self.signature.inputs:
+        signature = self.signature.taken_by(table.column_names)
+        inputs = self.limits.check(signature, self._tensors(table, signature))
+        for spec in signature.inputs:
             check_finite(inputs[spec.name], spec)
         return Request(inputs, timeout_of(head))
 
@@ -64,8 +64,9 @@ class Arrow(Protocol):
     def _check_columns(self, schema: Any) -> None:
         """Refuse, before any of them is read, more columns than the model can take and types that no input has."""
         names = schema.names
-        if len(names) > self._most_columns:
-            raise SignatureError(f"the table has {len(names)} columns, the model takes {self._most_columns} at most")
+        most = _most_columns(self.signature.taken_by(names))
+        if len(names) > most:
+            raise SignatureError(f"the table has {len(names)} columns, the model takes {most} at most")
         if len(set(names)) != len(names):
             raise RequestError("the table has two columns of one name")
         for name, kind in zip(names, schema.types, strict=True):
@@ -75,22 +76,15 @@ class Arrow(Protocol):
                     "lists of them"
                 )
 
-    @cached_property
-    def _most_columns(self) -> int:
-        only = self.signature.inputs[0]
-        if len(self.signature.inputs) > 1 or len(only.shape) != 2:
-            return len(self.signature.inputs)
-        return only.shape[1] if isinstance(only.shape[1], int) else MAX_COLUMNS
-
-    def _tensors(self, table: Any) -> Tensors:
-        only = self.signature.inputs[0]
-        if len(self.signature.inputs) == 1 and only.name not in table.column_names and len(only.shape) == 2:
+    def _tensors(self, table: Any, signature: Signature) -> Tensors:
+        only = signature.inputs[0]
+        if len(signature.inputs) == 1 and only.name not in table.column_names and len(only.shape) == 2:
             if not table.num_columns:
                 raise SignatureError("the table has no columns")
             self.limits.check_memory(COPIES * table.num_rows * table.num_columns * only.numpy_dtype.itemsize)
             columns = [self._plain(table.column(i), only, name) for i, name in enumerate(table.column_names)]
             return {only.name: np.ascontiguousarray(np.stack(columns, axis=1))}
-        return {name: self._tensor(table.column(name), self.signature.input(name)) for name in table.column_names}
+        return {name: self._tensor(table.column(name), signature.input(name)) for name in table.column_names}
 
     def _tensor(self, column: Any, spec: TensorSpec) -> np.ndarray:
         import pyarrow as pa
@@ -171,6 +165,13 @@ class Arrow(Protocol):
     @classmethod
     def describe(cls, artifact: Artifact, rows: Tensors) -> Part:
         return Part({ARROW.decode(): BINARY_BODY}, {ARROW.decode(): BINARY_BODY})
+
+
+def _most_columns(signature: Signature) -> int:
+    only, *others = signature.inputs
+    if others or len(only.shape) != 2:
+        return len(signature.inputs)
+    return only.shape[1] if isinstance(only.shape[1], int) else MAX_COLUMNS
 
 
 def _known(kind: Any) -> bool:

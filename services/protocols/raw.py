@@ -19,6 +19,8 @@ import orjson
 from hone.artifact import Artifact
 from hone.errors import SignatureError
 from hone.signature import BATCH, Signature, Tensors, TensorSpec
+from hone.steps.base import BYTES
+from hone.steps.ready import offered_by
 
 from ..http.failures import MediaTypeError, RequestError
 from ..http.limits import MAX_AXES, NO_MORE_THAN, Limits
@@ -39,14 +41,17 @@ def only_input(signature: Signature, media: bytes) -> TensorSpec:
     """Return the model's input.
 
     Raises:
-        MediaTypeError: it has several, so that bare bytes don't say which is which.
+        MediaTypeError: it has several, so that bare bytes don't say which is which; or callers give files for it.
     """
-    if len(signature.inputs) == 1:
-        return signature.inputs[0]
-    raise MediaTypeError(
-        f"the model has {len(signature.inputs)} inputs ({', '.join(signature.input_names)}), {media.decode()} "
-        "carries one; use JSON, the V2 protocol or Arrow"
-    )
+    only, *others = signature.inputs
+    if others:
+        raise MediaTypeError(
+            f"the model has {len(signature.inputs)} inputs ({', '.join(signature.input_names)}), {media.decode()} "
+            "carries one; use JSON, the V2 protocol or Arrow"
+        )
+    if only.dtype == BYTES:
+        raise MediaTypeError(f"input '{only.name}' takes files, not {media.decode()}; send image/jpeg or image/png")
+    return only
 
 
 @register(PREDICT, BINARY)
@@ -131,6 +136,8 @@ def _parse_shape(text: bytes) -> tuple[int, ...]:
 class Npy(Protocol):
     """NumPy's file format, version 1.0 to 3.0 (numpy.lib.format): a header with dtype and shape, then the bytes."""
 
+    names_inputs = False
+
     def decode(self, head: Head, body: Body) -> Request:
         spec = only_input(self.signature, NPY)
         inputs = self.limits.check(self.signature, {spec.name: read_npy(body, spec, self.limits)})
@@ -151,8 +158,12 @@ class Npy(Protocol):
 
 
 def _described(artifact: Artifact, media: bytes) -> Part:
-    """Return what OpenAPI says of a form that carries one input; nothing of a model that has several."""
-    form = {media.decode(): BINARY_BODY} if len(artifact.signature.inputs) == 1 else {}
+    """Return what OpenAPI says of a form that carries one input; nothing of a model that can't be asked in it."""
+    try:
+        only_input(offered_by(artifact).unnamed, media)
+    except MediaTypeError:
+        return Part({}, {})
+    form = {media.decode(): BINARY_BODY}
     return Part(form, form)
 
 

@@ -113,6 +113,8 @@ def test_trace_is_replayed_as_it_is(tmp_path: Path) -> None:
     assert dict(scenario.sizes) == pytest.approx({size: (rows == size).mean() for size in (1, 4, 32)})
     short, _ = replayed(target(), Scenario(), options, trace=tmp_path / "trace.csv", duration=1.0)
     assert short.duration_s <= 1.0
+    (tmp_path / "excel.csv").write_text("time,rows\n1,2\n", encoding="utf-8-sig")
+    assert read_trace(tmp_path / "excel.csv")[1].tolist() == [2]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ from hone.errors import RecipeError
 from hone.recipe import DataSpec, load_recipe
 from hone.signature import Signature, TensorSpec
 from tests.models.sums import write_project
+from tests.servers import ROOT
 
 SIGNATURE = Signature(inputs=(TensorSpec(name="features", dtype="float32", shape=("batch", 4)),))
 
@@ -31,6 +35,20 @@ def test_columns_that_tell_rows_apart_are_kept_beside_the_inputs(tmp_path: Path)
     np.savez(tmp_path / "short.npz", features=np.zeros((5, 4), np.float32), label=np.arange(5), site=list("aab"))
     with pytest.raises(RecipeError, match="rows differ: features 5, site 3, labels 5"):
         load(tmp_path, {"from": "short.npz", "slices": ["site"]})
+
+
+def test_a_csv_is_utf8_whatever_the_locale_with_or_without_a_mark(tmp_path: Path) -> None:
+    text = "größe,label\n1.5,ja\n2,nein\n"
+    (tmp_path / "plain.csv").write_text(text, encoding="utf-8")
+    (tmp_path / "excel.csv").write_text(text, encoding="utf-8-sig")
+    code = (
+        "import sys; from pathlib import Path; from hone.recipe.columns import read_columns\n"
+        "print(*(ascii(list(read_columns(Path(file), ''))) for file in sys.argv[1:]))"
+    )
+    plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-c", code, str(tmp_path / "plain.csv"), str(tmp_path / "excel.csv")]
+    done = subprocess.run(command, env={**os.environ, **plain}, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == r"['gr\xf6\xdfe', 'label'] ['gr\xf6\xdfe', 'label']" + "\n", done.stderr
 
 
 def test_npz_parquet_and_function_give_the_same_rows(tmp_path: Path) -> None:

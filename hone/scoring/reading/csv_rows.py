@@ -21,7 +21,7 @@ class CsvRows(RowFile):
     @contextmanager
     def _open(self) -> Iterator[tuple[list[str], Iterator[list[str]]]]:
         try:
-            with self.path.open(newline="", encoding="utf-8") as stream:
+            with self.path.open(newline="", encoding="utf-8-sig") as stream:
                 lines = (line for line in csv.reader(stream) if line)
                 header = [name.strip() for name in next(lines, [])]
                 if len(set(header)) != len(header):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import orjson
+import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
@@ -72,7 +73,7 @@ for point in ("in a part", "in the answers", "after the answers"):
         elif point == "in the answers":
             parts.atomic_stream = lambda file: Stream(file.with_name("." + file.name)) if file == out else whole(file)
         else:
-            parts.shutil.rmtree = kill
+            parts._throw_away = kill
         score(Request("dense", source, out, keep=("id",), every_s=0), lambda *_: None)
         os._exit(0)
     status = os.waitpid(child, 0)[1]
@@ -138,6 +139,77 @@ def test_parts_of_another_run_are_not_mixed_in(source: Path, tmp_path: Path) -> 
     assert run("dense", source, out, keep=("id",), restart=True).resumed == 0
 
 
+SWEPT = """
+import os, signal, sys
+from pathlib import Path
+from hone.scoring import run
+from hone.scoring.run import Request, score
+
+run.BLOCK_ROWS = 64
+source, out, left = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+whole = Path.unlink
+
+def unlink(file, **options):
+    whole(file, **options)
+    if file.parent.name.endswith(".parts") and len([*file.parent.glob("*.arrow")]) == left:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Path.unlink = unlink
+score(Request("dense", source, out, keep=("id",), every_s=0, restart=left == 3), lambda *_: None)
+"""
+
+
+def kept(out: Path) -> list[str]:
+    return sorted(file.name for file in parts_module.folder_of(out).iterdir() if not file.name.startswith("."))
+
+
+def swept(source: Path, out: Path, left: int) -> None:
+    """Kill a run while it throws parts away."""
+    command = [sys.executable, "-c", SWEPT, str(source), str(out), str(left)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+def test_answers_that_are_half_thrown_away_are_of_the_run_that_they_are_of(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.parquet"
+    swept(source, out, 2)
+    assert out.exists()
+    assert len(kept(out)) == 3 and kept(out)[-1] == "run.json"
+    parquet.write_table(table(ROWS[::-1]), source, row_group_size=300)
+    assert run("dense", source, out, keep=("id",), overwrite=True).resumed == 0
+    np.testing.assert_allclose(answers(out), dense_answer(ROWS[::-1]), rtol=1e-5)
+    out.unlink()
+    stop_after(600, Request("dense", source, out, keep=("id",), every_s=0))
+    swept(source, out, 3)  # with --restart
+    parquet.write_table(table(ROWS), source, row_group_size=300)
+    with pytest.raises(ScoreError, match="the rows changed"):
+        run("dense", source, out, keep=("id",))
+
+
+def test_parts_of_no_known_run_are_thrown_away(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.parquet"
+    stop_after(300, Request("dense", source, out, keep=("id",)))
+    (parts_module.folder_of(out) / "run.json").unlink()
+    parquet.write_table(table(ROWS[::-1]), source, row_group_size=300)
+    assert run("dense", source, out, keep=("id",)).resumed == 0
+    np.testing.assert_allclose(answers(out), dense_answer(ROWS[::-1]), rtol=1e-5)
+
+
+def test_rows_that_were_put_aside_arent_lost(source: Path, tmp_path: Path) -> None:
+    out, aside = tmp_path / "out.parquet", tmp_path / "bad.jsonl"
+    wrong = ROWS.copy()
+    wrong[[3, 5]] = np.nan
+    parquet.write_table(table(wrong), source, row_group_size=300)
+    stop_after(300, Request("dense", source, out, keep=("id",), skip_bad=aside))
+    assert not aside.exists()
+    with pytest.raises(ScoreError, match=r"rows.parquet: 2 rows were put aside by a run before; give --skip-bad FILE"):
+        run("dense", source, out, keep=("id",))
+    assert not out.exists()
+    result = run("dense", source, out, keep=("id",), skip_bad=aside)
+    assert (result.rows, result.skipped, result.resumed) == (998, 2, 1000)
+    assert [orjson.loads(line)["row"] for line in aside.read_bytes().splitlines()] == [3, 5]
+
+
 def test_two_runs_dont_write_the_same_answers(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.parquet"
     with parts_module.opened(out, restart=False), pytest.raises(ScoreError, match="another hone score writes it"):
@@ -182,12 +254,39 @@ def test_rows_that_two_wrote_are_taken_once(source: Path, tmp_path: Path) -> Non
     assert run("dense", source, tmp_path / "out.parquet", keep=("id",)).rows == 1000
 
 
-def test_values_of_a_kept_column_may_change_their_kind(source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("every_s", [0, 10], ids=["across parts", "in a part"])
+def test_values_of_a_kept_column_may_change_their_kind(source: Path, tmp_path: Path, every_s: float) -> None:
     lines = [{"key": row if row < 500 else f"k{row}", "features": ROWS[row].tolist()} for row in range(1000)]
     (tmp_path / "rows.jsonl").write_bytes(b"\n".join(map(orjson.dumps, lines)))
     monkey = pytest.MonkeyPatch()
     monkey.setattr(scoring, "BLOCK_ROWS", 8)
     with monkey.context():
-        run("dense", tmp_path / "rows.jsonl", tmp_path / "o.parquet", keep=("key",), every_s=0, skip_bad=tmp_path / "b")
+        run(
+            "dense",
+            tmp_path / "rows.jsonl",
+            tmp_path / "o.parquet",
+            keep=("key",),
+            every_s=every_s,
+            skip_bad=tmp_path / "b",
+        )
     keys = parquet.read_table(tmp_path / "o.parquet").column("key").to_pylist()
     assert {*keys} >= {"0", "499", "k999"}
+
+
+def test_kept_columns_of_any_kinds_come_together() -> None:
+    columns = {
+        "n": [1, 2.5, None],
+        "flag": [True, 1, "yes"],
+        "any": [[1, 2], {"a": 1}, "text"],
+        "few": [{"a": 1}, {"b": 2}, None],
+    }
+    tables = [pa.table({name: pa.array([values[place]]) for name, values in columns.items()}) for place in range(3)]
+    schema = parts_module._common([one.schema for one in tables])
+    found = pa.concat_tables([parts_module._cast(one, schema) for one in tables])
+    assert found.to_pylist() == [
+        {"n": 1.0, "flag": "true", "any": "[1,2]", "few": {"a": 1, "b": None}},
+        {"n": 2.5, "flag": "1", "any": '{"a":1}', "few": {"a": None, "b": 2}},
+        {"n": None, "flag": "yes", "any": "text", "few": None},
+    ]
+    with pytest.raises(ScoreError, match="column 'n' can't be kept as double: Integer value 1152921504606846977 not"):
+        parts_module._cast(pa.table({"n": [2**60 + 1]}), schema.remove(3).remove(2).remove(1))

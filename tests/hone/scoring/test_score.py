@@ -62,6 +62,13 @@ def test_rows_of_every_format_are_answered_in_their_order(dense: str, tmp_path: 
     assert not (tmp_path / "out.parquet.parts").exists()
 
 
+def test_a_csv_from_excel_is_read(dense: str, tmp_path: Path) -> None:
+    source = write(tmp_path, "csv")
+    source.write_bytes(b"\xef\xbb\xbf" + source.read_bytes())
+    run("dense", source, tmp_path / "out.parquet", keep=("id",))
+    np.testing.assert_allclose(answers(tmp_path / "out.parquet"), dense_answer(ROWS), rtol=1e-5)
+
+
 def test_the_output_says_what_answered(dense: str, tmp_path: Path) -> None:
     run("dense", write(tmp_path, "npy"), tmp_path / "out.parquet")
     facts = parquet.read_schema(tmp_path / "out.parquet").metadata

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,25 @@ def test_functions_of_ones_own_are_one_file(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text("import beside\n")
     with pytest.raises(StepError, match=r"own.py imports 'beside' beside it; a step is one file"):
         ready(tmp_path, (step,), inputs=inputs)
+
+
+def test_a_function_may_stand_beside_a_dataclass(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass\n"
+        "@dataclass\n"
+        "class Factor:\n    by: int = 3\n"
+        "def triple(columns):\n    return {'x': columns['x'] * Factor().by}\n"
+    )
+    declared = {"x": {"shape": ["batch", 2]}}
+    step = {"function": {"call": "own:triple", "inputs": declared, "outputs": declared}}
+    steps = ready(tmp_path, (step,), inputs=(TensorSpec(name="x", shape=("batch", 2)),))
+    assert steps.before({"x": np.ones((1, 2), np.float32)})[0]["x"].tolist() == [[3, 3]]
+    before = {*sys.modules}
+    (tmp_path / "own.py").write_text("1 / 0\n")
+    with pytest.raises(StepError, match=r"own.py fails to import: ZeroDivisionError"):
+        ready(tmp_path, (step,), inputs=(TensorSpec(name="x", shape=("batch", 2)),))
+    assert {*sys.modules} == before
 
 
 def test_files_of_rows_survive_a_file_without_pickles() -> None:
