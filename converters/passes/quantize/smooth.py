@@ -15,6 +15,7 @@ from pydantic import Field
 from hone.artifact import Artifact
 from hone.data import Dataset
 from hone.errors import PassError
+from hone.runtimes.onnx.saturation import host_saturates
 
 from ...context import Built, PassContext
 from ...graph.execution import run_rows
@@ -42,6 +43,9 @@ class Options(PassOptions):
         f"{', '.join(map(str, STRENGTHS))} and keeps the one whose int8 answers to calibration rows are closest.",
     )
     exclude: tuple[str, ...] = Field((), description="Names of nodes that are left as they are.")
+
+    def decided_here(self) -> dict[str, Any]:
+        return {"reduce_range": True} if self.strength == "auto" and host_saturates() else {}
 
 
 @register(
@@ -108,14 +112,15 @@ def _try_strengths(
             tried = onnx.ModelProto()
             tried.CopyFrom(graph)
             _smooth_all(tried, _groups(tried, set(options.exclude)), ranges, strength)
+            split_gemms(tried, computed=True)
             save_graph(tried, folder / "smooth.onnx")
             with quiet_quantizer():
                 quantize_dynamic(
                     folder / "smooth.onnx",
-            split_gemms(tried, computed=True)
                     folder / "int8.onnx",
                     op_types_to_quantize=list(WEIGHTED),
                     per_channel=True,
+                    reduce_range=host_saturates(),  # else the errors would be those of sums that are cut off
                     weight_type=QuantType.QInt8,
                     use_external_data_format=is_large(tried),
                     extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
