@@ -12,6 +12,8 @@ from onnx import TensorProto, compose, helper, numpy_helper, version_converter
 from hone.errors import PassError, one_line
 from hone.signature import Signature, TensorSpec
 
+from ..graph.contents import all_nodes
+
 
 @dataclass(frozen=True)
 class Linear:
@@ -61,10 +63,9 @@ def merged(
         [helper.make_tensor_value_info(result.name, TensorProto.FLOAT, shape)],
         [*(tensor for part in parts for tensor in part.graph.initializer), *initializers],
     )
-    opsets = {item.domain: item.version for part in parts for item in part.opset_import}
     return helper.make_model(
         graph,
-        opset_imports=[helper.make_opsetid(domain, version) for domain, version in opsets.items()],
+        opset_imports=[helper.make_opsetid(domain, version) for domain, version in _versions(parts, opset).items()],
         functions=[function for part in parts for function in part.functions],
         ir_version=max(part.ir_version for part in parts),
     )
@@ -82,6 +83,27 @@ def _part(model: onnx.ModelProto, prefix: str, opset: int, output: str) -> onnx.
         return compose.add_prefix(model, prefix, rename_inputs=False)
     except Exception as error:
         raise PassError(f"ensemble: the graph that gives '{output}' can't be merged: {one_line(error)}") from error
+
+
+def _versions(parts: Sequence[onnx.ModelProto], opset: int) -> dict[str, int]:
+    """Return the version of each domain that a node is of: what ONNX Runtime saves names all domains that it knows.
+
+    Raises:
+        PassError: two parts need different ones; only those of the default domain can be converted.
+    """
+    needed: dict[str, tuple[int, int]] = {}
+    for place, part in enumerate(parts, 1):
+        versions = {item.domain: int(item.version) for item in part.opset_import}
+        nodes = [*all_nodes(part.graph), *(node for function in part.functions for node in function.node)]
+        for domain in sorted({node.domain for node in nodes} - {"", "ai.onnx"}):
+            version = versions.get(domain, 1)
+            other, first = needed.setdefault(domain, (version, place))
+            if other != version:
+                raise PassError(
+                    f"ensemble: model {first} needs version {other} of the operators of {domain}, model {place} needs "
+                    f"{version}; export them with one version"
+                )
+    return {"": opset, **{domain: version for domain, (version, _) in needed.items()}}
 
 
 def _value(spec: TensorSpec) -> onnx.ValueInfoProto:

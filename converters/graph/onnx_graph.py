@@ -108,6 +108,17 @@ def _rename(graph: onnx.GraphProto, mapping: dict[str, str]) -> None:
         value.name = mapping.get(value.name, value.name)
 
 
+def name_nodes(model: onnx.ModelProto) -> None:
+    """Give nodes without a name one made from what they give: what a pass reports and leaves out goes by names.
+
+    The same graph always gets the same names. None is a value's own: see `rename_outputs`.
+    """
+    taken = {node.name for node in model.graph.node} | value_names(model)
+    for node in model.graph.node:
+        if not node.name:
+            node.name = free_name(f"node_{next(filter(None, node.output), node.op_type)}", taken)
+
+
 def free_name(name: str, taken: set[str]) -> str:
     """Return a name that no value has, made from `name`, and add it to `taken`."""
     candidate, count = name, 1

@@ -1,4 +1,4 @@
-"""What the quantizing passes share: counting what was quantized, and keeping ONNX Runtime's tool quiet."""
+"""What the quantizing passes share: graphs that ONNX Runtime's tool can take, what it quantized, and its silence."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import io
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from hone.errors import PassError, did_you_mean
+
 from .embedding_tables import is_table
-from .onnx_graph import drop_unused_weights, free_name, value_names
+from .onnx_graph import drop_unused_weights, free_name, load_graph, name_nodes, value_names
 
 # Operators that carry the arithmetic of a model; the others only move or reshape values.
 _HEAVY = {"Conv", "ConvTranspose", "MatMul", "Gemm", "LSTM", "GRU", "Attention", "Gather"}
@@ -31,6 +34,72 @@ _INTEGER = {
 
 # Operators that give what they get in another order or shape; ONNX Runtime moves dequantization behind them.
 _MOVES = {"Flatten", "Identity", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
+
+
+def graph_to_quantize(file: Path, exclude: Iterable[str], name: str) -> onnx.ModelProto:
+    """Read a graph and name its nodes.
+
+    Args:
+        file: of the graph.
+        exclude: names of nodes that stay in float.
+        name: the pass's.
+
+    Raises:
+        PassError: the file is no graph, or no node has one of these names.
+    """
+    model = load_graph(file)
+    name_nodes(model)
+    check_names(f"{name}: exclude", exclude, {node.name for node in model.graph.node})
+    return model
+
+
+def check_names(field: str, given: Iterable[str], valid: Collection[str]) -> None:
+    """Raise PassError for the first name that the model hasn't got; it has too many to list them."""
+    for name in given:
+        if name not in valid:
+            near = did_you_mean(name, valid)
+            meant = near if near.startswith("; did you mean") else "; hone profile lists the nodes of a stored variant"
+            raise PassError(f"{field}: the model has no '{name}'{meant}")
+
+
+def split_gemms(model: onnx.ModelProto, *, computed: bool = False) -> None:
+    """Write each plain Gemm as a MatMul, which keeps its name, and an Add: only MatMul has blockwise and dynamic forms.
+
+    ONNX Runtime's dynamic quantizer does so too, but renames the nodes before it looks for those to leave out, and
+    turns weights where they are, once for each Gemm that reads them.
+
+    Args:
+        model: changed in place; its nodes have names.
+        computed: split those whose weights other nodes compute, too.
+    """
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    taken = value_names(model)
+    turned: dict[str, str] = {}
+    nodes: list[onnx.NodeProto] = []
+    for node in model.graph.node:
+        settings = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+        plain = settings.get("alpha", 1.0) == 1.0 and settings.get("beta", 1.0) == 1.0 and not settings.get("transA", 0)
+        if node.op_type != "Gemm" or not plain or not (computed or node.input[1] in stored):
+            nodes.append(node)
+            continue
+        weight = node.input[1]
+        if settings.get("transB", 0):
+            if weight not in turned:
+                turned[weight] = free_name(f"{weight}_turned", taken)
+                if weight in stored:
+                    matrix = np.ascontiguousarray(numpy_helper.to_array(stored[weight]).T)
+                    model.graph.initializer.append(numpy_helper.from_array(matrix, turned[weight]))
+                else:
+                    nodes.append(helper.make_node("Transpose", [weight], [turned[weight]], name=turned[weight]))
+            weight = turned[weight]
+        biased = len(node.input) > 2 and node.input[2]
+        product = free_name(f"{node.output[0]}_product", taken) if biased else node.output[0]
+        nodes.append(helper.make_node("MatMul", [node.input[0], weight], [product], name=node.name))
+        if biased:
+            nodes.append(helper.make_node("Add", [product, node.input[2]], list(node.output), name=f"{node.name}_bias"))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    drop_unused_weights(model)
 
 
 def count_quantized(model: onnx.ModelProto) -> dict[str, object]:

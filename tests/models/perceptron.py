@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -18,12 +20,16 @@ def perceptron_signature() -> Signature:
     )
 
 
-def perceptron(*, delicate: bool = False, normalized: bool = False) -> onnx.ModelProto:
+def perceptron(
+    *, delicate: bool = False, normalized: bool = False, gemm: bool = False, named: bool = True
+) -> onnx.ModelProto:
     """Return x -> dense -> relu -> dense -> relu -> dense, nodes named first, second and third.
 
     Args:
         delicate: the second layer's weights hold one huge value per column, which int8 has no room beside.
         normalized: a LayerNormalization stands before each layer.
+        gemm: layers are Gemm with turned weights, as PyTorch exports them, in the place of MatMul.
+        named: nodes have names.
     """
     generator = np.random.default_rng(0)
     widths = [FEATURES, 64, 64, CLASSES]
@@ -34,7 +40,8 @@ def perceptron(*, delicate: bool = False, normalized: bool = False) -> onnx.Mode
         matrix = generator.normal(0, widths[index] ** -0.5, (widths[index], widths[index + 1])).astype(np.float32)
         if delicate and name == "second":
             matrix[0] = 60.0
-        weights.append(numpy_helper.from_array(matrix, f"{name}.weight"))
+        stored = np.ascontiguousarray(matrix.T) if gemm else matrix
+        weights.append(numpy_helper.from_array(stored, f"{name}.weight"))
         if normalized:
             scale = generator.uniform(0.05, 5, widths[index]).astype(np.float32)
             weights.append(numpy_helper.from_array(scale, f"{name}.scale"))
@@ -43,10 +50,13 @@ def perceptron(*, delicate: bool = False, normalized: bool = False) -> onnx.Mode
             nodes.append(helper.make_node("LayerNormalization", places, [f"{name}_normal"], name=f"{name}_norm"))
             value = f"{name}_normal"
         output = "y" if name == "third" else f"{name}_out"
-        nodes.append(helper.make_node("MatMul", [value, f"{name}.weight"], [output], name=name))
+        operator: dict[str, Any] = {"op_type": "Gemm", "transB": 1} if gemm else {"op_type": "MatMul"}
+        nodes.append(helper.make_node(inputs=[value, f"{name}.weight"], outputs=[output], name=name, **operator))
         if name != "third":
             nodes.append(helper.make_node("Relu", [output], [f"{name}_relu"], name=f"{name}_relu"))
         value = f"{name}_relu"
+    for node in nodes:
+        node.name = node.name if named else ""
     graph = helper.make_graph(
         nodes,
         "perceptron",

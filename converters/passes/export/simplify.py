@@ -11,15 +11,15 @@ from hone.errors import PassError, one_line
 
 from ...context import Built, PassContext
 from ...graph.execution import cpu_session
-from ...graph.onnx_graph import load_graph, save_graph
+from ...graph.onnx_graph import load_graph, name_nodes, save_graph
 from ...registry import PassOptions, register
 
 
 class Options(PassOptions):
-    """Hardware-independent graph optimization; nothing to choose."""
+    """Hardware-independent graph optimization. Nodes without a name get one: `node_` and what they give."""
 
 
-@register("simplify", consumes="onnx", produces="onnx", options=Options, tools=("onnxruntime", "onnx"))
+@register("simplify", consumes="onnx", produces="onnx", options=Options, tools=("onnxruntime", "onnx"), revision=2)
 def simplify(model: Artifact, options: Options, out: Path, context: PassContext) -> Built:
     """Apply ONNX Runtime's 'basic' optimizations offline (its graph optimization guide) and save the graph.
 
@@ -39,6 +39,7 @@ def simplify(model: Artifact, options: Options, out: Path, context: PassContext)
     before, after = load_graph(model.entry), load_graph(file)
     # The optimizer leaves the shapes of values that it has transposed as they were; wrong ones break quantization.
     del after.graph.value_info[:]
+    name_nodes(after)
     save_graph(onnx.shape_inference.infer_shapes(after), file)
     counts = {"nodes_before": len(before.graph.node), "nodes_after": len(after.graph.node)}
     return Built("model.onnx", details=counts)

@@ -15,7 +15,7 @@ from hone.errors import PassError, one_line
 from hone.signature import Tensors
 
 from ...graph.execution import BATCH_ROWS, cpu_session
-from ...graph.onnx_graph import free_name, load_graph, save_graph, value_names
+from ...graph.onnx_graph import free_name, load_graph, name_nodes, save_graph, value_names
 
 Quantize = Callable[[Path, Dataset], Path]
 """From a graph's file and rows of its inputs to the file of the quantized graph."""
@@ -49,7 +49,7 @@ class Alone:
 
     Args:
         file: of the float graph.
-        layers: names of nodes with float outputs; of one without a name, its first output.
+        layers: names of nodes with float outputs, as `name_nodes` gives them.
         data: rows of the graph's inputs.
         scratch: an empty folder.
 
@@ -59,6 +59,7 @@ class Alone:
 
     def __init__(self, file: Path, layers: Sequence[str], data: Dataset, scratch: Path) -> None:
         graph = load_graph(file)
+        name_nodes(graph)
         self._versions = graph.opset_import
         self._ir_version = graph.ir_version
         self._weights = {tensor.name: tensor for tensor in graph.graph.initializer}
@@ -143,8 +144,7 @@ def _opened(model: onnx.ModelProto, layers: Sequence[str], weights: dict[str, on
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
         nodes.append(node)
-        name = node.name or node.output[0]
-        if name not in wanted:
+        if node.name not in wanted:
             continue
         before = onnx.NodeProto()
         before.CopyFrom(node)
@@ -157,7 +157,7 @@ def _opened(model: onnx.ModelProto, layers: Sequence[str], weights: dict[str, on
             nodes.append(helper.make_node("Add", [right, error], [output]))
             model.graph.input.append(helper.make_tensor_value_info(error, kind, None))
         inputs = [one for one in dict.fromkeys(node.input) if one and one not in weights]
-        found[name] = _Layer(before, inputs, outputs, given, errors)
+        found[node.name] = _Layer(before, inputs, outputs, given, errors)
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     return found

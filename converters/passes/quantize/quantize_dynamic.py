@@ -14,7 +14,7 @@ from hone.errors import PassError, one_line
 from ...context import Built, PassContext
 from ...graph.embedding_tables import quantize_tables
 from ...graph.onnx_graph import is_large, load_graph, save_graph
-from ...graph.quantized_graph import count_quantized, quiet_quantizer
+from ...graph.quantized_graph import count_quantized, graph_to_quantize, quiet_quantizer, split_gemms
 from ...registry import register
 from .seven_bits import SevenBitOptions
 
@@ -37,23 +37,24 @@ class Options(SevenBitOptions):
 
 
 @register(
-    "quantize_dynamic", consumes="onnx", produces="onnx", options=Options, tools=("onnxruntime", "onnx"), revision=3
+    "quantize_dynamic", consumes="onnx", produces="onnx", options=Options, tools=("onnxruntime", "onnx"), revision=4
 )
 def quantize_dynamic(model: Artifact, options: Options, out: Path, context: PassContext) -> Built:
     """Quantize weights to int8 (ONNX Runtime quantization guide, 'dynamic quantization').
 
-    Raises PassError when nothing in the graph can be quantized.
+    Raises PassError for an excluded name that no node has, or when nothing in the graph can be quantized.
     """
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization import quantize_dynamic as run
 
     file = out / "model.onnx"
     kinds = [kind for kind in options.op_types if kind != "Gather"]
-    graph = load_graph(model.entry)
-    prepared = model.entry
-    if len(kinds) < len(options.op_types) and quantize_tables(graph, options.exclude):
-        prepared = out / "prepared.onnx"
-        save_graph(graph, prepared)
+    graph = graph_to_quantize(model.entry, options.exclude, "quantize_dynamic")
+    split_gemms(graph, computed=True)
+    if len(kinds) < len(options.op_types):
+        quantize_tables(graph, options.exclude)
+    prepared = out / "prepared.onnx"
+    save_graph(graph, prepared)
     try:
         with quiet_quantizer():
             run(

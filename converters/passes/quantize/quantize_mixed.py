@@ -19,7 +19,7 @@ from hone.signature import Tensors
 
 from ...context import Built, PassContext
 from ...graph.execution import run_rows
-from ...graph.onnx_graph import load_graph
+from ...graph.onnx_graph import load_graph, name_nodes
 from ...graph.quantized_graph import heavy_nodes
 from ...registry import PassOptions, register, registered
 from .alone import Alone
@@ -60,7 +60,7 @@ class Options(PassOptions):
     options=Options,
     needs=("calibration", "quality"),
     tools=("onnxruntime", "onnx"),
-    revision=4,
+    revision=5,
 )
 def quantize_mixed(model: Artifact, options: Options, out: Path, context: PassContext) -> Built:
     """Measure what quantizing each layer alone does to the outputs, then leave out the worst ones: as few as needed.
@@ -118,18 +118,20 @@ class _Search:
         folder = self._scratch
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        self._last = self._quantize(self._model, exclude, folder, self._context)
+        left = [*self._options.options.get("exclude", ()), *exclude]
+        self._last = self._quantize(self._model, left, folder, self._context)
         return folder / self._last.entry
 
     def _quantize(self, model: Artifact, exclude: Sequence[str], out: Path, context: PassContext) -> Built:
-        given = self._options.options
-        options = self._inner.options.model_validate({**given, "exclude": [*given.get("exclude", ()), *exclude]})
+        options = self._inner.options.model_validate({**self._options.options, "exclude": exclude})
         return self._inner.function(model, options, out, context)
 
     def layers(self, quantized: Path) -> list[str]:
         """Return the float graph's nodes that the inner pass quantized."""
         left = set(heavy_nodes(load_graph(quantized)))
-        return [name for name in heavy_nodes(load_graph(self._model.entry)) if name not in left]
+        graph = load_graph(self._model.entry)
+        name_nodes(graph)
+        return [name for name in heavy_nodes(graph) if name not in left]
 
     def loss(self, file: Path) -> float:
         return self._own.lost(_run(file, self._rows))

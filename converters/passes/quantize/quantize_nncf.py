@@ -16,12 +16,13 @@ from pydantic import Field
 
 from hone.artifact import Artifact
 from hone.data import Dataset
-from hone.errors import PassError, UnavailableError, did_you_mean, one_line
+from hone.errors import PassError, UnavailableError, one_line
 from hone.runtimes.openvino import core
 from hone.signature import Tensors
 
 from ...context import Built, PassContext
 from ...graph.openvino_graph import contractions, count_quantized, has_attention
+from ...graph.quantized_graph import check_names
 from ...registry import register
 from ...signal_stack import signal_stack_kept
 from ..export.openvino import ENTRY, save
@@ -151,15 +152,7 @@ def _check_names(model: Any, options: Options) -> None:
         ("exclude", {operator.get_friendly_name() for operator in operators}),
         ("exclude_types", {operator.get_type_name() for operator in operators}),
     ):
-        for name in getattr(options, field):
-            if name not in valid:
-                raise PassError(f"quantize_nncf: {field}: the model has no '{name}'{_near(name, valid)}")
-
-
-def _near(name: str, valid: Iterable[str]) -> str:
-    """Return the name that may be meant; a model has too many to list them."""
-    near = did_you_mean(name, valid)
-    return near if near.startswith("; did you mean") else "; hone profile lists the nodes of a stored variant"
+        check_names(f"quantize_nncf: {field}", getattr(options, field), valid)
 
 
 def _quantize(

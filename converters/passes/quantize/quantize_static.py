@@ -19,8 +19,8 @@ from hone.signature import Tensors
 from ...context import Built, PassContext
 from ...graph.execution import equal_batches
 from ...graph.masks import constants, mask_paths
-from ...graph.onnx_graph import free_name, load_graph, save_graph
-from ...graph.quantized_graph import count_quantized, quiet_quantizer
+from ...graph.onnx_graph import load_graph, save_graph
+from ...graph.quantized_graph import count_quantized, graph_to_quantize, quiet_quantizer
 from ...registry import register
 from .seven_bits import SevenBitOptions
 
@@ -61,21 +61,24 @@ class Options(SevenBitOptions):
     options=Options,
     needs=("calibration",),
     tools=("onnxruntime", "onnx"),
-    revision=3,
+    revision=4,
 )
 def quantize_static(model: Artifact, options: Options, out: Path, context: PassContext) -> Built:
     """Insert QuantizeLinear/DequantizeLinear pairs (ONNX Runtime quantization guide, 'static quantization', QDQ).
 
     What masks scores with constants such as -1e9 stays in float, up to the softmax.
 
-    Raises PassError when calibration fails or nothing could be quantized.
+    Raises PassError for an excluded name that no node has, when calibration fails, or nothing could be quantized.
     """
     file = out / "model.onnx"
     data = context.ranges("quantize_static")
+    graph = graph_to_quantize(model.entry, options.exclude, "quantize_static")
+    masking = _masking(graph)
     context.progress(f"calibrating on {data.rows} rows")
     try:
         with quiet_quantizer(), TemporaryDirectory(prefix="hone-static-") as scratch:
-            entry, masking = _masking(model.entry, Path(scratch))
+            entry = Path(scratch) / "model.onnx"
+            save_graph(graph, entry)
             _quantize(entry, file, data, options, masking)
     except Exception as error:
         raise PassError(f"quantize_static: {one_line(error)}") from error
@@ -121,34 +124,22 @@ def _quantize(entry: Path, file: Path, data: Dataset, options: Options, masking:
     )
 
 
-def _masking(file: Path, scratch: Path) -> tuple[Path, list[str]]:
-    """Find the nodes between constants of masks and their softmaxes, these included.
-
-    Returns:
-        The graph's file, or one in `scratch` where a node has no name or a mask is infinite; and the nodes' names.
-    """
-    model = load_graph(file)
+def _masking(model: onnx.ModelProto) -> list[str]:
+    """Make infinite masks finite; return the names of the nodes between constants of masks and their softmaxes, these
+    included."""
     masks = mask_paths(model, MASKED)
-    nodes = {node.output[0]: node for paths in masks.values() for path in paths if path for node in path}
-    unnamed = [node for node in nodes.values() if not node.name]
-    taken = {node.name for node in model.graph.node}
-    for node in unnamed:
-        node.name = free_name(f"masking_{node.output[0]}", taken)
     stored = constants(model)
-    finite = [_make_finite(stored[name]) for name, paths in masks.items() if None not in paths]
-    if unnamed or any(finite):
-        file = scratch / "model.onnx"
-        save_graph(model, file)
-    return file, sorted(node.name for node in nodes.values())
+    for name, paths in masks.items():
+        if None not in paths:
+            _make_finite(stored[name])
+    return sorted({node.name for paths in masks.values() for path in paths if path for node in path})
 
 
-def _make_finite(tensor: onnx.TensorProto) -> bool:
-    """Replace infinities of a mask, which histograms of ranges have no place for; return whether there were any."""
+def _make_finite(tensor: onnx.TensorProto) -> None:
+    """Replace infinities of a mask, which histograms of ranges have no place for."""
     values = numpy_helper.to_array(tensor)
-    if np.isfinite(values).all():
-        return False
-    tensor.CopyFrom(numpy_helper.from_array(np.clip(values, -FINITE, FINITE), tensor.name))
-    return True
+    if not np.isfinite(values).all():
+        tensor.CopyFrom(numpy_helper.from_array(np.clip(values, -FINITE, FINITE), tensor.name))
 
 
 def _reader(data: Dataset) -> Any:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import onnx
-from onnx import helper, numpy_helper
 from pydantic import Field, model_validator
 
 from hone.artifact import Artifact
@@ -17,8 +15,8 @@ from hone.errors import PassError, one_line
 from ...context import Built, PassContext
 from ...graph.embedding_tables import quantize_tables
 from ...graph.execution import BATCH_ROWS
-from ...graph.onnx_graph import drop_unused_weights, free_name, load_graph, save_graph, value_names
-from ...graph.quantized_graph import count_quantized, quiet_quantizer
+from ...graph.onnx_graph import save_graph
+from ...graph.quantized_graph import count_quantized, graph_to_quantize, quiet_quantizer, split_gemms
 from ...registry import PassOptions, register
 
 ACCURACY_LEVEL = {"float32": 1, "int8": 4}
@@ -62,13 +60,15 @@ class Options(PassOptions):
     options=Options,
     needs=("sample",),
     tools=("onnxruntime", "onnx"),
+    revision=2,
 )
 def quantize_weights(model: Artifact, options: Options, out: Path, context: PassContext) -> Built:
     """Turn MatMul into MatMulNBits (ONNX Runtime quantization guide, 'weight only').
 
-    Raises PassError when nothing in the graph can be quantized, RecipeError for gptq without calibration rows.
+    Raises PassError for an excluded name that no node has, or when nothing can be quantized, RecipeError for gptq
+    without calibration rows.
     """
-    graph = load_graph(model.entry)
+    graph = graph_to_quantize(model.entry, options.exclude, "quantize_weights")
     split_gemms(graph)
     if options.tables:
         quantize_tables(graph, options.exclude)
@@ -110,9 +110,6 @@ def _searched(graph: onnx.ModelProto, options: Options, data: Dataset | None) ->
     """Quantize by what a search finds: k_quant for blocks, gptq (Frantar et al. 2023) for the calibration rows."""
     from onnxruntime.quantization.neural_compressor.weight_only import gptq_quantize, rtn_quantize
 
-    taken = {node.name for node in graph.graph.node}
-    for node in graph.graph.node:
-        node.name = node.name or free_name(f"node_{node.output[0]}", taken)  # nodes are looked up by name
     zero_points = options.algorithm == "k_quant" or not options.symmetric
     odd = _odd_columns(graph, options.block_size) if zero_points else []
     settings: dict[str, Any] = {
@@ -136,29 +133,3 @@ def _odd_columns(graph: onnx.ModelProto, block_size: int) -> list[str]:
     sizes = {tensor.name: tensor.dims[0] for tensor in graph.graph.initializer if tensor.dims}
     found = [node for node in graph.graph.node if node.op_type == "MatMul" and node.input[1] in sizes]
     return [node.name for node in found if -(-sizes[node.input[1]] // block_size) % 2]
-
-
-def split_gemms(model: onnx.ModelProto) -> None:
-    """Write each plain Gemm with constant weights as MatMul and Add: only MatMul has a blockwise form."""
-    stored = {tensor.name: tensor for tensor in model.graph.initializer}
-    taken = value_names(model)
-    nodes: list[onnx.NodeProto] = []
-    for node in model.graph.node:
-        settings = {item.name: helper.get_attribute_value(item) for item in node.attribute}
-        plain = settings.get("alpha", 1.0) == 1.0 and settings.get("beta", 1.0) == 1.0 and not settings.get("transA", 0)
-        if node.op_type != "Gemm" or not plain or node.input[1] not in stored:
-            nodes.append(node)
-            continue
-        weight = node.input[1]
-        if settings.get("transB", 0):
-            weight = free_name(f"{weight}_turned", taken)
-            matrix = np.ascontiguousarray(numpy_helper.to_array(stored[node.input[1]]).T)
-            model.graph.initializer.append(numpy_helper.from_array(matrix, weight))
-        biased = len(node.input) > 2 and node.input[2]
-        product = free_name(f"{node.output[0]}_product", taken) if biased else node.output[0]
-        nodes.append(helper.make_node("MatMul", [node.input[0], weight], [product], name=node.name))
-        if biased:
-            nodes.append(helper.make_node("Add", [product, node.input[2]], list(node.output), name=f"{node.name}_bias"))
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    drop_unused_weights(model)

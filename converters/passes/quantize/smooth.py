@@ -15,11 +15,12 @@ from pydantic import Field
 from hone.artifact import Artifact
 from hone.data import Dataset
 from hone.errors import PassError
+from hone.runtimes.onnx.saturation import host_saturates
 
 from ...context import Built, PassContext
 from ...graph.execution import run_rows
-from ...graph.onnx_graph import drop_unused_weights, free_name, is_large, load_graph, save_graph, value_names
-from ...graph.quantized_graph import quiet_quantizer
+from ...graph.onnx_graph import drop_unused_weights, free_name, is_large, save_graph, value_names
+from ...graph.quantized_graph import graph_to_quantize, quiet_quantizer, split_gemms
 from ...registry import PassOptions, register
 
 WEIGHTED = ("MatMul", "Gemm", "Attention")
@@ -43,6 +44,9 @@ class Options(PassOptions):
     )
     exclude: tuple[str, ...] = Field((), description="Names of nodes that are left as they are.")
 
+    def decided_here(self) -> dict[str, Any]:
+        return {"reduce_range": True} if self.strength == "auto" and host_saturates() else {}
+
 
 @register(
     "smooth",
@@ -51,7 +55,7 @@ class Options(PassOptions):
     options=Options,
     needs=("calibration",),
     tools=("onnxruntime", "onnx"),
-    revision=2,
+    revision=3,
 )
 def smooth(model: Artifact, options: Options, out: Path, context: PassContext) -> Built:
     """Scale each matrix product's input channels down and its weights up by the same factors (Xiao et al. 2023,
@@ -59,9 +63,10 @@ def smooth(model: Artifact, options: Options, out: Path, context: PassContext) -
 
     The factors go into the normalization before, where that feeds nothing else, and into a Mul elsewhere.
 
-    Raises PassError when the graph has no matrix product with constant weights, or fails on the calibration rows.
+    Raises PassError for an excluded name that no node has, when the graph has no matrix product with constant weights,
+    or fails on the calibration rows.
     """
-    graph = load_graph(model.entry)
+    graph = graph_to_quantize(model.entry, options.exclude, "smooth")
     groups = _groups(graph, set(options.exclude))
     if not groups:
         raise PassError("smooth: the graph has no MatMul, Gemm or Attention with constant weights; leave smooth out")
@@ -107,6 +112,7 @@ def _try_strengths(
             tried = onnx.ModelProto()
             tried.CopyFrom(graph)
             _smooth_all(tried, _groups(tried, set(options.exclude)), ranges, strength)
+            split_gemms(tried, computed=True)
             save_graph(tried, folder / "smooth.onnx")
             with quiet_quantizer():
                 quantize_dynamic(
@@ -114,6 +120,7 @@ def _try_strengths(
                     folder / "int8.onnx",
                     op_types_to_quantize=list(WEIGHTED),
                     per_channel=True,
+                    reduce_range=host_saturates(),  # else the errors would be those of sums that are cut off
                     weight_type=QuantType.QInt8,
                     use_external_data_format=is_large(tried),
                     extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},

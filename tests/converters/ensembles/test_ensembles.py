@@ -6,16 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import yaml
+from onnx import TensorProto, helper
 
 from hone import store
+from hone.artifact import seal
 from hone.converters.ensembles.source import merged_source
 from hone.converters.run.prepare import prepare
-from hone.errors import RecipeError
+from hone.errors import PassError, RecipeError
 from hone.recipe import load_recipe
-from tests.models.dense import dense_answer, dense_artifact
+from tests.models.dense import CLASSES, FEATURES, dense_answer, dense_artifact, dense_onnx
 from tests.models.words import words_artifact
 
 ROWS = np.random.default_rng(1).normal(size=(200, 4)).astype(np.float32)
@@ -92,4 +95,73 @@ def test_an_ensemble_is_a_source_as_any_other(recipe: Any, tmp_path: Path) -> No
 def test_what_doesnt_fit_is_named(recipe: Any, tmp_path: Path, ensemble: dict[str, Any], message: str) -> None:
     store.put(words_artifact(tmp_path / "words"), "words", "onnx-fp32-1")
     with pytest.raises(RecipeError, match=message), merged_source(load_recipe(recipe(**ensemble))):
+        pass
+
+
+def tree(version: int) -> onnx.ModelProto:
+    """Return a tree for each class that asks whether a feature is above zero, in a version of `ai.onnx.ml`."""
+    trees = range(CLASSES)
+    node = helper.make_node(
+        "TreeEnsembleRegressor",
+        ["features"],
+        ["scores"],
+        domain="ai.onnx.ml",
+        n_targets=CLASSES,
+        nodes_treeids=[one for one in trees for _ in range(3)],
+        nodes_nodeids=[0, 1, 2] * CLASSES,
+        nodes_featureids=[feature for one in trees for feature in (one, 0, 0)],
+        nodes_modes=["BRANCH_GT", "LEAF", "LEAF"] * CLASSES,
+        nodes_values=[0.0] * 3 * CLASSES,
+        nodes_truenodeids=[1, 0, 0] * CLASSES,
+        nodes_falsenodeids=[2, 0, 0] * CLASSES,
+        target_treeids=[one for one in trees for _ in range(2)],
+        target_nodeids=[1, 2] * CLASSES,
+        target_ids=[one for one in trees for _ in range(2)],
+        target_weights=[1.0, 0.0] * CLASSES,
+    )
+    graph = helper.make_graph(
+        [node],
+        "tree",
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", FEATURES])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", CLASSES])],
+    )
+    versions = [helper.make_opsetid("", 20), helper.make_opsetid("ai.onnx.ml", version)]
+    return helper.make_model(graph, opset_imports=versions, ir_version=10)
+
+
+def put(folder: Path, name: str, model: onnx.ModelProto) -> None:
+    """Store a graph in the place of the dense model."""
+    artifact = dense_artifact(folder, name=name)
+    onnx.save(model, artifact.entry)
+    store.put(seal(folder, artifact.manifest), name, "onnx-fp32-1")
+
+
+def saved_by_onnxruntime(file: Path) -> onnx.ModelProto:
+    """Return a graph that names every domain which ONNX Runtime knows."""
+    settings = onnxruntime.SessionOptions()
+    settings.optimized_model_filepath = str(file.with_name("saved.onnx"))
+    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    onnxruntime.InferenceSession(file, settings)
+    model = onnx.load(file.with_name("saved.onnx"))
+    assert {item.domain: item.version for item in model.opset_import}["ai.onnx.ml"] > 3
+    return model
+
+
+@pytest.mark.parametrize("models", [["trees", "net"], ["net", "trees"]])
+def test_trees_and_nets_go_together_in_any_order(recipe: Any, tmp_path: Path, models: list[str]) -> None:
+    put(tmp_path / "trees", "trees", tree(3))
+    put(tmp_path / "net", "net", saved_by_onnxruntime(dense_onnx(tmp_path / "net.onnx")))
+    with merged_source(load_recipe(recipe(models=models))) as (local, _):
+        model = onnx.load(local.recipe.source.file)
+        session = onnxruntime.InferenceSession(local.recipe.source.file)
+        (scores,) = session.run(["scores"], {"features": ROWS})
+    assert {item.domain: item.version for item in model.opset_import} == {"": 20, "ai.onnx.ml": 3}
+    np.testing.assert_allclose(scores, (SIDES[0] + (ROWS[:, :CLASSES] > 0)) / 2, rtol=1e-4, atol=1e-5)
+
+
+def test_versions_that_differ_are_told(recipe: Any, tmp_path: Path) -> None:
+    put(tmp_path / "new", "new", tree(3))
+    put(tmp_path / "old", "old", tree(1))
+    words = "model 1 needs version 3 of the operators of ai.onnx.ml, model 3 needs 1; export them with one version"
+    with pytest.raises(PassError, match=words), merged_source(load_recipe(recipe(models=["new", "m0", "old"]))):
         pass

@@ -14,15 +14,20 @@ from tests.passes import Bench, cosine, details
 COSINE = {"metric": "cosine"}
 
 
-def test_the_layer_that_int8_hurts_stays_in_float(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [({}, "second"), ({"gemm": True}, "second"), ({"named": False}, "node_second_out")],
+    ids=["plain", "gemm", "unnamed"],
+)
+def test_the_layer_that_int8_hurts_stays_in_float(tmp_path: Path, model: dict[str, bool], name: str) -> None:
     bench = Bench(tmp_path, perceptron_signature(), perceptron_rows(), quality=COSINE, budget={"quality_drop": 0.02})
-    source = bench.artifact(perceptron(delicate=True))
+    source = bench.artifact(perceptron(delicate=True, **model))
     plain = bench.run("quantize_dynamic", source)
     wanted = bench.outputs(source)["y"]
     assert not cosine(bench.outputs(plain)["y"], wanted) >= 0.9  # of rows that came to nothing it is no number
     made = bench.run("quantize_mixed", source)
     facts = details(made)
-    assert list(facts["kept_in_float"]) == ["second"]
+    assert list(facts["kept_in_float"]) == facts["left_in_float"] == [name]
     assert facts["quantized"] == 2 and facts["layers"] == 3
     assert facts["loss"] <= facts["limit"] == 0.02
     assert cosine(bench.outputs(made)["y"], wanted) > 0.98

@@ -48,6 +48,7 @@ def test_products_that_fit_keep_their_eighth_bit(
         ("quantize_dynamic", {}),
         ("quantize_nncf", {}),
         ("quantize_mixed", {"by": "quantize_static"}),
+        ("smooth", {}),
     ],
 )
 def test_what_the_host_decides_is_in_the_key_of_the_cache(

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hone.converters.graph.execution import BATCH_ROWS
 from hone.converters.passes.quantize.smooth import STRENGTHS
 from hone.errors import PassError
 from tests.models.perceptron import perceptron, perceptron_rows, perceptron_signature
@@ -48,6 +49,23 @@ def test_strength_with_the_closest_answers_is_kept(tmp_path: Path) -> None:
     fixed = details(bench.run("smooth", source, strength=0.3))
     assert fixed["strength"] == 0.3
     assert "int8_error_by_strength" not in fixed
+
+
+@pytest.mark.parametrize("gemm", [False, True])
+@pytest.mark.parametrize(("features", "seven"), [(["avx2"], True), (["avx2", "avx512_vnni"], False)])
+def test_strengths_are_tried_as_the_host_quantizes(
+    tmp_path: Path, gemm: bool, features: list[str], seven: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hone.runtimes.onnx.saturation.host", lambda: {"machine": "x86_64", "cpu_features": features})
+    bench = Bench(tmp_path, perceptron_signature(), perceptron_rows(BATCH_ROWS))  # a batch's range is each row's
+    source = bench.artifact(perceptron(gemm=gemm))
+    wanted = bench.outputs(source)["y"].astype(np.float64)
+    tried = details(bench.run("smooth", source))["int8_error_by_strength"]
+    for strength in STRENGTHS:
+        smoothed = bench.run("smooth", source, strength=strength)
+        got = bench.outputs(bench.run("quantize_dynamic", smoothed, reduce_range=seven))["y"]
+        error = np.linalg.norm(got - wanted) / np.linalg.norm(wanted)
+        assert tried[f"{strength:g}"] == pytest.approx(error, rel=1e-3)
 
 
 def test_excluded_layer_and_graph_without_layers(tmp_path: Path) -> None:
