@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import atexit
 import gc
+import multiprocessing
 import os
 import re
 import signal
 import subprocess
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from hone.errors import HoneError, shorten
+
+UNWINDING_S = 3.0
+"""So long a task may take to remove what it has half written."""
 
 TELLING = re.compile(r"error|exception|denied|no such|not found|failed", re.IGNORECASE)
 
@@ -49,6 +55,35 @@ def signal_group(group: int, number: signal.Signals) -> None:
     """Signal what there is of a process group, which may be nothing: its first process may have ended before others."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, such as a service manager's or a cluster's: what is under way is unwound as at Ctrl-C."""
+
+
+def unwind_at_sigterm() -> None:
+    """Let SIGTERM raise `Terminated` in the main thread; by default it leaves workers and scratch folders behind."""
+
+    def told(*_: object) -> None:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, told)
+
+
+def end_with_parent() -> None:
+    """Let SIGTERM reach this worker of a pool once the process that started it is gone, however that ended.
+
+    A pool's worker takes what SIGTERM raises for its task's result, and waits for the next one: it is told again.
+    """
+
+    def watch(parent: multiprocessing.process.BaseProcess) -> None:
+        parent.join()
+        while True:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(UNWINDING_S)
+
+    if parent := multiprocessing.parent_process():
+        threading.Thread(target=watch, args=(parent,), daemon=True).start()
 
 
 def end_quickly() -> None:

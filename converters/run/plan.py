@@ -71,6 +71,8 @@ PRESETS: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
     "litert-fp16": (("litert", {}), ("quantize_litert", {"mode": "weights", "weight_bits": 16})),
     "litert-dynamic": (("litert", {}), ("quantize_litert", {"mode": "dynamic"})),
     "litert-int8": (("litert", {}), ("quantize_litert", {})),
+    "pruned30-onnx-fp32": (("prune", {"ratio": 0.3}), ("export", {}), ("simplify", {})),
+    "pruned30-onnx-int8": (("prune", {"ratio": 0.3}), ("export", {}), ("simplify", {}), ("quantize_static", {})),
     "pruned50-onnx-fp32": (("prune", {"ratio": 0.5}), ("export", {}), ("simplify", {})),
     "pruned50-onnx-int8": (("prune", {"ratio": 0.5}), ("export", {}), ("simplify", {}), ("quantize_static", {})),
     "mlx-fp32": (("export", {}), ("simplify", {}), ("mlx", {})),

@@ -23,7 +23,7 @@ from typing import Any
 
 from hone.cache import run_in
 from hone.errors import HoneError, one_line
-from hone.processes import end_quickly
+from hone.processes import end_quickly, end_with_parent
 
 
 @dataclass(frozen=True)
@@ -147,6 +147,7 @@ def _initialize(messages: Any) -> None:
     _messages = messages
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: _raise_exit())
+    end_with_parent()
     end_quickly()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from signal import SIGINT, SIGTERM
 from typing import Any, NoReturn
 
 import click
@@ -12,7 +13,7 @@ import click
 from hone import __version__
 from hone.cli.groups import FoundGroup
 from hone.errors import HoneError, one_line
-from hone.processes import end_quickly
+from hone.processes import Terminated, end_quickly, unwind_at_sigterm
 from hone.services.deferred import defer
 
 UNEXPECTED = 70  # EX_SOFTWARE of sysexits.h
@@ -35,7 +36,7 @@ class Commands(FoundGroup):
         except KeyboardInterrupt as error:
             cached = "; finished passes are cached, the next run goes on from there"
             kept = f"; {error}" if str(error) else cached if ctx.invoked_subcommand == "optimize" else ""
-            _fail(error, f"interrupted{kept}", 130)
+            _fail(error, f"interrupted{kept}", 128 + (SIGTERM if isinstance(error, Terminated) else SIGINT))
         except OSError as error:
             _fail(error, _of_the_system(error), 1)
         except Exception as error:  # noqa: BLE001 - people get one line, --debug gets the rest
@@ -88,6 +89,7 @@ def cli(debug: bool) -> None:
 
 
 def main() -> None:
+    unwind_at_sigterm()
     defer()
     end_quickly()
     cli(prog_name="hone")

@@ -249,6 +249,18 @@ RULES: tuple[Rule, ...] = (
         "half the channels, fine-tuned, in int8",
         (*WEIGHTS, takes("prune"), convolutions, train, calibration),
     ),
+    Rule(
+        "pruned30-onnx-fp32",
+        "fewer of the channels removed, fine-tuned",
+        (*WEIGHTS, takes("prune"), convolutions, train, float_fits),
+        after="pruned50-onnx-fp32",
+    ),
+    Rule(
+        "pruned30-onnx-int8",
+        "fewer of the channels removed, fine-tuned, in int8",
+        (*WEIGHTS, takes("prune"), convolutions, train, calibration),
+        after="pruned50-onnx-int8",
+    ),
     Rule("onnx-cuda-fp16", "float16 on the GPU", (*WEIGHTS, gpu)),
     Rule("onnx-tensorrt-fp16", "TensorRT's kernels under ONNX Runtime", (*WEIGHTS, gpu)),
     Rule("tensorrt-fp16", "an engine for this GPU", (*WEIGHTS, gpu)),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import yaml
 
@@ -229,7 +230,13 @@ def test_debug_shows_the_traceback_of_a_worker(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_interrupted_run_keeps_finished_passes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_is_ended_keeps_finished_passes_and_leaves_no_process(
+    tmp_path: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
     slow = MODEL.replace(
         "def train(model, epochs):", "def train(model, epochs):\n    import time; time.sleep(epochs > 100 and 60)"
     )
@@ -248,11 +255,16 @@ def test_interrupted_run_keeps_finished_passes(tmp_path: Path) -> None:
         if len(finished) >= 2 and list(passes.glob(".*.partial")):
             break
         time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGINT)
+    began = psutil.Process(process.pid).children(recursive=True)
+    assert began
+    os.kill(process.pid, number)
     _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert "interrupted" in errors
+    assert not psutil.wait_procs(began, timeout=30)[1]
     assert "Traceback" not in errors
+    if number != signal.SIGKILL:
+        assert process.returncode == 128 + number
+        assert "interrupted; finished passes are cached" in errors
+        assert not list(scratch.glob("hone-*"))
     assert not list(passes.glob(".*.partial"))
     done = hone("optimize", file, "--only", "onnx-fp32", cwd=tmp_path)
     assert "passes: 0 run, 2 from the cache" in done.stderr
