@@ -17,28 +17,17 @@ from hone import store
 from hone.artifact import Artifact
 from hone.services.batching import padding, stepping
 from hone.services.batching.scheduler import Scheduler
-from hone.services.grpc import v2_pb2 as pb
-from hone.services.grpc.calls import Received
-from hone.services.grpc.methods import Methods
 from hone.services.http.failures import BodyTooLargeError
-from hone.services.http.limits import Limits
 from hone.services.routes.edge import Edge
 from hone.services.routes.hub import Hub
 from hone.services.settings import Settings
 from hone.signature import TensorSpec
-from tests.models.words import WIDTH, mean_of, words_artifact
+from tests.models.words import mean_of, words_artifact
 from tests.plans import plan
 from tests.services.test_steps import png, stepped
 
 Ask = Callable[[httpx.AsyncClient, Hub], Awaitable[None]]
 LONG = "a " * 64
-FUNCTION = """
-import numpy as np
-
-
-def repeat(columns):
-    return {"wide": np.repeat(columns["embedding"], 400, axis=1)}
-"""
 
 
 def asked(artifact: Artifact, ask: Ask, **settings: Any) -> None:
@@ -125,28 +114,6 @@ def test_outputs_that_would_be_too_much_are_not_computed(tmp_path: Path) -> None
 
     each = words_artifact(tmp_path / "a", each=True)
     asked(each, ask, max_read_mb=1.5)  # a token takes 24 bytes as the steps make it, and 48 as an answer
-
-
-def test_answers_of_steps_are_bounded_over_grpc_too(tmp_path: Path) -> None:
-    (tmp_path / "wide.py").write_text(FUNCTION)
-    outputs = {"wide": {"shape": ["batch", 400 * WIDTH]}}
-    inputs = {"embedding": {"shape": ["batch", WIDTH]}}
-    function = {"function": {"call": "wide:repeat", "inputs": inputs, "outputs": outputs}}
-    artifact = words_artifact(tmp_path / "a", post=(function,))
-
-    def message(rows: int) -> Any:
-        contents = pb.InferTensorContents(bytes_contents=[b"good"] * rows)
-        text = pb.ModelInferRequest.InferInputTensor(name="text", datatype="BYTES", shape=[rows], contents=contents)
-        return pb.ModelInferRequest(model_name="words", inputs=[text])
-
-    async def ask(client: httpx.AsyncClient, hub: Hub) -> None:
-        limits = Limits.of(hub._edge.settings)
-        call = Methods(hub, hub._edge, None, limits).calls()["ModelInfer"].run  # type: ignore[arg-type]
-        assert (await call(Received(message(2), 100, {}))).outputs[0].shape == [2, 400 * WIDTH]
-        with pytest.raises(BodyTooLargeError, match="the answer to this request would take about 1 MB"):
-            await call(Received(message(60), 1_000, {}))
-
-    asked(artifact, ask, max_read_mb=0.5, trust_code=True)
 
 
 def test_many_texts_are_grouped_by_length_in_a_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
