@@ -51,7 +51,8 @@ class Settings:
         model: the stored model: NAME, NAME:VARIANT or a full tag.
         models: more models to serve beside it, separated by commas.
         max_body_mb: the largest request body, and what it may decompress to, MB.
-        max_read_mb: memory that reading one request may take, and as much its answer, MB; 0: 32 times max_body_mb.
+        max_read_mb: memory that reading one request may take, as much its answer, and as much what steps make of it,
+            MB; 0: 32 times max_body_mb.
         max_rows: most rows of one request.
         max_row_values: most values of one row along its dynamic axes, such as the tokens of a text.
         max_batch_rows: most rows joined into one call of the runtime; 0 measures where more rows gain nothing.

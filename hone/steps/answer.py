@@ -23,3 +23,8 @@ class Answer(dict[str, np.ndarray]):
         self.inputs = inputs
         self.outputs = outputs
         self.tokens = tokens
+
+
+def computed(inputs: Tensors, outputs: Tensors) -> tuple[Tensors, Tensors]:
+    """Return what the model was given and what it gave, of a request and its answer."""
+    return (outputs.inputs, outputs.outputs) if isinstance(outputs, Answer) else (inputs, outputs)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from hone.errors import HoneError, did_you_mean
+from hone.errors import HoneError, InputError, did_you_mean
 from hone.signature import BATCH, DTYPES, TensorSpec
 
 Columns = dict[str, np.ndarray]
@@ -22,10 +22,32 @@ BYTES = "bytes"
 """A dtype that only callers' inputs have: files, such as pictures."""
 COUNTS = "#tokens"
 """Column beside the declared ones: how many tokens each row has before it is filled up."""
+MOST_BYTES = "#bytes"
+"""Another one: the bytes of tensors that may be made of these rows; where it isn't there, as many as it takes."""
 
 
 class StepError(HoneError):
     """A step that doesn't fit its model, or whose file can't be used; the message names the step."""
+
+
+class TooMuchError(InputError):
+    """Rows that steps would make more of than they may.
+
+    Args:
+        needed: bytes of tensors.
+        most: that may be made.
+    """
+
+    def __init__(self, needed: int, most: int) -> None:
+        super().__init__(f"the steps would make {needed / 1e6:.0f} MB of these rows, {most / 1e6:.0f} MB are allowed")
+        self.needed = needed
+
+
+def check_bytes(columns: Columns, needed: int) -> None:
+    """Raise TooMuchError when a step needs more memory for its tensors than these rows may take."""
+    most = columns.get(MOST_BYTES)
+    if most is not None and needed > most:
+        raise TooMuchError(needed, int(most))
 
 
 class ColumnSpec(TensorSpec):

@@ -86,15 +86,21 @@ class Image(Step):
             "crop": lambda picture: ImageOps.fit(picture, (width, height), resample),
             "pad": lambda picture: ImageOps.pad(picture, (width, height), resample),
         }[self.resize]
-        whole = known[self.output].dtype == "uint8"
+        dtype, whole = known[self.output].numpy_dtype, known[self.output].dtype == "uint8"
+        channels_first = self.layout == "NCHW"
+        shape = (self._channels, height, width) if channels_first else (height, width, self._channels)
         mean, std = (np.asarray(values, np.float32) for values in (self.mean, self.std))
 
         def run(columns: Columns) -> Columns:
-            found = np.stack([self._pixels(c, row, mode, reshaped) for row, c in enumerate(columns[self.input])])
-            found = found.reshape(len(found), height, width, self._channels)
-            if not whole:
-                found = (found.astype(np.float32) * np.float32(self.scale) - mean) / std
-            return {self.output: np.ascontiguousarray(found.transpose(0, 3, 1, 2) if self.layout == "NCHW" else found)}
+            files = columns[self.input]
+            # One picture after the other into its place: pictures are many times their files.
+            found = np.empty((len(files), *shape), dtype)
+            for row, content in enumerate(files):
+                pixels = self._pixels(content, row, mode, reshaped).reshape(height, width, self._channels)
+                if not whole:
+                    pixels = (pixels.astype(np.float32) * np.float32(self.scale) - mean) / std
+                found[row] = pixels.transpose(2, 0, 1) if channels_first else pixels
+            return {self.output: found}
 
         return run
 

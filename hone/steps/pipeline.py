@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import numpy as np
 
 from hone.signature import Signature, Tensors, TensorSpec
 from hone.steps.answers import OfOne
-from hone.steps.base import COUNTS, Columns, ColumnSpec, Run, Specs, Step, StepError
+from hone.steps.base import COUNTS, MOST_BYTES, Columns, ColumnSpec, Run, Specs, Step, StepError
 from hone.steps.offered import Offered
 from hone.steps.record import Steps
 
@@ -176,6 +177,7 @@ class ReadySteps:
         inputs: what callers give, by name.
         outputs: what they get.
         runs_code: some are functions of the user's own.
+        row_bytes: of the tensors that are made of a row before the model; those that grow with its length not counted.
 
     Raises:
         StepError: a step doesn't fit, or its file can't be used.
@@ -190,19 +192,30 @@ class ReadySteps:
         self._model = signature.inputs
         self._before = [(stage, _bound(stage, folder)) for stage in flow.before]
         self._after = [(stage, _bound(stage, folder)) for stage in flow.after]
+        self.row_bytes = sum(_fixed_bytes(spec) for stage in flow.before for spec in stage.gives)
 
-    def before(self, raw: Mapping[str, np.ndarray]) -> tuple[Tensors, np.ndarray | None]:
+    def before(self, raw: Mapping[str, np.ndarray], most_bytes: int | None = None) -> tuple[Tensors, np.ndarray | None]:
         """Return the source model's tensors of what callers give, and the tokens of each row where there are some.
+
+        Args:
+            raw: rows.
+            most_bytes: of tensors that may be made of them, beside `row_bytes`; None: as many as it takes.
 
         Raises:
             InputError: naming the input and the row that can't be used.
+            TooMuchError: more would be made of them; nothing has been.
         """
-        columns = _run(self._before, dict(raw))
+        columns = dict(raw)
+        if most_bytes is not None:
+            columns[MOST_BYTES] = np.array(most_bytes)
+        columns = _run(self._before, columns)
         return {spec.name: columns[spec.name] for spec in self._model}, columns.get(COUNTS)
 
-    def tensors(self, raw: Mapping[str, np.ndarray]) -> tuple[Tensors, np.ndarray | None]:
+    def tensors(
+        self, raw: Mapping[str, np.ndarray], most_bytes: int | None = None
+    ) -> tuple[Tensors, np.ndarray | None]:
         """Return what `before` does, in the order of axes that this model takes."""
-        found, counts = self.before(raw)
+        found, counts = self.before(raw, most_bytes)
         return {spec.name: spec.fit(found[spec.name]) for spec in self._model}, counts
 
     def after(self, outputs: Mapping[str, np.ndarray]) -> Tensors:
@@ -215,6 +228,12 @@ class ReadySteps:
     def is_raw(self, names: Mapping[str, object]) -> bool:
         """Return whether inputs of these names are what callers give, rather than the model's tensors."""
         return names.keys() == self.inputs.keys()
+
+
+def _fixed_bytes(spec: TensorSpec) -> int:
+    """Return the bytes of a row of a column; 0 where the row's length, or what it holds, says."""
+    inner, dtype = [size for size in spec.shape[1:] if isinstance(size, int)], spec.numpy_dtype
+    return prod(inner) * dtype.itemsize if len(inner) == len(spec.shape) - 1 and dtype.kind != "O" else 0
 
 
 def _bound(stage: Stage, folder: Path) -> Run:

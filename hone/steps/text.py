@@ -11,7 +11,23 @@ from pydantic import Field, model_validator
 
 from hone.errors import InputError, UnavailableError, one_line
 from hone.signature import BATCH
-from hone.steps.base import COUNTS, Columns, ColumnSpec, Run, Specs, Step, StepError, located, number_dtype
+from hone.steps.base import (
+    COUNTS,
+    Columns,
+    ColumnSpec,
+    Run,
+    Specs,
+    Step,
+    StepError,
+    check_bytes,
+    located,
+    number_dtype,
+)
+
+AT_ONCE = 64
+"""Texts that are tokenized in one call, which holds over a hundred bytes a token, cut off or not, until it returns."""
+TOKEN_BYTES = 3 * np.dtype(np.int64).itemsize
+"""Of a token that a text has or is filled up with: its id, its place in the mask, its type."""
 
 
 class Tokenize(Step):
@@ -68,11 +84,16 @@ class Tokenize(Step):
             rows = [_given_ids(text, words) for text in texts] if any(type(t) is list for t in texts) else None
             types = None
             if rows is None:
-                encoded = tokenizer.encode_batch_fast([self._checked(text, row) for row, text in enumerate(texts)])
-                rows, types = [item.ids for item in encoded], [item.type_ids for item in encoded]
+                checked = [self._checked(text, row) for row, text in enumerate(texts)]
+                rows, types = [], []
+                for start in range(0, len(checked), AT_ONCE):
+                    encoded = tokenizer.encode_batch_fast(checked[start : start + AT_ONCE])
+                    rows += [item.ids for item in encoded]
+                    types += [item.type_ids for item in encoded]
             counts = np.fromiter(map(len, rows), np.int64, len(rows))
             self._check_counts(counts)
             length = self.max_length if self.padding == "fixed" else int(counts.max(initial=1))
+            check_bytes(columns, len(counts) * length * TOKEN_BYTES)
             mask = (np.arange(length) < counts[:, None]).astype(np.int64)
             return {
                 self.ids: _filled(rows, length, padding),

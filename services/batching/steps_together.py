@@ -55,10 +55,18 @@ class StepsTogether:
         signature: of the model.
         pool: the threads.
         threads: how many there are.
+        most_bytes: of tensors that one turn may make; None: as many as it takes.
     """
 
-    def __init__(self, steps: ReadySteps, signature: Signature, pool: ThreadPoolExecutor, threads: int) -> None:
-        self._steps, self._signature = steps, signature
+    def __init__(
+        self,
+        steps: ReadySteps,
+        signature: Signature,
+        pool: ThreadPoolExecutor,
+        threads: int,
+        most_bytes: int | None = None,
+    ) -> None:
+        self._steps, self._signature, self._most_bytes = steps, signature, most_bytes
         self._pool, self._free = pool, threads
         grows = {axis for spec in signature.inputs for _, axis in dynamic_axes(spec)}
         # A function of the user's own may do more than compute: it sees each caller's rows once, and alone.
@@ -72,6 +80,7 @@ class StepsTogether:
 
         Raises:
             InputError: a row can't be used; the message names the input.
+            TooMuchError: more would be made of the rows than may be.
         """
         loop = asyncio.get_running_loop()
         shape = tuple((name, array.dtype, array.shape[1:]) for name, array in raw.items())
@@ -129,7 +138,7 @@ class StepsTogether:
         raw = group[0].raw
         if len(group) > 1:
             raw = {name: np.concatenate([caller.raw[name] for caller in group]) for name in raw}
-        inputs, counts = self._steps.tensors(raw)
+        inputs, counts = self._steps.tensors(raw, self._most_bytes)
         inputs = self._signature.check(inputs)
         if len(group) == 1:
             return [(inputs, counts)]

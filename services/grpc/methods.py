@@ -115,6 +115,8 @@ class Methods:
             inputs = await aside(received.size, decode, request, signature, self._limits)
             values = served.answer_sizes.check(inputs)
             outputs = await served.infer(inputs, timeout_s(request, head), trail)
+            if not served.answer_sizes.known:
+                values = served.answer_sizes.check_outputs(outputs)
             entry = served.entry
             answer = await aside(values, encode, request.id, entry.name, entry.version, signature, names, outputs)
             if arm is not None:

@@ -108,11 +108,15 @@ class AnswerSizes:
         values, taken = self.expected(inputs, text)
         return None if taken <= SMALL_BYTES else await self._take(values, taken, answers)
 
+    def check_outputs(self, outputs: Tensors) -> int:
+        """Return the values of an answer of outputs, as `check` where those are not known before."""
+        values, taken = taken_by(outputs, False)
+        self._limits.check_answer(taken)
+        return values
+
     async def room_for(self, outputs: Tensors, text: bool, answers: Budget) -> LargeAnswer | None:
         """Return room for an answer of outputs, as `room` where those are not known before."""
-        values = sum(array.size for array in outputs.values())
-        held = sum(array.nbytes for array in outputs.values())
-        taken = held + (values * NUMBER_BYTES if text else held)
+        values, taken = taken_by(outputs, text)
         return None if taken <= SMALL_BYTES else await self._take(values, taken, answers)
 
     async def _take(self, values: int, taken: int, answers: Budget) -> LargeAnswer:
@@ -169,6 +173,13 @@ class LargeAnswer:
         if self._held:
             self._answers.give(self._held)
             self._held = 0
+
+
+def taken_by(outputs: Tensors, text: bool) -> tuple[int, int]:
+    """Return the values of outputs and the bytes that they take, as tensors and encoded."""
+    values = sum(array.size for array in outputs.values())
+    held = sum(array.nbytes for array in outputs.values())
+    return values, held + (values * NUMBER_BYTES if text else held)
 
 
 def _held(spec: TensorSpec) -> int:

@@ -46,12 +46,15 @@ class Budget:
         budget: of them.
         wait_s: for others to give some back.
         what: they are held for, in the message to who waited in vain.
+        setting: of the budget.
     """
 
-    def __init__(self, budget: int, wait_s: float = WAIT_S, what: str = "large bodies") -> None:
+    def __init__(
+        self, budget: int, wait_s: float = WAIT_S, what: str = "large bodies", setting: str = "HONE_BODIES_MB"
+    ) -> None:
         self._left = self._budget = budget
         self._wait_s = wait_s
-        self._what = what
+        self._what, self._setting = what, setting
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._paces: set[Pace] = set()
         self._looking = False
@@ -88,7 +91,7 @@ class Budget:
                 self._serve()
             if isinstance(error, TimeoutError):
                 raise OverloadedError(
-                    f"the service holds as many {self._what} as it may; send fewer at once, or raise HONE_BODIES_MB"
+                    f"the service holds as many {self._what} as it may; send fewer at once, or raise {self._setting}"
                 ) from None
             raise
         return size

@@ -55,6 +55,15 @@ class Limits:
                 "MB are allowed; send fewer rows, or raise HONE_MAX_READ_MB"
             )
 
+    def check_made(self, needed: int) -> None:
+        """Raise BodyTooLargeError when steps would make more of a request's rows than it may take."""
+        if needed > self.memory:
+            raise BodyTooLargeError(
+                f"what the model takes would be about {needed / 1e6:.0f} MB, made of this request's rows, "
+                f"{self.memory / 1e6:.0f} MB are allowed; send fewer rows, long texts apart from short ones, or raise "
+                "HONE_MAX_READ_MB"
+            )
+
     def check_rows(self, rows: int) -> None:
         """Raise BodyTooLargeError when a request has too many rows."""
         if rows > self.rows:

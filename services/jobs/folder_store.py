@@ -8,7 +8,6 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,7 +16,7 @@ import orjson
 from hone.errors import HoneError, one_line
 from hone.files import atomic_write, check_writable
 
-from .record import LEASE_S, OPEN, QUEUED, RUNNING, Bounds, Clock, Job, JobStore, OpenJob, new_id, removed
+from .record import LEASE_S, OPEN, RUNNING, Bounds, Clock, Job, JobStore, OpenJob, new_id, removed
 
 T = TypeVar("T")
 
@@ -164,7 +163,7 @@ class FolderStore(JobStore):
     async def give_back(self, job: Job) -> None:
         def change(database: sqlite3.Connection) -> None:
             if self._its_own(database, job):
-                self._put(database, replace(job, state=QUEUED, attempt=job.attempt - 1, rows_done=0), job.submitted)
+                self._put(database, job.returned(), job.submitted)
 
         await self._change(change)
 

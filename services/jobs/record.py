@@ -111,6 +111,10 @@ class Job:
             return replace(self, state=FAILED, error=text, error_status=500, changed=now)
         return replace(self, state=RUNNING, attempt=self.attempt + 1, rows_done=0, changed=now)
 
+    def returned(self) -> Job:
+        """Return it as it was before a worker took it."""
+        return replace(self, state=QUEUED, attempt=self.attempt - 1, rows=0, rows_done=0, answered_by="")
+
 
 @dataclass(frozen=True)
 class OpenJob:

@@ -16,7 +16,7 @@ from typing import Any
 from hone.files import check_writable
 
 from ..cache.redis_client import PREFIX, connect, error_name
-from .record import LEASE_S, OPEN, QUEUED, RUNNING, Bounds, Job, JobStore, OpenJob, removed
+from .record import LEASE_S, OPEN, RUNNING, Bounds, Job, JobStore, OpenJob, removed
 
 PLACE = PREFIX + b"jobs:"
 TIMEOUT_S = 10.0
@@ -191,8 +191,7 @@ class RedisStore(JobStore):
         return bool(await self._script(HOLD, job.id, job.model, job.attempt, job.to_json(), LEASE_S))
 
     async def give_back(self, job: Job) -> None:
-        queued = replace(job, state=QUEUED, attempt=job.attempt - 1, rows_done=0)
-        await self._script(GIVE_BACK, job.id, job.model, job.attempt, queued.to_json())
+        await self._script(GIVE_BACK, job.id, job.model, job.attempt, job.returned().to_json())
 
     async def finish(self, job: Job, result: bytes) -> bool:
         before, most = job.body_bytes, self._bounds.bytes

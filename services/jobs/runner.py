@@ -9,12 +9,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from time import time
 
-import numpy as np
-
 from hone.errors import one_line
 from hone.signature import Tensors
 
-from ..http.failures import OverloadedError, is_unexpected, status_of
+from ..http.failures import (
+    BodyTooLargeError,
+    MistrustedError,
+    NotFoundError,
+    OverloadedError,
+    is_unexpected,
+    status_of,
+)
 from ..http.limits import Limits
 from ..http.reading import opener_of
 from ..protocols import Protocol, endpoints_of
@@ -26,6 +31,7 @@ from ..routes.hub import Hub
 from ..routes.served import ServedModel
 from ..settings import READ_PER_BODY, Settings
 from .metrics import count_ended, show_open
+from .parts import Parts
 from .record import CALLER, DONE, FAILED, LEASE_S, Job, JobsFullError, JobStore
 
 logger = logging.getLogger("hone.serving")
@@ -47,6 +53,10 @@ NOT_OF_BODY = ("accept", CALLER)
 
 class GoneError(Exception):
     """The job is this worker's no more: canceled, or taken by another."""
+
+
+class MovedError(Exception):
+    """The version that answers a job is leaving: the job is given back, and another answers all of its rows."""
 
 
 @dataclass
@@ -116,6 +126,8 @@ class JobRunner:
             await self._finish(done, result)
         except GoneError:
             pass
+        except MovedError:
+            await self._store.give_back(current.job)
         except asyncio.CancelledError:
             await self._store.give_back(current.job)
             raise
@@ -157,18 +169,22 @@ class JobRunner:
     async def _computed(self, current: _Current, body: bytes) -> tuple[Job, bytes]:
         """Return a job as it is when it is done, or has failed, and its result."""
         try:
-            served = self._hub.get(current.job.model)
-            protocol, request = await self._edge.bodies.beside(lambda: self._read(served, current.job, body))
-            current.job = replace(current.job, rows=row_count(request.inputs), answered_by=served.tag)
+            served = self._served(current.job.model)
+            protocols = protocols_of(served, self._limits)
+            splits = served.loaded.plan.max_batch_rows if served.loaded.artifact.signature.batchable else 0
+            protocol, request = await self._edge.bodies.beside(lambda: self._read(protocols, current.job, body))
+            rows = row_count(request.inputs)
+            current.job = replace(current.job, rows=rows, answered_by=served.tag)
+            answers = protocols[current.job.head["accept"].encode()]
+            asked = request if type(answers) is type(protocol) else Request(request.inputs)
+            parts = Parts(self._limits, rows if splits else None, answers.in_text(asked))
             began = time()
-            outputs = await self._infer(served, request.inputs, current)
+            for piece in _pieces(request.inputs, splits):
+                await self._infer(served, piece, current, parts, bool(splits))
             caller = current.job.head.get(CALLER, "").encode("latin-1") or None
-            served.note(current.job.id.encode(), outputs, "", "", caller, time() - began)
-            answers = protocols_of(served, self._limits)[current.job.head["accept"].encode()]
-            same = type(answers) is type(protocol)
-            asked = request if same else Request(request.inputs)
-            fields, result = await self._edge.bodies.beside(lambda: answers.encode(asked, outputs))
-        except GoneError:
+            served.note(current.job.id.encode(), parts.noted(), "", "", caller, time() - began)
+            fields, result = await self._edge.bodies.beside(lambda: answers.encode(asked, parts.joined()))
+        except (GoneError, MovedError):
             raise
         except Exception as error:
             if is_unexpected(error):
@@ -180,37 +196,49 @@ class JobRunner:
         job = replace(current.job, rows_done=current.job.rows, fields=told, result_bytes=len(content))
         return replace(job, state=DONE, changed=time()), content
 
-    def _read(self, served: ServedModel, job: Job, body: bytes) -> tuple[Protocol, Request]:
+    def _served(self, model: str) -> ServedModel:
+        """Return what answers for a model; raises MovedError when nothing does any more."""
+        try:
+            return self._hub.get(model)
+        except (NotFoundError, MistrustedError):
+            raise MovedError from None
+
+    def _read(self, protocols: dict[bytes, Protocol], job: Job, body: bytes) -> tuple[Protocol, Request]:
         """Return the protocol of a job's body, and what is in it."""
         head = {name.encode(): value.encode("latin-1") for name, value in job.head.items() if name not in NOT_OF_BODY}
-        protocol = protocols_of(served, self._limits)[head.get(b"content-type", b"")]
+        protocol = protocols[head.get(b"content-type", b"")]
         opener = opener_of(head.get(b"content-encoding", b"identity").strip().lower())
         return protocol, protocol.decode(head, body if opener is None else opener(body, self._most_bytes))
 
-    async def _infer(self, served: ServedModel, inputs: Tensors, current: _Current) -> Tensors:
-        """Return the answer to all rows of a job, computed some at a time while no caller waits; each part is to
-        drift, recorder and shadow what a request is."""
-        parts: list[Tensors] = []
+    async def _infer(self, served: ServedModel, piece: Tensors, current: _Current, parts: Parts, splits: bool) -> None:
+        """Compute some rows of a job while no caller waits; they are to drift, recorder and shadow what a request is.
+
+        What would take more memory than a request may, such as long texts, is computed in halves.
+        """
+        began, rows = time(), row_count(piece)
+        try:
+            outputs = await self._patiently(served, piece, current)
+        except BodyTooLargeError:
+            if not splits or rows == 1:
+                raise
+            for half in _pieces(piece, (rows + 1) // 2):
+                await self._infer(served, half, current, parts, splits)
+            return
         request_id = current.job.id.encode()
-        for piece in _pieces(served, inputs):
-            began = time()
-            parts.append(outputs := await self._patiently(served, piece, current))
-            await _recorded(served, piece, outputs, request_id, time() - began, current.job.rows_done)
-            if served.followed or served.metrics.wants_sample:
-                served.after(piece, outputs, request_id, time() - began)
-            current.job = replace(current.job, rows_done=current.job.rows_done + row_count(piece))
-        if len(parts) == 1:
-            return dict(parts[0])
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        await _recorded(served, piece, outputs, request_id, time() - began, current.job.rows_done)
+        if served.followed or served.metrics.wants_sample:
+            served.after(piece, outputs, request_id, time() - began)
+        parts.add(outputs, served.noted(outputs))
+        current.job = replace(current.job, rows_done=current.job.rows_done + rows)
 
     async def _patiently(self, served: ServedModel, piece: Tensors, current: _Current) -> Tensors:
         while current.own:
+            if served not in self._hub.models():
+                raise MovedError
             try:
                 return await served.infer_behind(piece)
             except OverloadedError:
                 await asyncio.sleep(AGAIN_S)
-                if self._hub.get(current.job.model) is not served:  # it is on its way out
-                    raise
         raise GoneError
 
     async def _show(self) -> None:
@@ -230,16 +258,12 @@ class JobRunner:
             await asyncio.sleep(SWEEP_S)
 
 
-def _pieces(served: ServedModel, inputs: Tensors) -> Iterator[Tensors]:
-    """Yield the rows of one batch after another; all at once where the model takes no batches, or where the sizes of
-    its answers depend on which rows are together."""
-    loaded = served.loaded
-    uneven = any(isinstance(size, str) for spec in loaded.offered.outputs for size in spec.shape[1:])
-    if not loaded.artifact.signature.batchable or (loaded.steps is not None and uneven):
+def _pieces(inputs: Tensors, size: int) -> Iterator[Tensors]:
+    """Yield so many rows after the others; all at once where the size is 0."""
+    if not size:
         yield inputs
         return
-    rows, size = row_count(inputs), loaded.plan.max_batch_rows
-    for start in range(0, rows, size):
+    for start in range(0, row_count(inputs), size):
         yield {name: array[start : start + size] for name, array in inputs.items()}
 
 

@@ -12,7 +12,7 @@ from hone.errors import one_line
 from hone.golden.check import Checked, differing
 from hone.hardware import cores
 from hone.signature import Signature, Tensors
-from hone.steps.answer import Answer
+from hone.steps.answer import computed
 from hone.traffic.answered import kept_outputs, picked
 
 from ..batching.lane import Lane
@@ -85,14 +85,15 @@ class ServedModel:
         signature, self.offered = loaded.artifact.signature, loaded.offered
         joiner = Joiner(signature, pad=plan.pad) if signature.batchable else None
         self._stepping: Stepping | None = None
+        limits = Limits.of(edge.settings)
         if loaded.steps is not None:
             share = max(1, cores() // max(1, edge.settings.workers))
-            self._stepping = Stepping(loaded.steps, signature, joiner, share, edge.settings.queue_rows)
+            self._stepping = Stepping(loaded.steps, signature, joiner, share, edge.settings.queue_rows, limits)
         # With steps neither the inputs' shapes nor those of the outputs tell the size of an answer.
-        sized = signature if loaded.steps is None else Signature(inputs=())
-        self.answer_sizes = AnswerSizes(sized, Limits.of(edge.settings))
+        self.answer_sizes = AnswerSizes(signature if loaded.steps is None else Signature(inputs=()), limits)
         default = edge.settings.default_timeout_ms
         self._default_timeout_s = default / 1e3 if default else None
+        self._behind = 0  # requests that nobody waits for
         self._lane = Lane(
             scheduler,
             loaded.runtime.run,
@@ -187,21 +188,24 @@ class ServedModel:
         if timeout_s is None:
             timeout_s = self._default_timeout_s
         deadline = None if timeout_s is None else (monotonic() if since is None else since) + timeout_s
-        if self._stepping is not None and self._stepping.takes(inputs):
-            return await self._stepping.answer(inputs, lambda made: self._computed(made, deadline, trail))
+        if self._stepping is not None:
+            if self._stepping.takes(inputs):
+                return await self._stepping.answer(inputs, lambda made: self._computed(made, deadline, trail))
+            self._stepping.check(inputs)
         return await self._computed(inputs, deadline, trail)
 
     async def infer_behind(self, inputs: Tensors) -> Tensors:
         """Return the outputs of rows that nobody waits for: they are computed when no caller's are, or at least after
-        `PATIENCE_S`, so that they come on under any load.
-
-        Raises:
-            as infer.
+        `PATIENCE_S`, so that they come on under any load. Raises as `infer`; not for a retired model.
         """
         patience = monotonic() + PATIENCE_S
-        while not self._lane.idle and monotonic() < patience:
-            await asyncio.sleep(PAUSE_S)
-        return await self.infer(inputs)
+        self._behind += 1
+        try:
+            while not self._lane.idle and monotonic() < patience:
+                await asyncio.sleep(PAUSE_S)
+            return await self.infer(inputs)
+        finally:
+            self._behind -= 1
 
     async def _computed(self, inputs: Tensors, deadline: float | None, trail: Trail | None) -> Tensors:
         if self._cache is None:
@@ -209,11 +213,7 @@ class ServedModel:
         return await self._cached(self._cache, inputs, deadline, trail)
 
     async def _cached(
-        self,
-        cache: PredictionCache,
-        inputs: Tensors,
-        deadline: float | None,
-        trail: Trail | None,
+        self, cache: PredictionCache, inputs: Tensors, deadline: float | None, trail: Trail | None
     ) -> Tensors:
         from ..cache.predictions import request_key
 
@@ -259,8 +259,11 @@ class ServedModel:
             seconds: that the answer took.
         """
         if self._edge.collector is not None:
-            outputs = outputs.outputs if isinstance(outputs, Answer) else outputs
-            self._edge.collector.note(self._about, request_id, picked(outputs, self._kept), arm, by, caller, seconds)
+            self._edge.collector.note(self._about, request_id, self.noted(outputs), arm, by, caller, seconds)
+
+    def noted(self, outputs: Tensors) -> Tensors:
+        """Return what `note` keeps of an answer: the model's small outputs."""
+        return picked(computed({}, outputs)[1], self._kept)
 
     # `followed` says whether `after` has more to do than an occasional sample.
     def after(self, inputs: Tensors, outputs: Tensors, request_id: bytes, seconds: float, arm: str = "") -> None:
@@ -286,7 +289,7 @@ class ServedModel:
             await self.shadow.close()
         # Requests that were routed here before the routes changed may still be reading their bodies.
         patience = monotonic() + CLOSE_TIMEOUT_S
-        while self.metrics.in_flight and monotonic() < patience:
+        while (self.metrics.in_flight or self._behind) and monotonic() < patience:
             await asyncio.sleep(0.01)
         try:
             await self._lane.close(CLOSE_TIMEOUT_S)
@@ -303,8 +306,3 @@ class ServedModel:
         self.loaded.runtime.close()
         del self.loaded, self._lane
         release_memory()
-
-
-def computed(inputs: Tensors, outputs: Tensors) -> tuple[Tensors, Tensors]:
-    """Return what the model was given and what it gave, of a request and its answer."""
-    return (outputs.inputs, outputs.outputs) if isinstance(outputs, Answer) else (inputs, outputs)

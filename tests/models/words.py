@@ -42,23 +42,32 @@ def write_tokenizer(folder: Path) -> Path:
     return folder / "tokenizer.json"
 
 
-def write_model(path: Path, output: str = "embedding") -> Path:
-    """Write ids and mask to the mean of the unmasked words' vectors."""
+def outputs_of(output: str, each: bool) -> tuple[TensorSpec, ...]:
+    if not each:
+        return (TensorSpec(name=output, shape=("batch", WIDTH)),)
+    return tuple(TensorSpec(name=name, shape=("batch", "sequence", WIDTH)) for name in (output, "states"))
+
+
+def write_model(path: Path, output: str = "embedding", *, each: bool = False) -> Path:
+    """Write ids and mask to the mean of the unmasked words' vectors, or to each of them, masked and not."""
     nodes = [
         helper.make_node("Gather", ["table", "input_ids"], ["states"]),
         helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
         helper.make_node("Unsqueeze", ["mask", "last"], ["column"]),
-        helper.make_node("Mul", ["states", "column"], ["kept"]),
+        helper.make_node("Mul", ["states", "column"], [output if each else "kept"]),
         helper.make_node("ReduceSum", ["kept", "one"], ["total"], keepdims=0),
         helper.make_node("ReduceSum", ["mask", "one"], ["count"], keepdims=1),
         helper.make_node("Div", ["total", "count"], [output]),
+    ][: 4 if each else None]
+    outputs = [
+        helper.make_tensor_value_info(spec.name, TensorProto.FLOAT, spec.shape) for spec in outputs_of(output, each)
     ]
     ids = [helper.make_tensor_value_info(spec.name, TensorProto.INT64, list(spec.shape)) for spec in INPUTS]
     graph = helper.make_graph(
         nodes,
         "words",
         ids,
-        [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["batch", WIDTH])],
+        outputs,
         [
             numpy_helper.from_array(vectors(), "table"),
             numpy_helper.from_array(np.array([-1]), "last"),
@@ -70,17 +79,17 @@ def write_model(path: Path, output: str = "embedding") -> Path:
 
 
 def words_artifact(
-    path: Path, *, name: str = "words", output: str = "embedding", post: tuple[Any, ...] = ()
+    path: Path, *, name: str = "words", output: str = "embedding", post: tuple[Any, ...] = (), each: bool = False
 ) -> Artifact:
     """Return a sealed artifact of the model that takes text."""
     path.mkdir(parents=True)
     write_tokenizer(path.parent)
-    write_model(path / "model.onnx", output)
+    write_model(path / "model.onnx", output, each=each)
     steps, files = packed_steps(Steps.model_validate({"preprocess": [TOKENIZE], "postprocess": post}), path.parent)
     for place, file in files.items():
         (path / place).parent.mkdir(exist_ok=True)
         (path / place).write_bytes(file.read_bytes())
-    outputs = (TensorSpec(name=output, shape=("batch", WIDTH)),)
+    outputs = outputs_of(output, each)
     return seal(
         path,
         Manifest(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import sys
+import tracemalloc
 import zlib
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from hone import runtimes, store
 from hone.artifact import Artifact, Manifest, parse_manifest
 from hone.errors import ArtifactError, InputError
 from hone.signature import Signature, TensorSpec
-from hone.steps.base import StepError
+from hone.steps.base import StepError, TooMuchError
 from hone.steps.packing import packed_columns, unpacked_columns
 from hone.steps.pipeline import ReadySteps
 from hone.steps.ready import missing_here, offered_by
@@ -98,6 +99,29 @@ def test_text_is_filled_up_to_the_longest_or_to_a_length(tmp_path: Path) -> None
     strict = {"tokenize": {"file": "tokenizer.json", "max_length": 3, "truncation": False}}
     with pytest.raises(InputError, match="input 'text': row 1 has 4 tokens, the model takes 3"):
         ready(tmp_path, (strict,), inputs=INPUTS).before({"text": texts})
+
+
+def test_what_would_take_too_much_memory_is_not_made(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path)
+    texts = np.array(["a"] * 9_999 + ["a " * 64], dtype=object)
+    steps = ready(tmp_path, (TOKENIZE,), inputs=INPUTS)
+    with pytest.raises(TooMuchError, match=r"the steps would make 15 MB of these rows, 1 MB are allowed"):
+        steps.before({"text": texts}, 1_000_000)
+    assert steps.before({"text": texts[:-1]}, 1_000_000)[0]["input_ids"].shape == (9_999, 1)
+
+
+def test_pictures_take_no_more_memory_than_their_tensors(tmp_path: Path) -> None:
+    step = {"image": {"output": "x", "size": [100, 100], "mean": [0.5], "std": [0.2], "filter": "nearest"}}
+    steps = ready(tmp_path, (step,), inputs=(TensorSpec(name="x", shape=("batch", 3, 100, 100)),))
+    assert steps.row_bytes == 120_000
+    many = np.concatenate([picture(2, 2)] * 100)
+    steps.before({"image": many})
+    tracemalloc.start()
+    made = steps.before({"image": many})[0]["x"]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert made.nbytes == 12_000_000 and peak < 1.1 * made.nbytes
+    np.testing.assert_allclose(np.unique(made), [-2.5, 2.5], rtol=1e-5)
 
 
 def picture(width: int, height: int, kind: str = "PNG") -> np.ndarray:

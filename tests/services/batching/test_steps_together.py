@@ -33,9 +33,9 @@ class Watched:
         self.turns: list[int] = []
         self.alone = steps.tensors
 
-        def tensors(raw: Tensors) -> Any:
+        def tensors(raw: Tensors, most_bytes: int | None = None) -> Any:
             self.turns.append(len(raw["text"]))
-            return self.alone(raw)
+            return self.alone(raw, most_bytes)
 
         monkeypatch.setattr(steps, "tensors", tensors)
 

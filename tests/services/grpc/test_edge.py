@@ -16,15 +16,24 @@ import psutil
 import pytest
 from tritonclient.grpc import service_pb2
 
+from hone import store
 from hone.lifecycle.feedback.joined import joined
 from hone.services.access.api_keys import add_key
 from hone.services.launch import free_port
 from tests.models.dense import dense_answer
-from tests.servers import DIGITS, ROOT, Server, put, server
+from tests.models.words import WIDTH, words_artifact
+from tests.servers import DIGITS, ROOT, Server, put, server, use_store
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 UNLIMITED = [("grpc.max_send_message_length", -1)]
 ROW = np.arange(4, dtype=np.float32)
+WIDE = """
+import numpy as np
+
+
+def repeat(columns):
+    return {"wide": np.repeat(columns["embedding"], 400, axis=1)}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +79,26 @@ def test_answers_are_kept_under_the_id_that_they_tell(locked: Server, port: int,
         found = {one.request_id: one for one in joined(folder, "digits")}
     np.testing.assert_allclose(found[identity].outputs["scores"][0], dense_answer(ROW), rtol=1e-5)
     assert re.search(r"^hone_answers_noted_total [1-9]", locked.client.get("/metrics").text, re.MULTILINE)
+
+
+def test_answers_of_steps_are_as_large_as_a_request_may_have_them(tmp_path: Path) -> None:
+    (tmp_path / "wide.py").write_text(WIDE)
+    outputs = {"wide": {"shape": ["batch", 400 * WIDTH]}}
+    function = {"call": "wide:repeat", "inputs": {"embedding": {"shape": ["batch", WIDTH]}}, "outputs": outputs}
+    use_store(tmp_path)
+    store.put(words_artifact(tmp_path / "a", name="digits", post=({"function": function},)), "digits", "v1")
+
+    def text(rows: int) -> bytes:
+        request = service_pb2.ModelInferRequest(model_name="digits")
+        request.inputs.add(name="text", datatype="BYTES", shape=[rows]).contents.bytes_contents.extend([b"good"] * rows)
+        return request.SerializeToString()
+
+    port, limit = free_port(), {"HONE_MAX_READ_MB": "0.5", "HONE_TRUST_CODE": "1"}
+    with server(DIGITS, tmp_path, HONE_GRPC_PORT=str(port), **limit):
+        assert infer(port, text(2)).size == 2 * 400 * WIDTH
+        with pytest.raises(grpc.RpcError, match="the answer to this request would take about 1 MB") as caught:
+            infer(port, text(60))
+    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 def test_callers_without_a_key_are_refused_before_their_bodies_are_read(

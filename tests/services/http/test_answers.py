@@ -64,6 +64,13 @@ def test_answer_over_the_memory_of_a_request_is_refused_before_it_is_computed() 
         asyncio.run(model.room(many, True, Budget(10**9)))
 
 
+def test_an_answer_whose_size_its_inputs_do_not_show_is_checked_when_it_is_there() -> None:
+    model = sizes(IDS, ("batch", "boxes", 4), memory=100_000)
+    assert model.check_outputs({"y0": np.zeros((100, 25, 4), np.float32)}) == 10_000
+    with pytest.raises(BodyTooLargeError, match=r"answer to this request would take about 0 MB"):
+        model.check_outputs({"y0": np.zeros((100, 50, 4), np.float32)})
+
+
 def test_bytes_are_held_until_the_last_piece_is_read() -> None:
     async def run() -> None:
         budget, bodies, body = Budget(10_000_000), Bodies(1), bytes(range(256)) * 4000

@@ -16,22 +16,16 @@ from prometheus_client import REGISTRY
 from hone import store
 from hone.lifecycle.feedback.joined import joined
 from hone.services.access.api_keys import add_key
-from hone.services.access.gate import make_gate
-from hone.services.batching.scheduler import Scheduler
 from hone.services.feedback.collector import Collector
 from hone.services.jobs import runner
-from hone.services.jobs.assembly import WorkerJobs
 from hone.services.observe.recording import Recorder, read
-from hone.services.routes.edge import Edge
 from hone.services.routes.hub import Hub
-from hone.services.routes.paths import job_path
-from hone.services.settings import Settings
 from tests.models.dense import dense_answer, dense_artifact
 from tests.plans import plan
+from tests.services.jobs.serving import Ask, ended, serve
 
 ROWS = np.random.default_rng(0).normal(size=(100, 4)).astype(np.float32)
 PATH = "/models/dense/jobs"
-Ask = Callable[[httpx.AsyncClient, Hub], Awaitable[None]]
 
 
 @pytest.fixture
@@ -42,35 +36,9 @@ def asked(tmp_path: Path, home: Path) -> Callable[..., None]:
     given = plan(model=tag, digest=artifact.digest, max_batch_rows=8).model_dump_json()
 
     def run(ask: Ask, **settings: Any) -> None:
-        async def main() -> None:
-            edge = Edge(Settings(**{"plan": given, "jobs_dir": str(tmp_path / "jobs"), **settings}))
-            edge.gate = make_gate(edge.settings, tmp_path)
-            hub = Hub(edge, Scheduler(2))
-            await hub.load("dense")
-            jobs = WorkerJobs(hub, edge)
-
-            async def application(scope: Any, receive: Any, send: Any) -> None:
-                of_jobs = job_path(scope["path"]) is not None
-                await (jobs.answer if of_jobs else hub.routes[scope["path"]])(scope, receive, send)
-
-            transport = httpx.ASGITransport(application)
-            async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
-                await ask(client, hub)
-            await jobs.close()
-            await hub.close()
-
-        asyncio.run(main())
+        serve(tmp_path, "dense", ask, **{"plan": given, **settings})
 
     return run
-
-
-async def ended(client: httpx.AsyncClient, place: str, **options: Any) -> dict[str, Any]:
-    """Return a job's status once it is neither queued nor running."""
-    while True:
-        told: dict[str, Any] = (await client.get(place, **options)).json()
-        if told["status"] not in ("queued", "running"):
-            return told
-        await asyncio.sleep(0.01)
 
 
 def test_a_job_is_submitted_looked_at_read_and_thrown_away(asked: Callable[..., None]) -> None:
