@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import onnx
-
 from hone.artifact import Artifact
 from hone.errors import PassError, one_line
 
 from ...context import Built, PassContext
 from ...graph.execution import cpu_session
-from ...graph.onnx_graph import load_graph, save_graph
+from ...graph.onnx_graph import is_large, load_graph, save_with_shapes
 from ...registry import PassOptions, register
+
+WEIGHTS_FILE = "session.optimized_model_external_initializers_file_name"
 
 
 class Options(PassOptions):
@@ -29,16 +29,21 @@ def simplify(model: Artifact, options: Options, out: Path, context: PassContext)
     import onnxruntime as ort
 
     file = out / "model.onnx"
+    before = load_graph(model.entry)
+    nodes_before, large = len(before.graph.node), is_large(before)
+    del before  # its weights are read anew
     settings = ort.SessionOptions()
     settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     settings.optimized_model_filepath = str(file)
+    if large:
+        settings.add_session_config_entry(WEIGHTS_FILE, f"{file.name}.data")
     try:
         cpu_session(model.entry, settings)
     except Exception as error:
         raise PassError(f"simplify: ONNX Runtime can't load {model.entry.name}: {one_line(error)}") from error
-    before, after = load_graph(model.entry), load_graph(file)
+    after = load_graph(file)
     # The optimizer leaves the shapes of values that it has transposed as they were; wrong ones break quantization.
     del after.graph.value_info[:]
-    save_graph(onnx.shape_inference.infer_shapes(after), file)
-    counts = {"nodes_before": len(before.graph.node), "nodes_after": len(after.graph.node)}
+    save_with_shapes(after, file)
+    counts = {"nodes_before": nodes_before, "nodes_after": len(after.graph.node)}
     return Built("model.onnx", details=counts)
