@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -68,8 +68,7 @@ class OpenVinoRuntime(Runtime):
         for name in artifact.signature.input_names:
             if name not in known:
                 raise ArtifactError(f"{artifact.entry}: no input '{name}' in the model, it has {sorted(known)}")
-        shapes = {name: _sizes(value) for value in self._compiled.inputs for name in value.get_names()}
-        self._rows = rows_at_once(shapes, {spec.name for spec in artifact.signature.inputs if spec.batchable})
+        self._rows = model_rows(self._compiled, {spec.name for spec in artifact.signature.inputs if spec.batchable})
 
     @staticmethod
     def _compile(artifact: Artifact, threads: int | None, **more: Any) -> Any:
@@ -146,9 +145,18 @@ class OpenVinoRuntime(Runtime):
         return f"OpenVINO {version('openvino')}, CPU"
 
 
-def _sizes(value: Any) -> list[int | None]:
-    """Return the sizes of an input's axes; None stands for those that are not fixed."""
-    return [axis.get_length() if axis.is_static else None for axis in value.get_partial_shape()]
+def model_rows(model: Any, batched: Collection[str]) -> int | None:
+    """Return the rows that a model, compiled or not, takes at a time; None: any number.
+
+    Args:
+        batched: names of inputs whose axis 0 is the batch.
+    """
+    shapes = {
+        name: [axis.get_length() if axis.is_static else None for axis in value.get_partial_shape()]
+        for value in model.inputs
+        for name in value.get_names()
+    }
+    return rows_at_once(shapes, batched)
 
 
 def _counted(request: Any, runs: int) -> dict[tuple[str, str], tuple[str, float]]:
