@@ -15,7 +15,7 @@ from hone.errors import PassError, one_line
 from hone.runtimes.parts import rows_at_once, run_in_parts
 from hone.signature import Tensors
 
-from .onnx_graph import is_large, save_graph
+from .onnx_graph import is_large, load_graph, save_graph
 
 BATCH_ROWS = 16
 """Calibration rows that run together: enough to fill the cores, few enough for every value of a graph to fit in
@@ -116,6 +116,6 @@ def _made_for(graph: Path, data: Dataset) -> int | None:
     """Return the fixed number of rows of a graph's inputs; None: any."""
     shapes = {
         value.name: [dim.dim_value or None for dim in value.type.tensor_type.shape.dim]
-        for value in onnx.load(graph, load_external_data=False).graph.input
+        for value in load_graph(graph, weights=False).graph.input
     }
     return rows_at_once(shapes, data.inputs)

@@ -19,10 +19,10 @@ ROOM = 64 * 1024
 """For the nodes beside the weights, where only the weights are counted: a message over the limit has no size."""
 
 
-def load_graph(file: Path) -> onnx.ModelProto:
-    """Read an ONNX file, external data included; raises PassError when it is not one."""
+def load_graph(file: Path, *, weights: bool = True) -> onnx.ModelProto:
+    """Read an ONNX file, with or without its external data; raises PassError when it is not one."""
     try:
-        return onnx.load(file)
+        return onnx.load(file, load_external_data=weights)
     except Exception as error:
         raise PassError(f"{file}: not a readable ONNX model: {one_line(error)}") from error
 

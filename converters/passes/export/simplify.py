@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from onnx.external_data_helper import uses_external_data
+
 from hone.artifact import Artifact
 from hone.errors import PassError, one_line
 
 from ...context import Built, PassContext
 from ...graph.execution import cpu_session
-from ...graph.onnx_graph import is_large, load_graph, save_with_shapes
+from ...graph.onnx_graph import load_graph, save_with_shapes
 from ...registry import PassOptions, register
 
 WEIGHTS_FILE = "session.optimized_model_external_initializers_file_name"
@@ -29,13 +31,11 @@ def simplify(model: Artifact, options: Options, out: Path, context: PassContext)
     import onnxruntime as ort
 
     file = out / "model.onnx"
-    before = load_graph(model.entry)
-    nodes_before, large = len(before.graph.node), is_large(before)
-    del before  # its weights are read anew
+    before = load_graph(model.entry, weights=False)
     settings = ort.SessionOptions()
     settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     settings.optimized_model_filepath = str(file)
-    if large:
+    if any(uses_external_data(tensor) for tensor in before.graph.initializer):
         settings.add_session_config_entry(WEIGHTS_FILE, f"{file.name}.data")
     try:
         cpu_session(model.entry, settings)
@@ -45,5 +45,5 @@ def simplify(model: Artifact, options: Options, out: Path, context: PassContext)
     # The optimizer leaves the shapes of values that it has transposed as they were; wrong ones break quantization.
     del after.graph.value_info[:]
     save_with_shapes(after, file)
-    counts = {"nodes_before": nodes_before, "nodes_after": len(after.graph.node)}
+    counts = {"nodes_before": len(before.graph.node), "nodes_after": len(after.graph.node)}
     return Built("model.onnx", details=counts)

@@ -67,7 +67,7 @@ def test_a_graph_in_memory_runs() -> None:
 @pytest.mark.parametrize(
     ("steps", "options"),
     [
-        (["simplify"], {}),
+        (["simplify", "simplify"], {}),
         (["simplify", "quantize_dynamic"], {}),
         (["simplify", "smooth"], {"strength": 0.5}),
     ],
