@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,9 @@ from hone.userload import call, load_function
 
 DEFAULT_LABELS = "label"
 SHARE_SEED = 0
+
+_given: ContextVar[dict[tuple[str, str], Any] | None] = ContextVar("given", default=None)
+"""What data functions gave, by field and name."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +87,7 @@ def load_dataset(loaded: LoadedRecipe, field: str, spec: DataSpec, signature: Si
         arrays = _grouped(read_columns(path, where), spec, f"{where}: {path.name}")
         labels_key = spec.labels or DEFAULT_LABELS
     else:
-        function = load_function(spec.source, loaded.root, where)
-        arrays, labels_key = _from_function(call(function, spec.source, where), spec, where)
+        arrays, labels_key = _from_function(_called(spec.source, loaded.root, where), spec, where)
     labels = arrays.pop(labels_key, None)
     if labels is None and spec.labels:
         raise RecipeError(f"{where}: no labels '{spec.labels}'{did_you_mean(spec.labels, arrays)}")
@@ -116,6 +120,27 @@ def _slices(
             raise RecipeError(f"{where}.slices: '{name}' has shape {list(arrays[name].shape)}; give one value a row")
     kept = {one.name for one in signature.inputs} if signature else set()
     return {name: arrays[name] if name in kept else arrays.pop(name) for name in spec.slices}
+
+
+@contextmanager
+def called_once() -> Iterator[None]:
+    """In here a function gives the rows of a field once: who asks again gets the same."""
+    token = _given.set({})
+    try:
+        yield
+    finally:
+        _given.reset(token)
+
+
+def _called(source: str, root: Path, where: str) -> Any:
+    """Return what a data function gives; `where` has the recipe's path and field."""
+    given = _given.get()
+    if given is not None and (where, source) in given:
+        return given[where, source]
+    value = call(load_function(source, root, where), source, where)
+    if given is not None:
+        given[where, source] = value
+    return value
 
 
 def _from_function(value: Any, spec: DataSpec, where: str) -> tuple[dict[str, np.ndarray], str]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import onnx
 
 from hone.data import Dataset
 from hone.errors import PassError, one_line
+from hone.runtimes.parts import rows_at_once, run_in_parts
 from hone.signature import Tensors
+
+from .onnx_graph import is_large, load_graph, save_graph
 
 BATCH_ROWS = 16
 """Calibration rows that run together: enough to fill the cores, few enough for every value of a graph to fit in
@@ -29,7 +34,7 @@ def cpu_session(
     """Return an `onnxruntime.InferenceSession` on the processor that logs no warnings.
 
     Args:
-        graph: a file, with its external data beside it, or a model under 2 GB.
+        graph: a file, with its external data beside it, or a model.
         settings: `onnxruntime.SessionOptions` with what else should differ from the default.
         disabled: names of optimizers to leave out.
         severity: least level that is logged; where a graph may be wrong and that is no error, fatal ones only.
@@ -39,6 +44,11 @@ def cpu_session(
     """
     import onnxruntime as ort
 
+    if not isinstance(graph, Path) and is_large(graph):
+        with TemporaryDirectory(prefix="hone-graph-") as scratch:
+            file = Path(scratch) / "model.onnx"
+            save_graph(graph, file)
+            return cpu_session(file, settings, disabled=disabled, severity=severity)
     settings = settings or ort.SessionOptions()
     settings.log_severity_level = severity
     source = str(graph) if isinstance(graph, Path) else graph.SerializeToString()
@@ -48,7 +58,7 @@ def cpu_session(
 
 
 def run_rows(graph: Path | onnx.ModelProto, data: Dataset, step: str, names: Sequence[str] = ()) -> Iterator[Tensors]:
-    """Run a graph on all rows; yield its outputs, or those named, batch after batch.
+    """Run a graph on all rows; yield its outputs, or those named, batch after batch: as many rows as it is made for.
 
     Raises:
         PassError: beginning with `step`: the graph doesn't load, or fails on the rows.
@@ -56,8 +66,13 @@ def run_rows(graph: Path | onnx.ModelProto, data: Dataset, step: str, names: Seq
     try:
         session = cpu_session(graph)
         wanted = list(names) or [value.name for value in session.get_outputs()]
-        for batch in data.batches(BATCH_ROWS):
-            yield dict(zip(wanted, session.run(wanted, batch), strict=True))
+        rows = rows_at_once({node.name: node.shape for node in session.get_inputs()}, data.inputs)
+
+        def run(batch: Mapping[str, np.ndarray]) -> Tensors:
+            return dict(zip(wanted, session.run(wanted, dict(batch)), strict=True))
+
+        for batch in data.batches(rows or BATCH_ROWS):
+            yield run(batch) if rows is None else run_in_parts(run, batch, rows)
     except Exception as error:
         raise PassError(f"{step}: the graph fails on the calibration rows: {one_line(error)}") from error
 
@@ -68,7 +83,7 @@ def shapes_met(graph: onnx.ModelProto, first: Tensors, second: Tensors) -> dict[
     What a file says of shapes is often less, and sometimes wrong.
 
     Args:
-        graph: under 2 GB.
+        graph: whose values are looked at.
         first, second: inputs of other sizes along each dynamic axis.
 
     Raises:
@@ -88,7 +103,19 @@ def shapes_met(graph: onnx.ModelProto, first: Tensors, second: Tensors) -> dict[
     }
 
 
-def equal_batches(data: Dataset) -> Iterator[Tensors]:
-    """Yield batches of the same number of rows; what is left over at the end is left out."""
-    size = min(BATCH_ROWS, data.rows)
+def equal_batches(data: Dataset, graph: Path | None = None) -> Iterator[Tensors]:
+    """Yield batches of the same number of rows, that which a graph is made for; what is left over is left out."""
+    size = _made_for(graph, data) if graph else None
+    if size and data.rows < size:
+        data = data.of(np.arange(size) % data.rows)
+    size = size or min(BATCH_ROWS, data.rows)
     return data.head(data.rows // size * size).batches(size)
+
+
+def _made_for(graph: Path, data: Dataset) -> int | None:
+    """Return the fixed number of rows of a graph's inputs; None: any."""
+    shapes = {
+        value.name: [dim.dim_value or None for dim in value.type.tensor_type.shape.dim]
+        for value in load_graph(graph, weights=False).graph.input
+    }
+    return rows_at_once(shapes, data.inputs)

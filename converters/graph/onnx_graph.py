@@ -19,20 +19,38 @@ ROOM = 64 * 1024
 """For the nodes beside the weights, where only the weights are counted: a message over the limit has no size."""
 
 
-def load_graph(file: Path) -> onnx.ModelProto:
-    """Read an ONNX file, external data included; raises PassError when it is not one."""
+def load_graph(file: Path, *, weights: bool = True) -> onnx.ModelProto:
+    """Read an ONNX file, with or without its external data; raises PassError when it is not one."""
     try:
-        return onnx.load(file)
+        return onnx.load(file, load_external_data=weights)
     except Exception as error:
         raise PassError(f"{file}: not a readable ONNX model: {one_line(error)}") from error
 
 
 def save_graph(model: onnx.ModelProto, file: Path) -> None:
-    """Write an ONNX file; one over protobuf's limit keeps its weights in a second file beside it."""
-    if is_large(model):
-        onnx.save(model, file, save_as_external_data=True, location=f"{file.name}.data")
-    else:
+    """Write an ONNX file; one over protobuf's limit keeps its weights in a second file beside it.
+
+    That of a file that was there before is gone then: its tensors must be in memory.
+    """
+    weights = file.with_name(f"{file.name}.data")
+    weights.unlink(missing_ok=True)  # onnx appends to one
+    if not is_large(model):
         onnx.save(model, file)
+        return
+    onnx.save(model, file, save_as_external_data=True, location=weights.name)
+    if weights.exists():
+        weights.chmod(file.stat().st_mode)  # onnx lets its owner alone read it
+    # What it writes it takes out of the graph, tensor by tensor.
+    onnx.load_external_data_for_model(model, str(file.parent))
+
+
+def save_with_shapes(model: onnx.ModelProto, file: Path) -> None:
+    """Write an ONNX file as `save_graph` does, with the shapes of inner values that can be inferred."""
+    if is_large(model):
+        save_graph(model, file)
+        onnx.shape_inference.infer_shapes_path(file, file)
+    else:
+        save_graph(onnx.shape_inference.infer_shapes(model), file)
 
 
 def is_large(model: onnx.ModelProto) -> bool:

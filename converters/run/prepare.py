@@ -14,7 +14,7 @@ import numpy as np
 from hone import __version__, runtimes
 from hone.artifact import Artifact, DataRecord, Manifest, seal
 from hone.cache import check_own
-from hone.data import load_dataset, save_dataset
+from hone.data import called_once, load_dataset, save_dataset
 from hone.errors import HoneError, RecipeError, one_line
 from hone.hardware import tool_versions
 from hone.recipe import LoadedRecipe, load_recipe
@@ -64,9 +64,10 @@ def _prepare(loaded: LoadedRecipe, told: str, sources_dir: Path, evaluation: Pat
     sources_dir.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=".incoming.", suffix=".partial", dir=sources_dir))
     try:
-        built = source.ingest(loaded, partial)
-        assert built.signature is not None
-        rows, data = _save_rows(loaded, built.signature, evaluation)
+        with called_once():  # a source may need rows to read its model
+            built = source.ingest(loaded, partial)
+            assert built.signature is not None
+            rows, data = _save_rows(loaded, built.signature, evaluation)
         context = PassContext(loaded, built.signature, lambda _: None, rows)
         artifact = _adopt(partial, source, built, context, sources_dir)
     finally:

@@ -81,12 +81,12 @@ def _copy(folder: Path, out: Path) -> None:
 
 
 def _export(model: Artifact, signature: Signature, opset: int, out: Path) -> Built:
-    import onnx
-
     from hone.runtimes.savedmodel import called
+
+    from ..graph.onnx_graph import save_graph
 
     names: list[str] = []
     function = called(model.entry.parent, signature.input_names, names)
     graph, supported = function_to_onnx(function, names, signature, opset, "the SavedModel")
-    onnx.save(graph, out / "model.onnx")
+    save_graph(graph, out / "model.onnx")
     return exported(graph, signature, supported)

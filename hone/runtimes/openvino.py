@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +18,7 @@ from hone.errors import ArtifactError, one_line
 from hone.hardware import cpu_features
 from hone.runtimes.base import Availability, Runtime, RuntimeOptions, missing, name_outputs, register
 from hone.runtimes.onnx.saturation import saturates
+from hone.runtimes.parts import rows_at_once, run_in_parts
 from hone.runtimes.trace import RAW, WARM_UPS, Call, Trace, chrome_events, timed, traced
 
 # Importing OpenVINO is reported to Intel by Google Analytics, from servers, too, as converting and quantizing with it
@@ -51,7 +52,7 @@ class OpenVinoRuntime(Runtime):
     """A model compiled by OpenVINO for this processor.
 
     `runtime_options` of the artifact: `inference_precision`, float32 or bfloat16 (what float arithmetic is done in;
-    inputs and outputs stay float32).
+    inputs and outputs stay float32). A model for a fixed number of rows runs in parts.
     """
 
     module = "openvino"
@@ -67,6 +68,7 @@ class OpenVinoRuntime(Runtime):
         for name in artifact.signature.input_names:
             if name not in known:
                 raise ArtifactError(f"{artifact.entry}: no input '{name}' in the model, it has {sorted(known)}")
+        self._rows = model_rows(self._compiled, {spec.name for spec in artifact.signature.inputs if spec.batchable})
 
     @staticmethod
     def _compile(artifact: Artifact, threads: int | None, **more: Any) -> Any:
@@ -106,22 +108,32 @@ class OpenVinoRuntime(Runtime):
         return saturates(artifact)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        results = self._request.infer(dict(inputs), share_inputs=True)
-        # Copies: the next inference writes into the same memory.
-        values = [np.array(results[output]) for output in self._compiled.outputs]
-        return name_outputs(dict(zip(self._names, values, strict=True)), self._signature)
+        return self._run(self._request, inputs)
+
+    def _run(self, request: Any, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run rows through a request of this model's, in parts where it is made for a number of rows."""
+
+        def run(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            results = request.infer(dict(rows), share_inputs=True)
+            # Copies: the next inference writes into the same memory.
+            values = [np.array(results[index]) for index in range(len(self._names))]
+            return name_outputs(dict(zip(self._names, values, strict=True)), self._signature)
+
+        return run(inputs) if self._rows is None else run_in_parts(run, inputs, self._rows)
 
     def profile(self, inputs: Mapping[str, np.ndarray], runs: int, folder: Path) -> Trace:
         """In a copy of the model that is compiled to count times (`PERF_COUNT`)."""
         request = self._compile(self._artifact, self._threads, PERF_COUNT=True).create_infer_request()
+        rows = len(next(iter(inputs.values())))
+        parts = 1 if self._rows is None else -(-rows // self._rows)
 
         def run() -> None:
-            request.infer(dict(inputs), share_inputs=True)
+            self._run(request, inputs)
 
         timed(run, WARM_UPS)
-        before = _counted(request, WARM_UPS)
+        before = _counted(request, WARM_UPS * parts)
         seconds = timed(run, runs)
-        after = _counted(request, WARM_UPS + runs)
+        after = _counted(request, (WARM_UPS + runs) * parts)
         calls = [
             Call(*step, "CPU", kernel, max(0.0, spent - before.get(step, ("", 0.0))[1]) / runs)
             for step, (kernel, spent) in after.items()
@@ -131,6 +143,20 @@ class OpenVinoRuntime(Runtime):
 
     def describe(self) -> str:
         return f"OpenVINO {version('openvino')}, CPU"
+
+
+def model_rows(model: Any, batched: Collection[str]) -> int | None:
+    """Return the rows that a model, compiled or not, takes at a time; None: any number.
+
+    Args:
+        batched: names of inputs whose axis 0 is the batch.
+    """
+    shapes = {
+        name: [axis.get_length() if axis.is_static else None for axis in value.get_partial_shape()]
+        for value in model.inputs
+        for name in value.get_names()
+    }
+    return rows_at_once(shapes, batched)
 
 
 def _counted(request: Any, runs: int) -> dict[tuple[str, str], tuple[str, float]]:

@@ -40,6 +40,7 @@ class Options(PassOptions):
         "xgboost",
         "lightgbm",
     ),
+    revision=2,
 )
 def export(model: Artifact, options: Options, out: Path, context: PassContext) -> Built:
     """Convert with the exporter of the model's framework.

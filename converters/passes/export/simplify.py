@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import onnx
+from onnx.external_data_helper import uses_external_data
 
 from hone.artifact import Artifact
 from hone.errors import PassError, one_line
 
 from ...context import Built, PassContext
 from ...graph.execution import cpu_session
-from ...graph.onnx_graph import load_graph, name_nodes, save_graph
+from ...graph.onnx_graph import load_graph, name_nodes, save_with_shapes
 from ...registry import PassOptions, register
+
+WEIGHTS_FILE = "session.optimized_model_external_initializers_file_name"
 
 
 class Options(PassOptions):
@@ -29,17 +31,20 @@ def simplify(model: Artifact, options: Options, out: Path, context: PassContext)
     import onnxruntime as ort
 
     file = out / "model.onnx"
+    before = load_graph(model.entry, weights=False)
     settings = ort.SessionOptions()
     settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     settings.optimized_model_filepath = str(file)
+    if any(uses_external_data(tensor) for tensor in before.graph.initializer):
+        settings.add_session_config_entry(WEIGHTS_FILE, f"{file.name}.data")
     try:
         cpu_session(model.entry, settings)
     except Exception as error:
         raise PassError(f"simplify: ONNX Runtime can't load {model.entry.name}: {one_line(error)}") from error
-    before, after = load_graph(model.entry), load_graph(file)
+    after = load_graph(file)
     # The optimizer leaves the shapes of values that it has transposed as they were; wrong ones break quantization.
     del after.graph.value_info[:]
     name_nodes(after)
-    save_graph(onnx.shape_inference.infer_shapes(after), file)
+    save_with_shapes(after, file)
     counts = {"nodes_before": len(before.graph.node), "nodes_after": len(after.graph.node)}
     return Built("model.onnx", details=counts)

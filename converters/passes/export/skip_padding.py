@@ -14,7 +14,7 @@ from hone.signature import BATCH, Signature, Tensors, TensorSpec
 
 from ...context import Built, PassContext
 from ...graph.execution import Shape, cpu_session, shapes_met
-from ...graph.onnx_graph import load_graph, save_graph
+from ...graph.onnx_graph import load_graph, save_with_shapes
 from ...graph.real_tokens import skip_padding as skip
 from ...registry import PassOptions, register
 
@@ -67,7 +67,7 @@ def skip_padding(model: Artifact, options: Options, out: Path, context: PassCont
             f"skip_padding: {model.entry.name} has no matrix product with weights on [batch, tokens, features]; "
             "leave skip_padding out"
         )
-    save_graph(onnx.shape_inference.infer_shapes(after), out / "model.onnx")
+    save_with_shapes(after, out / "model.onnx")
     context.progress("comparing answers to padded rows")
     difference = _difference(model.entry, out / "model.onnx", _padded(context.sample.inputs, mask))
     if not difference <= CLOSE:

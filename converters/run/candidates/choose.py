@@ -84,6 +84,8 @@ class Choosing:
         self._trials: dict[str, Trial] = {}
         self._made: dict[str, Path] = {}
         self._failed: dict[str, str] = {}
+        self._untried: dict[str, str] = {}
+        """Presets that were made, and why their trials failed as a whole."""
 
     @property
     def _is_code(self) -> bool:
@@ -97,7 +99,8 @@ class Choosing:
         contents = read_contents(graph.entry) if graph else Contents()
         masked = bool(graph and len(masks_of(graph.signature)) == 1)
         source = sources.get(self._prepared.framework)
-        return Facts(source.name, source.has_attention, contents, this_host(), self._loaded.recipe, masked)
+        unread = "" if graph else f"{FLOAT} {self._failed.get(FLOAT, 'was not made')}"
+        return Facts(source.name, source.has_attention, contents, this_host(), self._loaded.recipe, masked, unread)
 
     def by_rules(self) -> Chosen:
         """Return what the rules let through, without a trial; those that wait for one included."""
@@ -138,8 +141,11 @@ class Choosing:
     def _against_waiting(self, rule: Rule) -> str:
         """Return why a preset that waits for the trial of another isn't made."""
         trial = self._trials.get(rule.after)
-        if trial is None or trial.loss is None:
-            return f"{rule.after} was not tried"
+        if trial is None:
+            untried = self._untried.get(rule.after)
+            return f"{rule.after} was not tried{f': {untried}' if untried else ''}"
+        if trial.loss is None:
+            return f"{rule.after}: {trial.problem or trial.unjudged}"
         if rule.lossy == trial.lossy:
             return ""
         return f"{rule.after} {'keeps to the budget' if rule.lossy else 'loses more than the budget allows'}"
@@ -149,8 +155,9 @@ class Choosing:
         self._try(rules)
 
     def _make(self, rules: Sequence[Rule], facts: Facts | None) -> None:
-        """Run the passes of presets that are not made yet."""
-        specs = [VariantSpec(preset=rule.preset) for rule in rules if rule.preset not in self._made]
+        """Run the passes of presets that were neither made nor failed yet."""
+        settled = self._made.keys() | self._failed.keys()
+        specs = [VariantSpec(preset=rule.preset) for rule in rules if rule.preset not in settled]
         if not specs:
             return
         plan = self._plan(specs)
@@ -179,7 +186,10 @@ class Choosing:
         reference = self._made[FLOAT]
         future = self._workers.call(run_trials, self._loaded.path, rows, reference, all_of_them, known)
         found = self._workers.result(future)
-        if not isinstance(found, Failure):
+        if isinstance(found, Failure):
+            self._untried |= dict.fromkeys(names, found.message)
+            self._message(f"trials failed: {found.message}")
+        else:
             self._trials.update(found)
 
     def _chosen(self, facts: Facts, rules: Sequence[Rule], against: dict[str, str], waits: dict[str, str]) -> Chosen:
@@ -188,7 +198,9 @@ class Choosing:
             self._candidate(rule, rule.preset in names, against[rule.preset], waits.get(rule.preset, ""))
             for rule in RULES
         )
-        return Chosen(tuple(VariantSpec(preset=rule.preset) for rule in rules), tuple(facts.describe()), candidates)
+        failed = (f"trials failed: {said}" for said in dict.fromkeys(self._untried.values()))
+        looked_at = (*facts.describe(), *failed)
+        return Chosen(tuple(VariantSpec(preset=rule.preset) for rule in rules), looked_at, candidates)
 
     def _candidate(self, rule: Rule, chosen: bool, against: str, waits: str) -> CandidateReport:
         trial = self._trials.get(rule.preset, Trial())

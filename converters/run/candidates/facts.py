@@ -64,6 +64,7 @@ class Facts:
         host: where it is to run.
         recipe: budget, objective, data and hooks.
         masked: an input says which tokens of a text are real.
+        unread: why there is no float graph, and `graph` is empty; else empty.
     """
 
     framework: str
@@ -72,6 +73,7 @@ class Facts:
     host: Host
     recipe: Recipe
     masked: bool = False
+    unread: str = ""
 
     def accepts(self, name: str) -> bool:
         """Return whether a pass takes the source's framework."""
@@ -85,7 +87,7 @@ class Facts:
         drop = budget.quality_drop if isinstance(budget.quality_drop, str) else f"{budget.quality_drop:g}"
         asked = [f"{self.recipe.quality.metric.rpartition(':')[2]} drop {drop}", *given]
         return [
-            f"graph: {self.graph.describe()}",
+            f"graph: {f'not known, {self.unread}' if self.unread else self.graph.describe()}",
             f"host: {self.host.describe()}",
             f"budget: {', '.join(asked)}; objective {self.recipe.objective}",
         ]

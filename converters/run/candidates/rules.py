@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ...passes import all_passes
+from ..plan import PRESETS
 from .facts import Facts
 
 Condition = Callable[[Facts], str]
@@ -43,7 +45,14 @@ class Rule:
 
     def against(self, facts: Facts) -> str:
         """Return why the preset isn't worth making, or an empty text."""
+        if facts.unread and self.preset != FLOAT and self._takes_graph:
+            return facts.unread
         return next((reason for need in self.needs if (reason := need(facts))), "")
+
+    @property
+    def _takes_graph(self) -> bool:
+        """It goes through the model's ONNX graph."""
+        return any(all_passes()[name].produces == "onnx" for name, _ in PRESETS[self.preset])
 
     @property
     def waits_for(self) -> str:
@@ -54,6 +63,8 @@ class Rule:
 
 
 def multiplies(facts: Facts) -> str:
+    if facts.unread:
+        return ""
     if facts.graph.trees:
         return "trees compare numbers and multiply none: fewer bits gain nothing"
     return "" if facts.graph.multiplies else "the graph has no layers with weights to store in fewer bits"

@@ -61,6 +61,7 @@ class Trial:
         allowed: by the budget, of that.
         scale: what a relative budget is a share of.
         problem: why it has no figures, else empty.
+        unjudged: why there are figures but no loss, else empty.
     """
 
     ms: float = 0.0
@@ -69,6 +70,7 @@ class Trial:
     allowed: float = 0.0
     scale: float = 1.0
     problem: str = ""
+    unjudged: str = ""
 
     @property
     def lossy(self) -> bool:
@@ -96,7 +98,9 @@ def run_trials(
     loaded, data = load_recipe(recipe), read_dataset(rows).head(ROWS)
     at = loaded.recipe.budget.at
     threads = resolve_threads(at.threads)
-    wanted = _answers(runtimes.load(Artifact.open(reference), threads), Artifact.open(reference), data)
+    source = Artifact.open(reference)
+    with closing(runtimes.load(source, threads)) as runtime:
+        wanted = _answers(runtime, source, data)
     tried: dict[str, Trial] = {}
     running: dict[str, tuple[Runtime, Tensors]] = {}
     with ExitStack() as stack:
@@ -105,20 +109,20 @@ def run_trials(
             try:
                 runtime = stack.enter_context(closing(runtimes.load(artifact, threads)))
                 trial = known.get(name) or _judged(loaded, _answers(runtime, artifact, data), wanted, data.rows)
+                running[name] = runtime, _batch(artifact, data, at.batch)
             except Exception as error:  # noqa: BLE001 - a runtime may raise anything; it is said of this candidate
                 tried[name] = Trial(problem=one_line(error))
                 continue
             tried[name] = replace(trial, size_mb=artifact.manifest.size_bytes / 1e6)
-            running[name] = runtime, _batch(artifact, data, at.batch)
-        for name, ms in _timed(running).items():
-            tried[name] = replace(tried[name], ms=ms)
-    return tried
+        times, problems = _timed(running)
+    tried |= {name: replace(tried[name], ms=ms) for name, ms in times.items()}
+    return tried | {name: Trial(problem=problem) for name, problem in problems.items()}
 
 
 def _judged(loaded: LoadedRecipe, got: Tensors, wanted: Tensors, rows: int) -> Trial:
     quality = loaded.recipe.quality
     if rows < FEWEST_ROWS:
-        return Trial()
+        return Trial(unjudged=f"{rows} calibration rows are too few to tell its loss")
     output = quality.output or next(iter(wanted))
     loss = stand_in(quality.metric).loss
     scale = loss.scale(wanted[output])
@@ -142,15 +146,24 @@ def _fitted(artifact: Artifact, rows: Tensors) -> Tensors:
     return {spec.name: spec.fit(rows[spec.name]) for spec in artifact.signature.inputs}
 
 
-def _timed(running: Mapping[str, tuple[Runtime, Tensors]]) -> dict[str, float]:
-    """Return milliseconds of a call by name; turns go round, and each starts with another candidate."""
+def _timed(running: Mapping[str, tuple[Runtime, Tensors]]) -> tuple[dict[str, float], dict[str, str]]:
+    """Return milliseconds of a call by name, and the error of those that fail at it.
+
+    Turns go round, and each starts with another candidate.
+    """
     names = list(running)
     medians: dict[str, list[float]] = {name: [] for name in names}
+    problems: dict[str, str] = {}
     for turn in range(TURNS):
         first = turn % max(1, len(names))
         for name in names[first:] + names[:first]:
-            medians[name].append(_turn(*running[name]))
-    return {name: min(values) / 1e6 for name, values in medians.items()}
+            if name in problems:
+                continue
+            try:
+                medians[name].append(_turn(*running[name]))
+            except Exception as error:  # noqa: BLE001 - a runtime may raise anything; it is said of this candidate
+                problems[name] = one_line(error)
+    return {name: min(values) / 1e6 for name, values in medians.items() if name not in problems}, problems
 
 
 def _turn(runtime: Runtime, rows: Tensors) -> float:

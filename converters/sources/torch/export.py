@@ -24,7 +24,7 @@ from hone.signature import BATCH, Signature
 
 from ...context import PassContext
 from ...graph.batch_axis import free_batch
-from ...graph.onnx_graph import rename_inputs, rename_outputs
+from ...graph.onnx_graph import load_graph, rename_inputs, rename_outputs, save_graph
 from .untraceable import cause_of, explained
 
 if TYPE_CHECKING:
@@ -104,14 +104,14 @@ def export_graph(module: torch.nn.Module, signature: Signature, context: PassCon
     program = _run_exporter(module, how, signature if rows is None else _fixed(signature, rows), example, opset)
     with _quiet():
         program.save(file, external_data=False)
-    graph = onnx.load(file)
+    graph = load_graph(file)
     rename_inputs(graph, signature.input_names)
     rename_outputs(graph, signature.output_names)
     if rows is not None:
         free_batch(graph, signature, rows, {name: tensor.numpy() for name, tensor in example.items()})
     else:
         _check_dynamic_axes(graph, signature)
-    onnx.save(graph, file)
+    save_graph(graph, file)
     return len(graph.graph.node)
 
 

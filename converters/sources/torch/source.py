@@ -157,7 +157,8 @@ def _fill(module: torch.nn.Module, loaded: LoadedRecipe) -> None:
     assert spec.file is not None
     file = loaded.file(spec.file, "source.file")
     try:
-        state = load_file(file) if file.suffix == ".safetensors" else torch.load(file, weights_only=True)
+        safe = file.suffix == ".safetensors"
+        state = load_file(file) if safe else torch.load(file, weights_only=True, map_location="cpu")
     except Exception as error:
         raise RecipeError(f"{loaded.path}: source.file: {file} holds no readable weights: {one_line(error)}") from error
     try:

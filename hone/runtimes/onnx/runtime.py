@@ -22,9 +22,8 @@ from hone.runtimes.base import Availability, Runtime, RuntimeOptions, register
 from hone.runtimes.onnx.profiling import finish, profile_to, read_trace
 from hone.runtimes.onnx.providers import CPU, CUDA, TENSORRT, option_problem
 from hone.runtimes.onnx.saturation import saturates
-from hone.runtimes.parts import run_in_parts
+from hone.runtimes.parts import rows_at_once, run_in_parts
 from hone.runtimes.trace import WARM_UPS, Trace, timed
-from hone.signature import Signature
 
 NVIDIA = (CUDA, TENSORRT)
 KERNEL = "; keep that operator in float (block_ops, exclude), or choose another provider or precision"
@@ -112,7 +111,8 @@ class OnnxRuntime(Runtime):
         # A source model's outputs are not known before it has run once: then it gives all that its graph has.
         self._outputs = artifact.signature.output_names or [node.name for node in self._session.get_outputs()]
         self._check_names(artifact)
-        self._rows = _fixed_rows(self._session, artifact.signature)
+        batched = {spec.name for spec in artifact.signature.inputs if spec.batchable}
+        self._rows = rows_at_once({node.name: node.shape for node in self._session.get_inputs()}, batched)
         first = self._session.get_providers()[0]
         if first != wanted[0]:
             names = [name.removesuffix("ExecutionProvider") for name in (wanted[0], first)]
@@ -226,14 +226,6 @@ def _session_options(artifact: Artifact, threads: int | None) -> Any:
     spin = artifact.manifest.runtime_options.get("spin", False)
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
     return options
-
-
-def _fixed_rows(session: Any, signature: Signature) -> int | None:
-    """Return the rows that a graph takes at a time when it is made for so many, though the signature takes any."""
-    batched = {spec.name for spec in signature.inputs if spec.batchable}
-    sizes = {node.shape[0] for node in session.get_inputs() if node.name in batched and node.shape}
-    size = sizes.pop() if len(sizes) == 1 else None
-    return size if isinstance(size, int) else None
 
 
 def usable_providers() -> list[str]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from hone.converters.graph.execution import BATCH_ROWS, equal_batches, run_rows
@@ -30,3 +31,25 @@ def test_graph_that_fails_is_an_error_of_the_step(tmp_path: Path) -> None:
 def test_equal_batches_leave_out_what_is_over() -> None:
     assert [len(batch["features"]) for batch in equal_batches(ROWS)] == [BATCH_ROWS, BATCH_ROWS]
     assert [len(batch["features"]) for batch in equal_batches(ROWS.head(5))] == [5]
+
+
+def fixed_to(rows: int, folder: Path) -> Path:
+    """Write a model that is made for a number of rows, and resists to take any other."""
+    file = dense_onnx(folder / "dense.onnx")
+    model = onnx.load(file)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = rows
+    onnx.save(model, file)
+    return file
+
+
+@pytest.mark.parametrize("size", [1, 2, 50])
+def test_a_graph_for_a_number_of_rows_gets_so_many(tmp_path: Path, size: int) -> None:
+    (tmp_path / "free").mkdir()
+    free = run_rows(dense_onnx(tmp_path / "free" / "dense.onnx"), ROWS, "smooth")
+    file = fixed_to(size, tmp_path)
+    found = np.concatenate([outputs["scores"] for outputs in run_rows(file, ROWS, "smooth")])
+    np.testing.assert_allclose(found, np.concatenate([outputs["scores"] for outputs in free]), rtol=1e-5)
+    batches = [batch["features"] for batch in equal_batches(ROWS, file)]
+    assert [len(batch) for batch in batches] == [size] * max(1, ROWS.rows // size)
+    np.testing.assert_array_equal(np.concatenate(batches)[: ROWS.rows], ROWS.inputs["features"][: len(batches) * size])

@@ -16,6 +16,7 @@ import pytest
 from hone import runtimes
 from hone.artifact import Artifact
 from hone.converters import sources
+from hone.converters.graph import onnx_graph
 from hone.converters.run.pass_task import PassTask, run_pass
 from hone.errors import ArtifactError, PassError, RecipeError
 from hone.signature import Signature, TensorSpec
@@ -227,6 +228,20 @@ def test_operation_without_onnx_counterpart_is_named(tmp_path: Path) -> None:
     work = saved(tmp_path, model, {"features": FEATURES})
     with pytest.raises(PassError, match=r"Erfinv in layer .erfinv. has no ONNX counterpart"):
         export(work, tmp_path / "onnx")
+
+
+def test_a_model_over_the_limit_of_one_file_has_its_weights_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_graph, "LIMIT", 1)
+    work = saved(
+        tmp_path,
+        keras.Sequential([keras.Input((4,), name="features"), keras.layers.Dense(400)]),
+        {"features": FEATURES},
+    )
+    made = export(work, tmp_path / "onnx")
+    assert (made.path / "model.onnx.data").is_file()
+    assert_agree(work, made, {"features": FEATURES})
 
 
 def test_inspect_reads_the_inputs_without_loading_the_model(tmp_path: Path) -> None:

@@ -98,3 +98,15 @@ def test_broken_file_is_named(bench: Bench) -> None:
     made.entry.write_text("<net>")
     with pytest.raises(ArtifactError, match=r"model\.xml: OpenVINO can't load it"):
         runtimes.load(Artifact(made.path, made.manifest), 1)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_model_for_a_number_of_rows_runs_in_parts(bench: Bench, tmp_path: Path, rows: int) -> None:
+    model = perceptron()
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = rows
+    source = bench.artifact(model)
+    made = bench.run("openvino", source)
+    np.testing.assert_allclose(bench.outputs(made)["y"], bench.outputs(source)["y"], rtol=1e-4, atol=1e-5)
+    trace = runtimes.load(made, 1).profile({"x": bench.rows["x"][:7]}, 3, tmp_path)
+    assert len(trace.run_seconds) == 3 and trace.inside_seconds > 0

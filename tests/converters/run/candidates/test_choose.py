@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from hone.converters.graph.contents import Contents
 from hone.converters.run.candidates.choose import Choosing, Chosen, with_chosen
 from hone.converters.run.candidates.facts import Facts, Host
 from hone.converters.run.candidates.rules import Rule
-from hone.converters.run.candidates.trials import Trial
+from hone.converters.run.candidates.trials import Trial, run_trials
 from hone.converters.run.pipeline import Pipeline
 from hone.converters.run.plan import make_plan
 from hone.converters.run.prepare import Prepared, prepare
@@ -50,12 +51,14 @@ def project(tmp_path: Path) -> Path:
     return tmp_path / "recipe.yaml"
 
 
-def choosing(recipe: Path, **changes: Any) -> Choosing:
+def choosing(
+    recipe: Path, workers: Workers | None = None, message: Callable[[str], None] = lambda _: None, **changes: Any
+) -> Choosing:
     if changes:
         recipe.write_text(yaml.safe_dump({**yaml.safe_load(recipe.read_text()), **changes}))
-    loaded, workers = load_recipe(recipe), Here()
+    loaded, workers = load_recipe(recipe), workers or Here()
     prepared = prepare(recipe, recipe.parent / "sources", recipe.parent / "evaluation.npz")
-    return Choosing(loaded, prepared, workers, Pipeline(loaded, prepared, workers), lambda _: None)
+    return Choosing(loaded, prepared, workers, Pipeline(loaded, prepared, workers), message)
 
 
 def names(chosen: Chosen) -> list[str]:
@@ -90,10 +93,49 @@ def test_without_calibration_rows_nothing_is_tried(project: Path) -> None:
     assert {"onnx-fp32", "onnx-int8-dynamic"} <= set(names(chosen)) and "onnx-int8-static" not in names(chosen)
 
 
+class Dying(Workers):
+    """Workers of which the one that tries candidates dies, as where memory runs out."""
+
+    def call(self, function: Any, *arguments: Any) -> Future[Any]:
+        return super().call(os._exit, 9) if function is run_trials else super().call(function, *arguments)
+
+
+def test_trials_that_die_are_told_and_leave_nothing_out(project: Path) -> None:
+    told: list[str] = []
+    workers = Dying(1, lambda _: None)
+    try:
+        chosen = choosing(project, workers, told.append).by_trials()
+    finally:
+        workers.close()
+    assert {"onnx-fp32", "onnx-int8-dynamic", "onnx-int8-static"} <= set(names(chosen))
+    assert not any(one.tried for one in chosen.candidates)
+    for lines in (told, list(chosen.facts)):
+        assert any(line.startswith("trials failed: the worker process was killed") for line in lines)
+
+
+def test_what_needs_no_graph_is_made_where_the_export_fails_which_is_tried_once(tmp_path: Path) -> None:
+    pytest.importorskip("ai_edge_litert")
+    pytest.importorskip("tensorflow")
+    keras = pytest.importorskip("keras")
+    features = keras.Input((4,), name="features")
+    keras.Model(features, keras.ops.expm1(keras.layers.Dense(64)(features))).save(tmp_path / "net.keras")
+    np.savez(tmp_path / "rows.npz", features=np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32))
+    content = {"name": "net", "source": {"file": "net.keras"}, "calibration": "rows.npz", "evaluation": "rows.npz"}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
+    told: list[str] = []
+    chosen = choosing(tmp_path / "recipe.yaml", message=told.append).by_trials()
+    assert told.count("export") == 1
+    assert set(names(chosen)) == {"onnx-fp32", "litert", "litert-dynamic", "litert-int8"}
+    assert "graph: not known, onnx-fp32 could not be made: export: " in chosen.facts[0]
+    left = {one.name: one.reason for one in chosen.candidates if not one.chosen}
+    assert "has no ONNX counterpart" in left["onnx-int8-dynamic"] and left["openvino-fp32"] == left["onnx-fp16"]
+    assert "no size is asked for" in left["litert-fp16"]
+
+
 class Told(Choosing):
     """An encoder's graph, and trials that show what they are told to."""
 
-    def __init__(self, recipe: Path, **losses: float) -> None:
+    def __init__(self, recipe: Path, **losses: float | None) -> None:
         loaded, workers = load_recipe(recipe), Here()
         prepared = Prepared(recipe.parent, Rows(recipe.parent / "rows.npz", None), "", "onnx")
         super().__init__(loaded, prepared, workers, Pipeline(loaded, prepared, workers), lambda _: None)
@@ -109,7 +151,8 @@ class Told(Choosing):
         self.begun.append([rule.preset for rule in rules])
         for rule in rules:
             loss = self._losses.get(rule.preset.replace("-", "_"), 0.0)
-            self._trials[rule.preset] = Trial(ms=1.0, size_mb=1.0, loss=loss, allowed=0.01)
+            few = "8 calibration rows are too few to tell its loss" if loss is None else ""
+            self._trials[rule.preset] = Trial(ms=1.0, size_mb=1.0, loss=loss, allowed=0.01, unjudged=few)
 
 
 def test_what_costs_minutes_is_made_where_int8_loses_too_much(project: Path) -> None:
@@ -126,6 +169,11 @@ def test_what_costs_minutes_is_made_where_int8_loses_too_much(project: Path) -> 
     worse = Told(project, onnx_int8_dynamic=0.02, onnx_smooth_int8_tuned=0.02)
     worse.by_trials()
     assert worse.begun[2:] == [["onnx-smooth-mixed"]]
+
+
+def test_a_loss_that_is_not_known_is_no_trial_that_was_not_made(project: Path) -> None:
+    reasons = {one.name: one.reason for one in Told(project, onnx_int8_dynamic=None).by_trials().candidates}
+    assert reasons["onnx-smooth-int8-tuned"] == "onnx-int8-dynamic: 8 calibration rows are too few to tell its loss"
 
 
 def test_half_of_the_time_limit_is_for_the_choice(project: Path) -> None:

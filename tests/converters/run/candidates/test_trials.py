@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
-from hone.converters.run.candidates.trials import Trial, hopeless, run_trials
+from hone.converters.run.candidates.trials import BATCH_ROWS, Trial, hopeless, run_trials
 from hone.data import Dataset, save_dataset
 from hone.recipe import Recipe
-from tests.models.perceptron import perceptron, perceptron_rows, perceptron_signature
+from tests.models.perceptron import CLASSES, perceptron, perceptron_rows, perceptron_signature
 from tests.passes import Bench
 
 
@@ -113,6 +114,7 @@ def test_too_few_rows_tell_nothing_of_quality_and_a_broken_artifact_is_named(ben
         bench.recipe, bench.folder / "calibration.npz", whole.path, {"float": whole.path, "engine": other.path}, {}
     )
     assert found["float"].loss is None and found["float"].ms > 0
+    assert found["float"].unjudged == "8 calibration rows are too few to tell its loss"
     assert found["engine"].problem and "\n" not in found["engine"].problem
 
 
@@ -124,3 +126,15 @@ def test_what_is_known_is_timed_only(bench: Bench) -> None:
     found = run_trials(bench.recipe, rows, whole.path, {"float": whole.path}, known)
     assert found["float"].loss == 0.5 and found["float"].ms > 0
     assert np.isfinite(found["float"].size_mb)
+
+
+def test_one_that_fails_while_it_is_timed_takes_no_other_with_it(bench: Bench) -> None:
+    whole, fixed = bench.artifact(perceptron()), perceptron()
+    fixed.graph.node[-1].output[0] = "before"
+    fixed.graph.node.append(onnx.helper.make_node("Reshape", ["before", "sixteen"], ["y"]))
+    fixed.graph.initializer.append(onnx.numpy_helper.from_array(np.array([BATCH_ROWS, CLASSES]), "sixteen"))
+    save_dataset(Dataset({"x": perceptron_rows(2 * BATCH_ROWS)["x"]}), bench.folder / "calibration.npz")
+    candidates = {"float": whole.path, "fixed": bench.artifact(fixed).path, "again": whole.path}
+    found = run_trials(bench.recipe, bench.folder / "calibration.npz", whole.path, candidates, {})
+    assert "Reshape" in found["fixed"].problem and found["fixed"].loss is None and not found["fixed"].ms
+    assert found["float"].ms > 0 and found["again"].ms > 0
