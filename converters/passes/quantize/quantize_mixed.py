@@ -193,7 +193,8 @@ class _Search:
         self, best: Path, kept: Sequence[str], ranked: list[tuple[float, str]], loss: float, layers: int
     ) -> Built:
         assert self._last is not None
-        best.rename(self._out / best.name)
+        for file in best.parent.iterdir():  # a large graph has its weights in a second one
+            file.rename(self._out / file.name)
         shutil.rmtree(self._scratch)
         chosen = {name: float(f"{power:.3g}") for power, name in ranked if name in set(kept)}
         details = {

@@ -17,7 +17,7 @@ from pydantic import Field
 from hone.artifact import Artifact
 from hone.data import Dataset
 from hone.errors import PassError, UnavailableError, one_line
-from hone.runtimes.openvino import core
+from hone.runtimes.openvino import core, model_rows
 from hone.signature import Tensors
 
 from ...context import Built, PassContext
@@ -131,7 +131,7 @@ def _with_alpha(
     if options.smooth_quant_alpha != "auto":
         return options, {"smooth_quant_alpha": options.smooth_quant_alpha}
     some = data.head(TRIED_ROWS)
-    rows = _one_by_one(some)
+    rows = _one_by_one(some, read())
     wanted = _answers(read(), rows)
     errors: dict[str, float] = {}
     for alpha in ALPHAS:
@@ -169,7 +169,7 @@ def _quantize(
         "ignored_scope": nncf.IgnoredScope(names=_excluded(model, options), types=list(options.exclude_types)),
     }
     advanced = _advanced(options)
-    rows = _one_by_one(data)
+    rows = _one_by_one(data, model)
     calibration = nncf.Dataset(rows)
     if options.max_drop is None:
         return nncf.quantize(model, calibration, advanced_parameters=advanced, **settings), {}
@@ -209,9 +209,13 @@ def _advanced(options: Options) -> Any:
     )
 
 
-def _one_by_one(data: Dataset) -> list[Tensors]:
-    """Return the rows, each by itself: values of a batch would share one range (NNCF, batch-wise statistics)."""
-    return [data.slice(number, number + 1).inputs for number in range(data.rows)]
+def _one_by_one(data: Dataset, model: Any) -> list[Tensors]:
+    """Return the rows, each by itself: values of a batch would share one range (NNCF, batch-wise statistics).
+
+    A model that is made for a number of rows gets so many times the same.
+    """
+    size = model_rows(model, data.inputs) or 1
+    return [data.of(np.full(size, number)).inputs for number in range(data.rows)]
 
 
 def _validation(rows: list[Tensors], own: OwnAnswers) -> Callable[[Any, Iterable[int]], tuple[float, list[Any]]]:
@@ -235,7 +239,7 @@ def _answers(model: Any, rows: list[Tensors]) -> Tensors:
 
 
 def _answer(compiled: Any, row: Tensors) -> Tensors:
-    return {_name(output): np.array(value) for output, value in compiled(row).items()}
+    return {_name(output): np.array(value[:1]) for output, value in compiled(row).items()}
 
 
 def _name(output: Any) -> str:

@@ -106,7 +106,7 @@ def _quantize(entry: Path, file: Path, data: Dataset, options: Options, masking:
     run(
         entry,
         file,
-        _reader(data),
+        _reader(data, entry),
         quant_format=QuantFormat.QDQ,
         op_types_to_quantize=list(options.op_types) or None,
         nodes_to_exclude=[*options.exclude, *masking],
@@ -142,13 +142,13 @@ def _make_finite(tensor: onnx.TensorProto) -> None:
         tensor.CopyFrom(numpy_helper.from_array(np.clip(values, -FINITE, FINITE), tensor.name))
 
 
-def _reader(data: Dataset) -> Any:
+def _reader(data: Dataset, entry: Path) -> Any:
     """Feed calibration rows in equal batches: the histogram methods can't join batches of different sizes."""
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
-            self._batches = equal_batches(data)
+            self._batches = equal_batches(data, entry)
 
         def get_next(self) -> Tensors | None:
             return next(self._batches, None)

@@ -11,6 +11,10 @@ from tests.models.perceptron import perceptron, perceptron_rows, perceptron_sign
 from tests.passes import Bench, cosine
 
 QUANTIZED: list[tuple[list[str], dict[str, Any]]] = [
+    (["quantize_static"], {}),
+    (["quantize_static"], {"method": "entropy"}),
+    (["openvino", "quantize_nncf"], {"max_drop": 0.5}),
+    (["openvino", "quantize_nncf"], {"model_type": "transformer"}),
     (["smooth"], {}),
     (["quantize_mixed"], {"max_loss": 5e-4, "max_float_share": 1.0}),
 ]
@@ -19,6 +23,8 @@ QUANTIZED: list[tuple[list[str], dict[str, Any]]] = [
 @pytest.mark.parametrize("rows", [1, 3, 100])
 @pytest.mark.parametrize(("steps", "options"), QUANTIZED)
 def test_answers_are_close(tmp_path: Path, steps: list[str], options: dict[str, Any], rows: int) -> None:
+    if "quantize_nncf" in steps:
+        pytest.importorskip("nncf")
     bench = Bench(tmp_path, perceptron_signature(), perceptron_rows())
     model = perceptron()
     for value in (*model.graph.input, *model.graph.output):
