@@ -61,6 +61,7 @@ def _variant(variant: VariantReport, base: VariantReport, report: Report) -> dic
         "quality_loss_pct": loss_pct(variant.quality_drop, base.quality),
         "loss": variant.loss,
         "loss_upper": variant.loss_upper,
+        "loss_allowed": variant.loss_allowed,
         "size_ratio": _ratio(variant.size_mb, base.size_mb),
         "size_mb": variant.size_mb,
         "rows_per_s": _rates(variant),

@@ -17,6 +17,7 @@ def to_markdown(report: dict[str, Any]) -> str:
     lines += (
         ["", f"One large matrix product on all cores reaches, in 1e9 operations a second: {peaks}."] if peaks else []
     )
+    lines += _ahead(report["models"])
     for model in report["models"]:
         lines += [
             "",
@@ -34,6 +35,33 @@ def to_markdown(report: dict[str, Any]) -> str:
     if report["not_run"]:
         lines += ["", "## Not run", "", *(f"- {entry['name']}: {entry['error']}" for entry in report["not_run"])]
     return "\n".join(lines) + "\n"
+
+
+def _ahead(models: list[dict[str, Any]]) -> list[str]:
+    """Return a table of how many times as fast each chosen variant is as the fastest of what other tools made that is
+    proven to keep to the same budget, by batch; in brackets what that is between at 95 % confidence."""
+    chosen = [model for model in models if model["chosen"]]
+    batches = list(dict.fromkeys(batch for model in chosen for batch in model["chosen"]["rows_per_s"]))
+    head = ["chosen, over the fastest tool within the budget", *(f"batch {batch}" for batch in batches)]
+    lines = ["", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for model in chosen:
+        cells = [_over_fastest(model, batch) for batch in batches]
+        lines.append(f"| {model['name']}: {model['winner']} | " + " | ".join(cells) + " |")
+    return lines if chosen else []
+
+
+def _over_fastest(model: dict[str, Any], batch: str) -> str:
+    allowed = model["chosen"].get("loss_allowed") or 0.0
+    others = [
+        peer
+        for peer in model["peers"]
+        if batch in peer.get("chosen_is_faster", {}) and (peer["loss_upper"] or 0.0) <= allowed
+    ]
+    if not others:
+        return "none"
+    fastest = max(others, key=lambda peer: float(peer["rows_per_s"][batch]))
+    middle, low, high = fastest["chosen_is_faster"][batch]
+    return f"{middle:.2f} ({low:.2f} to {high:.2f}) *{fastest['name']}*"
 
 
 def _line(name: str, entry: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner
 
@@ -24,9 +25,12 @@ from hone.converters.report.records import Percentiles, Report, VariantReport
 from hone.errors import ArtifactError
 from hone.recipe import Budget, Conditions
 from hone.runtimes.torch.runtime import load_program
+from tests.later import later
 from tests.models.perceptron import perceptron, perceptron_rows, perceptron_signature
 from tests.passes import Bench, cosine
-from tests.sources import ingest, run, write_recipe
+from tests.sources import export, ingest, run, write_recipe
+
+ensemble, skops = later("sklearn.ensemble"), later("skops.io")
 
 
 def variant(name: str, rate: float, *, baseline: bool = False, drop: float = 0.0, size: float = 1.0) -> VariantReport:
@@ -42,6 +46,7 @@ def variant(name: str, rate: float, *, baseline: bool = False, drop: float = 0.0
         name=name, status="built", baseline=baseline, eligible=True, quality=0.8 - drop, quality_drop=drop,
         rows_per_s_batch1=rate, speedup=None if baseline else rate / 100, size_mb=size,
         latency_ms={"1": table(rate), "8": table(rate * 4)}, loss=drop, loss_upper=drop + 0.001,
+        loss_allowed=0.01,
     )  # fmt: skip
 
 
@@ -79,6 +84,13 @@ def test_entry_holds_the_chosen_variant_and_its_ratios(tmp_path: Path) -> None:
     text = to_markdown(whole)
     assert "| onnx-int8 (chosen) | 5.00x | 0.50 % | 0.25 | 1: 1,000, 8: 4,000 | 40% of int8 |" in text
     assert "no NVIDIA GPU" in text and "it broke" in text
+    assert "| small: onnx-int8 | none | none |" in text
+    rated = {"rows_per_s": {"1": 800.0}, "quality_loss_pct": 0.4, "speedup_vs_source": 4.0, "size_ratio": 0.25}
+    timed = {**rated, "chosen_is_faster": {"1": [1.25, 1.1, 1.4]}}
+    slower = {"name": "slower", **timed, "rows_per_s": {"1": 700.0}, "loss_upper": 0.005}
+    closest = [slower, {"name": "close", **timed, "loss_upper": 0.005}, {"name": "lossy", **timed, "loss_upper": 0.1}]
+    text = to_markdown({**whole, "models": [{**entry, "peers": closest}]})
+    assert "| small: onnx-int8 | 1.25 (1.10 to 1.40) *close* | none |" in text
     draw(whole, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 1000
     found = findings.converters({**whole, "peers": [{"model": "small", **peer} for peer in entry["peers"]]})
@@ -95,7 +107,7 @@ def given(bench: Bench) -> Given:
 
 
 TORCH = ("torch-compile", "aot-inductor", "inc")
-GRAPHS = [tool.name for tool in tools(Path()) if tool.name not in TORCH]
+GRAPHS = [tool.name for tool in tools(Path()) if tool.name not in (*TORCH, "skl2onnx")]
 
 
 # Those that aren't here are installed into environments of their own first.
@@ -127,12 +139,26 @@ def test_a_tool_that_fails_or_can_not_be_installed_is_a_result(tmp_path: Path) -
     assert made_by(missing, start, tmp_path) == (None, {"error": "no such operator"})
 
 
-@pytest.mark.parametrize("name", TORCH)
-def test_a_tool_for_torch_says_that_a_graph_is_none(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "framework"), [*((name, "torch") for name in TORCH), ("skl2onnx", "scikit-learn")])
+def test_a_tool_for_a_framework_says_that_a_graph_is_none(tmp_path: Path, name: str, framework: str) -> None:
     start = given(Bench(tmp_path, perceptron_signature(), perceptron_rows()))
     (tool,) = [tool for tool in tools(tmp_path / "peers") if tool.name == name]
     ready = dataclasses.replace(tool, prepare=lambda: None)
-    assert made_by(ready, start, tmp_path) == (None, {"error": "it takes models of torch, and this one is of onnx"})
+    said = f"it takes models of {framework}, and this one is of onnx"
+    assert made_by(ready, start, tmp_path) == (None, {"error": said})
+
+
+def test_skl2onnx_converts_the_estimator_itself(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
+    skops.dump(ensemble.IsolationForest(n_estimators=3, random_state=0).fit(rows), tmp_path / "model.skops")
+    work = ingest(write_recipe(tmp_path, {"file": "model.skops"}, {"features": rows}), tmp_path / "source")
+    plain = export(work, tmp_path / "onnx")
+    (tool,) = [tool for tool in tools(tmp_path / "peers") if tool.name == "skl2onnx"]
+    made, _ = made_by(tool, Given(plain, work.artifact, work.loaded.path, {"features": rows}), tmp_path)
+    assert made is not None
+    answers, ours = (run(artifact, {"features": rows}) for artifact in (made.artifact, plain))
+    np.testing.assert_array_equal(answers["label"], ours["label"])
+    assert len(onnx.load(made.artifact.entry).graph.node) > len(onnx.load(plain.entry).graph.node)
 
 
 @pytest.mark.slow
