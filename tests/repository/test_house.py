@@ -163,7 +163,7 @@ FRAMEWORKS = {
     ),
     "optuna": ("converters/run/search.py", "converters/run/search_space.py", "lifecycle/retrain/parameters.py"),
     "statsmodels": ("k8s/planning/seasons.py", "benchmarks/drift/streams.py", "benchmarks/estimates/traffic.py"),
-    "skl2onnx": ("converters/sources/sklearn",),
+    "skl2onnx": ("converters/sources/sklearn", "benchmarks/converters/plain_sklearn.py"),
     "sklearn": (
         "hone/runtimes/sklearn.py",
         "converters/sources/sklearn",
