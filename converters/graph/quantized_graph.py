@@ -30,6 +30,7 @@ _INTEGER = {
     "QAttention": "Attention",
     "DynamicQuantizeMatMul": "MatMul",
     "MatMulNBits": "MatMul",
+    "GatherBlockQuantized": "Gather",
 }
 
 # Operators that give what they get in another order or shape; ONNX Runtime moves dequantization behind them.
@@ -223,11 +224,12 @@ def heavy_nodes(model: onnx.ModelProto) -> list[str]:
 def quiet_quantizer() -> Iterator[None]:
     """ONNX Runtime's quantizer prints its progress and logs advice about its own command line tools; drop both."""
     root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
+    level, disabled = root.level, root.manager.disable
+    logging.disable(logging.WARNING)  # a level that is set here is set anew by its modules, once they are imported
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
+        logging.disable(disabled)
         root.setLevel(level)

@@ -14,7 +14,7 @@ from hone.errors import ArtifactError, UnavailableError, one_line
 if TYPE_CHECKING:
     import onnx
 
-SUFFIXES = re.compile(r"(_(quantized|smooth|turned|int8|Q\d+\w*|DQ_Q\d+|transposed|MatMul|scales))+(_\d+)?$")
+SUFFIXES = re.compile(r"(_(quantized|smooth|turned|int8|int4|Q\d+\w*|DQ_Q\d+|transposed|MatMul|scales))+(_\d+)?$")
 """What passes append to the name of a weight that they rewrite."""
 
 LEAST_VALUES = 16
@@ -176,6 +176,10 @@ class _Reader:
         name, node = SUFFIXES.sub("", tensor.name), self._nodes.get(tensor.name)
         if values.dtype.kind == "f":
             return LayerWeights(name, values.astype(np.float32), values.dtype.itemsize * 8)
+        if node is not None and node.op_type == "GatherBlockQuantized":
+            scales = self._array(self._stored[node.input[2]])
+            blocks = values.astype(np.float32).reshape(*scales.shape, -1) * scales[..., None]
+            return LayerWeights(name, blocks.reshape(values.shape), 4)
         if node is None or values.dtype not in (np.int8, np.uint8, np.int32):
             return None
         if node.op_type == "MatMulNBits":
@@ -187,7 +191,7 @@ class _Reader:
     def _beside(self, name: str) -> bool:
         """Return whether a value is the scale or zero point of a quantized weight, by its name."""
         base = re.sub(r"_(scales?|zero_point)$", "", name)
-        return base != name and any(f"{base}_{part}" in self._stored for part in ("quantized", "int8"))
+        return base != name and any(f"{base}_{part}" in self._stored for part in ("quantized", "int8", "int4"))
 
     def _blocks(self, node: onnx.NodeProto, packed: np.ndarray) -> tuple[np.ndarray, int]:
         """Unpack a MatMulNBits weight [N, blocks, bytes] to float [K, N] (ONNX Runtime's docs/ContribOperators.md)."""

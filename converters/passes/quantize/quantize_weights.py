@@ -43,7 +43,10 @@ class Options(PassOptions):
     compute: Literal["int8", "float32"] = Field(
         "int8", description="int8 quantizes activations too, block by block at run time, and is the fast one on CPUs."
     )
-    tables: bool = Field(True, description="Embedding tables to int8 too, with a scale for each row.")
+    tables: bool = Field(True, description="Embedding tables, too: those that are read row by row.")
+    table_bits: Literal[4, 8] = Field(
+        8, description="Of embedding tables: 8 with a scale for each row, or 4 with one for each 32 values of it."
+    )
     exclude: tuple[str, ...] = Field((), description="Names of nodes that stay in float.")
 
     @model_validator(mode="after")
@@ -71,7 +74,7 @@ def quantize_weights(model: Artifact, options: Options, out: Path, context: Pass
     graph = graph_to_quantize(model.entry, options.exclude, "quantize_weights")
     split_gemms(graph)
     if options.tables:
-        quantize_tables(graph, options.exclude)
+        quantize_tables(graph, options.exclude, options.table_bits)
     data = context.ranges("quantize_weights") if options.algorithm == "gptq" else None
     try:
         with quiet_quantizer():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +9,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from hone.converters.graph.embedding_tables import quantize_tables
 from hone.errors import PassError, RecipeError
 from hone.signature import Signature, TensorSpec
 from tests.models.perceptron import perceptron, perceptron_rows, perceptron_signature
+from tests.models.tables import embedding_bag
 from tests.passes import Bench, cosine, details, operators
 
 
@@ -85,34 +89,6 @@ def test_graph_without_matrices_is_refused(tmp_path: Path) -> None:
         bench.run("quantize_weights", bench.artifact(model))
 
 
-def embedding_bag() -> tuple[onnx.ModelProto, Signature]:
-    """Return the mean of three looked-up rows, times a matrix; one row of the table is a hundred times the others."""
-    generator = np.random.default_rng(0)
-    table = generator.normal(size=(100, 32)).astype(np.float32)
-    table[7] *= 100
-    nodes = [
-        helper.make_node("Gather", ["table", "ids"], ["rows"], name="lookup"),
-        helper.make_node("ReduceMean", ["rows", "axes"], ["mean"], name="mean", keepdims=0),
-        helper.make_node("MatMul", ["mean", "w"], ["y"], name="dense"),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["batch", 3])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 8])],
-        [
-            numpy_helper.from_array(table, "table"),
-            numpy_helper.from_array(np.array([1]), "axes"),
-            numpy_helper.from_array(generator.normal(size=(32, 8)).astype(np.float32), "w"),
-        ],
-    )
-    signature = Signature(
-        inputs=(TensorSpec(name="ids", dtype="int64", shape=("batch", 3)),),
-        outputs=(TensorSpec(name="y", dtype="float32", shape=("batch", 8)),),
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), signature
-
-
 @pytest.mark.parametrize("name", ["quantize_weights", "quantize_dynamic"])
 def test_each_row_of_a_table_has_its_own_scale(tmp_path: Path, name: str) -> None:
     model, signature = embedding_bag()
@@ -125,3 +101,43 @@ def test_each_row_of_a_table_has_its_own_scale(tmp_path: Path, name: str) -> Non
     assert details(made)["by_operator"]["Gather"] == 1
     # With one scale for the whole table, set by its largest row, these rows would be a few steps high.
     assert cosine(bench.outputs(made)["y"], bench.outputs(source)["y"]) > 0.999
+
+
+def test_a_table_of_four_bits_has_a_scale_for_each_block(tmp_path: Path) -> None:
+    model, signature = embedding_bag()
+    bench = Bench(tmp_path, signature, {"ids": np.random.default_rng(1).integers(0, 100, (64, 3))})
+    source = bench.artifact(model)
+    made = bench.run("quantize_weights", source, table_bits=4)
+    graph = onnx.load(made.entry).graph
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    assert (stored["table_int4"].data_type, len(stored["table_int4"].raw_data)) == (TensorProto.INT4, 100 * 32 // 2)
+    assert details(made)["by_operator"] == {"Gather": 1, "MatMul": 1}
+    assert cosine(bench.outputs(made)["y"], bench.outputs(source)["y"]) > 0.99
+
+
+def test_a_table_that_does_not_divide_into_blocks_has_eight_bits() -> None:
+    table = numpy_helper.from_array(np.ones((100, 40), np.float32), "table")
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["table", "ids"], ["y"], name="lookup")], "g", [], [], [table]
+    )
+    model = helper.make_model(graph)
+    assert quantize_tables(model, bits=4) == ["lookup"]
+    assert {tensor.name for tensor in model.graph.initializer} == {"table_int8", "table_scales"}
+
+
+QUIET = """
+import sys
+from pathlib import Path
+from tests.models.perceptron import perceptron, perceptron_rows, perceptron_signature
+from tests.passes import Bench
+
+bench = Bench(Path(sys.argv[1]), perceptron_signature(), perceptron_rows())
+bench.run("quantize_weights", bench.artifact(perceptron()), bits=4, algorithm="gptq")
+"""
+
+
+def test_the_quantizer_says_nothing_even_where_it_is_imported_first(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", QUIET, str(tmp_path)], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert (done.stdout, done.stderr) == ("", "")

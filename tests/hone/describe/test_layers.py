@@ -7,6 +7,7 @@ import pytest
 
 from hone.describe.layers import compare_layers, layer_weights
 from tests.models.perceptron import perceptron, perceptron_rows, perceptron_signature
+from tests.models.tables import embedding_bag
 from tests.passes import Bench
 
 
@@ -84,3 +85,14 @@ def test_safetensors_are_read(tmp_path: Path, bench: Bench) -> None:
         ),
     )  # fmt: skip
     assert [(layer.name, layer.bits, layer.sparsity) for layer in layer_weights(artifact)] == [("w", 32, 0.0)]
+
+
+def test_a_table_of_four_bits_is_unpacked(tmp_path: Path) -> None:
+    model, signature = embedding_bag()
+    bench = Bench(tmp_path, signature, {"ids": np.random.default_rng(1).integers(0, 100, (64, 3))})
+    source = bench.artifact(model)
+    found = {each.name: each for each in compare_layers(source, bench.run("quantize_weights", source, table_bits=4))}
+    assert found.keys() == {"table", "w"}
+    table = found["table"]
+    assert table.second is not None and table.second.bits == 4
+    assert table.cosine is not None and 0.99 < table.cosine < 1
