@@ -165,9 +165,8 @@ class Comparison:
         budget, quality = loaded.recipe.budget, loaded.recipe.quality
         asked = Asked(judges, budget, [budget.quality_drop, *(spec.drop for spec in quality.also)])
 
-        winner = next((variant for variant in report.variants if variant.name == report.winner), None)
         # A bound that allows for other variants is wider: beside the winner's, a tool's is taken at the same level.
-        level = winner.level if winner else None
+        level = None if report.winner is None else report.variant(report.winner).level
 
         def rule(subject: Subject) -> Ruling:
             return verdict_of(source.outputs, subject.outputs, rows.labels, asked, rows.slices, level)

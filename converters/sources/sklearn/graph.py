@@ -11,10 +11,9 @@ from hone.signature import BATCH, Signature, TensorSpec
 
 from ...graph.graph_signature import element_type, fit_outputs, joined_columns, merge_opsets, value_info
 from ...graph.onnx_graph import rename_inputs
+from ..trees.boosted_trees import TREE_OPSET
 from .columns import column_transformer
 from .functions import own_converters, refuse_functions
-
-TREE_OPSET = 3
 
 
 def estimator_graph(estimator: Any, signature: Signature, outputs: list[str], opset: int) -> Any:
