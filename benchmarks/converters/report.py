@@ -52,11 +52,8 @@ def _ahead(models: list[dict[str, Any]]) -> list[str]:
 
 def _over_fastest(model: dict[str, Any], batch: str) -> str:
     allowed = model["chosen"].get("loss_allowed") or 0.0
-    others = [
-        peer
-        for peer in model["peers"]
-        if batch in peer.get("chosen_is_faster", {}) and (peer["loss_upper"] or 0.0) <= allowed
-    ]
+    timed = [peer for peer in model["peers"] if batch in peer.get("chosen_is_faster", {})]
+    others = [peer for peer in timed if peer["loss_upper"] is not None and peer["loss_upper"] <= allowed]
     if not others:
         return "none"
     fastest = max(others, key=lambda peer: float(peer["rows_per_s"][batch]))

@@ -89,6 +89,7 @@ def test_entry_holds_the_chosen_variant_and_its_ratios(tmp_path: Path) -> None:
     timed = {**rated, "chosen_is_faster": {"1": [1.25, 1.1, 1.4]}}
     slower = {"name": "slower", **timed, "rows_per_s": {"1": 700.0}, "loss_upper": 0.005}
     closest = [slower, {"name": "close", **timed, "loss_upper": 0.005}, {"name": "lossy", **timed, "loss_upper": 0.1}]
+    closest.append({"name": "unknown", **timed, "rows_per_s": {"1": 900.0}, "loss_upper": None})
     text = to_markdown({**whole, "models": [{**entry, "peers": closest}]})
     assert "| small: onnx-int8 | 1.25 (1.10 to 1.40) *close* | none |" in text
     draw(whole, tmp_path / "plot.png")
